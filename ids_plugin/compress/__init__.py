@@ -1,0 +1,1 @@
+"""Compression: bundle → smaller bundle, and what it cost."""

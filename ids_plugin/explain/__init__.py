@@ -1,0 +1,1 @@
+"""Explanation: windows + Scores → Evidence, for the flows that alert and no others."""

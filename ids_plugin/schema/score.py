@@ -1,0 +1,38 @@
+"""A score: how sure every model of a bundle is of every class, and what the bundle makes of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+CLASSES: tuple[str, ...] = (
+    "benign",
+    "scan",
+    "brute_force",
+    "flood",
+    "command_and_control",
+    "exfiltration",
+    "spreading",
+    "inbound_noise",
+    "other",
+)
+"""Index in this tuple is the class number everywhere."""
+
+
+class Scores(NamedTuple):
+    """Scores of n flows. A flow's row depends on its window and the bundle alone, to the last bit."""
+
+    score: npt.NDArray[np.float64]
+    """(n) calibrated 0–1: how sure the bundle is that the flow isn't benign"""
+    label: npt.NDArray[np.int64]
+    """(n) index into CLASSES of the likeliest class other than benign"""
+    probability: npt.NDArray[np.float64]
+    """(n, len(CLASSES)) calibrated"""
+    models: dict[str, npt.NDArray[np.float64]]
+    """model name → (n) its own score 0–1 of not being benign; NaN where a cascade did not ask it"""
+    over: npt.NDArray[np.bool_]
+    """(n) score reaches the bundle's threshold of the label"""
+    threshold: npt.NDArray[np.float64]
+    """(n) that threshold"""

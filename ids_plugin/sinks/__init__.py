@@ -1,0 +1,1 @@
+"""Sinks: alerts → outside world. A file here that defines `PLUGIN` is a kind of sink."""

@@ -1,0 +1,1 @@
+"""Training: labelled windows + model → bundle."""
