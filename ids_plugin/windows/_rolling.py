@@ -1,0 +1,183 @@
+"""Sums over sliding windows of event time, per host or pair: exact, in any batch size, vectorised over the batch.
+
+A flow (event) j counts at flow i when `clock_i - clock_j < horizon` and fewer than `visible` flows of the sensor came
+between them. It stops counting early when another takes its place: a later record of the same connection, or, in a
+count of distinct things, the thing's next occurrence. Both rules are the same for adding and for removing, so a running
+total per group only ever needs the differences of one batch; these are summed in the order of groups, not of time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+NONE = np.int64(-1)
+NEVER = np.iinfo(np.int64).max
+
+
+class Column(NamedTuple):
+    """One number per event to be summed; `successor` names what ends it early (a key of `EventLog.successors`)."""
+
+    values: Ints
+    successor: str
+
+
+class EventLog:
+    """The events that can still count in any window, oldest first, and what has taken their place since."""
+
+    def __init__(self, successors: tuple[str, ...]) -> None:
+        self.first = 0
+        self.clock: Ints = np.zeros(0, np.int64)
+        self.successors: dict[str, Ints] = {name: np.zeros(0, np.int64) for name in successors}
+
+    @property
+    def end(self) -> int:
+        """Sequence number of the next event."""
+        return self.first + len(self.clock)
+
+    def append(self, clock: Ints, predecessors: dict[str, Ints]) -> None:
+        """Adds a batch; `predecessors[name]` says which earlier event each one takes the place of, NONE if none."""
+        start = self.end
+        self.clock = np.concatenate([self.clock, clock])
+        for name, before in predecessors.items():
+            after = np.concatenate([self.successors[name], np.full(len(clock), NEVER)])
+            placed = np.flatnonzero(before >= self.first)
+            after[before[placed] - self.first] = start + placed
+            self.successors[name] = after
+
+    def drop(self, before: int) -> None:
+        """Forgets the events with sequence numbers below `before`."""
+        cut = before - self.first
+        if cut > 0:
+            self.first = before
+            self.clock = self.clock[cut:].copy()
+            self.successors = {name: after[cut:].copy() for name, after in self.successors.items()}
+
+
+@dataclass(frozen=True)
+class Expiry:
+    """What one horizon does to one batch."""
+
+    low: int
+    high: int
+    """sequence numbers of the events that leave the window during the batch"""
+    row: Ints
+    """(high - low) first row of the batch that doesn't count them"""
+    replaced: dict[str, npt.NDArray[np.bool_]]
+    """(high - low) per kind of successor: had left early already"""
+    replacing: dict[str, tuple[Ints, Ints]]
+    """per kind of successor: rows of the batch that take the place of an event that still counted, and that event"""
+
+
+def expire(log: EventLog, rows: int, low: int, horizon: int, visible: int, predecessors: dict[str, Ints]) -> Expiry:
+    """What leaves a window of `horizon` µs during the last `rows` events of the log; nothing before `low` counts."""
+    start = log.end - rows
+    clock = log.clock[start - log.first :]
+    by_time = int(np.searchsorted(log.clock, clock[-1] - horizon, "right")) + log.first
+    high = min(max(low, by_time, log.end - visible), log.end)
+    seq = np.arange(low, high)
+    leaving = log.clock[low - log.first : high - log.first]
+    row = np.minimum(np.searchsorted(clock, leaving + horizon, "left"), seq + visible - start)
+
+    def counts(earlier: Ints, later: Ints) -> npt.NDArray[np.bool_]:
+        gap = log.clock[later - log.first] - log.clock[earlier - log.first]
+        return (gap < horizon) & (later - earlier < visible)
+
+    replaced, replacing = {}, {}
+    for name, before in predecessors.items():
+        after = log.successors[name][low - log.first : high - log.first]
+        gone = after != NEVER
+        gone[gone] = counts(seq[gone], after[gone])
+        replaced[name] = gone
+        still = before >= log.first
+        still[still] = counts(before[still], start + np.flatnonzero(still))
+        replacing[name] = np.flatnonzero(still), before[still]
+    return Expiry(low, high, row, replaced, replacing)
+
+
+class Order(NamedTuple):
+    """Rows of a batch sorted by group, then by time; several sides may share one order."""
+
+    keys: Ints
+    """(r) group * span + row, sorted"""
+    span: int
+    group: Ints
+    """(r) group of each sorted row"""
+    base: Ints
+    """(r) index of the first sorted row of the same group"""
+    last: Ints
+    """indices of the last sorted row of every group"""
+
+    @classmethod
+    def of(cls, group: Ints, row: Ints, span: int) -> tuple[Order, Ints]:
+        """The order, and the sorted index (rank) of every row given."""
+        keys = group * span + row
+        order = np.argsort(keys)
+        ordered = group[order]
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+        lengths = np.diff(np.r_[starts, len(ordered)])
+        return cls(keys[order], span, ordered, np.repeat(starts, lengths), starts + lengths - 1), rank
+
+
+class Side:
+    """Running totals of one grouping (originators, responders, pairs): one per group, horizon and column."""
+
+    def __init__(self, horizons: int, columns: int) -> None:
+        self.group: Ints = np.zeros(0, np.int64)
+        self.values: list[Ints] = [np.zeros(0, np.int64) for _ in range(columns)]
+        self.totals = np.zeros((horizons, columns, 256), np.int64)
+
+    def append(self, group: Ints, columns: list[Column]) -> None:
+        """Adds a batch of events."""
+        self.group = np.concatenate([self.group, group])
+        self.values = [np.concatenate([old, new.values]) for old, new in zip(self.values, columns, strict=True)]
+
+    def drop(self, count: int, renamed: Ints, groups: int) -> None:
+        """Forgets the `count` oldest events; groups get their new numbers, `groups` of them."""
+        self.group = renamed[self.group[count:]]
+        self.values = [values[count:].copy() for values in self.values]
+        kept = np.flatnonzero(renamed >= 0)
+        totals = np.zeros((*self.totals.shape[:2], max(256, 2 * groups)), np.int64)
+        totals[:, :, renamed[kept]] = self.totals[:, :, kept]
+        self.totals = totals
+
+    def reserve(self, groups: int) -> None:
+        """Makes room for `groups` groups."""
+        missing = groups - self.totals.shape[2]
+        if missing > 0:
+            self.totals = np.pad(self.totals, ((0, 0), (0, 0), (0, max(missing, self.totals.shape[2]))))
+
+    def step(
+        self, log: EventLog, horizon: int, expiry: Expiry, order: Order, rank: Ints, columns: list[Column], stride: int
+    ) -> list[Ints]:
+        """Per column: (r) its sum at every sorted row of `order`, its own event included. Updates the totals.
+
+        `rank` is where each event of the batch stands in `order`; rows of the order are `stride` to an event.
+        """
+        leaving = slice(expiry.low - log.first, expiry.high - log.first)
+        group = self.group[leaving]
+        target = np.searchsorted(order.keys, group * order.span + expiry.row * stride)
+        inside = target < len(order.keys)
+        inside[inside] = order.group[target[inside]] == group[inside]
+        target, outside = target[inside], ~inside
+        sums = []
+        for index, column in enumerate(columns):
+            total = self.totals[horizon, index]
+            delta = np.zeros(len(order.keys) + 1, np.int64)
+            delta[rank + 1] = column.values
+            rows, earlier = expiry.replacing[column.successor]
+            delta[rank[rows] + 1] -= self.values[index][earlier - log.first]
+            loss = np.where(expiry.replaced[column.successor], 0, self.values[index][leaving])
+            np.subtract.at(delta, target + 1, loss[inside])
+            running = np.cumsum(delta)
+            value = total[order.group] + running[1:] - running[order.base]
+            total[order.group[order.last]] = value[order.last]
+            np.subtract.at(total, group[outside], loss[outside])
+            sums.append(value)
+        return sums

@@ -1,0 +1,355 @@
+"""The state of one sensor's windows, and the windows of one batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ids_plugin import windows
+from ids_plugin.schema import flow
+from ids_plugin.schema.window import EARLIER, STEPS, EarlierFlow, Floats, Ints, Spec, Steps
+from ids_plugin.windows import Measure, Rolling, Sequences
+from ids_plugin.windows._history import DAY, History
+from ids_plugin.windows._identity import GENERATION, Identity
+from ids_plugin.windows._rolling import Column, EventLog, Expiry, Order, Side, expire
+from ids_plugin.windows._slots import Keys, SlotTable, mix
+
+CHUNK = GENERATION // 2
+"""Records between two clean-ups of the state. They happen at multiples of this count, wherever batches end, so that what
+a window can reach doesn't depend on the batches; it also bounds what one step of the arithmetic holds in memory."""
+
+_CONTENT = ("ts", "duration", "orig_bytes", "resp_bytes", "orig_pkts", "resp_pkts", "orig_ip_bytes", "resp_ip_bytes")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a sensor's state may grow to; reaching a limit is counted (`Windower.left_early`), never an error."""
+
+    visible: int = 524_288
+    """flows that rolling sums look back at most, beside the hour: 145 flows/s for an hour, 60 B each"""
+    history: int = 131_072
+    """flows kept for pair windows, ten a pair: at least 13,107 pairs, 170 B each"""
+
+
+class Windower:
+    """Turns the flows of one sensor, in the order in which they were known, into windows; keeps state between batches."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.spec = windows.spec()
+        self.limits = limits or Limits()
+        self.duplicates = self.replaced = self.left_early = 0
+        self.clock = np.iinfo(np.int64).min
+        self.delayed = 0
+        self._identity = Identity()
+        self._hosts, self._pairs, self._services = SlotTable(), SlotTable(), SlotTable()
+        self._log = EventLog(("uid", "contact", "failed_contact", "failed_service"))
+        self._last = {name: np.zeros(0, np.int64) for name in ("contact", "failed_contact", "failed_service")}
+        self._last_node: Ints = np.zeros(0, np.int64)
+        self._last_of_host: Ints = np.zeros(0, np.int64)
+        self._history = History(len(self.spec.flow))
+        self._sides = {plugin: Side(len(plugin.horizons), len(plugin.measures)) for plugin in windows.rollings()}
+        self._low = dict.fromkeys({h for plugin in windows.rollings() for h in plugin.horizons}, 0)
+
+    def step(self, flows: pl.DataFrame) -> list[BatchWindows]:
+        """Windows of a batch: a Flow frame with the columns `features.add` gives and local flags filled.
+
+        Duplicates are left out and counted. The batches returned share this state: use each before the next `step`.
+        """
+        batches = []
+        while len(flows):
+            room = CHUNK - self._identity.seen % CHUNK
+            batches.append(self._chunk(flows[:room]))
+            flows = flows[room:]
+            if self._identity.seen % CHUNK == 0:
+                self._clean_up()
+        return batches
+
+    def _chunk(self, flows: pl.DataFrame) -> BatchWindows:
+        orig, resp = _hashes(flows["orig_h"]), _hashes(flows["resp_h"])
+        uid = mix(_hashes(flows["uid"]), mix(orig, resp))
+        repeated = self._identity.duplicates(uid, _content(flows))
+        if repeated.any():
+            self.duplicates += int(repeated.sum())
+            flows, uid, orig, resp = flows.filter(~repeated), uid[~repeated], orig[~repeated], resp[~repeated]
+        start = self._log.end
+        opened = flows["open"].fill_null(value=False).to_numpy()
+        replaces = self._identity.replaced(uid, opened, start)
+        self.replaced += int((replaces >= 0).sum())
+        known = flows.select(flow.known().to_physical()).to_series().to_numpy()
+        self.delayed += int((known < np.maximum.accumulate(np.r_[self.clock, known])[:-1]).sum())
+        clock = np.maximum.accumulate(np.maximum(known, self.clock))
+        flows = flows.with_columns(
+            known=pl.Series(known), clock=pl.Series(clock), replaces=pl.Series(replaces >= 0, dtype=pl.Boolean)
+        )
+        if not len(flows):
+            return BatchWindows(self.spec, flows, np.zeros((0, len(self.spec.context)), np.float32), self._history, 0)
+        self.clock = int(clock[-1])
+        context = self._rolling(flows, clock, orig, resp, replaces)
+        first = self._remember(flows, clock, known, orig, resp, replaces, start)
+        return BatchWindows(self.spec, flows, context, self._history, first)
+
+    def _rolling(self, flows: pl.DataFrame, clock: Ints, orig: Keys, resp: Keys, replaces: Ints) -> Floats:
+        """(n, context): the sums that features read."""
+        rows = len(flows)
+        groups = self._groups(orig, resp)
+        predecessors = {"uid": replaces} | self._predecessors(flows, groups, orig, resp)
+        self._log.append(clock, predecessors)
+        expiries = {
+            horizon: expire(
+                self._log, rows, low, horizon * windows.SECOND, self.limits.visible, predecessors
+            )
+            for horizon, low in self._low.items()
+        }
+        hosts, host_rank = Order.of(
+            np.stack([groups["orig"], groups["resp"]], axis=1).ravel(), np.arange(2 * rows), 2 * rows
+        )
+        pairs, pair_rank = Order.of(groups["pair"], np.arange(rows), rows)
+        ranks = {"orig": host_rank[0::2], "resp": host_rank[1::2], "pair": pair_rank}
+        found: list[Floats] = []
+        for plugin, side in self._sides.items():
+            own = {"originator": "orig", "responder": "resp", "pair": "pair"}[plugin.side]
+            order, stride = (pairs, 1) if own == "pair" else (hosts, 2)
+            columns = _columns(flows, plugin.measures)
+            side.reserve(self._pairs.count if own == "pair" else self._hosts.count)
+            side.append(groups[own], columns)
+            sums = {
+                horizon: side.step(self._log, at, expiries[horizon], order, ranks[own], columns, stride)
+                for at, horizon in enumerate(plugin.horizons)
+            }
+            found += _read(plugin, sums, ranks)
+        self._low = {horizon: expiry.high for horizon, expiry in expiries.items()}
+        return np.array(found, np.float32).T
+
+    def _groups(self, orig: Keys, resp: Keys) -> dict[str, Ints]:
+        hosts = self._hosts.slots(np.concatenate([orig, resp]))
+        pair = self._pairs.slots(mix(np.minimum(orig, resp), np.maximum(orig, resp)))
+        return {"orig": hosts[: len(orig)], "resp": hosts[len(orig) :], "pair": pair}
+
+    def _predecessors(self, flows: pl.DataFrame, groups: dict[str, Ints], orig: Keys, resp: Keys) -> dict[str, Ints]:
+        """Per kind of distinct thing: sequence number of its previous occurrence, -1 for none."""
+        failed = flows["failed"].to_numpy() > 0
+        contact = 2 * groups["pair"] + (orig > resp)
+        service = np.zeros(len(flows), np.int64)
+        port = flows["resp_p"].fill_null(0).to_numpy().astype(np.uint64) + np.uint64(1)
+        service[failed] = self._services.slots(mix(mix(orig[failed], resp[failed]), port[failed]))
+        everything = np.ones(len(flows), np.bool_)
+        return {
+            "contact": self._previous("contact", contact, everything, 2 * self._pairs.count),
+            "failed_contact": self._previous("failed_contact", contact, failed, 2 * self._pairs.count),
+            "failed_service": self._previous("failed_service", service, failed, self._services.count),
+        }
+
+    def _previous(self, kind: str, thing: Ints, where: npt.NDArray[np.bool_], things: int) -> Ints:
+        self._last[kind] = last = _room(self._last[kind], things)
+        rows = np.flatnonzero(where)
+        before = np.full(len(thing), -1, np.int64)
+        before[rows] = _link(thing[rows], rows + self._log.end, last)
+        return before
+
+    def _remember(
+        self, flows: pl.DataFrame, clock: Ints, known: Ints, orig: Keys, resp: Keys, replaces: Ints, start: int
+    ) -> int:
+        """Adds the batch to the history; returns the index of its first flow there."""
+        first, history = self._history.count, self._history
+        groups = self._groups(orig, resp)
+        self._last_node = _room(self._last_node, self._pairs.count)
+        self._last_of_host = _room(self._last_of_host, self._hosts.count)
+        node = np.arange(first, first + len(flows))
+        columns = {
+            "seq": np.arange(start, start + len(flows)),
+            "clock": clock,
+            "ts": flows["ts"].to_physical().to_numpy(),
+            "known": known,
+            "pair": groups["pair"],
+            "origin": groups["orig"],
+            "before": _link(groups["pair"], node, self._last_node),
+            "host_before": _link(groups["orig"], node, self._last_of_host),
+        }
+        names = [feature.name for feature in self.spec.flow]
+        history.append(flows, flows.select(names).to_numpy().astype(np.float16), columns)
+        rows = np.flatnonzero(replaces >= 0)
+        old = np.searchsorted(history["seq"], replaces[rows])
+        for row, replaced in zip((first + rows).tolist(), old.tolist(), strict=True):
+            if replaced < history.count and history["seq"][replaced] == replaces[row - first]:
+                history["replaced_at"][replaced] = history["seq"][row]
+                if history["before"][row] == replaced:
+                    history["before"][row] = history["before"][replaced]
+        return first
+
+    def _clean_up(self) -> None:
+        """Forgets what no window can reach any more and numbers hosts and pairs anew."""
+        before = max(min(self._low.values()), self._log.end - self.limits.visible)
+        dropped = before - self._log.first
+        self._log.drop(before)
+        self.left_early += self._history.prune(self.limits.history, self.clock)
+        self._identity.forget_growing(self._log.end - self.limits.visible)
+        groups = {plugin: side.group[dropped:] for plugin, side in self._sides.items()}
+        used_hosts = [group for plugin, group in groups.items() if plugin.side != "pair"]
+        used_pairs = [group for plugin, group in groups.items() if plugin.side == "pair"]
+        hosts = self._hosts.keep(np.unique(np.concatenate([*used_hosts, self._history["origin"]])))
+        pairs = self._pairs.keep(np.unique(np.concatenate([*used_pairs, self._history["pair"]])))
+        for plugin, side in self._sides.items():
+            table, renamed = (self._pairs, pairs) if plugin.side == "pair" else (self._hosts, hosts)
+            side.drop(dropped, renamed, table.count)
+        self._rename(hosts, pairs, before)
+
+    def _rename(self, hosts: Ints, pairs: Ints, before: int) -> None:
+        services = self._services.keep(np.flatnonzero(self._last["failed_service"] >= before))
+        directed = np.stack([2 * pairs, 2 * pairs + 1], axis=1).ravel()
+        directed[np.repeat(pairs < 0, 2)] = -1
+        for kind, renamed in (("contact", directed), ("failed_contact", directed), ("failed_service", services)):
+            self._last[kind] = _moved(self._last[kind], renamed)
+        history = self._history
+        history["pair"][:] = pairs[history["pair"]]
+        history["origin"][:] = hosts[history["origin"]]
+        self._last_node = np.full(self._pairs.count, -1, np.int64)
+        self._last_of_host = np.full(self._hosts.count, -1, np.int64)
+        index = np.arange(history.count)
+        self._last_node[history["pair"]] = index
+        self._last_of_host[history["origin"]] = index
+
+
+class BatchWindows:
+    """The windows of one batch; see `schema.window.Windows`."""
+
+    def __init__(self, spec: Spec, flows: pl.DataFrame, context: Floats, history: History, first: int) -> None:
+        self.spec = spec
+        self.flows = flows
+        self.context = context
+        self._history = history
+        self._first = first
+        self._names = [feature.name for feature in spec.flow]
+
+    def __len__(self) -> int:
+        return len(self.flows)
+
+    def steps(self, rows: Ints) -> Steps:
+        """The sequences of the windows of `rows`."""
+        index = self._index(rows)
+        values = np.full((len(rows), STEPS, len(self.spec.sequence)), np.nan, np.float32)
+        mask = index >= 0
+        flows = len(self._names)
+        values[:, :, :flows] = self._history.features[index]
+        start = self._starts(index)
+        values[:, :, flows] = np.log1p(np.abs(np.diff(start, axis=1, prepend=np.nan)))
+        values[:, :, flows + 1] = np.log1p(np.maximum(start, 0))
+        values[:, :, flows + 2] = self._history["origin"][index] != self._history["origin"][index[:, -1:]]
+        values[~mask] = np.nan
+        return Steps(values, mask)
+
+    def summary(self, rows: Ints) -> Floats:
+        """(m, summary): statistics over the windows of `rows`."""
+        index = self._index(rows)[:, ::-1]
+        gathered = self._history.features[index].astype(np.float32)
+        gathered[index < 0] = np.nan
+        sequences = Sequences(self._starts(index), {name: gathered[:, :, at] for at, name in enumerate(self._names)})
+        columns = [column for plugin in windows.summaries() for column in plugin.compute(sequences)]
+        return np.array(columns, np.float32).T
+
+    def table(self, rows: Ints) -> Floats:
+        """(m, table): flow, context and summary features of `rows`."""
+        flow_part = self.flows.select(self._names)[rows].to_numpy()
+        return np.concatenate([flow_part, self.context[rows], self.summary(rows)], axis=1)
+
+    def earlier(self, row: int) -> list[EarlierFlow]:
+        """The earlier flows of the pair in the window of `row`, oldest first."""
+        index = self._index(np.array([row]))[0]
+        return [self._flow(int(at), row) for at in index[:-1] if at >= 0]
+
+    def host_flows(self, row: int, limit: int) -> list[EarlierFlow]:
+        """Latest flows of the host that originates `row`, other than `row`, newest last."""
+        return [self._flow(at, row) for at in reversed(self._history.of_host(self._first + row, limit))]
+
+    def flow(self, row: int) -> EarlierFlow:
+        """The flow of `row` itself."""
+        return self._flow(self._first + row, row)
+
+    def _index(self, rows: Ints) -> Ints:
+        """(m, STEPS) indices in the history, oldest first, -1 for padding; the flow itself last."""
+        node = self._first + np.asarray(rows, np.int64)
+        return np.concatenate([self._history.earlier(node)[:, ::-1], node[:, None]], axis=1)
+
+    def _starts(self, index: Ints) -> npt.NDArray[np.float64]:
+        """Seconds from each step's start to the flow's own, NaN for padding."""
+        ts = self._history["ts"]
+        own = ts[index.max(axis=1)][:, None]
+        return np.where(index >= 0, (own - ts[index]) / windows.SECOND, np.nan)
+
+    def _flow(self, at: int, row: int) -> EarlierFlow:
+        kept = self._history.frame.row(at, named=True)
+        duration = kept["duration"]
+        return EarlierFlow(
+            uid=kept["uid"],
+            ts=int(self._history["ts"][at]),
+            known=int(self._history["known"][at]),
+            duration=None if duration is None else round(duration.total_seconds() * windows.SECOND),
+            reverse=kept["orig_h"] == self.flows["resp_h"][row] and kept["orig_h"] != self.flows["orig_h"][row],
+            **{
+                name: kept[name]
+                for name in ("orig_h", "orig_p", "resp_h", "resp_p", "proto", "conn_state", "orig_bytes", "resp_bytes")
+            },
+        )
+
+
+def _hashes(column: pl.Series) -> Keys:
+    return column.hash(seed=1).to_numpy()
+
+
+def _content(flows: pl.DataFrame) -> Keys:
+    content = _hashes(flows["conn_state"])
+    for name in _CONTENT:
+        content = mix(content, flows[name].to_physical().fill_null(-1).to_numpy().astype(np.uint64))
+    return content
+
+
+def _columns(flows: pl.DataFrame, measures: tuple[Measure, ...]) -> list[Column]:
+    values = flows.select(
+        measure.value.cast(pl.Int64).fill_null(0).alias(measure.name) for measure in measures
+    )
+    return [
+        Column(np.broadcast_to(values[measure.name].to_numpy(), len(flows)).astype(np.int64), measure.distinct or "uid")
+        for measure in measures
+    ]
+
+
+def _read(plugin: Rolling, sums: dict[int, list[Ints]], ranks: dict[str, Ints]) -> list[Floats]:
+    """One (n) array of log(1 + sum) per feature of the plugin."""
+    at = {measure.name: index for index, measure in enumerate(plugin.measures)}
+    return [
+        np.log(sums[horizon][at[name]][ranks[reading.whose]].astype(np.float32) + 1)
+        for reading in plugin.readings
+        for name in reading.measures
+        for horizon in reading.horizons
+    ]
+
+
+def _link(group: Ints, number: Ints, last: Ints) -> Ints:
+    """(n) number of the row before each one in its group, from `last` for the first; `last` is brought up to date."""
+    order = np.argsort(group, kind="stable")
+    ordered = group[order]
+    first = np.r_[True, ordered[1:] != ordered[:-1]] if len(order) else np.zeros(0, np.bool_)
+    before = np.empty(len(order), np.int64)
+    before[order[1:]] = number[order[:-1]]
+    before[order[first]] = last[ordered[first]]
+    last[group] = number
+    return before
+
+
+def _room(values: Ints, size: int) -> Ints:
+    if len(values) >= size:
+        return values
+    return np.concatenate([values, np.full(max(size - len(values), len(values)), -1, np.int64)])
+
+
+def _moved(values: Ints, renamed: Ints) -> Ints:
+    kept = np.flatnonzero(renamed >= 0)
+    kept = kept[kept < len(values)]
+    moved = np.full(int(renamed.max(initial=-1)) + 1, -1, np.int64)
+    moved[renamed[kept]] = values[kept]
+    return moved
+
+
+__all__ = ["CHUNK", "DAY", "EARLIER", "BatchWindows", "Expiry", "Limits", "Windower"]
