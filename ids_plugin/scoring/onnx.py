@@ -1,0 +1,80 @@
+"""ONNX Runtime on one core: the same bits for a window whatever stands beside it.
+
+Matrix kernels are chosen by the number of rows, so every run has exactly BLOCK of them, the last one padded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from ids_plugin.bundle import Bundle
+from ids_plugin.errors import BundleError
+from ids_plugin.schema.score import CLASSES
+from ids_plugin.schema.window import STEPS, Bools, Floats
+from ids_plugin.scoring import Doubles
+
+BLOCK = 64
+"""Rows of one run: a lone flow costs this many, and beyond it the time per flow falls no further."""
+
+
+class OnnxMember:
+    """A network with inputs `steps`, `mask`, `table` and outputs `probability` and, where it has one, `attention`."""
+
+    def __init__(self, model: bytes, classes: tuple[int, ...], location: str) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.use_deterministic_compute = True
+        options.log_severity_level = 3
+        try:
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise BundleError(f"ONNX Runtime can't load it: {str(error).splitlines()[0]}", location=location) from error
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._classes = list(classes)
+
+    def probabilities(self, steps: Floats, mask: Bools, table: Floats) -> Doubles:
+        """As scoring.Member."""
+        out = np.zeros((len(table), len(CLASSES)))
+        out[:, self._classes] = self._run("probability", len(self._classes), steps, mask, table)
+        return out
+
+    def attention(self, steps: Floats, mask: Bools, table: Floats) -> Doubles | None:
+        """(m, STEPS): weight of each step in the decision, 0 where masked, rows sum to 1; None where there is none."""
+        if "attention" not in self._outputs:
+            return None
+        return self._run("attention", STEPS, steps, mask, table)
+
+    def _run(self, output: str, width: int, steps: Floats, mask: Bools, table: Floats) -> Doubles:
+        out = np.empty((len(table), width))
+        for start in range(0, len(table), BLOCK):
+            part = slice(start, start + BLOCK)
+            inputs = {"steps": steps[part], "mask": mask[part], "table": table[part]}
+            size = len(inputs["table"])
+            if size < BLOCK:
+                inputs = {name: _pad(values) for name, values in inputs.items()}
+            out[part] = self._session.run([output], inputs)[0][:size]
+        return out
+
+
+def _pad(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    padded = np.zeros((BLOCK, *values.shape[1:]), values.dtype)
+    padded[: len(values)] = values
+    return padded
+
+
+class Onnx:
+    """Member kind `onnx`: entry {name, file, classes}."""
+
+    name = "onnx"
+
+    def open(self, bundle: Bundle, entry: dict[str, Any]) -> OnnxMember:
+        """As scoring.Plugin."""
+        classes = tuple(CLASSES.index(name) for name in entry["classes"])
+        return OnnxMember(bundle.file(entry["file"]), classes, f"{bundle.location}/{entry['file']}")
+
+
+PLUGIN = Onnx()
