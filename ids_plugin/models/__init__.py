@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ids_plugin.schema.window import Spec
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 
 class Family(Protocol):
-    """A model family. `build` gives a torch module, or the parameters of a tree learner."""
+    """A model family; `kind` says which of the two below it is."""
 
     name: str
-    kind: str
-    """`torch` or `lightgbm`"""
+    kind: Literal["torch", "lightgbm"]
     paper: str
     """where the architecture was published"""
 
-    def build(self, spec: Spec, classes: int, **options: Any) -> Any: ...
+
+class TorchFamily(Family, Protocol):
+    """A network: (steps, mask, table) → class logits (m, classes), attention (m, STEPS), auxiliary loss (m)."""
+
+    def build(self, spec: Spec, classes: int) -> nn.Module:
+        """A fresh network, `Network` below; its weights come from torch's current seed."""
+        ...
+
+
+class TreeFamily(Family, Protocol):
+    """A tree learner's parameters."""
+
+    def build(self, spec: Spec, classes: int) -> dict[str, object]:
+        """What `lightgbm.train` takes as `params`."""
+        ...
+
+
+class Network(Protocol):
+    """What a torch family's module can do beside being called."""
+
+    def set_scaling(self, means: Sequence[Tensor], scales: Sequence[Tensor]) -> None:
+        """Mean and 1 / standard deviation of the step features and of the table's, before training."""
+        ...
