@@ -18,7 +18,9 @@ _TCP = pl.col("proto") == "tcp"
 _UDP = pl.col("proto") == "udp"
 _ICMP = pl.col("proto") == "icmp"
 _GROUP_ADDRESS = (
-    pl.col("resp_h").str.contains(r"^(22[4-9]|23\d)\.|^ff[0-9a-f]{2}:|^255\.255\.255\.255$|\.255$").fill_null(value=False)
+    pl.col("resp_h")
+    .str.contains(r"^(22[4-9]|23\d)\.|^ff[0-9a-f]{2}:|^255\.255\.255\.255$|\.255$")
+    .fill_null(value=False)
 )
 _ECHO = _ICMP & pl.col("orig_p").is_in([8, 128]).fill_null(value=False)
 _NO_ANSWER = (pl.col("resp_pkts").fill_null(0) == 0) & ~_GROUP_ADDRESS

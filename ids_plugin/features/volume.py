@@ -39,7 +39,10 @@ _TABLE: tuple[tuple[Feature, pl.Expr], ...] = (
         Feature("resp_bytes_per_packet", "log B", "mean size of the responder's packets"),
         _per_packet("resp_ip_bytes", "resp_pkts"),
     ),
-    (Feature("upload_share", "0-1", "share of the bytes that the originator sent"), _share("orig_ip_bytes", "resp_ip_bytes")),
+    (
+        Feature("upload_share", "0-1", "share of the bytes that the originator sent"),
+        _share("orig_ip_bytes", "resp_ip_bytes"),
+    ),
     (
         Feature("packet_rate", "log packets/s", "packets a second, of flows of two packets or more"),
         _log(

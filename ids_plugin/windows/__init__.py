@@ -62,7 +62,9 @@ class Rolling:
         by_name = {measure.name: measure for measure in self.measures}
         return tuple(
             Feature(
-                f"{reading.whose}_{self.role}_{name}_{horizon}s" if reading.whose != "pair" else f"pair_{name}_{horizon}s",
+                f"{reading.whose}_{self.role}_{name}_{horizon}s"
+                if reading.whose != "pair"
+                else f"pair_{name}_{horizon}s",
                 by_name[name].unit,
                 f"{by_name[name].text} {_WHOSE[reading.whose, self.role]} in {_span(horizon)}",
             )

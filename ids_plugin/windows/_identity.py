@@ -53,4 +53,3 @@ class Identity:
     def forget_growing(self, before: int) -> None:
         """Forgets open connections not heard of since sequence number `before`."""
         self._growing = {uid: seq for uid, seq in self._growing.items() if seq >= before}
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +11,11 @@ import polars as pl
 
 from ids_plugin import windows
 from ids_plugin.schema import flow
-from ids_plugin.schema.window import EARLIER, STEPS, EarlierFlow, Floats, Ints, Spec, Steps
+from ids_plugin.schema.window import STEPS, EarlierFlow, Floats, Ints, Spec, Steps
 from ids_plugin.windows import Measure, Rolling, Sequences
-from ids_plugin.windows._history import DAY, History
+from ids_plugin.windows._history import History
 from ids_plugin.windows._identity import GENERATION, Identity
-from ids_plugin.windows._rolling import Column, EventLog, Expiry, Order, Side, expire
+from ids_plugin.windows._rolling import Column, EventLog, Order, Side, expire
 from ids_plugin.windows._slots import Keys, SlotTable, mix
 
 CHUNK = GENERATION // 2
@@ -53,19 +54,17 @@ class Windower:
         self._sides = {plugin: Side(len(plugin.horizons), len(plugin.measures)) for plugin in windows.rollings()}
         self._low = dict.fromkeys({h for plugin in windows.rollings() for h in plugin.horizons}, 0)
 
-    def step(self, flows: pl.DataFrame) -> list[BatchWindows]:
+    def step(self, flows: pl.DataFrame) -> Iterator[BatchWindows]:
         """Windows of a batch: a Flow frame with the columns `features.add` gives and local flags filled.
 
-        Duplicates are left out and counted. The batches returned share this state: use each before the next `step`.
+        Duplicates are left out and counted. The windows given share this state: use each before asking for the next.
         """
-        batches = []
         while len(flows):
             room = CHUNK - self._identity.seen % CHUNK
-            batches.append(self._chunk(flows[:room]))
+            yield self._chunk(flows[:room])
             flows = flows[room:]
             if self._identity.seen % CHUNK == 0:
                 self._clean_up()
-        return batches
 
     def _chunk(self, flows: pl.DataFrame) -> BatchWindows:
         orig, resp = _hashes(flows["orig_h"]), _hashes(flows["resp_h"])
@@ -98,9 +97,7 @@ class Windower:
         predecessors = {"uid": replaces} | self._predecessors(flows, groups, orig, resp)
         self._log.append(clock, predecessors)
         expiries = {
-            horizon: expire(
-                self._log, rows, low, horizon * windows.SECOND, self.limits.visible, predecessors
-            )
+            horizon: expire(self._log, rows, low, horizon * windows.SECOND, self.limits.visible, predecessors)
             for horizon, low in self._low.items()
         }
         hosts, host_rank = Order.of(
@@ -189,8 +186,8 @@ class Windower:
         groups = {plugin: side.group[dropped:] for plugin, side in self._sides.items()}
         used_hosts = [group for plugin, group in groups.items() if plugin.side != "pair"]
         used_pairs = [group for plugin, group in groups.items() if plugin.side == "pair"]
-        hosts = self._hosts.keep(np.unique(np.concatenate([*used_hosts, self._history["origin"]])))
-        pairs = self._pairs.keep(np.unique(np.concatenate([*used_pairs, self._history["pair"]])))
+        hosts = self._hosts.keep(_used(self._hosts.count, [*used_hosts, self._history["origin"]]))
+        pairs = self._pairs.keep(_used(self._pairs.count, [*used_pairs, self._history["pair"]]))
         for plugin, side in self._sides.items():
             table, renamed = (self._pairs, pairs) if plugin.side == "pair" else (self._hosts, hosts)
             side.drop(dropped, renamed, table.count)
@@ -306,9 +303,7 @@ def _content(flows: pl.DataFrame) -> Keys:
 
 
 def _columns(flows: pl.DataFrame, measures: tuple[Measure, ...]) -> list[Column]:
-    values = flows.select(
-        measure.value.cast(pl.Int64).fill_null(0).alias(measure.name) for measure in measures
-    )
+    values = flows.select(measure.value.cast(pl.Int64).fill_null(0).alias(measure.name) for measure in measures)
     return [
         Column(np.broadcast_to(values[measure.name].to_numpy(), len(flows)).astype(np.int64), measure.distinct or "uid")
         for measure in measures
@@ -344,12 +339,17 @@ def _room(values: Ints, size: int) -> Ints:
     return np.concatenate([values, np.full(max(size - len(values), len(values)), -1, np.int64)])
 
 
+def _used(count: int, groups: list[Ints]) -> Ints:
+    """The numbers below `count` that occur, in order."""
+    occurs = np.zeros(count, np.bool_)
+    for group in groups:
+        occurs[group] = True
+    return np.flatnonzero(occurs)
+
+
 def _moved(values: Ints, renamed: Ints) -> Ints:
     kept = np.flatnonzero(renamed >= 0)
     kept = kept[kept < len(values)]
     moved = np.full(int(renamed.max(initial=-1)) + 1, -1, np.int64)
     moved[renamed[kept]] = values[kept]
     return moved
-
-
-__all__ = ["CHUNK", "DAY", "EARLIER", "BatchWindows", "Expiry", "Limits", "Windower"]
