@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from ids_plugin import features, registry
@@ -62,9 +64,7 @@ class Rolling:
         by_name = {measure.name: measure for measure in self.measures}
         return tuple(
             Feature(
-                f"{reading.whose}_{self.role}_{name}_{horizon}s"
-                if reading.whose != "pair"
-                else f"pair_{name}_{horizon}s",
+                f"{_prefix(reading.whose, self.role)}_{name}_{horizon}s",
                 by_name[name].unit,
                 f"{by_name[name].text} {_WHOSE[reading.whose, self.role]} in {_span(horizon)}",
             )
@@ -77,8 +77,8 @@ class Rolling:
 class Sequences(NamedTuple):
     """What a summary is computed from: the windows of m flows, latest first after the flow itself; NaN is padding."""
 
-    start: Floats
-    """(m, STEPS) float64 seconds before the flow's own start, the flow itself (0) first"""
+    start: npt.NDArray[np.float64]
+    """(m, STEPS) seconds before the flow's own start, the flow itself (0) first"""
     features: dict[str, Floats]
     """feature name → (m, STEPS)"""
 
@@ -98,6 +98,10 @@ _WHOSE = {
     ("resp", "acted_upon"): "towards the responder",
     ("pair", "pair"): "between the pair",
 }
+
+
+def _prefix(whose: str, role: str) -> str:
+    return whose if whose == role else f"{whose}_{role}"
 
 
 def _span(seconds: int) -> str:

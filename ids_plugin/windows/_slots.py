@@ -54,7 +54,7 @@ class SlotTable:
             here = self._keys[place[pending]]
             pending = pending[(here != keys[pending]) & (here != 0)]
             place[pending] = (place[pending] + 1) & (len(self._keys) - 1)
-        return self._keys[place] == keys
+        return np.equal(self._keys[place], keys)
 
     def _claim(self, places: Slots, keys: Keys) -> None:
         """Writes keys to empty places; where several want one, the last gets it and the others probe on."""

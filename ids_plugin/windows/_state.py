@@ -19,8 +19,8 @@ from ids_plugin.windows._rolling import Column, EventLog, Order, Side, expire
 from ids_plugin.windows._slots import Keys, SlotTable, mix
 
 CHUNK = GENERATION // 2
-"""Records between two clean-ups of the state. They happen at multiples of this count, wherever batches end, so that what
-a window can reach doesn't depend on the batches; it also bounds what one step of the arithmetic holds in memory."""
+"""Records between two clean-ups of the state. They happen at multiples of this count, wherever batches end, so that
+what a window can reach doesn't depend on the batches; it also bounds what one step of the arithmetic holds in memory."""
 
 _CONTENT = ("ts", "duration", "orig_bytes", "resp_bytes", "orig_pkts", "resp_pkts", "orig_ip_bytes", "resp_ip_bytes")
 
@@ -36,7 +36,7 @@ class Limits:
 
 
 class Windower:
-    """Turns the flows of one sensor, in the order in which they were known, into windows; keeps state between batches."""
+    """Turns the flows of one sensor, in known order, into windows; keeps state between batches."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.spec = windows.spec()

@@ -1,4 +1,4 @@
-"""What a window is, written to be read and not to be fast: one flow at a time, every rule as a loop over what came before.
+"""What a window is, written to be read, not to be fast: one flow at a time, every rule a loop over what came before.
 
 No code of `ids_plugin.windows` is used here but the names of the features.
 """
@@ -26,7 +26,7 @@ def content(flow: Flow) -> tuple[Any, ...]:
     return tuple(flow[name] for name in (*names, "orig_ip_bytes", "resp_ip_bytes"))
 
 
-def windows(flows: list[Flow]) -> list[dict[str, float]]:
+def windows(flows: list[Flow]) -> list[dict[str, Any]]:
     """Context features of every flow that isn't a duplicate. `flows` are in known order, with the flow features."""
     past: list[Flow] = []
     found = []

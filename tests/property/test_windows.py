@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def run(flows: pl.DataFrame, cuts: list[int], limits: _state.Limits | None = Non
     windower = _state.Windower(limits)
     edges = [0, *sorted(cut % (len(flows) + 1) for cut in cuts), len(flows)]
     parts: dict[str, list[Any]] = {"context": [], "steps": [], "mask": [], "table": [], "earlier": [], "host": []}
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in itertools.pairwise(edges):
         for batch in windower.step(flows[low:high]):
             rows = np.arange(len(batch))
             steps = batch.steps(rows)
