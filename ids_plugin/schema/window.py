@@ -103,6 +103,10 @@ class Windows(Protocol):
         """The earlier flows of the pair in the window of `row`, oldest first."""
         ...
 
+    def flow(self, row: int) -> EarlierFlow:
+        """The flow of `row` itself."""
+        ...
+
     def host_flows(self, row: int, limit: int) -> list[EarlierFlow]:
         """Latest flows of the host that acts in `row` which made its rolling features, newest last."""
         ...

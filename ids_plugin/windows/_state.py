@@ -20,7 +20,7 @@ from ids_plugin.windows._slots import Keys, SlotTable, mix
 
 CHUNK = GENERATION // 2
 """Records between two clean-ups of the state. They happen at multiples of this count, wherever batches end, so that
-what a window can reach doesn't depend on the batches; it also bounds what one step of the arithmetic holds in memory."""
+what a window can reach does not depend on the batches; and it bounds what one step holds in memory."""
 
 _CONTENT = ("ts", "duration", "orig_bytes", "resp_bytes", "orig_pkts", "resp_pkts", "orig_ip_bytes", "resp_ip_bytes")
 
