@@ -105,7 +105,8 @@ def _command_and_control(n: _Numbers) -> str:
     every = f", about every {amount(median, 's')}" if median else ""
     vain = f", {n.count(failed)} of them in vain" if n.number(failed) else ""
     alike = f", {amount(n.number('same_size'), '0-1')} of the last ones alike" if n.number("same_size") else ""
-    return f"{n.orig} contacted {n.resp}{n.port} {n.count(contacts)} times in 1 h{every}{vain}{alike}{n.usually(contacts)}."
+    told = f"{n.orig} contacted {n.resp}{n.port} {n.count(contacts)} times in 1 h"
+    return f"{told}{every}{vain}{alike}{n.usually(contacts)}."
 
 
 def _exfiltration(n: _Numbers) -> str:
