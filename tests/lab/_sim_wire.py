@@ -1,0 +1,376 @@
+"""From contacts (who spoke to whom, how much, how it ended) to flows as Zeek would have logged them.
+
+A contact names intents; everything a sensor would have counted follows from it here: packets, headers, history,
+state, and which values stay unset. https://docs.zeek.org/en/master/scripts/base/protocols/conn/main.zeek.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ids_plugin.schema.flow import SCHEMA
+from ids_plugin.schema.score import CLASSES
+
+I64 = npt.NDArray[np.int64]
+F64 = npt.NDArray[np.float64]
+Bool = npt.NDArray[np.bool_]
+
+TCP, UDP, ICMP = 0, 1, 2
+DONE, UNANSWERED, REFUSED, ABORTED, RESET, PROBED, ONGOING, HALF_O, HALF_R, SYN_RST, BACKSCATTER, MIDSTREAM, GHOST, UNACKED = (
+    range(14)
+)
+"""How a contact ended. The last six are rare shapes: SYN then RST; an answer to a question the sensor never saw;
+the middle of a connection; packets whose checksum the sensor refused; SYN-ACK that nobody acknowledged."""
+
+STATES = ("SF", "S0", "REJ", "RSTO", "RSTR", "RSTO", "S1", "S2", "S3", "RSTOS0", "SHR", "OTH", "OTH", "S1")
+V6_LINK, V6_GROUP, V6_WIDE = 1 << 32, 2 << 32, 3 << 32
+"""Address codes: below 2³² an IPv4 address; above, an IPv6 one with the low 32 bits as its last."""
+
+_V6 = {1: int(IPv6Address("fe80::200:ff:fe00:0")), 2: int(IPv6Address("ff02::")), 3: int(IPv6Address("2a0e:97c0::"))}
+_BODIES = ("ShA", "ShADa", "ShAda", "ShADad", "ShAdDa", "ShADda", "S", "Sr", "SrR", "ShR", "SR", "^hr", "^h", "DdA", "C", "Sh", "^d", "D", "Dd")
+_LOSSES = ("", "t", "T", "Tt", "g", "W")
+_TAILS = ("", "Ff", "fF", "FfR", "fFr", "R", "FR", "fR", "r", "fr", "Fr", "F", "f", "Ffrr")
+_HISTORIES = pl.Series([*("".join(parts) for parts in product(_BODIES, _LOSSES, _TAILS)), None], dtype=pl.String)
+_BODY = {name: i for i, name in enumerate(_BODIES)}
+_TAIL = {name: i for i, name in enumerate(_TAILS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """n contacts of one activity; every array has shape (n)."""
+
+    detail: str
+    label: int
+    t: F64
+    """seconds since the network's recording began"""
+    orig: I64
+    resp: I64
+    orig_port: I64
+    resp_port: I64
+    proto: I64
+    service: npt.NDArray[np.str_]
+    ending: I64
+    up: I64
+    """payload bytes from the originator; `down` from the responder"""
+    down: I64
+    span: F64
+    """seconds from first to last packet; 0: what the exchange itself needs"""
+    rounds: I64
+    """at least so many data packets each way; attempts where nobody answers; 0: drawn"""
+    syn: I64
+    """length of the SYN's TCP options, for tools that build their own packets; -1: the host's own"""
+
+
+def batch(
+    rng: np.random.Generator,
+    detail: str,
+    t: F64,
+    orig: npt.ArrayLike,
+    resp: npt.ArrayLike,
+    port: npt.ArrayLike,
+    *,
+    proto: npt.ArrayLike = TCP,
+    service: npt.ArrayLike = "",
+    ending: npt.ArrayLike = DONE,
+    up: npt.ArrayLike = 0,
+    down: npt.ArrayLike = 0,
+    span: npt.ArrayLike = 0.0,
+    rounds: npt.ArrayLike = 0,
+    syn: npt.ArrayLike = -1,
+    orig_port: npt.ArrayLike | None = None,
+    label: str = "benign",
+) -> Batch:
+    """Contacts at `t`; everything else is broadcast to its shape (n)."""
+    n = len(t)
+
+    def whole(value: npt.ArrayLike) -> I64:
+        return np.broadcast_to(np.asarray(value), (n,)).astype(np.int64)
+
+    source = rng.integers(32768, 61000, n) if orig_port is None else orig_port
+    return Batch(
+        detail, CLASSES.index(label), t.astype(np.float64), whole(orig), whole(resp), whole(source), whole(port),
+        whole(proto), np.broadcast_to(np.asarray(service, dtype="U9"), (n,)), whole(ending), whole(up), whole(down),
+        np.broadcast_to(np.asarray(span, dtype=np.float64), (n,)), whole(rounds), whole(syn),
+    )  # fmt: skip
+
+
+def mix(code: I64, salt: int) -> I64:
+    """(n) well-spread non-negative numbers that depend on code and salt alone: habits that stay with an address."""
+    z = code.astype(np.uint64) + np.uint64((salt * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((z ^ (z >> np.uint64(31))) >> np.uint64(2)).astype(np.int64)
+
+
+def addresses(codes: I64) -> pl.Series:
+    """(n) canonical text of address codes."""
+    octets = pl.Series([str(i) for i in range(256)])
+    parts = [octets.gather((codes >> shift) & 255) for shift in (24, 16, 8, 0)]
+    text = pl.select(pl.concat_str([p.alias(str(i)) for i, p in enumerate(parts)], separator=".")).to_series()
+    wide = np.flatnonzero(codes >= V6_LINK)
+    if len(wide) == 0:
+        return text
+    unique, back = np.unique(codes[wide], return_inverse=True)
+    names = [str(IPv6Address(_V6[int(c) >> 32] + (int(c) & 0xFFFFFFFF))) for c in unique]
+    return text.scatter(wide, pl.Series(names).gather(back))
+
+
+@dataclass(slots=True)
+class _Packets:
+    """What a sensor counted; arrays of shape (n)."""
+
+    orig: I64
+    resp: I64
+    orig_ip: I64
+    resp_ip: I64
+    span: F64
+    up: I64
+    down: I64
+    history: I64
+
+
+def _stack(codes: I64, salt: int) -> tuple[I64, I64]:
+    """TCP options of a host: length on SYN, length on every other packet (timestamps or none)."""
+    kind = mix(codes, salt) % 10
+    return np.select([kind < 6, kind < 8], [20, 12], 4), np.where(kind < 6, 12, 0)
+
+
+def _latency(rng: np.random.Generator, orig: I64, resp: I64, near: Bool, salt: int) -> F64:
+    """Round-trip seconds: a pair's own, with some noise."""
+    share = (mix(orig * 31 + resp, salt) % 1000) / 1000
+    base = np.where(near, 2e-4 * 20**share, 4e-3 * 60**share)
+    return np.asarray(base * rng.lognormal(0, 0.25, len(orig)))
+
+
+def _choose(rng: np.random.Generator, n: int, names: dict[str, float], book: dict[str, int]) -> I64:
+    weights = np.array(list(names.values()))
+    edges = np.cumsum(weights / weights.sum())[:-1]
+    return np.array([book[k] for k in names])[np.searchsorted(edges, rng.random(n))]
+
+
+def _history(body: I64, loss: I64, tail: I64) -> I64:
+    return (body * len(_LOSSES) + loss) * len(_TAILS) + tail
+
+
+_ENDS: dict[int, dict[str, float]] = {
+    DONE: {"Ff": 0.52, "fF": 0.38, "FfR": 0.04, "fFr": 0.04, "Ffrr": 0.02},
+    ABORTED: {"R": 0.8, "FR": 0.12, "fR": 0.08},
+    RESET: {"r": 0.72, "fr": 0.18, "Fr": 0.1},
+    ONGOING: {"": 1.0},
+    HALF_O: {"F": 1.0},
+    HALF_R: {"f": 1.0},
+}
+
+
+def _established(rng: np.random.Generator, b: Batch, rtt: F64, salt: int) -> _Packets:
+    """TCP that got past its handshake."""
+    n = len(b.t)
+    syn, each = _stack(b.orig, salt)
+    syn_r, each_r = _stack(b.resp, salt)
+    each = np.minimum(each, each_r)
+    mss = np.where(mix(b.orig + b.resp, salt) % 4 == 0, 1380, 1460) - each
+    out = np.where(b.up > 0, np.maximum(-(-b.up // mss), np.minimum(np.maximum(b.rounds, 1), b.up)), 0)
+    back = np.where(b.down > 0, np.maximum(-(-b.down // mss), np.minimum(np.maximum(b.rounds, 1), b.down)), 0)
+    lazy = rng.uniform(0.35, 1.0, n)
+    talk = np.minimum(out, back)
+    closing = np.isin(b.ending, (DONE,)).astype(np.int64)
+    orig = 2 + out + np.ceil((back - talk * rng.random(n)) * lazy).astype(np.int64) + closing + rng.integers(0, 2, n)
+    resp = 1 + back + np.ceil((out - talk * rng.random(n)) * lazy).astype(np.int64) + closing
+    resp += (rng.random(n) < 0.5) & (out > 0)
+    lost = rng.random(n) < 1 - (1 - mix(b.resp, salt + 1) % 100 / 2500.0) ** np.minimum(orig + resp, 60)
+    loss = np.where(lost, _choose(rng, n, dict.fromkeys(_LOSSES[1:], 0.05) | {"t": 0.55, "T": 0.2}, {v: i for i, v in enumerate(_LOSSES)}), 0)
+    orig += (loss == 1) + (loss == 3)
+    resp += (loss == 2) + (loss == 3)
+    first = mix(b.resp * 65536 + b.resp_port, salt + 2) % 12
+    both = np.select([np.isin(b.resp_port, (21, 22, 23, 25, 110, 143, 587, 2323, 3306, 6667)), first == 0], [_BODY["ShAdDa"], _BODY["ShADda"]], _BODY["ShADad"])
+    body = np.select([(b.up > 0) & (b.down > 0), b.up > 0, b.down > 0], [both, _BODY["ShADa"], _BODY["ShAda"]], _BODY["ShA"])
+    tail = np.zeros(n, dtype=np.int64)
+    habit = mix(b.resp * 65536 + b.resp_port, salt + 3) % 100
+    for ending, names in _ENDS.items():
+        where = np.flatnonzero(b.ending == ending)
+        if len(where):
+            tail[where] = _choose(rng, len(where), names, _TAIL)
+    done = b.ending == DONE
+    usual = np.where(habit < 55, _TAIL["Ff"], _TAIL["fF"])
+    tail = np.where(done & (rng.random(n) < 0.7), usual, tail)
+    need = rtt * (1 + (out + back > 0) + np.log2(1 + out + back)) * rng.uniform(0.9, 1.4, n)
+    return _Packets(
+        orig, resp, b.up + orig * (40 + each) + syn - each, b.down + resp * (40 + each) + np.minimum(syn, syn_r) - each,
+        np.maximum(b.span, need), b.up, b.down, _history(body, loss, tail),
+    )  # fmt: skip
+
+
+def _handshake(rng: np.random.Generator, b: Batch, rtt: F64, salt: int) -> _Packets:
+    """TCP that never got past its handshake, and the rare shapes."""
+    n = len(b.t)
+    own, each = _stack(b.orig, salt)
+    syn = np.where(b.syn >= 0, b.syn, own)
+    patience = np.array([1, 1, 1, 2, 3, 3, 4, 5, 6, 7])[mix(b.orig, salt + 4) % 10]
+    tries = np.where(b.rounds > 0, b.rounds, np.where(rng.random(n) < 0.5, patience, rng.integers(1, 5, n)))
+    waited = (2.0 ** np.minimum(tries - 1, 6) - 1) * rng.uniform(0.98, 1.06, n)
+    e = b.ending
+    stubborn = (mix(b.orig, salt + 5) % 5 == 0) & (b.syn < 0)
+    refused = np.where(b.rounds > 0, b.rounds, np.where(stubborn, 3, 1))
+    quirk = (e == REFUSED) & (mix(b.orig, salt + 6) % 8 == 0)
+    cases = [e == UNANSWERED, e == REFUSED, e == PROBED, e == SYN_RST, e == BACKSCATTER, e == MIDSTREAM, e == GHOST]
+    orig = np.select(cases, [tries, refused + quirk, 2, 2, 0, 2 + b.rounds, 0], 1)
+    resp = np.select(cases, [0, refused, 1, 0, 1, 1 + b.rounds, 0], np.maximum(b.rounds, 1))
+    whole = np.where(b.up > 0, b.up, 0) * (e == MIDSTREAM)
+    body = np.select(cases, [_BODY["S"], np.where(quirk, _BODY["SrR"], _BODY["Sr"]), _BODY["ShR"], _BODY["SR"], _BODY["^h"], _BODY["DdA"], _BODY["C"]], _BODY["Sh"])
+    span = np.select(
+        cases,
+        [np.where(b.span > 0, b.span, waited), rtt + (refused - 1) * 0.5, rtt, rtt * 2, b.span, np.maximum(b.span, rtt), 0.0],
+        np.where(b.span > 0, b.span, rtt + (resp - 1)),
+    )
+    none = np.zeros(n, dtype=np.int64)
+    ends = none
+    head = np.where(e == MIDSTREAM, 40 + each, 40 + syn)
+    return _Packets(orig, resp, orig * head - np.where(e == PROBED, syn, 0) + whole, resp * np.where(e == REFUSED, 40, 44), span, whole, none, _history(body, none, ends))
+
+
+def _datagrams(rng: np.random.Generator, b: Batch, rtt: F64) -> _Packets:
+    """UDP and ICMP: only what the originator sends, unless it was answered."""
+    n = len(b.t)
+    answered = np.isin(b.ending, (DONE, BACKSCATTER))
+    asked = b.ending != BACKSCATTER
+    orig = np.where(asked, np.maximum(-(-b.up // 1400), np.maximum(b.rounds, 1)), 0)
+    resp = np.where(answered, np.maximum(-(-b.down // 1400), np.where(b.rounds > 0, b.rounds, 1)), 0)
+    up, down = np.where(asked, b.up, 0), np.where(answered, b.down, 0)
+    span = np.where(b.span > 0, b.span, np.where(orig > 1, rng.uniform(0.9, 5.2, n) * (orig - 1), rtt))
+    head = np.where(b.orig >= V6_LINK, 48, 28)
+    body = np.select([asked & answered, asked], [_BODY["Dd"], _BODY["D"]], _BODY["^d"])
+    history = np.where(b.proto == ICMP, len(_HISTORIES) - 1, _history(body, np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)))
+    return _Packets(orig, resp, up + orig * head, down + resp * head, span, up, down, history)
+
+
+def _merge(n: int, parts: list[tuple[I64, _Packets]]) -> _Packets:
+    whole = _Packets(*(np.zeros(n, dtype=np.float64 if name == "span" else np.int64) for name in _Packets.__slots__))
+    for where, part in parts:
+        for name in _Packets.__slots__:
+            getattr(whole, name)[where] = getattr(part, name)
+    return whole
+
+
+def _take(b: Batch, where: I64) -> Batch:
+    columns = (getattr(b, name)[where] for name in Batch.__slots__[2:])
+    return Batch(b.detail, b.label, *columns)
+
+
+def before(b: Batch, end: float) -> Batch:
+    """The contacts that begin before `end`."""
+    return _take(b, np.flatnonzero(b.t < end))
+
+
+def join(batches: list[Batch]) -> tuple[Batch, I64, I64]:
+    """All contacts as one batch, and per contact the numbers of its label and of its batch."""
+    sizes = [len(b.t) for b in batches]
+    columns = (np.concatenate([getattr(b, name) for b in batches]) for name in Batch.__slots__[2:])
+    labels = np.repeat(np.array([b.label for b in batches], dtype=np.int64), sizes)
+    return Batch("", 0, *columns), labels, np.repeat(np.arange(len(batches)), sizes)
+
+
+@dataclass(frozen=True, slots=True)
+class Sensor:
+    """How a network is watched."""
+
+    name: str
+    source: str
+    begin: int
+    """µs since 1970"""
+    salt: int
+    first_uid: int
+    nets: tuple[tuple[int, int], ...]
+    """(first, last) address codes that are local"""
+    says_local: bool
+    blind: frozenset[str]
+    """services this sensor's version doesn't recognise"""
+
+    def local(self, codes: I64) -> Bool:
+        inside = (codes >= V6_LINK) & (codes < V6_GROUP)
+        for low, high in self.nets:
+            inside |= (codes >= low) & (codes <= high)
+        return np.asarray(inside)
+
+
+def _uids(first: int, n: int) -> pl.Series:
+    """n unique ids, as unlike one another as a sensor's own."""
+    value = (np.arange(first, first + n, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)) & np.uint64(2**52 - 1)
+    letters = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", dtype="S1")
+    digits = np.empty((n, 10), dtype="S1")
+    digits[:, 0] = b"C"
+    for i in range(1, 10):
+        digits[:, i] = letters[(value % np.uint64(62)).astype(np.int64)]
+        value = value // np.uint64(62)
+    return pl.Series(digits.view("S10").ravel().astype("U10"), dtype=pl.String)
+
+
+def render(rng: np.random.Generator, batches: list[Batch], sensor: Sensor) -> pl.DataFrame:
+    """Flow frame of all contacts, in known order (SEMANTICS: ts + duration, ties by uid)."""
+    b, labels, batch_of = join(batches)
+    n = len(b.t)
+    local_o, local_r = sensor.local(b.orig), sensor.local(b.resp)
+    rtt = _latency(rng, b.orig, b.resp, local_o & local_r, sensor.salt)
+    tcp = b.proto == TCP
+    made = tcp & np.isin(b.ending, tuple(_ENDS))
+    groups = [np.flatnonzero(mask) for mask in (made, tcp & ~made, ~tcp)]
+    kinds = (_established, _handshake)
+    parts = [(w, make(rng, _take(b, w), rtt[w], sensor.salt)) for w, make in zip(groups, kinds, strict=False)]
+    p = _merge(n, [*parts, (groups[2], _datagrams(rng, _take(b, groups[2]), rtt[groups[2]]))])
+    return _frame(b, p, labels, batch_of, [x.detail for x in batches], sensor, local_o, local_r)
+
+
+def _frame(
+    b: Batch, p: _Packets, labels: I64, batch_of: I64, details: list[str], sensor: Sensor, local_o: Bool, local_r: Bool
+) -> pl.DataFrame:
+    single = p.orig + p.resp <= 1
+    states = np.where(b.proto == ICMP, len(STATES), b.ending)
+    states = np.where((b.proto == UDP) & ~np.isin(b.ending, (DONE, UNANSWERED, BACKSCATTER)), UNANSWERED, states)
+    silent = (p.up + p.down == 0) | np.isin(b.service, tuple(sensor.blind)) | (b.service == "")
+    columns = {
+        "ts": pl.Series(sensor.begin + (b.t * 1e6).astype(np.int64)).cast(pl.Datetime("us", "UTC")),
+        "uid": _uids(sensor.first_uid, len(b.t)),
+        "orig_h": addresses(b.orig),
+        "orig_p": b.orig_port,
+        "resp_h": addresses(b.resp),
+        "resp_p": b.resp_port,
+        "proto": pl.Series(["tcp", "udp", "icmp"]).gather(b.proto),
+        "service": pl.Series(b.service),
+        "duration": pl.Series((p.span * 1e6).astype(np.int64)).cast(pl.Duration("us")),
+        "orig_bytes": p.up,
+        "resp_bytes": p.down,
+        "conn_state": pl.Series([*STATES, "OTH"]).gather(states),
+        "local_orig": local_o,
+        "local_resp": local_r,
+        "missed_bytes": np.zeros(len(b.t), dtype=np.int64),
+        "history": _HISTORIES.gather(p.history),
+        "orig_pkts": p.orig,
+        "orig_ip_bytes": p.orig_ip,
+        "resp_pkts": p.resp,
+        "resp_ip_bytes": p.resp_ip,
+        "ip_proto": np.where((b.proto == ICMP) & (b.orig >= V6_LINK), 58, np.array([6, 17, 1])[b.proto]),
+        "label": pl.Series(CLASSES).gather(labels),
+        "label_detail": pl.Series(details).gather(batch_of),
+        "single": single,
+        "silent": silent,
+    }
+    unset = [pl.when(~pl.col("single")).then(pl.col(c)).alias(c) for c in ("duration", "orig_bytes", "resp_bytes")]
+    said = [pl.when(pl.lit(sensor.says_local)).then(pl.col(c)).alias(c) for c in ("local_orig", "local_resp")]
+    frame = pl.DataFrame(columns).with_columns(
+        *unset,
+        *said,
+        pl.when(~pl.col("silent")).then(pl.col("service")).alias("service"),
+        pl.lit(sensor.name).alias("sensor"),
+        pl.lit(sensor.source).alias("source"),
+        pl.lit(False).alias("open"),
+        pl.lit(None, dtype=pl.String).alias("tunnel_parents"),
+        pl.lit(None, dtype=pl.String).alias("community_id"),
+        pl.lit(f"simulated/{sensor.name}").alias("origin"),
+    )
+    known = pl.col("ts") + pl.col("duration").fill_null(pl.duration(microseconds=0))
+    return frame.sort(known, "uid").select([pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()])
