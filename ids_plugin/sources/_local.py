@@ -1,0 +1,188 @@
+"""Which networks are local, per sensor, and the flows' local flags filled from them."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from ids_plugin.errors import ConfigError
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+PRIVATE = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+"""RFC 1918, RFC 4193."""
+LINK = ("169.254.0.0/16", "fe80::/10", "127.0.0.0/8", "::1/128")
+"""Link-local and loopback: local too, but every host has them, so they don't say whether a log knows private ranges."""
+COUNTED = 200_000
+"""Addresses counted at most for a sensor without private addresses; beyond it the rarest are forgotten."""
+
+
+def networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Networks from their text forms.
+
+    Raises:
+        ConfigError: a text is no network.
+    """
+    found: list[Network] = []
+    for text in texts:
+        try:
+            found.append(ipaddress.ip_network(text.strip(), strict=False))
+        except ValueError as error:
+            raise ConfigError(f"{text!r} is no network", hint="such as 192.168.0.0/16 or 2001:db8::/32") from error
+    return tuple(found)
+
+
+_PRIVATE, _LINK = networks(PRIVATE), networks(LINK)
+
+
+@dataclass
+class _Seen:
+    """What a sensor's flows say about its networks."""
+
+    flagged: bool = False
+    private: bool = False
+    counts: pl.DataFrame | None = None
+
+
+@dataclass
+class Locality:
+    """Watches flows (`see`), then fills `local_orig` and `local_resp` of every flow (`fill`).
+
+    Per sensor: the networks configured, else the sensor's own flags, else private ranges, else (no private address in
+    sight) the address that takes part in most flows.
+    """
+
+    configured: tuple[Network, ...] = ()
+    _sensors: dict[str, _Seen] = field(default_factory=dict)
+
+    def see(self, flows: pl.DataFrame) -> None:
+        """Takes in a Flow frame; call with all flows before `fill`."""
+        for name in flows["sensor"].unique().to_list():
+            self._sensors.setdefault(name, _Seen())
+        if self.configured:
+            return
+        for (name,), part in (
+            flows.partition_by("sensor", as_dict=True).items()
+            if len(self._sensors) > 1
+            else [((flows["sensor"][0],), flows) for _ in range(bool(flows.height))]
+        ):
+            _see(self._sensors[str(name)], part)
+
+    def rule(self, sensor: str) -> str:
+        """configured, flags, private or busiest."""
+        seen = self._sensors.get(sensor, _Seen())
+        if self.configured:
+            return "configured"
+        if seen.flagged:
+            return "flags"
+        return "private" if seen.private or seen.counts is None else "busiest"
+
+    def networks(self, sensor: str) -> tuple[Network, ...]:
+        """The sensor's local networks; with the rule `flags` those for flows without flags."""
+        rule = self.rule(sensor)
+        if rule == "configured":
+            return self.configured
+        if rule == "busiest":
+            return (*networks([_busiest(self._sensors[sensor])]), *_LINK)
+        return (*_PRIVATE, *_LINK)
+
+    def fill(self, flows: pl.DataFrame) -> pl.DataFrame:
+        """The frame with `local_orig` and `local_resp` of every flow, never null."""
+        names = flows["sensor"].unique().to_list()
+        fills = [self._filled(str(name)) for name in names]
+        if len(names) == 1:
+            return flows.with_columns(fills[0])
+        found = [
+            pl.coalesce(
+                pl.when(pl.col("sensor") == name).then(exprs[at]) for name, exprs in zip(names, fills, strict=True)
+            ).alias(column)
+            for at, column in enumerate(("local_orig", "local_resp"))
+        ]
+        return flows.with_columns(found) if names else flows
+
+    def _filled(self, sensor: str) -> list[pl.Expr]:
+        nets = self.networks(sensor)
+        keep = self.rule(sensor) == "flags"
+        found = []
+        for flag, address in (("local_orig", "orig_h"), ("local_resp", "resp_h")):
+            inside = within(pl.col(address), nets)
+            found.append((pl.coalesce(pl.col(flag), inside) if keep else inside).alias(flag))
+        return found
+
+    def describe(self) -> dict[str, Any]:
+        """For the ledger: sensor → rule and networks."""
+        return {
+            name: {"rule": self.rule(name), "networks": [str(net) for net in self.networks(name)]}
+            for name in sorted(self._sensors)
+        }
+
+
+def _see(seen: _Seen, flows: pl.DataFrame) -> None:
+    if not seen.flagged:
+        seen.flagged = bool(flows.select(pl.any_horizontal(pl.col("local_orig", "local_resp").any())).item())
+    if seen.flagged or seen.private:
+        seen.counts = None
+        return
+    either = [within(pl.col(name), _PRIVATE).any() for name in ("orig_h", "resp_h")]
+    seen.private = bool(flows.select(pl.any_horizontal(either)).item())
+    if seen.private:
+        seen.counts = None
+        return
+    addresses = pl.concat([flows["orig_h"], flows.filter(pl.col("orig_h") != pl.col("resp_h"))["resp_h"]])
+    counts = addresses.alias("address").value_counts().with_columns(pl.col("count").cast(pl.Int64))
+    if seen.counts is not None:
+        counts = pl.concat([seen.counts, counts]).group_by("address").agg(pl.col("count").sum())
+    if counts.height > COUNTED:
+        counts = counts.sort(["count", "address"], descending=[True, False]).head(COUNTED // 2)
+    seen.counts = counts
+
+
+def _busiest(seen: _Seen) -> str:
+    assert seen.counts is not None  # noqa: S101
+    return str(seen.counts.sort(["count", "address"], descending=[True, False])["address"][0])
+
+
+def within(address: pl.Expr, nets: Sequence[Network]) -> pl.Expr:
+    """Whether an address in canonical text form lies in one of the networks; vectorised, IPv4 and IPv6."""
+    four = [net for net in nets if net.version == 4]
+    six = [net for net in nets if net.version == 6]
+    tests = [_within4(address, net) for net in four] + [_within6(address, net) for net in six]
+    return pl.any_horizontal(tests) if tests else pl.lit(False)
+
+
+def _within4(address: pl.Expr, net: Network) -> pl.Expr:
+    """Whole octets by prefix of the text, the octet that the mask cuts by number."""
+    whole, bits = divmod(net.prefixlen, 8)
+    octets = str(net.network_address).split(".")
+    if whole == 4:
+        return address == str(net.network_address)
+    prefix = "".join(f"{octet}." for octet in octets[:whole])
+    inside = address.str.starts_with(prefix) if prefix else ~address.str.contains(":", literal=True)
+    if not bits:
+        return inside
+    low = int(octets[whole])
+    cut = address.str.extract(rf"^{prefix.replace('.', chr(92) + '.')}(\d+)\.?").cast(pl.Int64, strict=False)
+    return inside & cut.is_between(low, low + (1 << (8 - bits)) - 1).fill_null(False)
+
+
+def _within6(address: pl.Expr, net: Network) -> pl.Expr:
+    """IPv6 addresses are few: those that have a colon are looked at one by one, each once."""
+    first, last = int(net.network_address), int(net.broadcast_address)
+
+    def one(texts: pl.Series) -> pl.Series:
+        found = [":" in text and first <= int(ipaddress.IPv6Address(text)) <= last for text in texts]
+        return pl.Series(found, dtype=pl.Boolean)
+
+    def all_of(texts: pl.Series) -> pl.Series:
+        colons = texts.str.contains(":", literal=True).fill_null(False)
+        if not colons.any():
+            return pl.Series(texts.name, [False], dtype=pl.Boolean).new_from_index(0, texts.len())
+        known = texts.filter(colons).unique()
+        inside = known.filter(one(known))
+        return texts.is_in(inside.implode()).fill_null(False)
+
+    return address.map_batches(all_of, return_dtype=pl.Boolean)

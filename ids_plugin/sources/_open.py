@@ -1,0 +1,316 @@
+"""Finds and opens inputs: files, directories, globs, standard input; decompresses; tells kinds apart by content."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import io
+import os
+import stat
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import zstandard
+
+from ids_plugin import registry
+from ids_plugin.errors import InputError
+from ids_plugin.schema.flow import empty
+from ids_plugin.sources import Input, Read, Reject, Source
+from ids_plugin.sources._frame import SENSOR
+
+HEAD = 1 << 16
+GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+SHOWN = 16
+
+
+class Damage(NamedTuple):
+    """Why a compressed input ends early."""
+
+    reason: str
+    place: str
+    detail: str
+
+
+class _Unpacked(io.RawIOBase):
+    """Decompressed bytes of a gzip or zstd stream; damage ends it and is kept, what came before is given."""
+
+    def __init__(self, raw: BinaryIO, start: bytes, make: Callable[[], Any], feed: int) -> None:
+        self._raw, self._pending, self._make, self._feed = raw, start, make, feed
+        self._unit = make()
+        self._begun = False
+        self._out = b""
+        self._read = len(start)
+        self.damage: Damage | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        while not self._out and self.damage is None and self._step():
+            pass
+        count = min(len(view), len(self._out))
+        view[:count] = self._out[:count]
+        self._out = self._out[count:]
+        return count
+
+    def _step(self) -> bool:
+        """Unpacks one more piece; False at the end."""
+        if not self._pending:
+            self._pending = self._raw.read(HEAD)
+            self._read += len(self._pending)
+        if not self._pending:
+            if self._begun:
+                self.damage = Damage("cut_off", f"byte {self._read}", "the compressed data ends before its end mark")
+            return False
+        piece, self._pending = self._pending[: self._feed], self._pending[self._feed :]
+        if not self._begun and not piece.strip(b"\0"):
+            return True
+        self._begun = True
+        try:
+            self._out = self._unit.decompress(piece)
+        except (zlib.error, zstandard.ZstdError) as error:
+            self.damage = Damage("bad_compression", f"byte {self._read - len(self._pending)}", str(error))
+            return False
+        if self._unit.eof:
+            self._pending = self._unit.unused_data + self._pending
+            self._unit, self._begun = self._make(), False
+        return True
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class _Joined(io.RawIOBase):
+    """The bytes read ahead, then the rest of the stream."""
+
+    def __init__(self, head: bytes, rest: io.RawIOBase | BinaryIO, keep_open: bool) -> None:
+        self._head, self._rest, self._keep_open = head, rest, keep_open
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)
+        if self._head:
+            count = min(len(view), len(self._head))
+            view[:count] = self._head[:count]
+            self._head = self._head[count:]
+            return count
+        block = self._rest.read(len(view)) or b""
+        view[: len(block)] = block
+        return len(block)
+
+    @property
+    def damage(self) -> Damage | None:
+        """What is wrong with the compressed data, once read to there."""
+        return getattr(self._rest, "damage", None)
+
+    def close(self) -> None:
+        if not self.closed and not self._keep_open:
+            self._rest.close()
+        super().close()
+
+
+class Opened(NamedTuple):
+    """An input and who reads it; None: nobody knows its kind, `why` says what was seen."""
+
+    input: Input
+    source: Source | None
+    why: str
+
+
+def read_inputs(
+    specs: Sequence[str],
+    *,
+    batch_rows: int,
+    stdin: BinaryIO,
+    sensors: Sequence[tuple[str, str]] = (),
+    options: dict[str, str] | None = None,
+) -> Iterator[Read]:
+    """All that the inputs hold, one input after the other; one that can't be read beside others that can is a reject.
+
+    Args:
+        specs: files, directories, globs, `-`.
+        batch_rows: records a step.
+        stdin: what `-` reads.
+        sensors: (name, glob of file names): the first that matches names the input's sensor.
+        options: passed on to every source (`meter`, ...).
+
+    Raises:
+        InputError: an input named doesn't exist or can't be opened, or none of them could be read.
+    """
+    failed: list[InputError] = []
+    records = 0
+    for opened in open_inputs(specs, stdin=stdin, sensors=sensors, options=options):
+        with opened.input.stream:
+            try:
+                for step in _steps(opened, batch_rows):
+                    records += step.read
+                    yield step
+            except InputError as error:
+                failed.append(error)
+                yield _refused(opened.input, error)
+    if failed and not records:
+        raise failed[0]
+
+
+def _refused(source: Input, error: InputError) -> Read:
+    return Read(empty(), 1, (Reject(source.name, "whole", "refused", error.message, ""),))
+
+
+def _steps(opened: Opened, batch_rows: int) -> Iterator[Read]:
+    source = opened.input
+    if opened.source is None:
+        yield Read(empty(), 0, notes={"empty_inputs" if not source.head else "unknown_inputs": 1})
+        return
+    yield from opened.source.read(source, batch_rows)
+    raw = getattr(source.stream, "raw", None)
+    damage: Damage | None = getattr(raw, "damage", None)
+    if damage:
+        yield Read(empty(), 1, (Reject(source.name, damage.place, damage.reason, damage.detail, ""),))
+
+
+def open_inputs(
+    specs: Sequence[str],
+    *,
+    stdin: BinaryIO,
+    sensors: Sequence[tuple[str, str]] = (),
+    options: dict[str, str] | None = None,
+) -> Iterator[Opened]:
+    """Opens inputs one by one; the caller closes `input.stream`. Members of a directory come sorted by path.
+
+    Raises:
+        InputError: nothing there, no permission, or a file named on its own (not found in a directory or by a
+            glob) that is of no known kind; a directory or glob in which nothing is of a known kind.
+    """
+    plugins: tuple[Source, ...] = registry.load_all("sources")
+    for spec in specs:
+        named, paths = _paths(spec)
+        known = 0
+        for path in paths:
+            opened = _opened(path, plugins, sensors, options or {}, stdin, named)
+            known += opened.source is not None or not opened.input.head
+            yield opened
+        if not known:
+            raise InputError(
+                f"nothing of a known kind among {len(paths)} files" if paths else "an empty directory",
+                location=spec,
+                hint=f"known kinds: {', '.join(plugin.name for plugin in plugins)}",
+            )
+
+
+def _paths(spec: str) -> tuple[bool, list[str]]:
+    """Whether the spec names one input, and the paths it stands for."""
+    if spec == "-":
+        return True, [spec]
+    if os.path.isdir(spec):
+        return False, _members(spec)
+    if not os.path.lexists(spec) and glob.has_magic(spec):
+        found = sorted(path for path in glob.glob(spec, recursive=True) if not os.path.isdir(path))
+        if not found:
+            raise InputError("no file matches", location=spec)
+        return False, found
+    return True, [spec]
+
+
+def _members(folder: str) -> list[str]:
+    """Regular files below a folder, hidden ones left out, sorted."""
+
+    def stop(error: OSError) -> None:
+        raise _cannot(error.filename or folder, error)
+
+    found: list[str] = []
+    for path, folders, files in os.walk(folder, onerror=stop):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            member = os.path.join(path, name)
+            if not name.startswith(".") and os.path.isfile(member):
+                found.append(member)
+    return sorted(found)
+
+
+def _cannot(path: str, error: OSError) -> InputError:
+    hints = {
+        FileNotFoundError: "check the path",
+        PermissionError: "check the permissions of the file and the folders above it",
+    }
+    what = (error.strerror or str(error)).lower()
+    return InputError(f"can't be opened: {what}", location=path, hint=hints.get(type(error)))
+
+
+def _opened(
+    path: str,
+    plugins: Sequence[Source],
+    sensors: Sequence[tuple[str, str]],
+    options: dict[str, str],
+    stdin: BinaryIO,
+    named: bool,
+) -> Opened:
+    try:
+        raw = stdin if path == "-" else _file(path)
+        head, stream = _stream(raw, keep_open=path == "-")
+    except OSError as error:
+        raise _cannot(path, error) from error
+    source = Input(path, stream, head, _sensor(path, sensors), options)
+    sure, plugin = max(((one.sniff(head), one) for one in plugins), key=lambda pair: pair[0])
+    if head and sure > 0:
+        return Opened(source, plugin, "")
+    why = _seen(head)
+    if head and named:
+        stream.close()
+        kinds = ", ".join(one.name for one in plugins)
+        raise InputError(f"of no known kind: it begins with {why}", location=path, hint=f"known kinds: {kinds}")
+    return Opened(source, None, why)
+
+
+def _file(path: str) -> BinaryIO:
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"{path} is a directory")
+    return Path(path).open("rb")
+
+
+def _sensor(path: str, sensors: Sequence[tuple[str, str]]) -> str:
+    for name, pattern in sensors:
+        if fnmatch.fnmatch(path, pattern) or fnmatch.fnmatch(os.path.basename(path), pattern):
+            return name
+    return SENSOR
+
+
+def _stream(raw: BinaryIO, keep_open: bool) -> tuple[bytes, BinaryIO]:
+    """The first bytes and the stream from its start on, both decompressed."""
+    start = _ahead(raw)
+    rest: io.RawIOBase | BinaryIO = raw
+    head = start
+    if start.startswith(GZIP):
+        rest = _Unpacked(raw, start, lambda: zlib.decompressobj(31), 1 << 14)
+    elif start.startswith(ZSTD):
+        rest = _Unpacked(raw, start, lambda: zstandard.ZstdDecompressor().decompressobj(), 1 << 11)
+    if rest is not raw:
+        head = _ahead(rest)
+    joined = _Joined(head, rest, keep_open)
+    return head, io.BufferedReader(joined, HEAD)
+
+
+def _ahead(stream: io.RawIOBase | BinaryIO) -> bytes:
+    """Up to HEAD bytes, fewer only at the end."""
+    blocks: list[bytes] = []
+    wanted = HEAD
+    while wanted and (block := stream.read(wanted)):
+        blocks.append(block)
+        wanted -= len(block)
+    return b"".join(blocks)
+
+
+def _seen(head: bytes) -> str:
+    """The first bytes for a person."""
+    if not head:
+        return "nothing"
+    start = head[:SHOWN]
+    printable = all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start)
+    return repr(start.decode()) if printable else f"bytes {start.hex(' ')}"

@@ -1,0 +1,253 @@
+"""Zeek's tab-separated logs: header directives, any separator, files joined end to end, IoT-23's labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import polars as pl
+
+from ids_plugin.errors import InputError
+from ids_plugin.schema.flow import ZEEK_NAMES, empty
+from ids_plugin.sources import Input, Read, Reject
+from ids_plugin.sources._frame import Fault, make, refuse_wrong_units, text_times, times
+from ids_plugin.sources._lines import Chunk, TooLong, chunks
+from ids_plugin.sources._ndjson import INT64, SHOWN, rejects_of
+
+CHUNK = 4 << 20
+BYTES_PER_RECORD = 150
+GLUED = "   "
+"""IoT-23 puts its labels into the last field, after three spaces."""
+INTS = frozenset(
+    "orig_p resp_p orig_bytes resp_bytes missed_bytes orig_pkts orig_ip_bytes resp_pkts resp_ip_bytes ip_proto".split()
+)
+FLOATS = frozenset(("ts", "duration"))
+BOOLS = frozenset(("local_orig", "local_resp"))
+LABELS = {"label": "label", "detailed-label": "label_detail", "label_detail": "label_detail"}
+IDS = {name.replace("id.", "id_"): column for name, column in ZEEK_NAMES.items() if name.startswith("id.")}
+NAMES = {**ZEEK_NAMES, **IDS, **LABELS}
+REQUIRED = ("ts", "orig_h", "resp_h")
+OPEN = re.compile(r"(open[-_]conn|conn[-_]long)")
+INTEGER = re.compile(r"[+-]?\d+")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the directives before the records say."""
+
+    separator: str = "\t"
+    set_separator: str = ","
+    empty: str = "(empty)"
+    unset: str = "-"
+    path: str = ""
+    fields: tuple[str, ...] = ()
+
+    @property
+    def is_conn(self) -> bool:
+        """Its records are about connections."""
+        return self.path == "conn" or bool({"conn_state", "orig_ip_bytes"} & set(self.fields))
+
+
+def is_header(head: bytes) -> bool:
+    """Whether these first bytes begin a Zeek TSV log."""
+    return head.removeprefix(b"\xef\xbb\xbf").startswith((b"#separator", b"#fields", b"#path", b"#set_separator"))
+
+
+def read(source: Input, batch_rows: int) -> Iterator[Read]:
+    """Reads a Zeek TSV log to its end; logs that are not about connections are counted by their path.
+
+    Raises:
+        InputError: no `#fields` before the first record, or no ts and addresses among them.
+        DialectError: the first records can't be in the units they claim.
+    """
+    header = Header()
+    size = min(CHUNK, max(1 << 16, batch_rows * BYTES_PER_RECORD))
+    checked = False
+    for piece in chunks(source.stream, size):
+        if isinstance(piece, TooLong):
+            data = piece.start.decode("utf-8", "replace")[:SHOWN]
+            detail = f"a line of {piece.size:,} bytes"
+            yield Read(empty(), 1, (Reject(source.name, f"line {piece.line}", "too_long", detail, data),))
+            continue
+        for part in _parts(piece):
+            if part.data.startswith(b"#"):
+                header = _directive(header, part.data)
+                continue
+            step, seen = _records(source, part, header, not checked)
+            checked |= seen
+            yield step
+
+
+def _parts(piece: Chunk) -> Iterator[Chunk]:
+    """Directives one by one, and the records between them."""
+    data, at, line = piece.data, 0, piece.first
+    while at < len(data):
+        if data.startswith(b"#", at):
+            end = data.find(b"\n", at) + 1 or len(data)
+        else:
+            end = data.find(b"\n#", at) + 1 or len(data)
+        part = data[at:end] if (at, end) != (0, len(data)) else data
+        yield Chunk(part, line)
+        at, line = end, line + part.count(b"\n")
+
+
+def _directive(header: Header, data: bytes) -> Header:
+    """The header with one directive line taken in; #types, #open, #close and comments change nothing."""
+    line = data.decode("utf-8", "replace").rstrip("\r\n").removeprefix("\ufeff")
+    if line.startswith("#separator"):
+        return replace(Header(), separator=unescape(line[len("#separator") :].strip(" ") or "\t"))
+    key, _, value = line.partition(header.separator)
+    if key == "#fields":
+        return replace(header, fields=tuple(value.split(header.separator)))
+    slots = {"#set_separator": "set_separator", "#empty_field": "empty", "#unset_field": "unset", "#path": "path"}
+    return replace(header, **{slots[key]: unescape(value)}) if key in slots else header
+
+
+def unescape(text: str) -> str:
+    r"""Text with Zeek's `\x..` escapes of bytes resolved."""
+    if "\\x" not in text:
+        return text
+    raw = re.sub(rb"\\x([0-9a-fA-F]{2})", lambda found: bytes.fromhex(found[1].decode()), text.encode())
+    return raw.decode("utf-8", "replace")
+
+
+def _records(source: Input, part: Chunk, header: Header, check: bool) -> tuple[Read, bool]:
+    """What the records of one part gave, and whether there were any to check units on."""
+    if not header.fields:
+        raise InputError("a Zeek log without #fields before its records", location=f"{source.name}:{part.first}")
+    if not header.is_conn:
+        lines = sum(1 for line in part.data.split(b"\n") if line.strip())
+        return Read(empty(), lines, (), {f"zeek_{header.path or 'other'}": lines} if lines else {}), False
+    columns = _columns(header, source.name)
+    frame = _fast(part, header, columns)
+    faults: list[Fault] = []
+    if frame is None:
+        frame, faults = _careful(part, header, columns)
+    made = make(_draft(frame, header), source="zeek", name=source.name, sensor=source.sensor)
+    if check:
+        refuse_wrong_units(made, source.name)
+    rejects = rejects_of(source.name, part, [*faults, *made.faults])
+    return Read(made.flows, made.flows.height + len(rejects), rejects), bool(made.flows.height)
+
+
+def _columns(header: Header, name: str) -> list[str]:
+    """Names of the fields as the reader calls them: ours where it is a flow's, `?n` where it is ignored."""
+    columns: list[str] = []
+    for at, field in enumerate(header.fields):
+        column = GLUED if GLUED in field else NAMES.get(field, f"?{at}")
+        columns.append(f"?{at}" if column in columns else column)
+    missing = [column for column in REQUIRED if column not in columns]
+    if missing:
+        raise InputError(f"a conn log without {', '.join(missing)}", location=name, hint="its #fields don't name them")
+    return columns
+
+
+def _dtype(column: str, text_time: bool) -> pl.DataType:
+    if column == "ts" and text_time:
+        return pl.String()
+    return pl.Int64() if column in INTS else pl.Float64() if column in FLOATS else pl.String()
+
+
+def _fast(part: Chunk, header: Header, columns: list[str]) -> pl.DataFrame | None:
+    """All records in one go; None where a line has another number of fields or a value of another type."""
+    separator = header.separator.encode()
+    lines = part.data.count(b"\n") + (not part.data.endswith(b"\n"))
+    if len(separator) != 1 or part.data.count(separator) != lines * (len(columns) - 1) or b"\r" in part.data:
+        return None
+    schema = {column: _dtype(column, False) for column in columns}
+    try:
+        frame = pl.read_csv(
+            part.data,
+            has_header=False,
+            schema=schema,
+            separator=header.separator,
+            quote_char=None,
+            null_values=[header.unset],
+        )
+    except (pl.exceptions.PolarsError, ValueError):
+        return None
+    if frame.height != lines or frame["ts"].null_count():
+        return None
+    used = [column for column in columns if not column.startswith("?")]
+    first = pl.int_range(part.first, part.first + lines, dtype=pl.Int64).alias("line")
+    return frame.select(*used, first).with_columns(times(pl.col("ts")))
+
+
+def _careful(part: Chunk, header: Header, columns: list[str]) -> tuple[pl.DataFrame, list[Fault]]:
+    """Record by record."""
+    rows: list[list[Any]] = []
+    faults: list[Fault] = []
+    lines = part.data.split(b"\n")
+    for at, line in enumerate(lines):
+        text = line.removesuffix(b"\r")
+        if not text.strip():
+            continue
+        found = _record(text, header, columns, at < len(lines) - 1)
+        if isinstance(found, Fault):
+            faults.append(found._replace(line=part.first + at))
+        else:
+            rows.append([part.first + at, *found])
+    used = [column for column in columns if not column.startswith("?")]
+    schema = {"line": pl.Int64(), **{column: _dtype(column, True) for column in used}}
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    return frame.with_columns(text_times(pl.col("ts"))), faults
+
+
+def _record(line: bytes, header: Header, columns: list[str], ended: bool) -> list[Any] | Fault:
+    try:
+        texts = line.decode("utf-8").split(header.separator)
+    except UnicodeDecodeError as error:
+        return Fault(0, "bad_utf8", str(error).split(":")[0])
+    if len(texts) != len(columns):
+        if not ended:
+            return Fault(0, "cut_off", "the input ends in the middle of this record")
+        return Fault(0, "wrong_fields", f"{len(texts)} fields where the header names {len(columns)}")
+    values: list[Any] = []
+    for column, text in zip(columns, texts, strict=True):
+        if column.startswith("?"):
+            continue
+        value = None if text in (header.unset, "") else _value(column, text.lstrip(" "))
+        if value is ValueError:
+            return Fault(0, "bad_value", f"{column} is no number: {text[:40]!r}")
+        values.append(value)
+    return values
+
+
+def _value(column: str, text: str) -> Any:
+    """A number where the column has numbers, ValueError where it is none."""
+    if column in INTS:
+        number = int(text) if INTEGER.fullmatch(text) and len(text) < 30 else INT64
+        return number if -INT64 <= number < INT64 else ValueError
+    if column == "duration":
+        try:
+            return float(text)
+        except ValueError:
+            return ValueError
+    return text
+
+
+def _draft(frame: pl.DataFrame, header: Header) -> pl.DataFrame:
+    """The records' texts as a draft has them: empty and unset null, escapes resolved, labels taken apart."""
+    if GLUED in frame.columns:
+        names = [NAMES.get(field, field) for field in header.fields[-1].split(GLUED)]
+        glued = pl.col(GLUED).str.splitn(GLUED, len(names)).struct.rename_fields(names)
+        frame = frame.with_columns(glued).unnest(GLUED)
+        frame = frame.with_columns(pl.col(name).str.strip_chars(" ").replace(header.unset, None) for name in names)
+    texts = [name for name in ("service", "tunnel_parents", "label", "label_detail") if name in frame.columns]
+    frame = frame.with_columns(pl.col(name).replace([header.empty, ""], None) for name in texts)
+    for name in ("service", "tunnel_parents", "history"):
+        if name in frame.columns and frame[name].str.contains(r"\x", literal=True).any():
+            old = frame[name].unique().drop_nulls()
+            frame = frame.with_columns(pl.col(name).replace(old, pl.Series([unescape(text) for text in old])))
+    if header.set_separator != ",":
+        sets = [name for name in ("tunnel_parents",) if name in frame.columns]
+        frame = frame.with_columns(
+            pl.col(name).str.replace_all(header.set_separator, ",", literal=True) for name in sets
+        )
+    switches = [
+        pl.col(name).replace_strict({"T": True, "F": False}, default=None) for name in BOOLS & set(frame.columns)
+    ]
+    lower = [pl.col("label").str.to_lowercase()] if "label" in frame.columns else []
+    return frame.with_columns(*switches, *lower, pl.lit(bool(OPEN.search(header.path))).alias("open"))

@@ -1,0 +1,127 @@
+"""Zeek's conn.log and open_conn.log, as TSV and as JSON in every envelope it travels in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import orjson
+import polars as pl
+
+from ids_plugin.sources import Input, Read
+from ids_plugin.sources import _ndjson as ndjson
+from ids_plugin.sources import _zeek_tsv as tsv
+from ids_plugin.sources._ndjson import Bad, Field, Layout, OutOfScope
+
+CONN = re.compile(r"conn(-\d+)?")
+OPEN = re.compile(r"(open[-_]conn|conn[-_]long)(-\d+)?")
+"""Paths of logs about connections that have not ended: Zeek's open-connections and long-connections packages."""
+MARKS = ("conn_state", "orig_pkts", "orig_ip_bytes", "orig_bytes")
+"""Fields that a record about a connection has and other logs have not."""
+TEXTS = ("uid", "proto", "conn_state", "history", "community_id")
+INTS = ("orig_bytes", "resp_bytes", "missed_bytes", "orig_pkts", "orig_ip_bytes", "resp_pkts", "resp_ip_bytes")
+ENDPOINTS = (("orig_h", "text"), ("orig_p", "int"), ("resp_h", "text"), ("resp_p", "int"))
+SNIFFED = 20
+
+
+class Zeek:
+    """Reads what Zeek writes about connections."""
+
+    name = "zeek"
+
+    def sniff(self, head: bytes) -> float:
+        """Sure of a TSV header; of JSON by how many of the first lines are Zeek's."""
+        if tsv.is_header(head):
+            return 0.99
+        lines = [line for line in head.split(b"\n")[:SNIFFED] if line.strip()]
+        ours = sum(_is_zeek(line) for line in lines)
+        return 0.4 + 0.5 * ours / len(lines) if ours else 0.0
+
+    def read(self, source: Input, batch_rows: int) -> Iterator[Read]:
+        """TSV or JSON, by the first bytes."""
+        if tsv.is_header(source.head):
+            yield from tsv.read(source, batch_rows)
+            return
+        open_named = bool(OPEN.search(source.name.rsplit("/", 1)[-1]))
+        yield from ndjson.read(source, batch_rows, lambda record: classify(record, open_named), self.name)
+
+
+def _is_zeek(line: bytes) -> bool:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(record, dict) and not isinstance(classify(record), Bad)
+
+
+def classify(record: dict[str, Any], open_named: bool = False) -> Layout | OutOfScope | Bad:
+    """The layout of a Zeek record in any of its envelopes, or why it isn't one."""
+    if "ts" in record:
+        return _plain(record, "", open_named)
+    for tag, inner in record.items():
+        if isinstance(inner, dict) and "ts" in inner and not isinstance(inner["ts"], dict):
+            return _plain(inner, tag, False)
+    message = record.get("message")
+    if isinstance(message, str) and message[:1] == "{" and len(message) < ndjson.CHUNK:
+        return _MESSAGE
+    return Bad("not_zeek", "no ts: not a Zeek record")
+
+
+def _plain(record: dict[str, Any], tag: str, open_named: bool) -> Layout | OutOfScope | Bad:
+    path = tag or record.get("_path", "")
+    if not isinstance(path, str):
+        return Bad("bad_value", "_path is not text")
+    ended, opened = bool(CONN.fullmatch(path)), bool(OPEN.fullmatch(path)) or (open_named and not path)
+    if not (ended or opened) and not any(mark in record for mark in MARKS):
+        return OutOfScope(f"zeek_{path or 'other'}")
+    text = isinstance(record["ts"], str)
+    if isinstance(record.get("id"), dict):
+        return layout(tag, "nested", text, opened)
+    for style, key in (("dotted", "id.orig_h"), ("underscore", "id_orig_h")):
+        if key in record:
+            return layout(tag, style, text, opened)
+    return Bad("no_address", "no id.orig_h, id_orig_h or id: not a connection")
+
+
+@cache
+def layout(tag: str, style: str, text: bool, opened: bool) -> Layout:
+    """Layout of a conn record: inside `tag` or bare, style of its id fields, whether `ts` is text."""
+    at = (tag,) if tag else ()
+    ids = {
+        "dotted": lambda name: (f"id.{name}",),
+        "underscore": lambda name: (f"id_{name}",),
+        "nested": lambda name: ("id", name),
+    }[style]
+    fields = [Field("ts", "iso" if text else "time", (*at, "ts"))]
+    fields += [Field(name, kind, (*at, *ids(name))) for name, kind in ENDPOINTS]
+    fields += [Field(name, "text", (*at, name)) for name in TEXTS]
+    fields += [Field(name, "list", (*at, name)) for name in ("service", "tunnel_parents")]
+    fields += [Field("duration", "float", (*at, "duration"))]
+    fields += [Field(name, "bool", (*at, name)) for name in ("local_orig", "local_resp")]
+    fields += [Field(name, "int", (*at, name)) for name in (*INTS, "ip_proto")]
+    fields += [Field("label", "text", (*at, "label"))]
+    fields += [Field("label_detail", "text", (*at, name)) for name in ("detailed-label", "label_detail")]
+    fields += [Field("_path", "text", (*at, "_path")), Field("sensor", "text", (*at, "_system_name"))]
+    path = pl.col("_path")
+    marked = pl.any_horizontal(pl.col(name).is_not_null() for name in MARKS)
+    named = path.str.contains(f"^(?:{(OPEN if opened else CONN).pattern})$").fill_null(False)
+    ours = pl.col("orig_h").is_not_null() & pl.col("resp_h").is_not_null()
+    ours &= pl.col("ts_text" if text else "ts").is_not_null()
+    ours &= (marked & path.is_null()) | named if not tag else marked
+    return Layout(tuple(fields), lambda frame: _finish(frame, opened), ours)
+
+
+_MESSAGE = Layout((), inner="message")
+
+
+def _finish(frame: pl.DataFrame, opened: bool) -> pl.DataFrame:
+    return frame.with_columns(
+        pl.lit(opened).alias("open"),
+        pl.col("tunnel_parents", "service").replace("", None),
+        pl.col("label").str.to_lowercase(),
+    )
+
+
+PLUGIN = Zeek()
