@@ -162,7 +162,7 @@ class Side:
         """
         leaving = slice(expiry.low - log.first, expiry.high - log.first)
         group = self.group[leaving]
-        target = np.searchsorted(order.keys, group * order.span + expiry.row * stride)
+        target = _places(order.keys, group * order.span + expiry.row * stride)
         inside = target < len(order.keys)
         inside[inside] = order.group[target[inside]] == group[inside]
         target, outside = target[inside], ~inside
@@ -181,3 +181,11 @@ class Side:
             np.subtract.at(total, group[outside], loss[outside])
             sums.append(value)
         return sums
+
+
+def _places(ordered: Ints, wanted: Ints) -> Ints:
+    """`np.searchsorted`, several times faster on many values because it looks them up in order."""
+    order = np.argsort(wanted)
+    places = np.empty(len(wanted), np.int64)
+    places[order] = np.searchsorted(ordered, wanted[order])
+    return places

@@ -81,7 +81,7 @@ class Windower:
         self.delayed += int((known < np.maximum.accumulate(np.r_[self.clock, known])[:-1]).sum())
         clock = np.maximum.accumulate(np.maximum(known, self.clock))
         flows = flows.with_columns(
-            known=pl.Series(known), clock=pl.Series(clock), replaces=pl.Series(replaces >= 0, dtype=pl.Boolean)
+            known=_instants(known), clock=_instants(clock), replaces=pl.Series(replaces >= 0, dtype=pl.Boolean)
         )
         if not len(flows):
             return BatchWindows(self.spec, flows, np.zeros((0, len(self.spec.context)), np.float32), self._history, 0)
@@ -295,6 +295,10 @@ def _hashes(column: pl.Series) -> Keys:
     return column.hash(seed=1).to_numpy()
 
 
+def _instants(microseconds: Ints) -> pl.Series:
+    return pl.Series(microseconds, dtype=pl.Int64).cast(flow.SCHEMA["ts"])
+
+
 def _content(flows: pl.DataFrame) -> Keys:
     content = _hashes(flows["conn_state"])
     for name in _CONTENT:
@@ -323,7 +327,7 @@ def _read(plugin: Rolling, sums: dict[int, list[Ints]], ranks: dict[str, Ints]) 
 
 def _link(group: Ints, number: Ints, last: Ints) -> Ints:
     """(n) number of the row before each one in its group, from `last` for the first; `last` is brought up to date."""
-    order = np.argsort(group, kind="stable")
+    order = np.argsort(group * len(group) + np.arange(len(group)))
     ordered = group[order]
     first = np.r_[True, ordered[1:] != ordered[:-1]] if len(order) else np.zeros(0, np.bool_)
     before = np.empty(len(order), np.int64)
