@@ -146,12 +146,11 @@ class _Gate:
 
     def probability(self, windows: Windows) -> Doubles:
         """(n) probability of not being benign."""
-        context = {feature.name: index for index, feature in enumerate(windows.spec.context)}
-        columns = [
-            windows.context[:, context[name]] if name in context else windows.flows[name].to_numpy()
-            for name in self._features
-        ]
-        rows = np.stack([np.asarray(column, np.float32) for column in columns], axis=1)
-        return self._trees.probabilities(rows)[:, 0]
+        return self._trees.probabilities(gate_rows(windows, self._features))[:, 0]
 
 
+def gate_rows(windows: Windows, names: list[str]) -> Floats:
+    """(n, len(names)): the named flow and context features of every row."""
+    context = {feature.name: index for index, feature in enumerate(windows.spec.context)}
+    columns = [windows.context[:, context[n]] if n in context else windows.flows[n].to_numpy() for n in names]
+    return np.stack(columns, axis=1).astype(np.float32, copy=False)

@@ -69,7 +69,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         (
             (_ONE_HOST, _FAILED, Term("resp_acted_upon_failed_10s", 150, 800), Term("pair_failed_ports_600s", 200, 20)),
             (_ONE_HOST, _ONE_WAY, Term("resp_acted_upon_packets_10s", 5_000, 30_000), Term("packet_rate", 200, 2_000)),
-            (_ONE_HOST, _FAILED, Term("orig_pkts", 500, 5_000), Term("packet_rate", 200, 2_000)),
+            (_ONE_HOST, _FAILED, Term("orig_packets", 500, 5_000), Term("packet_rate", 200, 2_000)),
         ),
     ),
     Behaviour(
@@ -107,7 +107,7 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
     Behaviour(
         "exposure",
         "inbound_noise",
-        ((_STRANGER, Term("resp_local", 0, 1), Term("orig_pkts", 40, 5), Term("pair_flows_600s", 60, 6)),),
+        ((_STRANGER, Term("resp_local", 0, 1), Term("orig_packets", 40, 5), Term("pair_flows_600s", 60, 6)),),
     ),
 )  # fmt: skip
 """All that decides; the names are what evidence says, the classes what an alert is called."""

@@ -1,1 +1,4 @@
-"""Training: labelled windows + model → bundle."""
+"""Training: labelled windows + model → bundle.
+
+`_run.train` is the whole of it: networks → windows → members → combination → thresholds → bundle.
+"""

@@ -1,0 +1,96 @@
+"""Labelled data sets by name: `lab:DIR_OR_FILE` and `iot23:FILE` give flows with `label` filled, one network each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from ids_plugin import registry
+from ids_plugin.errors import InputError, UsageError
+from ids_plugin.schema import flow
+from ids_plugin.schema.score import CLASSES
+from ids_plugin.sources import Input
+
+_HEAD = 1 << 16
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The flows of one network (sensor) with labels of schema.score.CLASSES."""
+
+    name: str
+    flows: pl.DataFrame
+    sha256: str
+    """of the file they were read from"""
+
+
+def load(spec: str) -> list[Labelled]:
+    """The networks of `KIND:PATH`, in the order of their names.
+
+    Raises:
+        UsageError: the kind is unknown.
+        InputError: a file is absent, lacks a column, or has labels that aren't ours.
+    """
+    kind, _, path = spec.partition(":")
+    if kind not in _KINDS or not path:
+        raise UsageError(f"no data set called {spec!r}", hint=f"there are: {', '.join(_KINDS)}, each with :PATH")
+    found = list(_KINDS[kind](Path(path)))
+    if not found:
+        raise InputError("no labelled flows there", location=path)
+    return found
+
+
+def _lab(path: Path) -> Iterator[Labelled]:
+    if not path.exists():
+        raise InputError("no such file or folder", location=str(path))
+    for file in sorted(path.rglob("*.parquet")) if path.is_dir() else [path]:
+        try:
+            flows = pl.read_parquet(file)
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise InputError("is no Parquet file that can be read", location=str(file)) from error
+        absent = [name for name in flow.SCHEMA if name not in flows.columns]
+        if absent:
+            raise InputError(f"column {absent[0]} is missing", location=str(file))
+        yield from _networks(file.stem, flows.select(pl.col(n).cast(t) for n, t in flow.SCHEMA.items()), file)
+
+
+def _iot23(path: Path) -> Iterator[Labelled]:
+    zeek = registry.load("sources", "zeek")
+    if not path.is_file():
+        raise InputError("no such file", location=str(path))
+    with path.open("rb") as stream:
+        head = stream.read(_HEAD)
+        stream.seek(0)
+        read = [step.flows for step in zeek.read(Input(str(path), stream, head, path.stem), 50_000)]
+    if read:
+        yield from _networks(path.name.split(".")[0], pl.concat(read).with_columns(label=_iot23_class()), path)
+
+
+def _iot23_class() -> pl.Expr:
+    """IoT-23's detailed labels as classes: https://www.stratosphereips.org/datasets-iot23 ("Labels")."""
+    detail = pl.col("label_detail").fill_null("").str.to_lowercase()
+    return (
+        pl.when(pl.col("label").str.to_lowercase() == "benign").then(pl.lit("benign"))
+        .when(detail.str.contains("c&c|heartbeat|filedownload|torii")).then(pl.lit("command_and_control"))
+        .when(detail.str.contains("ddos")).then(pl.lit("flood"))
+        .when(detail.str.contains("portscan")).then(pl.lit("scan"))
+        .when(detail.str.contains("okiru|attack")).then(pl.lit("spreading"))
+        .otherwise(pl.lit("other"))
+    )  # fmt: skip
+
+
+def _networks(name: str, flows: pl.DataFrame, file: Path) -> Iterator[Labelled]:
+    flows = flows.with_columns(label=pl.col("label").fill_null("benign"))
+    strange = sorted(set(flows["label"].unique()) - set(CLASSES))
+    if strange:
+        raise InputError(f"label {strange[0]!r} is none of {', '.join(CLASSES)}", location=str(file))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    for (sensor,), part in flows.group_by("sensor", maintain_order=True):
+        yield Labelled(name if flows["sensor"].n_unique() == 1 else f"{name}/{sensor}", part, digest)
+
+
+_KINDS: dict[str, Callable[[Path], Iterator[Labelled]]] = {"lab": _lab, "iot23": _iot23}

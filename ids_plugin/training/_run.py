@@ -1,0 +1,235 @@
+"""One training run: networks → windows → members → combination → thresholds → bundle."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Any, cast
+
+import numpy as np
+import polars as pl
+
+from ids_plugin import registry
+from ids_plugin.bundle import Bundle, describe, seal
+from ids_plugin.errors import InputError, UsageError
+from ids_plugin.models import TorchFamily, TreeFamily
+from ids_plugin.schema.score import CLASSES, Scores
+from ids_plugin.scoring import Doubles
+from ids_plugin.scoring._scorer import Scorer, gate_rows
+from ids_plugin.scoring.lightgbm import Trees
+from ids_plugin.sources._datasets import Labelled, load
+from ids_plugin.training import _combine, _network, _trees
+from ids_plugin.training._examples import Examples, Sampling, sample, windows
+
+Progress = Callable[[str], None]
+VERSION = "1"
+_LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "polars", "torch")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a training run is told."""
+
+    data: tuple[str, ...]
+    """`KIND:PATH` of labelled flows, see sources._datasets"""
+    val: tuple[str, ...] = ()
+    """networks held out of the members' training: every other one stops it early, the rest calibrates; by default a
+    third of `data`, drawn by seed"""
+    family: str = "anomaly_net"
+    beside: tuple[str, ...] = ("lightgbm", "behaviour")
+    """members that vote beside the family"""
+    seed: int = 1
+    rounds: int = 60
+    """trees per class"""
+    gate_rounds: int = 16
+    gate_missed: float = 0.001
+    """share of the flows over a threshold that the gate may hold back on the calibration networks"""
+    false_per_day: float = 1.0
+    """folds without an attack that the thresholds may cause a day on the calibration networks"""
+    licence: str = "Apache-2.0"
+    fit: _network.Fit = field(default_factory=_network.Fit)
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Networks by what they are used for."""
+
+    train: list[Labelled]
+    stop: list[Labelled]
+    """stops the training of the network early"""
+    calibrate: list[Labelled]
+    """fits combination, thresholds and gate"""
+
+
+def quiet(message: str) -> None:
+    """Progress that nobody wants."""
+
+
+def train(options: Options, progress: Progress = quiet) -> Bundle:
+    """Labelled flows → an fp32 bundle; the same bytes for the same options, data and machine.
+
+    Raises:
+        UsageError: an unknown family or data set.
+        InputError: data that can't be read, or without benign flows or without attacks.
+    """
+    split = divide(options)
+    progress(f"networks: {len(split.train)} train, {len(split.stop)} stop early, {len(split.calibrate)} calibrate")
+    train_set = sample(split.train, options.sampling, options.seed)
+    _check(train_set)
+    stop_set = sample(split.stop, options.sampling, options.seed + 1)
+    progress(f"windows: {len(train_set)} to train, {len(stop_set)} to stop early")
+    files, members, record = _members(options, train_set, stop_set, progress)
+    gate, gate_columns = _trees.fit_gate(train_set, options.gate_rounds, options.seed)
+    files["gate.txt"] = gate
+    manifest = _manifest(options, train_set, members, record, split)
+    manifest["gate"] = {"file": "gate.txt", "features": gate_columns, "threshold": 0.0}
+    return calibrate(seal(manifest, files), split.calibrate, options, progress)
+
+
+def divide(options: Options) -> Split:
+    """Networks by use; whole networks, never flows of one on two sides.
+
+    Raises:
+        UsageError: too few networks to hold some out.
+    """
+    data = [network for spec in options.data for network in load(spec)]
+    held = [network for spec in options.val for network in load(spec)]
+    if not held:
+        order = np.random.default_rng(options.seed).permutation(len(data)).tolist()
+        out = set(order[: len(data) // 3])
+        held = [data[at] for at in sorted(out)]
+        data = [network for at, network in enumerate(data) if at not in out]
+    if len(held) < 2 or not data:
+        raise UsageError("three networks are needed at least: one to train on, two to hold out", hint="--val SPEC")
+    return Split(data, held[::2], held[1::2])
+
+
+def calibrate(bundle: Bundle, networks: Sequence[Labelled], options: Options, progress: Progress) -> Bundle:
+    """The bundle with combination, thresholds and gate fitted on networks its members never saw."""
+    manifest = dict(bundle.manifest)
+    known = [CLASSES.index(name) for name in manifest["classes"]]
+    known = [label for label in known if CLASSES[label] in manifest["training"]["classes"]]
+    held_out = sample(networks, options.sampling, options.seed + 2)
+    opinions = Scorer(bundle).member_probabilities(held_out.steps, held_out.mask, held_out.table)
+    manifest["combination"] = _combine.fit_combination(opinions, held_out, known)
+    judged = judge(seal(manifest, bundle.files), networks, cascade=False)
+    manifest["thresholds"] = _combine.fit_thresholds(judged, known, options.false_per_day)
+    judged = judge(seal(manifest, bundle.files), networks, cascade=False)
+    passed = [_gate_values(bundle, network) for network in networks]
+    threshold = _combine.fit_gate_threshold(passed, judged, options.gate_missed)
+    spared = float(np.mean(np.concatenate(passed) < threshold))
+    manifest["gate"] = {**manifest["gate"], "threshold": threshold, "spared": round(spared, 4)}
+    manifest["metrics"] = {"calibration": _combine.report(judged)}
+    progress(f"thresholds {manifest['thresholds']}, gate spares {spared:.1%} of the calibration flows")
+    progress(f"on the calibration networks: {manifest['metrics']['calibration']}")
+    return seal(manifest, bundle.files)
+
+
+def judge(bundle: Bundle, networks: Sequence[Labelled], *, cascade: bool = True) -> list[_combine.Judged]:
+    """Every flow of the networks scored."""
+    scorer = Scorer(bundle, cascade=cascade)
+    judged = []
+    for network in networks:
+        batches = [(batch.flows, scorer.score(batch)) for batch in windows(network.flows)]
+        judged.append(_combine.Judged(network.name, pl.concat([flows for flows, _ in batches]), joined(batches)))
+    return judged
+
+
+def joined(batches: Sequence[tuple[pl.DataFrame, Scores]]) -> Scores:
+    """The scores of consecutive batches as one."""
+    scores = [score for _, score in batches]
+    return Scores(
+        score=np.concatenate([one.score for one in scores]),
+        label=np.concatenate([one.label for one in scores]),
+        probability=np.concatenate([one.probability for one in scores]),
+        models={name: np.concatenate([one.models[name] for one in scores]) for name in scores[0].models},
+        over=np.concatenate([one.over for one in scores]),
+        threshold=np.concatenate([one.threshold for one in scores]),
+    )
+
+
+def _gate_values(bundle: Bundle, network: Labelled) -> Doubles:
+    trees, names = Trees(bundle.file("gate.txt")), bundle.manifest["gate"]["features"]
+    return np.concatenate([trees.probabilities(gate_rows(batch, names))[:, 0] for batch in windows(network.flows)])
+
+
+def _members(
+    options: Options, train_set: Examples, stop_set: Examples, progress: Progress
+) -> tuple[dict[str, bytes], list[dict[str, Any]], dict[str, Any]]:
+    """Files, manifest entries and the record of their training."""
+    files: dict[str, bytes] = {}
+    entries: list[dict[str, Any]] = []
+    record: dict[str, Any] = {}
+    for name in (options.family, *options.beside):
+        if name == "behaviour":
+            entries.append({"name": name, "kind": "behaviour"})
+            continue
+        family = registry.load("models", name)
+        if family.kind == "torch":
+            fitted = _network.fit(cast(TorchFamily, family), train_set, stop_set, options.fit, options.seed, progress)
+            file, classes, files["model.onnx"] = "model.onnx", fitted.classes, _network.export(fitted, train_set)
+            record[name] = {"parameters": fitted.parameters, "losses": fitted.losses, "paper": family.paper}
+        else:
+            trees, classes = _trees.fit(cast(TreeFamily, family), train_set, options.rounds, options.seed)
+            file, files["lightgbm.txt"] = "lightgbm.txt", trees
+            record[name] = {"rounds": options.rounds, "paper": family.paper}
+            progress(f"{name}: {options.rounds} trees a class")
+        kind = "onnx" if family.kind == "torch" else "lightgbm"
+        entries.append({"name": name, "kind": kind, "file": file, "classes": [CLASSES[label] for label in classes]})
+    return files, entries, record
+
+
+def _manifest(
+    options: Options, train_set: Examples, members: list[dict[str, Any]], record: dict[str, Any], split: Split
+) -> dict[str, Any]:
+    return {
+        "family": options.family,
+        "version": VERSION,
+        "task": "class of a flow from its window",
+        "classes": list(CLASSES),
+        "schema": describe(train_set.spec),
+        "members": members,
+        "combination": {"weights": {}, "bias": {}, "floor": _combine.FLOOR},
+        "thresholds": {},
+        "reference": reference(train_set),
+        "training": {
+            "classes": [CLASSES[label] for label in np.unique(train_set.label).tolist()],
+            "windows": len(train_set),
+            "flows": sum(network.flows.height for network in split.train),
+            "data": {use: _named(networks) for use, networks in vars(split).items()},
+            "seed": options.seed,
+            "options": {"fit": asdict(options.fit), "sampling": asdict(options.sampling)},
+            "members": record,
+        },
+        "compression": None,
+        "libraries": {"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
+        "licence": options.licence,
+    }
+
+
+def reference(examples: Examples) -> dict[str, dict[str, float]]:
+    """Per table feature what benign windows have: 5 %, median and 95 %, unknown values left out."""
+    benign = examples.table[examples.label == 0]
+    found = {}
+    for column, feature in enumerate(examples.spec.table):
+        values = benign[:, column]
+        values = values[~np.isnan(values)]
+        if len(values):
+            low, middle, high = (round(float(value), 6) for value in np.quantile(values, [0.05, 0.5, 0.95]))
+            found[feature.name] = {"low": low, "median": middle, "high": high}
+    return found
+
+
+def _named(networks: Sequence[Labelled]) -> list[dict[str, Any]]:
+    return [{"name": network.name, "sha256": network.sha256, "flows": network.flows.height} for network in networks]
+
+
+def _check(examples: Examples) -> None:
+    if not (examples.label == 0).any():
+        raise InputError("the networks to train on have no benign flows")
+    if (examples.label == 0).all():
+        raise InputError("the networks to train on have no attacks")
+
