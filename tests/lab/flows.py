@@ -1,0 +1,39 @@
+"""A run's capture, read by the project's own meter, with its labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+
+from ids_plugin.schema import flow
+from ids_plugin.sources import Input, capture
+from tests.lab import labels
+
+BATCH = 100_000
+
+
+def read(folder: Path) -> pl.DataFrame:
+    """The flows of `folder`/capture.pcap (Flow frame, ordered by time), labelled by labels.jsonl."""
+    path = folder / "capture.pcap"
+    with path.open("rb") as stream:
+        head = stream.read(65536)
+        stream.seek(0)
+        source = Input(name=path.name, stream=stream, head=head, sensor="lab")
+        frames = [step.flows for step in capture.PLUGIN.read(source, BATCH)]
+    flows = pl.concat(frames) if frames else flow.empty()
+    return labels.label(flows, labels.read(folder / "labels.jsonl")).sort("ts", "uid")
+
+
+def write(folder: Path) -> Path:
+    """Writes `folder`/flows.parquet; its path."""
+    target = folder / "flows.parquet"
+    read(folder).write_parquet(target, compression="zstd", compression_level=12)
+    return target
+
+
+def summary(path: Path) -> str:
+    """Counts of flows by label and detail, as text."""
+    counts = pl.read_parquet(path).group_by("label", "label_detail").len().sort("label", "len", descending=[False, True])
+    lines = [f"  {label:20} {number:7} {detail or ''}" for label, detail, number in counts.iter_rows()]
+    return "\n".join([f"{path}: {path.stat().st_size} bytes", *lines])
