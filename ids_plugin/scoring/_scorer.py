@@ -79,6 +79,10 @@ class Scorer:
                 return member.contributions(table, label)
         return None
 
+    def weights(self) -> dict[str, float]:
+        """Member's name → weight of its log-probabilities in the combination."""
+        return dict(self._combination.weights)
+
     def behaviours(self, table: Floats) -> dict[str, Doubles]:
         """Behaviour's name → (m) how strongly it shows, 0–1; empty without behaviours."""
         for member in self.members.values():
@@ -113,7 +117,7 @@ class _Combination:
     bias per class, fitted on networks the members never saw; so it is the calibration too."""
 
     def __init__(self, parameters: dict[str, Any]) -> None:
-        self._weights: dict[str, float] = parameters["weights"]
+        self.weights: dict[str, float] = parameters["weights"]
         self._bias: dict[str, float] = parameters["bias"]
         self._floor = float(parameters["floor"])
 
@@ -123,7 +127,7 @@ class _Combination:
         rows = len(next(iter(opinions.values())))
         odds, total = np.zeros((rows, len(CLASSES))), np.zeros(rows)
         logits = {index: np.full(rows, bias) for index, bias in known}
-        for name, weight in self._weights.items():
+        for name, weight in self.weights.items():
             for index, logit in logits.items():
                 logit += weight * np.log(np.maximum(opinions[name][:, index], self._floor))
         top = np.max(list(logits.values()), axis=0)

@@ -40,6 +40,9 @@ class Read:
     """records that are fine and not flows (other logs in the stream, EVE alerts, ...), by reason"""
     notes: dict[str, int] = field(default_factory=dict)
     """counts beside them (packets, packets of unknown link types, ...) for the ledger"""
+    source: str = ""
+    """name of the plugin that read it; filled by who opened the input, as is `sensor`"""
+    sensor: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -123,6 +124,11 @@ class Opened(NamedTuple):
     source: Source | None
     why: str
 
+    @property
+    def kind(self) -> str:
+        """Name of the plugin that reads it."""
+        return self.source.name if self.source else "unknown"
+
 
 def read_inputs(
     specs: Sequence[str],
@@ -151,10 +157,11 @@ def read_inputs(
             try:
                 for step in _steps(opened, batch_rows):
                     records += step.read
-                    yield step
+                    yield replace(step, source=opened.kind, sensor=opened.input.sensor)
             except InputError as error:
                 failed.append(error)
-                yield _refused(opened.input, error)
+                refused = _refused(opened.input, error)
+                yield replace(refused, source=opened.kind, sensor=opened.input.sensor)
     if failed and not records:
         raise failed[0]
 
