@@ -48,7 +48,7 @@ TCP_SERVERS = (
     8000, 8080, 8888, 20000,
 )  # fmt: skip
 UDP_SERVERS = (
-    53, 67, 68, 69, 88, 123, 137, 161, 162, 389, 443, 514, 1812, 2123, 2152, 3544, 4011, 4789, 5060, 5072, 5353, 5355, 6081,
+    53, 67, 69, 88, 123, 137, 161, 162, 389, 443, 514, 1812, 2123, 2152, 3544, 4789, 5060, 5072, 5353, 5355, 6081,
     20000,
 )  # fmt: skip
 """Zeek's likely_server_ports, as its default scripts fill it."""
@@ -379,6 +379,7 @@ class _Walk:
         begin = np.flatnonzero(chunk.first & is_tcp)
         if not len(begin):
             return
+        self.begin = begin
         stops = np.append(np.flatnonzero(chunk.first), self.count)
         self.end = stops[np.searchsorted(stops, begin, side="right")]
         pause = np.zeros(self.count, dtype=bool)
@@ -429,6 +430,9 @@ class _Walk:
             acknowledged=chunk.acknowledged[position],
             payload=chunk.payload[position],
         )
+        behind = position > self.begin[active]
+        behind &= ~live.closed[active].all(axis=1)
+        live.last[active[behind]] = chunk.time[position[behind] - 1]
         fresh = live.ended(step)
         if fresh.any():
             self._begin(live, step, fresh, position[fresh])
