@@ -52,11 +52,11 @@ class Entry:
     until: int | None = None
     """µs since the epoch at which it stops holding"""
 
-    def fits(self, flows: pl.DataFrame, kinds: npt.NDArray[np.str_]) -> Bools:
-        """(n) which flows it hides; `kinds` (n) are their classes, `flows` have a column `known`."""
+    def fits(self, flows: pl.DataFrame) -> Bools:
+        """(n) which flows it hides."""
         fit = np.ones(len(flows), np.bool_)
         if self.kind is not None:
-            fit &= kinds == self.kind
+            fit &= (flows["kind"] == self.kind).to_numpy()
         if self.port is not None:
             fit &= _true(flows, (pl.col("resp_p") == self.port) & (pl.col("proto") != "icmp"))
         if self.until is not None:
@@ -88,14 +88,14 @@ class AllowList:
 
     entries: tuple[Entry, ...] = ()
 
-    def suppressed(self, flows: pl.DataFrame, kinds: npt.NDArray[np.str_]) -> npt.NDArray[np.int64]:
+    def suppressed(self, flows: pl.DataFrame) -> npt.NDArray[np.int64]:
         """(n) index of the first entry that hides each flow, -1 where none does.
 
-        `flows` (n): orig_h, resp_h, resp_p, proto, known; `kinds` (n): the classes their alerts would have.
+        `flows` (n): orig_h, resp_h, resp_p, proto, known and `kind`, the class that its alert would have.
         """
         hidden = np.full(len(flows), -1, np.int64)
         for number, entry in enumerate(self.entries):
-            hidden[(hidden < 0) & entry.fits(flows, kinds)] = number
+            hidden[(hidden < 0) & entry.fits(flows)] = number
         return hidden
 
 

@@ -68,8 +68,8 @@ class Totals:
         for at in np.flatnonzero(known):
             self.sums[at] = (self.sums[at] or 0) + int(added[at])
         fresh = counted.tolist()
-        self.more_peers |= _count(self.peers, (flows.peer[row] for row in fresh), MOST_PEERS)
-        _count(self.ports, (port for row in fresh if (port := flows.port[row]) is not None), 65_536)
+        self.more_peers |= _count(self.peers, [flows.peer[row] for row in fresh])
+        self.ports.update([port for row in fresh if (port := flows.port[row]) is not None])
 
     def _grow(self, flows: Flows, rows: Ints) -> tuple[Ints, Ints]:
         """The rows that count as flows, and those whose numbers hold: a replacing record is only in the second."""
@@ -122,16 +122,15 @@ class Totals:
         return cls(**{**state, "peers": peers, "ports": ports})
 
 
-def _count(counter: Counter[Key], values: Iterable[Key], most: int) -> bool:
-    """Counts values in their order; beyond `most` distinct ones new ones are left out: whether there were any."""
-    fresh = Counter(values)
-    if len(counter) + len(fresh) <= most:
-        counter.update(fresh)
+def _count(peers: Counter[str], values: list[str]) -> bool:
+    """Counts values in their order; beyond MOST_PEERS distinct ones new ones are left out: whether there were any."""
+    if len(peers) + len(values) <= MOST_PEERS or len(peers.keys() | set(values)) <= MOST_PEERS:
+        peers.update(values)
         return False
     left_out = False
-    for value, count in fresh.items():
-        if value in counter or len(counter) < most:
-            counter[value] += count
+    for value, count in Counter(values).items():
+        if value in peers or len(peers) < MOST_PEERS:
+            peers[value] += count
         else:
             left_out = True
     return left_out
