@@ -55,8 +55,8 @@ class Deletion(NamedTuple):
 class Explainer:
     """Explains single flows of a batch with the scorer that scored them."""
 
-    def __init__(self, judge: Judge, spec: Spec, expected: dict[str, float | None]) -> None:
-        """`expected`: what is usual for each feature of the table and of a step, from the bundle; None is unknown."""
+    def __init__(self, judge: Judge, spec: Spec, expected: dict[str, float]) -> None:
+        """`expected`: what is usual for each feature, from the bundle; those left out are unknown."""
         self._judge = judge
         self._spec = spec
         self._table = [feature.name for feature in spec.table]
@@ -193,6 +193,5 @@ def _window(windows: Windows, row: int) -> Window:
     return Window(steps.values, steps.mask, windows.table(rows))
 
 
-def _values(names: list[str], expected: dict[str, float | None]) -> Floats:
-    found = [expected.get(name) for name in names]
-    return np.array([np.nan if value is None else value for value in found], np.float32)
+def _values(names: list[str], expected: dict[str, float]) -> Floats:
+    return np.array([expected.get(name, np.nan) for name in names], np.float32)

@@ -1,0 +1,79 @@
+"""Options that every command with INPUTs has, and what they stand for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from ids_plugin.errors import UsageError
+from ids_plugin.sources import Read
+
+METERS = ("builtin", "zeek", "suricata")
+BATCH_ROWS = 65_536
+"""Records read at a time: large enough that per-batch costs vanish, small enough that a batch is 30 MB"""
+
+
+def add_input_options(parser: argparse.ArgumentParser) -> None:
+    """INPUT… and how to read them."""
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="capture (pcap, pcapng), Zeek conn.log (TSV or JSON), Suricata eve.json, each also .gz or .zst; a "
+        "directory of these, a glob, or - for standard input; kinds are found by content",
+    )
+    parser.add_argument(
+        "--sensor",
+        action="append",
+        default=[],
+        metavar="NAME=GLOB",
+        help="inputs whose names match GLOB come from sensor NAME; repeatable; all others are one sensor",
+    )
+    parser.add_argument(
+        "--local-nets",
+        default="",
+        metavar="NETS",
+        help="comma-separated local networks; otherwise the sensor's own flags, private ranges, or the busiest address",
+    )
+    parser.add_argument("--meter", choices=METERS, default="builtin", help="what reads captures (default: %(default)s)")
+    parser.add_argument(
+        "--since", metavar="TIME", help="ISO 8601, UTC unless it says otherwise; flows that start later"
+    )
+    parser.add_argument("--until", metavar="TIME", help="flows that start before")
+
+
+def reads(args: argparse.Namespace) -> Iterator[Read]:
+    """All records of the inputs that `args` name."""
+    from ids_plugin.sources._open import read_inputs
+
+    return read_inputs(
+        args.inputs,
+        batch_rows=BATCH_ROWS,
+        stdin=sys.stdin.buffer,
+        sensors=[_sensor(text) for text in args.sensor],
+        options={"meter": args.meter},
+    )
+
+
+def moment(text: str | None, option: str) -> datetime | None:
+    """The time an option gives.
+
+    Raises:
+        UsageError: it is no ISO 8601 time.
+    """
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(f"{option} {text!r} is no time", hint="such as 2026-11-21T06:00:00") from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _sensor(text: str) -> tuple[str, str]:
+    name, separator, pattern = text.partition("=")
+    if not (name and separator and pattern):
+        raise UsageError(f"--sensor {text!r} is not NAME=GLOB", hint="such as --sensor 'branch=logs/branch/*'")
+    return name, pattern

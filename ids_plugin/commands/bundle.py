@@ -1,0 +1,133 @@
+"""`ids-plugin bundle`: what models there are, what they were trained on, whether they are intact."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ids_plugin.commands import Command, Console
+
+if TYPE_CHECKING:
+    from ids_plugin.bundle import Bundle
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Actions of `bundle`."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser("list", help="bundles that ship with the package")
+    for action, text in (
+        ("show", "what a bundle is and what it was trained on"),
+        ("verify", "whether a bundle is intact, fits this version and is signed by the key given"),
+        ("sign", "write a signed copy of a bundle"),
+    ):
+        one = actions.add_parser(action, help=text)
+        one.add_argument("bundle", metavar="BUNDLE", help="name, directory or .idsb file")
+        if action == "verify":
+            one.add_argument("--key", metavar="PEM", help="public key (Ed25519) that must have signed it")
+        if action == "sign":
+            one.add_argument("--key", required=True, metavar="PEM", help="private key (Ed25519)")
+            one.add_argument("--out", required=True, metavar="BUNDLE", help="where the signed bundle goes")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """
+    Raises:
+        BundleError: the bundle is damaged, foreign, unsigned where a key is given, or of another schema.
+    """
+    actions = {"list": _list, "show": _show, "verify": _verify, "sign": _sign}
+    return actions[args.action](args, console)
+
+
+def _list(_args: argparse.Namespace, console: Console) -> int:
+    from ids_plugin.bundle import find, read, shipped
+
+    rows = [{"name": name, **_facts(read(find(name)))} for name in shipped()]
+    for row in rows:
+        if console.json:
+            console.result(row)
+        else:
+            print(
+                f"{row['name']:<12} {row['family']:<12} {row['id'][:12]}  {row['size'] / 1000:.0f} kB", file=console.out
+            )
+    return 0
+
+
+def _show(args: argparse.Namespace, console: Console) -> int:
+    from ids_plugin.bundle import find, read
+
+    bundle = read(find(args.bundle))
+    if console.json:
+        console.result(bundle.manifest)
+        return 0
+    for name, value in _card(bundle):
+        print(f"{name:<16} {value}", file=console.out)
+    return 0
+
+
+def _verify(args: argparse.Namespace, console: Console) -> int:
+    from ids_plugin.bundle import find, read
+    from ids_plugin.windows import spec
+
+    key = Path(args.key).read_bytes() if args.key else None
+    bundle = read(find(args.bundle), spec=spec(), public_key=key)
+    if console.json:
+        console.result({"intact": True, "signed": bundle.signature is not None, **_facts(bundle)})
+    else:
+        print(f"{bundle.id}: intact, fits this version, {_signed(bundle, key)}", file=console.out)
+    return 0
+
+
+def _sign(args: argparse.Namespace, console: Console) -> int:
+    from ids_plugin.bundle import find, read, sign, write
+
+    bundle = read(find(args.bundle))
+    write(sign(bundle, Path(args.key).read_bytes()), Path(args.out))
+    console.say(f"wrote {args.out}: {bundle.id[:12]}, signed")
+    return 0
+
+
+def _signed(bundle: Bundle, key: bytes | None) -> str:
+    if key is not None:
+        return "signed by the key given"
+    return "signed (by whom wasn't asked: --key)" if bundle.signature else "not signed"
+
+
+def _facts(bundle: Bundle) -> dict[str, Any]:
+    size = sum(len(data) for data in bundle.files.values())
+    return {"id": bundle.id, "family": bundle.family, "version": bundle.version, "size": size}
+
+
+def _card(bundle: Bundle) -> list[tuple[str, str]]:
+    """The model card, a line each."""
+    manifest = bundle.manifest
+    training = manifest.get("training") or {}
+    lines = [
+        ("id", bundle.id),
+        ("family", f"{bundle.family} version {bundle.version}, {manifest.get('licence', 'no licence named')}"),
+        ("members", ", ".join(member["name"] for member in manifest["members"])),
+        ("files", ", ".join(f"{name} {len(data) / 1000:.1f} kB" for name, data in sorted(bundle.files.items()))),
+        ("signed", "yes" if bundle.signature else "no"),
+        ("window", f"{manifest['schema']['earlier']} earlier flows, schema {manifest['schema']['fingerprint'][:12]}"),
+        (
+            "trained with",
+            f"{training.get('flows', 0):,} flows, {training.get('windows', 0):,} windows, seed {training.get('seed')}",
+        ),
+    ]
+    for use, networks in (training.get("data") or {}).items():
+        lines.append((f"data: {use}", ", ".join(f"{one['name']} ({one['flows']:,} flows)" for one in networks)))
+    for name, threshold in sorted((manifest.get("thresholds") or {}).items()):
+        lines.append(("threshold", f"{name} {threshold:.4f}"))
+    for split, metrics in (manifest.get("metrics") or {}).items():
+        lines.append((f"on {split}", str(metrics)))
+    lines.append(("compression", str(manifest.get("compression") or "none")))
+    return lines
+
+
+PLUGIN = Command(
+    "bundle",
+    "Show, verify and sign bundles of models.",
+    "example: ids-plugin bundle show default",
+    configure,
+    run,
+)

@@ -1,0 +1,59 @@
+"""`ids-plugin train`: labelled flows → bundle."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ids_plugin.commands import Command, Console
+from ids_plugin.errors import MissingExtraError
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `train`."""
+    parser.add_argument("--family", default="anomaly_net", help="model family (default: %(default)s)")
+    parser.add_argument(
+        "--data", nargs="+", required=True, metavar="SPEC", help="KIND:PATH of labelled flows, such as lab:DIR"
+    )
+    parser.add_argument(
+        "--val", nargs="+", default=[], metavar="SPEC", help="networks held out to stop early and to calibrate"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
+    parser.add_argument("--false-per-day", type=float, default=1.0, help="false alerts a day that thresholds allow")
+    parser.add_argument("--out", required=True, metavar="BUNDLE", help="directory, or file ending in .idsb")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """
+    Raises:
+        MissingExtraError: torch isn't installed.
+    """
+    try:
+        from ids_plugin.training._run import Options, train
+    except ImportError as error:
+        raise MissingExtraError(f"training needs {error.name}", hint="pip install 'ids-plugin[train]'") from error
+    from ids_plugin.bundle import write
+
+    options = Options(
+        data=tuple(args.data),
+        val=tuple(args.val),
+        family=args.family,
+        seed=args.seed,
+        false_per_day=args.false_per_day,
+    )
+    bundle = train(options, console.say)
+    write(bundle, Path(args.out))
+    if console.json:
+        console.result({"bundle": bundle.id, "out": args.out, "metrics": bundle.manifest["metrics"]})
+    else:
+        console.say(f"wrote {args.out}: {bundle.id[:12]}")
+    return 0
+
+
+PLUGIN = Command(
+    "train",
+    "Train a bundle on labelled flows.",
+    "example: ids-plugin train --data lab:tests/lab/flows/train --out my-bundle",
+    configure,
+    run,
+)
