@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ids_plugin.commands import Command, Console
 from ids_plugin.commands._inputs import add_input_options, moment, reads
+from ids_plugin.errors import LedgerError
 
 if TYPE_CHECKING:
     from ids_plugin.alerts import AllowList
     from ids_plugin.pipeline import Pipeline, Scan
     from ids_plugin.schema.alert import Document
+    from ids_plugin.schema.ledger import Ledger
 
 LEVELS = ("low", "medium", "high", "critical")
 
@@ -67,20 +67,32 @@ def _scan(
     traffic = Traffic()
     progress = console.progress("scan")
     how = _how(args, outputs, traffic, progress)
-    worst = -1
-    for documents in scan(reads(args), pipeline, how, datetime.now(UTC)):
-        shown = list(_shown(documents, pipeline, args.min_severity))
-        for document in shown:
-            if document["event"]["kind"] == "alert":
-                worst = max(worst, _level(document))
+    worst, given = -1, 0
+    for documents in scan(reads(args), pipeline, how):
+        given += len(documents)
+        shown = [document for document in documents if _level(document) >= LEVELS.index(args.min_severity)]
+        worst = max([worst, *(_level(one) for one in shown if one["event"]["kind"] == "alert")])
         for output in outputs:
             output.add(shown)
     progress.close()
-    pipeline.ledger.check()
+    _settle(pipeline.ledger, given)
     for output in outputs:
         output.close(ledger=pipeline.ledger.to_dict(), traffic=traffic.buckets(), bundle=facts)
     _tell(console, pipeline, args.out)
     return worst
+
+
+def _settle(ledger: Ledger, given: int) -> None:
+    """Enters as delivered what the outputs were given.
+
+    Raises:
+        LedgerError: the ledger doesn't balance.
+    """
+    if ledger.total.documents != given:
+        raise LedgerError(f"{ledger.total.documents} documents were made and {given} given to the outputs")
+    for _, counts in ledger.items():
+        counts.delivered = counts.documents
+    ledger.check()
 
 
 def _how(args: argparse.Namespace, outputs: list[Any], traffic: Any, progress: Any) -> Scan:
@@ -119,19 +131,6 @@ def _outputs(args: argparse.Namespace, console: Console, stack: contextlib.ExitS
     for output in found:
         stack.callback(output.abandon)
     return found
-
-
-def _shown(documents: list[Document], pipeline: Pipeline, least: str) -> Iterator[Document]:
-    """Documents of `least` severity or more; all are entered in the ledger."""
-    from ids_plugin.schema.ledger import tally
-
-    for document in documents:
-        counts = pipeline.ledger.of(document["ids_plugin"]["source"], document["observer"]["name"])
-        if _level(document) >= LEVELS.index(least):
-            counts.delivered += 1
-            yield document
-        else:
-            tally(counts.refused, "below_min_severity")
 
 
 def _level(document: Document) -> int:
