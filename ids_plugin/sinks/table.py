@@ -1,0 +1,174 @@
+"""The alerts of a scan as a table in the terminal: one row a fold, worst first, each with its main reasons."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from ids_plugin.schema.alert import ACTOR, SEVERITIES, Document
+from ids_plugin.sinks import Delivered
+
+WIDE = 120
+"""columns from which every fact has its own column"""
+REASONS = 2
+"""features named beside the sentence where there is room"""
+
+_NAMES = {number: name for name, number in SEVERITIES.items()}
+_STYLES = {99: "bold white on red", 73: "bold red", 47: "yellow", 21: "cyan"}
+
+
+class Row(NamedTuple):
+    """What the table says of a fold."""
+
+    severity: int
+    risk: float
+    first: str
+    last: str
+    kind: str
+    host: str
+    peers: str
+    flows: int
+    score: float
+    message: str
+    summary: str
+    reasons: str
+
+
+class Table:
+    """Collects documents; prints when it is closed. The closing document of a fold takes its opening one's place."""
+
+    name = "table"
+
+    def __init__(self, stream: TextIO, width: int | None = None) -> None:
+        """`width` in columns: the terminal's (or the variable COLUMNS, or 80) when None."""
+        self._stream = stream
+        self._width = width
+        self._rows: dict[str, Row] = {}
+
+    def write(self, documents: Sequence[Document]) -> Delivered:
+        for document in documents:
+            self._rows[document["ids_plugin"]["fold"]["id"]] = _row(document)
+        return Delivered(len(documents))
+
+    def close(self) -> None:
+        """Prints; colours only where the stream is a terminal."""
+        text = io.StringIO()
+        console = Console(file=text, force_terminal=self._stream.isatty(), width=self._width, highlight=False)
+        rows = sorted(self._rows.values(), key=lambda row: (-row.severity, -row.risk, row.first, row.host))
+        if rows:
+            console.print(_wide(rows) if console.width >= WIDE else _narrow(rows))
+        console.print(_count(rows))
+        encoding = self._stream.encoding or "utf-8"
+        lines = "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
+        self._stream.write(lines.encode(encoding, "replace").decode(encoding))
+
+    def abort(self) -> None:
+        """Prints nothing."""
+        self._rows.clear()
+
+
+def _row(document: Document) -> Row:
+    ours = document["ids_plugin"]
+    fold, evidence = ours["fold"], ours["evidence"]
+    features = sorted(evidence.get("features", ()), key=lambda one: -abs(one.get("contribution", 0.0)))
+    return Row(
+        severity=document["event"]["severity"],
+        risk=document["event"]["risk_score"],
+        first=fold["first"],
+        last=fold["last"],
+        kind=document["rule"]["name"],
+        host=fold["subject"],
+        peers=_peers(fold),
+        flows=fold["count"],
+        score=ours["score"],
+        message=document["message"],
+        summary=evidence.get("summary", ""),
+        reasons="; ".join(one["text"] for one in features[:REASONS]),
+    )
+
+
+def _peers(fold: Document) -> str:
+    arrow = "→" if fold["role"] == ACTOR else "←"
+    if fold["peers"] == 1 and fold["top_peers"]:
+        return f"{arrow} {fold['top_peers'][0]['ip']}"
+    more = "> " if fold["peers_relation"] == "gte" else ""
+    return f"{arrow} {more}{fold['peers']:,} hosts"
+
+
+def _wide(rows: list[Row]) -> RichTable:
+    table = _table("severity", "class", "host", "acts on / acted on by", "flows", "first – last", "score", "why")
+    for column in (4, 6):
+        table.columns[column].justify = "right"
+    for row in rows:
+        table.add_row(
+            _severity(row.severity),
+            _text(row.kind),
+            _text(row.host, "bold"),
+            _text(row.peers),
+            f"{row.flows:,}",
+            _period(row),
+            f"{row.score:.2f}",
+            Text.assemble(_text(row.summary), _text(f"\n{row.reasons}" if row.reasons else "", "dim")),
+        )
+    return table
+
+
+def _narrow(rows: list[Row]) -> RichTable:
+    table = _table("severity", "first (UTC)", "flows", "score", "what and why")
+    for column in (2, 3):
+        table.columns[column].justify = "right"
+    for row in rows:
+        table.add_row(
+            _severity(row.severity),
+            _moment(row.first),
+            f"{row.flows:,}",
+            f"{row.score:.2f}",
+            Text.assemble(_text(row.message, "bold"), _text(f"\n{row.summary}")),
+        )
+    return table
+
+
+def _table(*columns: str) -> RichTable:
+    """All columns keep their width but the last, which wraps."""
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=False)
+    for name in columns:
+        table.add_column(name, no_wrap=name is not columns[-1], overflow="fold")
+    return table
+
+
+def _severity(number: int) -> Text:
+    return Text(_NAMES.get(number, str(number)), _STYLES.get(number, ""))
+
+
+def _text(text: str, style: str = "") -> Text:
+    """As it is: nothing in it is markup, and control characters don't reach the terminal."""
+    return Text("".join(one if one.isprintable() or one == "\n" else "�" for one in text), style)
+
+
+def _period(row: Row) -> str:
+    first, last = datetime.fromisoformat(row.first), datetime.fromisoformat(row.last)
+    same = first.date() == last.date()
+    return f"{_moment(row.first)}–{last:%H:%M}" if same else f"{_moment(row.first)} – {_moment(row.last)}"
+
+
+def _moment(instant: str) -> str:
+    return f"{datetime.fromisoformat(instant):%m-%d %H:%M}"
+
+
+def _count(rows: list[Row]) -> str:
+    if not rows:
+        return "No alerts."
+    found = Counter(row.severity for row in rows)
+    parts = (f"{count} {_NAMES.get(number, number)}" for number, count in sorted(found.items(), reverse=True))
+    return f"{len(rows):,} alert{'s' if len(rows) > 1 else ''}: {', '.join(parts)}"
+
+
+PLUGIN = Table
