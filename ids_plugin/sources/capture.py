@@ -131,8 +131,8 @@ def _frame(source: Input, addresses: _Addresses, finished: meter.Finished) -> pl
     swapped = originator == 1
     ends = []
     for first, second in (("low", "high"), ("high", "low")):
-        high = np.where(swapped, table[f"{second}_high"], table[f"{first}_high"])
-        low = np.where(swapped, table[f"{second}_low"], table[f"{first}_low"])
+        high = np.where(swapped, table.address[f"{second}_high"], table.address[f"{first}_high"])
+        low = np.where(swapped, table.address[f"{second}_low"], table.address[f"{first}_low"])
         ends.append(addresses.of(high, low))
     ports = table["low_port"], table["high_port"]
     protocol = table["protocol"]
@@ -187,7 +187,7 @@ def _null(values: Int64s, known: npt.NDArray[np.bool_]) -> pl.Series:
 
 def _uids(table: meter.Table) -> list[str]:
     """Zeek-shaped ids from the connection and its first packet: the same capture gives the same ones."""
-    packed = np.column_stack([table[name].astype(np.uint64) for name in ("hash", "first_time", "first_packet")])
+    packed = np.column_stack([table.hash, table["first_time"].astype(np.uint64), table["first_packet"].astype(np.uint64)])
     data = np.ascontiguousarray(packed).tobytes()
     return [_uid(hashlib.blake2b(data[at : at + 24], digest_size=13).digest()) for at in range(0, len(data), 24)]
 
