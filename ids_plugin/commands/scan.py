@@ -90,7 +90,7 @@ def _settle(ledger: Ledger, given: int) -> None:
     """
     if ledger.total.documents != given:
         raise LedgerError(f"{ledger.total.documents} documents were made and {given} given to the outputs")
-    for _, counts in ledger.items():
+    for _entry, counts in ledger.items():
         counts.delivered = counts.documents
     ledger.check()
 

@@ -1,0 +1,117 @@
+"""`ids-plugin evaluate`: what a bundle finds and misses on labelled flows, beside rules that know nothing."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from ids_plugin.commands import Command, Console
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+PROTOCOLS = ("leave-one-out", "time", "random")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `evaluate`."""
+    parser.add_argument("--bundle", default="default", help="name, directory or .idsb file (default: %(default)s)")
+    parser.add_argument("--data", nargs="+", required=True, metavar="SPEC", help="KIND:PATH of labelled flows")
+    parser.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="leave-one-out",
+        help="what the lookup table may learn from: the other networks, the first 70 %% of each in time, or a random "
+        "70 %% (as papers do; flatters) (default: %(default)s)",
+    )
+    parser.add_argument("--ask-every-model", action="store_true", help="score every flow with every model")
+    parser.add_argument(
+        "--explained", type=int, default=300, metavar="N", help="explanations tested by deletion, a network"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of the deletion test and of random splits")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """
+    Raises:
+        BundleError, InputError: the bundle or the data can't be used.
+    """
+    from ids_plugin.bundle import find, read
+    from ids_plugin.sources._datasets import load
+    from ids_plugin.training._evaluate import Options, evaluate
+    from ids_plugin.windows import spec
+
+    bundle = read(find(args.bundle), spec=spec())
+    networks = [network for text in args.data for network in load(text)]
+    options = Options(args.protocol, not args.ask_every_model, args.explained, args.seed)
+    result = evaluate(bundle, networks, options, console.say)
+    if console.json:
+        console.result(result)
+    else:
+        _print(result, console)
+    return 0
+
+
+def _print(result: dict[str, Any], console: Console) -> None:
+    from rich.console import Console as Rich
+
+    rich = Rich(file=console.out)
+    for table in (_wanted(result), _networks(result), _models(result), _confusion(result)):
+        rich.print(table)
+    deletion = result["deletion"]
+    rich.print(f"deletion test: {deletion['passed']} of {deletion['tested']} explanations pass")
+
+
+def _table(title: str, *columns: str) -> Table:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column)
+    return table
+
+
+def _wanted(result: dict[str, Any]) -> Table:
+    total = result["total"]
+    table = _table(
+        f"hosts: {total['found']} of {total['wanted']} found", "network", "host", "class", "flows", "found", "after"
+    )
+    for network in result["networks"]:
+        for one in network["wanted"]:
+            found = "yes" if one["found"] else ("other class" if one["found_in_any_class"] else "no")
+            after = "" if one["delay_s"] is None else f"{one['delay_s']:.0f} s"
+            table.add_row(network["name"], one["host"], one["class"], f"{one['flows']:,}", found, after)
+    return table
+
+
+def _networks(result: dict[str, Any]) -> Table:
+    table = _table("networks", "network", "flows", "attack flows", "hours", "alerts", "false alerts")
+    for one in result["networks"]:
+        numbers = (f"{one[name]:,}" for name in ("flows", "attack_flows", "hours", "alerts", "false_alerts"))
+        table.add_row(one["name"], *numbers)
+    return table
+
+
+def _models(result: dict[str, Any]) -> Table:
+    columns = ("f1", "auc", "tcp_auc", "tcp_recall_at_1%", "tcp_recall_at_5%")
+    table = _table(f"flows, protocol {result['protocol']}", "model", *columns)
+    for name, figures in result["models"].items():
+        table.add_row(name, *("" if figures[c] is None else f"{figures[c]:.3f}" for c in columns))
+    return table
+
+
+def _confusion(result: dict[str, Any]) -> Table:
+    said = sorted({name for row in result["confusion"].values() for name in row})
+    table = _table("confusion (rows: label)", "", *said)
+    for label, row in result["confusion"].items():
+        table.add_row(label, *(f"{row.get(name, 0):,}" for name in said))
+    return table
+
+
+PLUGIN = Command(
+    "evaluate",
+    "Measure a bundle on labelled flows.",
+    "example: ids-plugin evaluate --bundle default --data lab:tests/lab/flows/judge",
+    configure,
+    run,
+)
