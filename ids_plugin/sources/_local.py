@@ -93,6 +93,9 @@ class Locality:
     def fill(self, flows: pl.DataFrame) -> pl.DataFrame:
         """The frame with `local_orig` and `local_resp` of every flow, never null."""
         names = flows["sensor"].unique().to_list()
+        unknown = flows["local_orig"].null_count() + flows["local_resp"].null_count()
+        if not unknown and all(self.rule(str(name)) == "flags" for name in names):
+            return flows
         fills = [self._filled(str(name)) for name in names]
         if len(names) == 1:
             return flows.with_columns(fills[0])
@@ -148,41 +151,32 @@ def _busiest(seen: _Seen) -> str:
 
 def within(address: pl.Expr, nets: Sequence[Network]) -> pl.Expr:
     """Whether an address in canonical text form lies in one of the networks; vectorised, IPv4 and IPv6."""
-    four = [net for net in nets if net.version == 4]
-    six = [net for net in nets if net.version == 6]
-    tests = [_within4(address, net) for net in four] + [_within6(address, net) for net in six]
+    four = "|".join(_pattern(net) for net in nets if isinstance(net, ipaddress.IPv4Network))
+    six = [net for net in nets if isinstance(net, ipaddress.IPv6Network)]
+    tests = [address.str.contains(f"^(?:{four})")] if four else []
+    if six:
+        tests.append(address.map_batches(lambda texts: _within6(texts, six), return_dtype=pl.Boolean))
     return pl.any_horizontal(tests) if tests else pl.lit(False)
 
 
-def _within4(address: pl.Expr, net: Network) -> pl.Expr:
-    """Whole octets by prefix of the text, the octet that the mask cuts by number."""
+def _pattern(net: ipaddress.IPv4Network) -> str:
+    """Regular expression for the beginning of the text of a network's addresses."""
     whole, bits = divmod(net.prefixlen, 8)
     octets = str(net.network_address).split(".")
+    prefix = "".join(rf"{octet}\." for octet in octets[:whole])
     if whole == 4:
-        return address == str(net.network_address)
-    prefix = "".join(f"{octet}." for octet in octets[:whole])
-    inside = address.str.starts_with(prefix) if prefix else ~address.str.contains(":", literal=True)
+        return prefix.removesuffix(r"\.") + "$"
     if not bits:
-        return inside
+        return prefix or r"\d+\."
     low = int(octets[whole])
-    cut = address.str.extract(rf"^{prefix.replace('.', chr(92) + '.')}(\d+)\.?").cast(pl.Int64, strict=False)
-    return inside & cut.is_between(low, low + (1 << (8 - bits)) - 1).fill_null(False)
+    cut = "|".join(str(octet) for octet in range(low, low + (1 << (8 - bits))))
+    return rf"{prefix}(?:{cut}){'$' if whole == 3 else chr(92) + '.'}"
 
 
-def _within6(address: pl.Expr, net: Network) -> pl.Expr:
-    """IPv6 addresses are few: those that have a colon are looked at one by one, each once."""
-    first, last = int(net.network_address), int(net.broadcast_address)
-
-    def one(texts: pl.Series) -> pl.Series:
-        found = [":" in text and first <= int(ipaddress.IPv6Address(text)) <= last for text in texts]
-        return pl.Series(found, dtype=pl.Boolean)
-
-    def all_of(texts: pl.Series) -> pl.Series:
-        colons = texts.str.contains(":", literal=True).fill_null(False)
-        if not colons.any():
-            return pl.Series(texts.name, [False], dtype=pl.Boolean).new_from_index(0, texts.len())
-        known = texts.filter(colons).unique()
-        inside = known.filter(one(known))
-        return texts.is_in(inside.implode()).fill_null(False)
-
-    return address.map_batches(all_of, return_dtype=pl.Boolean)
+def _within6(texts: pl.Series, nets: Sequence[ipaddress.IPv6Network]) -> pl.Series:
+    """Addresses with a colon are looked at one by one, each once: they are fewer than flows."""
+    colons = texts.str.contains(":", literal=True).fill_null(False)
+    if not colons.any():
+        return pl.repeat(False, texts.len(), eager=True, dtype=pl.Boolean)
+    inside = [text for text in texts.filter(colons).unique() if any(ipaddress.IPv6Address(text) in net for net in nets)]
+    return texts.is_in(inside)

@@ -100,11 +100,12 @@ class Bad(NamedTuple):
     detail: str
 
 
+_Tree = dict[str, Any]
 Classify = Callable[[dict[str, Any]], Layout | OutOfScope | Bad]
 """Which layout an object has."""
 
 
-def _dtype(value: Any) -> pl.DataType:
+def _dtype(value: _Tree | pl.DataType) -> pl.DataType:
     return pl.Struct({key: _dtype(inner) for key, inner in value.items()}) if isinstance(value, dict) else value
 
 
@@ -303,7 +304,7 @@ def _values(record: dict[str, Any], layout: Layout) -> list[Any] | Bad:
     return list(values.values())
 
 
-def _value(value: Any, kind: str) -> Any:
+def _value(value: object, kind: str) -> object:
     """`value` as `kind` has it, None when it is of another kind: what polars' reader accepts, and lists of texts."""
     if kind in ("text", "list", "iso"):
         return _text(value, kind)
@@ -316,7 +317,7 @@ def _value(value: Any, kind: str) -> Any:
     return float(value)
 
 
-def _text(value: Any, kind: str) -> str | None:
+def _text(value: object, kind: str) -> str | None:
     if isinstance(value, str):
         return None if value[:1] in ("{", "[") else value
     if kind == "list" and isinstance(value, list) and all(isinstance(item, str) for item in value):

@@ -48,7 +48,7 @@ class _Unpacked(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: Any, /) -> int:
         view = memoryview(buffer)
         while not self._out and self.damage is None and self._step():
             pass
@@ -95,7 +95,7 @@ class _Joined(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
+    def readinto(self, buffer: Any, /) -> int:
         view = memoryview(buffer)
         if self._head:
             count = min(len(view), len(self._head))

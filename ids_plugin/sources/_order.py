@@ -1,27 +1,36 @@
-"""Orders flows by the time they were known, in bounded memory, the same whatever order files and lines came in."""
+"""Orders flows by the time they were known, in bounded memory, the same whatever order files and lines came in.
+
+Flows are held until there are more than HELD; then all go to a temporary file in batches, with the least and greatest
+key of each. Reading back starts with the batch that has the least key, and gives the flows whose key is below that of
+every batch not yet read. A log that is nearly in order, as Zeek's are, needs few batches at a time. Where too many
+would be needed at once, the file is first rewritten as sorted runs in smaller batches, of which only one per run is.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.ipc as ipc
+from pyarrow import ipc
 
 from ids_plugin.errors import InputError
-from ids_plugin.schema.flow import SCHEMA, empty, known
+from ids_plugin.schema.flow import SCHEMA, known
 from ids_plugin.sources import Read
 from ids_plugin.sources._local import Locality
 
-BUFFER = 1 << 16
-"""Flows held before a sorted run goes to disk: about 30 MB, twice that while they are sorted."""
-STEP_ROWS = 2048
-"""Rows of a run in memory at a time while merging."""
-FAN_IN = 24
-"""Runs merged at once: FAN_IN × STEP_ROWS × about 400 bytes stay below the buffer's size."""
+HELD = 1 << 16
+"""Flows in memory at most while reading, and while reading back: about 20 MB."""
+BATCH = 1 << 13
+"""Flows of one batch of the temporary file: large enough for speed, small against HELD."""
+SMALLEST = 1 << 6
+"""Flows of a sorted run's batch at least: HELD / SMALLEST runs of HELD flows can be merged at once, 67 million."""
 KNOWN = "_known"
 TIES = ("uid", *(name for name in SCHEMA if name not in ("uid", "origin")), "origin")
 Key = tuple[int, str]
@@ -32,12 +41,12 @@ def ordered(
 ) -> Iterator[pl.DataFrame]:
     """All flows of `reads` by (known time, uid, content), in frames of `batch_rows`; local flags filled.
 
-    Takes all reads before it gives the first frame. Memory: about twice BUFFER, whatever the number of flows.
+    Takes all reads before it gives the first frame.
 
     Args:
         reads: as the sources give them.
         batch_rows: rows of every frame but the last.
-        spill_dir: where the temporary folder of sorted runs is made; the system's own place if None.
+        spill_dir: where the temporary folder is made; the system's own place if None.
         locality: watches all flows, then fills their local flags.
 
     Raises:
@@ -55,187 +64,183 @@ def ordered(
 
 
 def in_order(flows: pl.DataFrame) -> pl.DataFrame:
-    """Flows by (known time, uid, content) with the column `_known` (Int64 µs); a stable total order."""
-    keyed = flows.with_columns(known().dt.epoch("us").alias(KNOWN)).sort(KNOWN, maintain_order=True)
-    same = keyed[KNOWN].diff().eq_missing(0).fill_null(False)
-    tied = same | same.shift(-1, fill_value=False)
-    if not tied.any():
-        return keyed
-    at = pl.int_range(keyed.height, eager=True).filter(tied)
-    ties = keyed.filter(tied).sort(KNOWN, *TIES)
-    order = pl.concat(
-        [
-            keyed.with_row_index("_at").filter(~tied),
-            ties.with_columns(at.cast(pl.UInt32).alias("_at")).select("_at", *keyed.columns),
-        ]
-    )
-    return order.sort("_at").drop("_at")
+    """Flows by (known time, uid, content, origin), with the column `_known` (Int64 µs since the epoch)."""
+    flows = flows.rechunk().with_columns(known().dt.epoch("us").alias(KNOWN))
+    keys = flows.select(KNOWN, "uid").with_row_index("row").sort(KNOWN, "uid")
+    same = keys.select((pl.struct(KNOWN, "uid") == pl.struct(KNOWN, "uid").shift(1)).fill_null(False)).to_series()
+    rows = keys["row"]
+    if same.any():
+        tied = (same | same.shift(-1, fill_value=False)).arg_true()
+        ties = flows[rows[tied]].with_columns(rows[tied].alias("row")).sort(KNOWN, *TIES)
+        rows = rows.scatter(tied, ties["row"])
+    return flows[rows]
 
 
-@dataclass
-class _Run:
-    """A sorted run on disk."""
+class _Batch(NamedTuple):
+    """A batch of the temporary file."""
 
-    path: Path
     first: Key
     last: Key
+    rows: int
+    number: int
 
 
-@dataclass
-class _Sorter:
-    """Sorted runs on disk and the flows not yet sorted."""
+class _File:
+    """A temporary file of batches that can be read in any order."""
 
-    folder: Path
-    runs: list[_Run] = field(default_factory=list)
-    held: list[pl.DataFrame] = field(default_factory=list)
-    size: int = 0
-    made: int = 0
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.batches: list[_Batch] = []
+        self._writer: ipc.RecordBatchFileWriter | None = None
 
-    def add(self, flows: pl.DataFrame) -> None:
-        self.held.append(flows)
-        self.size += flows.height
-        if self.size >= BUFFER:
-            self._spill()
+    def write(self, frame: pl.DataFrame) -> None:
+        """Appends a batch."""
+        table = frame.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+        with _disk(self.path):
+            if self._writer is None:
+                self._sink = pa.OSFile(str(self.path), "wb")
+                options = ipc.IpcWriteOptions(compression="lz4")
+                self._writer = ipc.new_file(self._sink, table.schema, options=options)
+            self._writer.write_table(table)
+        keys = frame.select(KNOWN, "uid")
+        first, last = keys.bottom_k(1, by=[KNOWN, "uid"]), keys.top_k(1, by=[KNOWN, "uid"])
+        self.batches.append(_Batch(_key(first, 0), _key(last, 0), frame.height, len(self.batches)))
 
-    def _spill(self) -> None:
-        frame = in_order(pl.concat(self.held))
-        self.held, self.size = [], 0
-        self.runs.append(self._write(_slices(frame, STEP_ROWS)))
+    def close(self) -> None:
+        """Ends writing; reading may begin."""
+        with _disk(self.path):
+            if self._writer is not None:
+                self._writer.close()
+                self._sink.close()
 
-    def _write(self, frames: Iterator[pl.DataFrame]) -> _Run:
-        path = self.folder / f"{self.made}.arrow"
-        self.made += 1
-        try:
-            first, last = _write_run(path, frames)
-        except OSError as error:
-            why = (error.strerror or str(error)).lower()
-            hint = "sorting a log larger than memory needs about its own size there; TMPDIR chooses another place"
-            raise InputError(f"can't keep sorted flows: {why}", location=str(self.folder), hint=hint) from error
-        return _Run(path, first, last)
+    def frames(self, batches: Sequence[_Batch]) -> Iterator[pl.DataFrame]:
+        """The rows of some batches, in the order asked for."""
+        with pa.OSFile(str(self.path), "rb") as source:
+            reader = ipc.open_file(source)
+            for batch in batches:
+                table = pa.Table.from_batches([reader.get_batch(batch.number)])
+                yield pl.DataFrame(pl.from_arrow(table))
 
-    def merged(self) -> Iterator[pl.DataFrame]:
-        """All flows in order, in frames of any size."""
-        if not self.runs:
-            if self.held:
-                frame = in_order(pl.concat(self.held)).drop(KNOWN)
-                self.held = []
-                yield frame
-            return
-        if self.held:
-            self._spill()
-        while _overlap(self.runs) > FAN_IN:
-            runs = sorted(self.runs, key=lambda run: run.first)
-            self.runs = [self._write(_merge(runs[:FAN_IN])), *runs[FAN_IN:]]
-            for run in runs[:FAN_IN]:
-                run.path.unlink()
-        for frame in _merge(self.runs):
-            yield frame.drop(KNOWN)
+    @property
+    def resident(self) -> int:
+        """Rows in memory at most when the batches are read back by their first keys."""
+        opened = [(batch.first, 0, batch.rows) for batch in self.batches]
+        marks = sorted(opened + [(batch.last, 1, -batch.rows) for batch in self.batches])
+        most = now = 0
+        for _, _, rows in marks:
+            now += rows
+            most = max(most, now)
+        return most
 
 
-def _write_run(path: Path, frames: Iterator[pl.DataFrame]) -> tuple[Key, Key]:
-    keys: list[Key] = []
-    writer = None
-    with pa.OSFile(str(path), "wb") as sink:
-        for frame in frames:
-            table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
-            if writer is None:
-                writer = ipc.new_stream(sink, table.schema, options=ipc.IpcWriteOptions(compression="lz4"))
-            writer.write_table(table)
-            keys[1 if keys else 0 :] = [_key(frame, 0), _key(frame, -1)] if not keys else [_key(frame, -1)]
-        if writer is not None:
-            writer.close()
-    return keys[0], keys[-1]
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Says what a full or unwritable disk means."""
+    try:
+        yield
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        hint = "sorting a log larger than memory needs about a third of its size there; TMPDIR chooses another place"
+        raise InputError(f"can't keep flows to sort: {why}", location=str(path.parent), hint=hint) from error
 
 
 def _key(frame: pl.DataFrame, row: int) -> Key:
     return int(frame[KNOWN][row]), frame["uid"][row] or ""
 
 
-def _slices(frame: pl.DataFrame, rows: int) -> Iterator[pl.DataFrame]:
-    for at in range(0, frame.height, rows):
-        yield frame.slice(at, rows)
+@dataclass
+class _Sorter:
+    """Flows held, and the temporary file once there are too many."""
 
+    folder: Path
+    held: list[pl.DataFrame] = field(default_factory=list)
+    height: int = 0
+    file: _File | None = None
 
-def _overlap(runs: list[_Run]) -> int:
-    """How many runs are open at once at most while merging."""
-    marks = sorted([(run.first, 0) for run in runs] + [(run.last, 1) for run in runs])
-    depth = most = 0
-    for _, end in marks:
-        depth += -1 if end else 1
-        most = max(most, depth)
-    return most
+    def add(self, flows: pl.DataFrame) -> None:
+        """Takes in a Flow frame."""
+        self.held.append(flows.with_columns(known().dt.epoch("us").alias(KNOWN)))
+        self.height += flows.height
+        if self.height >= (BATCH if self.file else HELD):
+            self._spill()
 
+    def _spill(self) -> None:
+        self.file = self.file or _File(self.folder / "flows.arrow")
+        frame = pl.concat(self.held)
+        self.held, self.height = [], 0
+        for part in frame.iter_slices(BATCH):
+            self.file.write(part)
 
-class _Cursor:
-    """A run being read: the rows at hand, and whether more follow."""
-
-    def __init__(self, run: _Run) -> None:
-        self._source = pa.OSFile(str(run.path), "rb")
-        self._reader = ipc.open_stream(self._source)
-        self.rows = empty()
-        self.ended = False
-        self.more()
-
-    def more(self) -> None:
-        """Reads one step further."""
-        try:
-            batch = self._reader.read_next_batch()
-        except StopIteration:
-            self.ended = True
-            self._source.close()
+    def merged(self) -> Iterator[pl.DataFrame]:
+        """All flows in order, in frames of any size, with KNOWN."""
+        if self.file is None:
+            if self.held:
+                yield in_order(pl.concat(self.held))
+                self.held = []
             return
-        frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
-        self.rows = pl.concat([self.rows, frame]) if self.rows.height else frame
-
-    def take(self, cut: Key | None) -> pl.DataFrame:
-        """Removes and gives the rows before `cut`, all without one."""
-        if cut is None:
-            taken, self.rows = self.rows, self.rows.clear()
-            return taken
-        before = pl.col(KNOWN).lt(cut[0]) | (pl.col(KNOWN).eq(cut[0]) & pl.col("uid").fill_null("").lt(cut[1]))
-        count = int(self.rows.select(before.sum()).item())
-        taken, self.rows = self.rows.head(count), self.rows.slice(count)
-        return taken
+        if self.held:
+            self._spill()
+        self.file.close()
+        if self.file.resident > HELD:
+            self.file = _in_runs(self.file, self.folder / "runs.arrow")
+        yield from _read_back(self.file)
 
 
-def _merge(runs: list[_Run]) -> Iterator[pl.DataFrame]:
-    """The runs' rows in order: all before the least key at which a run's rows at hand end, again and again."""
-    waiting = sorted(runs, key=lambda run: run.first, reverse=True)
-    active: list[_Cursor] = []
-    while waiting or active:
-        if not active:
-            active.append(_Cursor(waiting.pop()))
-        cut = _cut(active)
-        while waiting and (cut is None or waiting[-1].first <= cut):
-            active.append(_Cursor(waiting.pop()))
-            cut = _cut(active)
-        parts = [part for cursor in active if (part := cursor.take(cut)).height]
-        if parts:
-            yield parts[0] if len(parts) == 1 else in_order(pl.concat(parts).drop(KNOWN))
-        for cursor in active:
-            if not cursor.ended and (cursor.rows.height == 0 or (cut is not None and _key(cursor.rows, -1) == cut)):
-                cursor.more()
-        active = [cursor for cursor in active if cursor.rows.height or not cursor.ended]
+def _in_runs(file: _File, path: Path) -> _File:
+    """The same rows as runs of HELD sorted rows, in batches so small that one of every run fits into memory."""
+    runs = -(-sum(batch.rows for batch in file.batches) // HELD)
+    rows = min(BATCH, max(SMALLEST, HELD // runs))
+    sorted_file = _File(path)
+    held: list[pl.DataFrame] = []
+    for at, frame in enumerate(file.frames(file.batches), 1):
+        held.append(frame)
+        if sum(part.height for part in held) >= HELD or at == len(file.batches):
+            for part in in_order(pl.concat(held)).iter_slices(rows):
+                sorted_file.write(part)
+            held = []
+    sorted_file.close()
+    file.path.unlink()
+    return sorted_file
 
 
-def _cut(active: list[_Cursor]) -> Key | None:
-    """Up to which key (excluded) all rows are at hand; None: all of them."""
-    ends = [_key(cursor.rows, -1) for cursor in active if not cursor.ended]
-    return min(ends) if ends else None
+def _read_back(file: _File) -> Iterator[pl.DataFrame]:
+    """Rows in order: those below the first key of every batch not yet read, again and again."""
+    batches = sorted(file.batches)
+    held: list[pl.DataFrame] = []
+    fresh = 0
+    for at, frame in enumerate(file.frames(batches), 1):
+        held.append(in_order(frame))
+        fresh += frame.height
+        if at < len(batches) and fresh < BATCH:
+            continue
+        fresh = 0
+        counts = [_below(part, batches[at].first) if at < len(batches) else part.height for part in held]
+        ready = [part.head(count) for part, count in zip(held, counts, strict=True) if count]
+        if ready:
+            yield in_order(pl.concat(ready))
+        held = [part.slice(count) for part, count in zip(held, counts, strict=True) if count < part.height]
+
+
+def _below(frame: pl.DataFrame, key: Key) -> int:
+    """How many rows of a sorted frame come before `key`."""
+    times = frame[KNOWN].to_numpy()
+    low, high = (int(np.searchsorted(times, key[0], side)) for side in ("left", "right"))
+    same = frame["uid"].slice(low, high - low).fill_null("")
+    return low + int((same < key[1]).sum())
 
 
 def _rebatched(frames: Iterator[pl.DataFrame], rows: int) -> Iterator[pl.DataFrame]:
-    """The same rows in frames of exactly `rows`, the last one shorter."""
+    """The same rows in frames of exactly `rows`, the last one shorter, without KNOWN."""
     held: list[pl.DataFrame] = []
     height = 0
     for frame in frames:
-        held.append(frame)
+        held.append(frame.drop(KNOWN))
         height += frame.height
         if height < rows:
             continue
         joined = pl.concat(held)
         whole = height - height % rows
-        yield from _slices(joined.head(whole), rows)
+        yield from joined.head(whole).iter_slices(rows)
         held, height = [joined.slice(whole)], height - whole
     if height:
         yield pl.concat(held)

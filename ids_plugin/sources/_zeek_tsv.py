@@ -12,7 +12,7 @@ import polars as pl
 from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import ZEEK_NAMES, empty
 from ids_plugin.sources import Input, Read, Reject
-from ids_plugin.sources._frame import Fault, make, refuse_wrong_units, text_times, times
+from ids_plugin.sources._frame import COUNTS, Fault, make, refuse_wrong_units, text_times, times
 from ids_plugin.sources._lines import Chunk, TooLong, chunks
 from ids_plugin.sources._ndjson import INT64, SHOWN, rejects_of
 
@@ -20,9 +20,7 @@ CHUNK = 4 << 20
 BYTES_PER_RECORD = 150
 GLUED = "   "
 """IoT-23 puts its labels into the last field, after three spaces."""
-INTS = frozenset(
-    "orig_p resp_p orig_bytes resp_bytes missed_bytes orig_pkts orig_ip_bytes resp_pkts resp_ip_bytes ip_proto".split()
-)
+INTS = frozenset(("orig_p", "resp_p", *COUNTS, "ip_proto"))
 FLOATS = frozenset(("ts", "duration"))
 BOOLS = frozenset(("local_orig", "local_resp"))
 LABELS = {"label": "label", "detailed-label": "label_detail", "label_detail": "label_detail"}
@@ -102,7 +100,7 @@ def _directive(header: Header, data: bytes) -> Header:
     if key == "#fields":
         return replace(header, fields=tuple(value.split(header.separator)))
     slots = {"#set_separator": "set_separator", "#empty_field": "empty", "#unset_field": "unset", "#path": "path"}
-    return replace(header, **{slots[key]: unescape(value)}) if key in slots else header
+    return replace(header, **{slots[key]: unescape(value)}) if key in slots else header  # type: ignore[arg-type]
 
 
 def unescape(text: str) -> str:
@@ -215,7 +213,7 @@ def _record(line: bytes, header: Header, columns: list[str], ended: bool) -> lis
     return values
 
 
-def _value(column: str, text: str) -> Any:
+def _value(column: str, text: str) -> object:
     """A number where the column has numbers, ValueError where it is none."""
     if column in INTS:
         number = int(text) if INTEGER.fullmatch(text) and len(text) < 30 else INT64

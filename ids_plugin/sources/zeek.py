@@ -13,6 +13,7 @@ import polars as pl
 from ids_plugin.sources import Input, Read
 from ids_plugin.sources import _ndjson as ndjson
 from ids_plugin.sources import _zeek_tsv as tsv
+from ids_plugin.sources._frame import COUNTS
 from ids_plugin.sources._ndjson import Bad, Field, Layout, OutOfScope
 
 CONN = re.compile(r"conn(-\d+)?")
@@ -21,7 +22,6 @@ OPEN = re.compile(r"(open[-_]conn|conn[-_]long)(-\d+)?")
 MARKS = ("conn_state", "orig_pkts", "orig_ip_bytes", "orig_bytes")
 """Fields that a record about a connection has and other logs have not."""
 TEXTS = ("uid", "proto", "conn_state", "history", "community_id")
-INTS = ("orig_bytes", "resp_bytes", "missed_bytes", "orig_pkts", "orig_ip_bytes", "resp_pkts", "resp_ip_bytes")
 ENDPOINTS = (("orig_h", "text"), ("orig_p", "int"), ("resp_h", "text"), ("resp_p", "int"))
 SNIFFED = 20
 
@@ -89,18 +89,13 @@ def _plain(record: dict[str, Any], tag: str, open_named: bool) -> Layout | OutOf
 def layout(tag: str, style: str, text: bool, opened: bool) -> Layout:
     """Layout of a conn record: inside `tag` or bare, style of its id fields, whether `ts` is text."""
     at = (tag,) if tag else ()
-    ids = {
-        "dotted": lambda name: (f"id.{name}",),
-        "underscore": lambda name: (f"id_{name}",),
-        "nested": lambda name: ("id", name),
-    }[style]
     fields = [Field("ts", "iso" if text else "time", (*at, "ts"))]
-    fields += [Field(name, kind, (*at, *ids(name))) for name, kind in ENDPOINTS]
+    fields += [Field(name, kind, (*at, *_id_path(style, name))) for name, kind in ENDPOINTS]
     fields += [Field(name, "text", (*at, name)) for name in TEXTS]
     fields += [Field(name, "list", (*at, name)) for name in ("service", "tunnel_parents")]
     fields += [Field("duration", "float", (*at, "duration"))]
     fields += [Field(name, "bool", (*at, name)) for name in ("local_orig", "local_resp")]
-    fields += [Field(name, "int", (*at, name)) for name in (*INTS, "ip_proto")]
+    fields += [Field(name, "int", (*at, name)) for name in (*COUNTS, "ip_proto")]
     fields += [Field("label", "text", (*at, "label"))]
     fields += [Field("label_detail", "text", (*at, name)) for name in ("detailed-label", "label_detail")]
     fields += [Field("_path", "text", (*at, "_path")), Field("sensor", "text", (*at, "_system_name"))]
@@ -111,6 +106,10 @@ def layout(tag: str, style: str, text: bool, opened: bool) -> Layout:
     ours &= pl.col("ts_text" if text else "ts").is_not_null()
     ours &= (marked & path.is_null()) | named if not tag else marked
     return Layout(tuple(fields), lambda frame: _finish(frame, opened), ours)
+
+
+def _id_path(style: str, name: str) -> tuple[str, ...]:
+    return ("id", name) if style == "nested" else (f"id.{name}" if style == "dotted" else f"id_{name}",)
 
 
 _MESSAGE = Layout((), inner="message")
