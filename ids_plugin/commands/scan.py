@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ids_plugin.commands import Command, Console
+import orjson
+
+from ids_plugin.commands import Command, Console, Progress
 from ids_plugin.commands._inputs import add_input_options, moment, reads
 from ids_plugin.errors import LedgerError
 
 if TYPE_CHECKING:
     from ids_plugin.alerts import AllowList
+    from ids_plugin.bundle import Bundle
     from ids_plugin.pipeline import Pipeline, Scan
     from ids_plugin.schema.alert import Document
     from ids_plugin.schema.ledger import Ledger
+    from ids_plugin.sinks import Sink
+    from ids_plugin.sources import Reject
 
 LEVELS = ("low", "medium", "high", "critical")
 
@@ -50,35 +54,32 @@ def run(args: argparse.Namespace, console: Console) -> int:
     key = Path(args.key).read_bytes() if args.key else None
     bundle = read(find(args.bundle), spec=spec(), public_key=key)
     pipeline = Pipeline(bundle, allow=_allow(args.allow), cascade=not args.ask_every_model)
-    facts = {"id": bundle.id, "family": bundle.family, "trained_on": _trained_on(bundle.manifest)}
-    with contextlib.ExitStack() as stack:
-        outputs = _outputs(args, console, stack)
-        worst = _scan(args, console, pipeline, outputs, facts)
+    outputs = Outputs(Path(args.out) if args.out else None, console)
+    try:
+        worst = _scan(args, console, pipeline, outputs)
+        outputs.close(pipeline.ledger, {"id": bundle.id, "family": bundle.family, "trained_on": _trained_on(bundle)})
+    except BaseException:
+        outputs.abort()
+        raise
+    _tell(console, pipeline, args.out)
     return 1 if args.fail_on and worst >= LEVELS.index(args.fail_on) else 0
 
 
-def _scan(
-    args: argparse.Namespace, console: Console, pipeline: Pipeline, outputs: list[Any], facts: dict[str, Any]
-) -> int:
+def _scan(args: argparse.Namespace, console: Console, pipeline: Pipeline, outputs: Outputs) -> int:
     """Runs the scan into the outputs; returns the index in LEVELS of the worst alert, -1 for none."""
     from ids_plugin.pipeline import scan
-    from ids_plugin.sinks._traffic import Traffic
 
-    traffic = Traffic()
     progress = console.progress("scan")
-    how = _how(args, outputs, traffic, progress)
     worst, given = -1, 0
-    for documents in scan(reads(args), pipeline, how):
-        given += len(documents)
-        shown = [document for document in documents if _level(document) >= LEVELS.index(args.min_severity)]
-        worst = max([worst, *(_level(one) for one in shown if one["event"]["kind"] == "alert")])
-        for output in outputs:
-            output.add(shown)
-    progress.close()
+    try:
+        for documents in scan(reads(args), pipeline, _how(args, outputs, progress)):
+            given += len(documents)
+            shown = [document for document in documents if _level(document) >= LEVELS.index(args.min_severity)]
+            worst = max([worst, *(_level(one) for one in shown if one["event"]["kind"] == "alert")])
+            outputs.write(shown)
+    finally:
+        progress.close()
     _settle(pipeline.ledger, given)
-    for output in outputs:
-        output.close(ledger=pipeline.ledger.to_dict(), traffic=traffic.buckets(), bundle=facts)
-    _tell(console, pipeline, args.out)
     return worst
 
 
@@ -90,47 +91,81 @@ def _settle(ledger: Ledger, given: int) -> None:
     """
     if ledger.total.documents != given:
         raise LedgerError(f"{ledger.total.documents} documents were made and {given} given to the outputs")
-    for _entry, counts in ledger.items():
+    for _, counts in tuple(ledger.items()):
         counts.delivered = counts.documents
     ledger.check()
 
 
-def _how(args: argparse.Namespace, outputs: list[Any], traffic: Any, progress: Any) -> Scan:
-    from ids_plugin.pipeline import Scan
-    from ids_plugin.sources import Reject
-    from ids_plugin.sources._local import Locality, networks
+class Outputs:
+    """Where a scan's results go: the files of a folder, a table, or lines of JSON; whole or not at all."""
 
-    def rejected(rejects: tuple[Reject, ...]) -> None:
-        for output in outputs:
-            output.reject(rejects)
+    def __init__(self, folder: Path | None, console: Console) -> None:
+        """
+        Raises:
+            UsageError: a file can't be made.
+        """
+        from ids_plugin.sinks import ndjson, report, table
+        from ids_plugin.sinks._traffic import Traffic
+
+        self.traffic = Traffic()
+        self._folder = folder
+        self._report: report.Report | None = None
+        self._rejects: ndjson.Ndjson | None = None
+        self._sinks: list[Sink] = []
+        if folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._rejects = ndjson.Ndjson(folder / "rejects.ndjson")
+            self._sinks.append(ndjson.Ndjson(folder / "alerts.ndjson"))
+            self._report = report.Report(folder / "report.html")
+        if console.json:
+            self._sinks.append(ndjson.Ndjson(console.out.buffer))
+        elif not folder:
+            self._sinks.append(table.Table(console.out))
+
+    def write(self, documents: list[Document]) -> None:
+        """Alert documents, as they are made."""
+        for sink in self._sinks:
+            sink.write(documents)
+        if self._report:
+            self._report.add(documents)
+
+    def reject(self, rejects: tuple[Reject, ...]) -> None:
+        """Records that could not be read."""
+        if self._rejects:
+            self._rejects.write([reject._asdict() for reject in rejects])
+
+    def close(self, ledger: Ledger, bundle: dict[str, Any]) -> None:
+        """Puts everything in its place."""
+        if self._folder and self._report and self._rejects:
+            entries = ledger.to_dict()
+            self._report.close(ledger=entries, traffic=self.traffic.buckets(), bundle=bundle)
+            self._rejects.close()
+            part = self._folder / "ledger.json.part"
+            part.write_bytes(orjson.dumps(entries, option=orjson.OPT_INDENT_2))
+            part.replace(self._folder / "ledger.json")
+        for sink in self._sinks:
+            sink.close()
+
+    def abort(self) -> None:
+        """Leaves nothing half done."""
+        for sink in (*self._sinks, self._rejects, self._report):
+            if sink:
+                sink.abort()
+
+
+def _how(args: argparse.Namespace, outputs: Outputs, progress: Progress) -> Scan:
+    from ids_plugin.pipeline import Scan
+    from ids_plugin.sources._local import Locality, networks
 
     nets = [text for text in args.local_nets.split(",") if text.strip()]
     return Scan(
         locality=Locality(networks(nets)),
         since=moment(args.since, "--since"),
         until=moment(args.until, "--until"),
-        rejected=rejected,
-        watch=traffic.see,
+        rejected=outputs.reject,
+        watch=outputs.traffic.see,
         progress=progress,
     )
-
-
-def _outputs(args: argparse.Namespace, console: Console, stack: contextlib.ExitStack) -> list[Any]:
-    """Sinks: the files of --out; without it a table, or lines of JSON."""
-    from ids_plugin.sinks import ndjson, report, table
-
-    found: list[Any] = []
-    if args.out:
-        folder = Path(args.out)
-        folder.mkdir(parents=True, exist_ok=True)
-        found += [ndjson.PLUGIN(folder), report.PLUGIN(folder)]
-    if console.json:
-        found.append(ndjson.Lines(console.out))
-    elif not args.out:
-        found.append(table.PLUGIN(console.out))
-    for output in found:
-        stack.callback(output.abandon)
-    return found
 
 
 def _level(document: Document) -> int:
@@ -145,8 +180,8 @@ def _allow(path: str | None) -> AllowList | None:
     return parse(Path(path).read_text(), path) if path else None
 
 
-def _trained_on(manifest: dict[str, Any]) -> list[str]:
-    return [one["name"] for one in manifest.get("training", {}).get("data", {}).get("train", [])]
+def _trained_on(bundle: Bundle) -> list[str]:
+    return [one["name"] for one in bundle.manifest.get("training", {}).get("data", {}).get("train", [])]
 
 
 def _tell(console: Console, pipeline: Pipeline, out: str | None) -> None:
