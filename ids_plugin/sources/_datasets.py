@@ -24,8 +24,10 @@ class Labelled:
 
     name: str
     flows: pl.DataFrame
+    file: str
+    """name of the file they were read from"""
     sha256: str
-    """of the file they were read from"""
+    """of that file"""
 
 
 def load(spec: str) -> list[Labelled]:
@@ -90,7 +92,7 @@ def _networks(name: str, flows: pl.DataFrame, file: Path) -> Iterator[Labelled]:
         raise InputError(f"label {strange[0]!r} is none of {', '.join(CLASSES)}", location=str(file))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     for (sensor,), part in flows.group_by("sensor", maintain_order=True):
-        yield Labelled(name if flows["sensor"].n_unique() == 1 else f"{name}/{sensor}", part, digest)
+        yield Labelled(name if flows["sensor"].n_unique() == 1 else f"{name}/{sensor}", part, file.name, digest)
 
 
 _KINDS: dict[str, Callable[[Path], Iterator[Labelled]]] = {"lab": _lab, "iot23": _iot23}

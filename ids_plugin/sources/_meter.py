@@ -39,7 +39,7 @@ class Meter:
 
     def __init__(self) -> None:
         self.open = Table(0)
-        self.clock = -NEVER
+        self.clock = -int(NEVER)
         self.letters = _Letters()
         self.holes: dict[tuple[int, int], Reassembler] = {}
 
@@ -116,11 +116,13 @@ def _mix(value: UInt64s) -> UInt64s:
 class Ordered:
     """The packets of one chunk beside the connections open before it, ordered by connection and time."""
 
-    def __init__(self, before: Table, packets: Packets, clock: int | np.int64) -> None:
+    def __init__(self, before: Table, packets: Packets, clock: int) -> None:
         self.packets = packets
         self.before = before
-        now = np.maximum.accumulate(np.maximum(packets.time, clock))
-        self.clock = now[-1]
+        self.arrivals = np.maximum.accumulate(np.maximum(packets.arrivals, clock))
+        self.clock = int(self.arrivals[-1])
+        self.place = packets.number - packets.first
+        now = np.maximum(self.arrivals[self.place], packets.time)
         swapped, low, high, ports = _canonical(packets)
         proto = packets.protocol.astype(np.uint64)
         key = _mix(low[0] * np.uint64(0x9E3779B97F4A7C15) ^ _mix(low[1] + np.uint64(0x632BE59BD9B4E019)))
@@ -133,7 +135,7 @@ class Ordered:
         self.order = np.argsort(group, kind="stable")
         self.group = group[self.order]
         self.key, self.low, self.high, self.ports = key, low, high, ports
-        self.arrivals = now
+        self.place = self.place[self.order]
         self.window = packets.window[self.order]
         self.time, self.now = packets.time[self.order], now[self.order]
         self.side = swapped[self.order].astype(np.int64)

@@ -7,8 +7,8 @@ names packets whose headers contradict themselves or are cut.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +70,10 @@ class Packets:
     captured: Int64s
     """captured payload bytes"""
     data: Bytes
+    arrivals: Int64s
+    """µs of every packet of the chunk, also those that aren't IP"""
+    first: int
+    """number of the chunk's first packet"""
     unhandled: dict[str, int] = field(default_factory=dict)
     bad: list[Bad] = field(default_factory=list)
 
@@ -141,6 +145,7 @@ class _Decoder:
         self.unhandled: Counter[str] = Counter()
         self.bad: list[Bad] = []
         self.parts: list[Packets] = []
+        self.arrivals = chunk.time // 1000
 
     def reject(self, layer: _Layer, mask: Bools, reason: str) -> _Layer:
         """Notes the packets of `mask` as bad; the others."""
@@ -313,6 +318,8 @@ class _Decoder:
             content=layer.at + header,
             captured=np.clip(np.minimum(layer.captured - header, payload), 0, None),
             data=self.read.data,
+            arrivals=self.arrivals,
+            first=self.chunk.first,
         )
         self.reject(layer, wrong, "bad_tcp_header_length")
         self.parts.append(select(part, ~wrong) if wrong.any() else part)
@@ -337,14 +344,14 @@ def _icmp_ports(
 
 def select(packets: Packets, which: Bools | Int64s) -> Packets:
     """The packets `which` names, by mask or index."""
-    columns = {name: value[which] for name, value in vars(packets).items() if name in _COLUMNS}
-    source, target = ((high[which], low[which]) for high, low in (packets.source, packets.target))
-    return Packets(
-        **columns, source=source, target=target, data=packets.data, unhandled=packets.unhandled, bad=packets.bad
-    )
+    columns: dict[str, Any] = {name: getattr(packets, name)[which] for name in _COLUMNS}
+    for name in ("source", "target"):
+        high, low = getattr(packets, name)
+        columns[name] = high[which], low[which]
+    return replace(packets, **columns)
 
 
-_COLUMNS = frozenset(Packets.__dataclass_fields__) - {"source", "target", "data", "unhandled", "bad"}
+_COLUMNS = frozenset(Packets.__dataclass_fields__) - {"source", "target", "data", "arrivals", "first", "unhandled", "bad"}
 
 
 def decode(chunk: Chunk) -> Packets:
@@ -353,23 +360,23 @@ def decode(chunk: Chunk) -> Packets:
     for layer in decoder.link():
         if len(layer.row):
             decoder.network(layer)
-    packets = _join(decoder.parts, decoder.read.data)
+    packets = _join(decoder)
     packets.unhandled = dict(decoder.unhandled)
     packets.bad = sorted(decoder.bad)
     return packets
 
 
-def _join(parts: list[Packets], data: Bytes) -> Packets:
+def _join(decoder: _Decoder) -> Packets:
+    """The parts in the capture's order."""
+    parts = decoder.parts
     if len(parts) == 1:
         return parts[0]
-    if not parts:
-        none, halves = np.zeros(0, dtype=np.int64), (np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64))
-        columns = dict.fromkeys(_COLUMNS, none) | {"one_way": np.zeros(0, dtype=bool)}
-        return Packets(**columns, source=halves, target=halves, data=data)
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
-    ends = {
-        name: tuple(np.concatenate([getattr(part, name)[half] for part in parts]) for half in (0, 1))
-        for name in ("source", "target")
-    }
-    whole = Packets(**columns, source=ends["source"], target=ends["target"], data=data)
+    none, halves = np.zeros(0, dtype=np.int64), (np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64))
+    columns: dict[str, Any] = dict.fromkeys(_COLUMNS, none) | {"one_way": np.zeros(0, dtype=bool)}
+    columns |= {"source": halves, "target": halves}
+    if parts:
+        columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
+        for name in ("source", "target"):
+            columns[name] = tuple(np.concatenate([getattr(part, name)[half] for part in parts]) for half in (0, 1))
+    whole = Packets(**columns, data=decoder.read.data, arrivals=decoder.arrivals, first=decoder.chunk.first)
     return select(whole, np.argsort(whole.number, kind="stable"))

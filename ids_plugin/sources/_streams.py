@@ -37,6 +37,8 @@ Bytes = npt.NDArray[np.uint8]
 
 TOO_LARGE = 1 << 20
 """A SYN or RST that jumps farther in sequence space isn't believed."""
+ABOVE_HOLE = 16384
+"""tcp_max_above_hole_without_any_acks: data so far ahead, and nothing acknowledged, makes Zeek give up on the stream."""
 FARTHEST = 1 << 40
 """Bytes of a stream that are told apart; more than any capture holds."""
 SEEN_DATA, SEEN_ACK, SEEN_SYN, SEEN_FIN, SEEN_RST, SEEN_INCONSISTENT, SEEN_MULTIPLE = (1 << bit for bit in range(7))
@@ -61,6 +63,7 @@ class Reassembler:
     def __init__(self, delivered: int, trimmed: int) -> None:
         self.delivered = delivered
         self.trimmed = trimmed
+        self.given_up = False
         self.blocks: list[tuple[int, int]] = []
 
     def data(self, start: int, end: int) -> None:
@@ -70,6 +73,7 @@ class Reassembler:
             return
         self.blocks.append((start, end))
         self._advance()
+        self.given_up |= self.trimmed <= 1 and any(end - self.delivered > ABOVE_HOLE for _, end in self.blocks)
 
     def acknowledge(self, upto: int) -> list[int]:
         """The peer has everything below `upto`; sizes of the holes that it shows were never seen."""
@@ -127,7 +131,6 @@ class Streams:
         side = self.chunk.side == 0
         self.mine_before = np.where(side, *self.state_before)
         self.peer_before = np.where(side, *self.state_before[::-1])
-        self._ended()
         pending = [self._side(side) for side in (0, 1)]
         self._closing(pending)
 
@@ -138,15 +141,6 @@ class Streams:
         state[self.starts] = INACTIVE
         state[self.goes_on] = self.chunk.table["state"][self.goes_on_row, side]
         return state
-
-    def _ended(self) -> None:
-        """Whether a FIN or RST of either side has been seen, the packet included."""
-        chunk, table = self.chunk, self.chunk.table
-        value = (self.fin | self.rst).astype(np.int64)
-        value[self.goes_on] |= table["ending"][self.goes_on_row]
-        seen = self._running(value, self.starts).with_it
-        table["ending"][chunk.row] = seen[chunk.stop - 1]
-        self.ended = seen > 0
 
     def _running(self, values: Int64s, starts: Bools, first: Int64s | int = 0) -> Running:
         """Running maximum within segments; values in 0 … FARTHEST. `first` is what stands before a segment's start."""
@@ -310,6 +304,7 @@ class Streams:
         fin_end = np.where(own & self.fin, np.clip(start + chunk.payload, 0, FARTHEST), 0)
         self._carry("fin_end", side, fin_end, anew)
         finish = self._running(fin_end, starts).with_it
+        self.given_up = np.where(table["given_up"][chunk.row, side] & ~chunk.fresh, 0, self.count)
         known = self.state_before[side] != INACTIVE
         acks = self.is_tcp & ~own & self.ack
         number = np.where(known, signed(chunk.acknowledged - self.walk.start[side]), 1)
@@ -328,7 +323,9 @@ class Streams:
         self._store(side, ("delivered", "data_end", "trimmed", "fin_end"), (arrived.with_it, sent, trimmed, finish))
         received = np.maximum(arrived.with_it, 1)
         self._gaps(side, data, start, end, value, arrived, received)
-        return _Side(own, top, received, sent > np.maximum(trimmed, 1), value > 0)
+        given_up = np.arange(self.count) >= self.given_up[chunk.stretch]
+        table["given_up"][chunk.row, side] = given_up[chunk.stop - 1]
+        return _Side(own, top, received, sent > np.maximum(trimmed, 1), value > 0, given_up)
 
     def _store(self, side: int, columns: tuple[str, ...], values: tuple[Int64s, ...]) -> None:
         last = self.chunk.stop - 1
@@ -355,8 +352,7 @@ class Streams:
         if early.any() or held:
             shown, size = self._around_holes(side, early, held, (data, start, end, value), arrived, received, shown, size)
         clean = self._clean(0) & self._clean(1)
-        filtered = (before == 1) & self.ended
-        counts = clean[shown] & ~filtered[shown]
+        counts = clean[shown] & (shown < self.given_up[self.chunk.stretch[shown]])
         shown, size = shown[counts], size[counts]
         self._scaled(shown, side, 3, "gaps", "G")
         np.add.at(self.chunk.table["missed"], self.chunk.row[self.chunk.stretch[shown]], size)
@@ -386,16 +382,18 @@ class Streams:
         begin_of = {int(row): int(at) for row, at in zip(self.goes_on_row, self.goes_on, strict=True)}
         first = [begin_of[row] for row in held]
         for position in sorted({*first, *np.flatnonzero(early).tolist()}):
-            if covered[position]:
-                continue
             stretch = int(chunk.stretch[position])
+            if covered[position] or position >= self.given_up[stretch]:
+                continue
             row, stop = int(chunk.row[stretch]), int(chunk.stop[stretch])
             hole = self.holes.pop((row, side), None)
             if hole is None:
                 hole = Reassembler(max(int(arrived.before[position]), 1), self._trimmed(side, value, position, stretch))
             at = self._walk_hole(hole, position, stop, (data, start, end, value), arrived, received, found)
             covered[position:at] = True
-            if at == stop and hole.blocks:
+            if hole.given_up:
+                self.given_up[stretch] = at - 1
+            elif at == stop and hole.blocks:
                 self.holes[row, side] = hole
         keep = ~covered[shown]
         where = np.array([position for position, _ in found], dtype=np.int64)
@@ -427,7 +425,7 @@ class Streams:
             if value[at]:
                 found.extend((at, gap) for gap in hole.acknowledge(int(value[at])))
             received[at] = hole.delivered
-            if not hole.blocks and hole.delivered >= arrived.with_it[at]:
+            if hole.given_up or not hole.blocks and hole.delivered >= arrived.with_it[at]:
                 return at + 1
         return stop
 
@@ -441,6 +439,7 @@ class Streams:
             last, got = mine.top, mine.received
             pending = (last >= got) & (got != last) & (got != last - 1)
             pending |= (walk.state[side] != RESET) & peer.unread
+            pending &= ~mine.given_up
             trigger = walk.closing[:, side].astype(np.int64)
             trigger[self.goes_on] |= table["closing"][self.goes_on_row, side]
             asked = self._running(trigger, self.starts).with_it > 0
@@ -476,6 +475,8 @@ class _Side(NamedTuple):
     """some of its bytes aren't acknowledged yet"""
     acknowledged: Bools
     """the packet acknowledges this side's bytes"""
+    given_up: Bools
+    """too much is missing: its bytes are no longer put in order"""
 
 
 def letters(streams: Streams) -> tuple[Int64s, Bytes]:

@@ -40,10 +40,10 @@ UDP_SERVERS = (
 
 ADDRESSES = ("low_high", "low_low", "high_high", "high_low")
 WHOLE = ("low_port", "high_port", "protocol", "originator", "first_time", "last_time", "first_packet", "attempt_until")
-WHOLE += ("close_at", "poll_at", "idle", "missed", "ending")
+WHOLE += ("close_at", "poll_at", "idle", "missed")
 SIDES = ("packets", "ip_bytes", "payload", "state", "before", "start", "closing", "closed", "fins", "top", "acked")
 SIDES += ("delivered", "data_end", "trimmed", "fin_end", "seen", "last_syn", "last_fin", "last_rst", "resent")
-SIDES += ("zero_windows", "gaps")
+SIDES += ("zero_windows", "gaps", "given_up")
 
 
 class Table:

@@ -134,8 +134,8 @@ class Walk:
         chunk = self.chunk
         if not len(head):
             return
-        size = np.int64(self.count)
-        place = chunk.group * size + chunk.order
+        size = np.int64(len(chunk.arrivals))
+        place = chunk.group * size + chunk.place
         stops = np.append(np.flatnonzero(chunk.first), self.count)
         end = stops[np.searchsorted(stops, head, side="right")]
         begin = poll >= NEVER
