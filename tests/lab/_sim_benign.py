@@ -8,17 +8,46 @@ import numpy as np
 
 from tests.lab._sim_net import Draw, Network, awake, beats, bursts, cloud, ends, log_uniform, one, whole
 from tests.lab._sim_wire import (
-    ABORTED, BACKSCATTER, DONE, F64, HALF_O, HALF_R, I64, ICMP, MIDSTREAM, ONGOING, PROBED, REFUSED, RESET, SYN_RST, UDP,
-    UNANSWERED, UNACKED, V6_GROUP, V6_LINK, Batch, batch, mix,
-)  # fmt: skip
+    ABORTED,
+    DONE,
+    F64,
+    HALF_O,
+    HALF_R,
+    I64,
+    ICMP,
+    MIDSTREAM,
+    ONGOING,
+    REFUSED,
+    RESET,
+    SYN_RST,
+    UDP,
+    UNACKED,
+    UNANSWERED,
+    V6_GROUP,
+    V6_LINK,
+    Batch,
+    batch,
+    mix,
+)
 
 Activity = Callable[[Network, Draw], list[Batch]]
 
-FAULTS = {UNANSWERED: 0.02, REFUSED: 0.008, ABORTED: 0.06, RESET: 0.03, ONGOING: 0.01, HALF_O: 0.006, HALF_R: 0.006, MIDSTREAM: 0.004, SYN_RST: 0.002}
+FAULTS = {
+    UNANSWERED: 0.02,
+    REFUSED: 0.008,
+    ABORTED: 0.06,
+    RESET: 0.03,
+    ONGOING: 0.01,
+    HALF_O: 0.006,
+    HALF_R: 0.006,
+    MIDSTREAM: 0.004,
+    SYN_RST: 0.002,
+}
 """How ordinary connections end when not well"""
 
 
-def _span(net: Network, n: int) -> tuple[F64, F64]:
+def span_of(net: Network, n: int) -> tuple[F64, F64]:
+    """Begin and end of the recording, for n subjects."""
     return np.zeros(n), np.full(n, net.seconds)
 
 
@@ -28,33 +57,80 @@ def _models(rng: Draw, hosts: I64, salt: int) -> tuple[int, I64]:
     return count, mix(hosts, salt) % count
 
 
-def _polling(net: Network, rng: Draw, hosts: I64, detail: str, period: tuple[float, float], ports: tuple[int, ...], services: tuple[str, ...]) -> list[Batch]:
+def _polling(
+    net: Network,
+    rng: Draw,
+    hosts: I64,
+    detail: str,
+    period: tuple[float, float],
+    ports: tuple[int, ...],
+    services: tuple[str, ...],
+) -> list[Batch]:
     """Devices that ask their cloud every so often: a model's own peer, port, rhythm and sizes."""
     if len(hosts) == 0:
         return []
     count, model = _models(rng, hosts, net.sensor.salt)
     rhythm, jitter = log_uniform(rng, *period, count), rng.choice([0.0, 0.02, 0.2, 0.6, 1.0], count)
     peers, kind = cloud(rng, count * 3).reshape(count, 3), rng.integers(0, len(ports), count)
-    up, down, faults = log_uniform(rng, 40, 4000, count), log_uniform(rng, 40, 9000, count), rng.choice([0.002, 0.02, 0.15], count)
+    up, down, faults = (
+        log_uniform(rng, 40, 4000, count),
+        log_uniform(rng, 40, 9000, count),
+        rng.choice([0.002, 0.02, 0.15], count),
+    )
     habit = rng.choice([DONE, DONE, DONE, ABORTED, RESET, HALF_R], count)
-    who, t = beats(rng, *_span(net, len(hosts)), rhythm[model], jitter[model])
+    who, t = beats(rng, *span_of(net, len(hosts)), rhythm[model], jitter[model])
     m, n = model[who], len(who)
     peer = peers[m, np.where(rng.random(n) < 0.9, 0, rng.integers(0, 3, n))]
-    ending = np.where(rng.random(n) < faults[m], rng.choice([UNANSWERED, REFUSED, ABORTED, RESET], n), np.where(rng.random(n) < 0.9, habit[m], DONE))
+    ending = np.where(
+        rng.random(n) < faults[m],
+        rng.choice([UNANSWERED, REFUSED, ABORTED, RESET], n),
+        np.where(rng.random(n) < 0.9, habit[m], DONE),
+    )
+    blocked = (rng.random(count) < 0.15)[m] & (peer != peers[m, 0])
+    ending = np.where(blocked, UNANSWERED, ending)
     steady = rng.choice([0.0, 0.02, 0.3], count)[m]
     return [
-        batch(rng, detail, t, hosts[who], peer, np.array(ports)[kind][m], service=np.array(services)[kind][m], ending=ending,
-              up=up[m] * np.exp(steady * rng.standard_normal(n)), down=down[m] * np.exp(steady * rng.standard_normal(n)), span=log_uniform(rng, 0.02, 20, count)[m] * rng.uniform(0.7, 1.4, n))
-    ]  # fmt: skip
+        batch(
+            rng,
+            detail,
+            t,
+            hosts[who],
+            peer,
+            np.array(ports)[kind][m],
+            service=np.array(services)[kind][m],
+            ending=ending,
+            up=up[m] * np.exp(steady * rng.standard_normal(n)),
+            down=down[m] * np.exp(steady * rng.standard_normal(n)),
+            span=log_uniform(rng, 0.02, 20, count)[m] * rng.uniform(0.7, 1.4, n),
+        )
+    ]
 
 
 def cloud_polling(net: Network, rng: Draw) -> list[Batch]:
     """Bulbs, hubs, televisions and phones that poll their cloud, over TLS, plain HTTP or ports of their own."""
     own = int(rng.integers(1024, 65535))
     return [
-        *_polling(net, rng, net.of("bulb", "hub", "camera"), "cloud_polling", (8, 1800), (443, 80, 8883, own), ("ssl", "http", "ssl", "")),
-        *_polling(net, rng, net.of("tv", "console", "phone"), "telemetry", (60, 3600), (443, 80, 5223), ("ssl", "http", "ssl")),
-        *_polling(net, rng, net.of("workstation", "server", "nas", "printer"), "telemetry", (300, 7200), (443, 80), ("ssl", "http")),
+        *_polling(
+            net,
+            rng,
+            net.of("bulb", "hub", "camera"),
+            "cloud_polling",
+            (10, 3600),
+            (443, 80, 8883, own),
+            ("ssl", "http", "ssl", ""),
+        ),
+        *_polling(
+            net, rng, net.of("tv", "console", "phone"), "telemetry", (60, 3600), (443, 80, 5223), ("ssl", "http", "ssl")
+        ),
+        *_polling(
+            net,
+            rng,
+            net.of("workstation", "server", "nas", "printer"),
+            "telemetry",
+            (300, 7200),
+            (443, 80),
+            ("ssl", "http"),
+        ),
     ]
 
 
@@ -63,55 +139,150 @@ def resolve(net: Network, rng: Draw, batches: list[Batch]) -> list[Batch]:
     out = [b for b in batches if len(b.t)]
     t, orig, resp = (np.concatenate([getattr(b, name) for b in out]) for name in ("t", "orig", "resp"))
     local = net.sensor.local(orig)
-    pick = np.flatnonzero(local & ~net.sensor.local(resp) & (resp < V6_LINK) & (rng.random(len(t)) < rng.choice([0.1, 0.3, 0.6])))
+    pick = np.flatnonzero(
+        local & ~net.sensor.local(resp) & (resp < V6_LINK) & (rng.random(len(t)) < rng.choice([0.1, 0.3, 0.6]))
+    )
     if len(pick) == 0:
         return []
     n = len(pick)
     gone = rng.random(n) < rng.choice([0.002, 0.02, 0.2])
     size = 22 + mix(resp[pick], 5) % 40
     return [
-        batch(rng, "name_lookup", np.maximum(t[pick] - rng.uniform(0.005, 0.3, n), 0), orig[pick], net.resolver, 53, proto=UDP, service="dns",
-              ending=np.where(gone, UNANSWERED, DONE), up=size * np.where(gone, 1 + rng.integers(0, 2, n), 1), down=size + rng.integers(0, 300, n),
-              rounds=np.where(gone & (rng.random(n) < 0.5), 2, 1), span=np.where(gone, 5.0, 0.0) * rng.uniform(0.99, 1.01, n))
-    ]  # fmt: skip
+        batch(
+            rng,
+            "name_lookup",
+            np.maximum(t[pick] - rng.uniform(0.005, 0.3, n), 0),
+            orig[pick],
+            net.resolver,
+            53,
+            proto=UDP,
+            service="dns",
+            ending=np.where(gone, UNANSWERED, DONE),
+            up=size * np.where(gone, 1 + rng.integers(0, 2, n), 1),
+            down=size + rng.integers(0, 300, n),
+            rounds=np.where(gone & (rng.random(n) < 0.5), 2, 1),
+            span=np.where(gone, 5.0, 0.0) * rng.uniform(0.99, 1.01, n),
+        )
+    ]
 
 
 def time_keeping(net: Network, rng: Draw) -> list[Batch]:
     """NTP: every device its servers and rhythm."""
     hosts = net.hosts[rng.random(len(net.hosts)) < 0.8]
     servers = cloud(rng, 4)
-    who, t = beats(rng, *_span(net, len(hosts)), 2.0 ** rng.integers(6, 12, len(hosts)), rng.choice([0.0, 0.02, 0.1], len(hosts)))
+    who, t = beats(
+        rng,
+        *span_of(net, len(hosts)),
+        np.exp2(rng.integers(6, 12, len(hosts)).astype(np.float64)),
+        rng.choice([0.0, 0.02, 0.1], len(hosts)),
+    )
     n, times = len(who), rng.choice([1, 1, 1, 4, 6], len(hosts))[who]
     orig_port = np.where(mix(hosts, 3)[who] % 2 == 0, 123, rng.integers(1024, 65535, n))
     return [
-        batch(rng, "time", t, hosts[who], servers[rng.integers(0, 4, n)], 123, proto=UDP, service="ntp", up=48 * times, down=48 * times, rounds=times,
-              ending=ends(rng, n, {UNANSWERED: float(rng.choice([0.005, 0.05, 0.3]))}), orig_port=orig_port, span=(times - 1) * 2.0)
-    ]  # fmt: skip
+        batch(
+            rng,
+            "time",
+            t,
+            hosts[who],
+            servers[rng.integers(0, 4, n)],
+            123,
+            proto=UDP,
+            service="ntp",
+            up=48 * times,
+            down=48 * times,
+            rounds=times,
+            ending=ends(rng, n, {UNANSWERED: float(rng.choice([0.005, 0.05, 0.3]))}),
+            orig_port=orig_port,
+            span=(times - 1) * 2.0,
+        )
+    ]
 
 
 def housekeeping(net: Network, rng: Draw) -> list[Batch]:
     """DHCP, mDNS, SSDP, neighbour discovery, pings of the gateway."""
-    hosts, everywhere = net.hosts, _span(net, len(net.hosts))
+    hosts, everywhere = net.hosts, span_of(net, len(net.hosts))
     made = []
     who, t = beats(rng, *everywhere, log_uniform(rng, 1800, 43200, len(hosts)), np.full(len(hosts), 0.05))
     lost = rng.random(len(who)) < 0.2
-    made.append(batch(rng, "dhcp", t, hosts[who], np.where(lost, 0xFFFFFFFF, net.gateway), 67, proto=UDP, service="dhcp", orig_port=68, up=300, down=300, ending=np.where(lost, UNANSWERED, DONE)))
+    made.append(
+        batch(
+            rng,
+            "dhcp",
+            t,
+            hosts[who],
+            np.where(lost, 0xFFFFFFFF, net.gateway),
+            67,
+            proto=UDP,
+            service="dhcp",
+            orig_port=68,
+            up=rng.integers(250, 400, len(who)),
+            down=rng.integers(250, 400, len(who)),
+            ending=np.where(lost, UNANSWERED, DONE),
+        )
+    )
     chatty = hosts[rng.random(len(hosts)) < 0.5]
     groups = np.array([0xE00000FB, 0xEFFFFFFA, 0xE00000FC, V6_GROUP + 0xFB, net.base + net.width - 1])
     ports = np.array([5353, 1900, 5355, 5353, 137])
-    who, t = beats(rng, *_span(net, len(chatty)), log_uniform(rng, 60, 3600, len(chatty)), np.full(len(chatty), 0.5))
+    who, t = beats(rng, *span_of(net, len(chatty)), log_uniform(rng, 60, 3600, len(chatty)), np.full(len(chatty), 0.5))
     g, n = rng.integers(0, 5, len(who)), len(who)
     origin = np.where(g == 3, V6_LINK + (chatty[who] & 0xFFFF), chatty[who])
     times = rng.integers(1, 8, n)
-    made.append(batch(rng, "discovery", t, origin, groups[g], ports[g], proto=UDP, service=np.where(ports[g] == 1900, "", "dns"), ending=UNANSWERED, orig_port=ports[g], rounds=times, up=times * rng.integers(40, 400, n)))
-    who, t = beats(rng, *_span(net, len(chatty)), log_uniform(rng, 120, 7200, len(chatty)), np.full(len(chatty), 0.8))
+    made.append(
+        batch(
+            rng,
+            "discovery",
+            t,
+            origin,
+            groups[g],
+            ports[g],
+            proto=UDP,
+            service=np.where(ports[g] == 1900, "", "dns"),
+            ending=UNANSWERED,
+            orig_port=ports[g],
+            rounds=times,
+            up=times * rng.integers(40, 400, n),
+        )
+    )
+    who, t = beats(rng, *span_of(net, len(chatty)), log_uniform(rng, 120, 7200, len(chatty)), np.full(len(chatty), 0.8))
     kinds = np.array([[135, 136], [133, 134], [143, 0]])[rng.integers(0, 3, len(who))]
-    made.append(batch(rng, "neighbours", t, V6_LINK + (chatty[who] & 0xFFFF), V6_GROUP + rng.integers(1, 30, len(who)), kinds[:, 1], proto=ICMP, ending=UNANSWERED, orig_port=kinds[:, 0], rounds=rng.integers(1, 8, len(who)), up=rng.choice([0, 24, 72], len(who))))
+    made.append(
+        batch(
+            rng,
+            "neighbours",
+            t,
+            V6_LINK + (chatty[who] & 0xFFFF),
+            V6_GROUP + rng.integers(1, 30, len(who)),
+            kinds[:, 1],
+            proto=ICMP,
+            ending=UNANSWERED,
+            orig_port=kinds[:, 0],
+            rounds=rng.integers(1, 8, len(who)),
+            up=rng.choice([0, 24, 72], len(who)),
+        )
+    )
     pinging = hosts[rng.random(len(hosts)) < 0.15]
     target = np.where(rng.random(len(pinging)) < 0.5, net.gateway, cloud(rng, len(pinging)))
-    who, t = beats(rng, *_span(net, len(pinging)), log_uniform(rng, 30, 3600, len(pinging)), np.full(len(pinging), 0.05))
+    who, t = beats(
+        rng, *span_of(net, len(pinging)), log_uniform(rng, 30, 3600, len(pinging)), np.full(len(pinging), 0.05)
+    )
     times = rng.integers(1, 6, len(pinging))[who]
-    made.append(batch(rng, "ping", t, pinging[who], target[who], 0, proto=ICMP, orig_port=8, up=56 * times, down=56 * times, rounds=times, span=times - 1.0, ending=ends(rng, len(who), {UNANSWERED: 0.05})))
+    made.append(
+        batch(
+            rng,
+            "ping",
+            t,
+            pinging[who],
+            target[who],
+            0,
+            proto=ICMP,
+            orig_port=8,
+            up=56 * times,
+            down=56 * times,
+            rounds=times,
+            span=times - 1.0,
+            ending=ends(rng, len(who), {UNANSWERED: 0.05}),
+        )
+    )
     return made
 
 
@@ -126,15 +297,27 @@ def messaging(net: Network, rng: Draw) -> list[Batch]:
     service = "ssl" if port == 8883 else "mqtt"
     lasting = mix(hosts, 7) % 2 == 0
     period = np.where(lasting, log_uniform(rng, 1200, 14400, len(hosts)), log_uniform(rng, 10, 900, len(hosts)))
-    who, t = beats(rng, *_span(net, len(hosts)), period, rng.choice([0.0, 0.1, 0.5], len(hosts)))
+    who, t = beats(rng, *span_of(net, len(hosts)), period, rng.choice([0.0, 0.1, 0.5], len(hosts)))
     n, keep = len(who), lasting[who]
     life = np.where(keep, period[who] * rng.uniform(0.5, 1.0, n), rng.uniform(0.05, 3, n))
     size = log_uniform(rng, 30, 600, len(hosts))[who]
     messages = np.where(keep, life / log_uniform(rng, 5, 120, len(hosts))[who] + 1, 2)
     return [
-        batch(rng, "mqtt", t, hosts[who], broker, port, service=service, span=life, up=size * messages, down=4 + 4 * messages, rounds=messages,
-              ending=ends(rng, n, FAULTS | {UNANSWERED: float(rng.choice([0.005, 0.08])), RESET: 0.08, ONGOING: 0.05}))
-    ]  # fmt: skip
+        batch(
+            rng,
+            "mqtt",
+            t,
+            hosts[who],
+            broker,
+            port,
+            service=service,
+            span=life,
+            up=size * messages,
+            down=4 + 4 * messages,
+            rounds=messages,
+            ending=ends(rng, n, FAULTS | {UNANSWERED: float(rng.choice([0.005, 0.08])), RESET: 0.08, ONGOING: 0.05}),
+        )
+    ]
 
 
 def cameras(net: Network, rng: Draw) -> list[Batch]:
@@ -144,17 +327,40 @@ def cameras(net: Network, rng: Draw) -> list[Batch]:
         return []
     recorders = net.of("recorder", "nas", "workstation")
     recorder = int(recorders[0]) if len(recorders) else int(cloud(rng, 1)[0])
-    who, t = beats(rng, *_span(net, len(hosts)), log_uniform(rng, 300, 7200, len(hosts)), np.full(len(hosts), 0.3))
+    who, t = beats(rng, *span_of(net, len(hosts)), log_uniform(rng, 300, 7200, len(hosts)), np.full(len(hosts), 0.3))
     n, life = len(who), log_uniform(rng, 20, 1800, len(who))
     volume = life * log_uniform(rng, 2e4, 6e5, len(hosts))[who]
     udp = (mix(hosts, 9) % 2 == 0)[who]
-    stream = batch(rng, "camera_stream", t, np.where(udp, hosts[who], recorder), np.where(udp, recorder, hosts[who]), np.where(udp, 5004, 554), proto=np.where(udp, UDP, 0), up=np.where(udp, volume, 900),
-                   down=np.where(udp, 0, volume), span=life, ending=np.where(udp, UNANSWERED, ends(rng, n, FAULTS | {ABORTED: 0.3})))  # fmt: skip
+    stream = batch(
+        rng,
+        "camera_stream",
+        t,
+        np.where(udp, hosts[who], recorder),
+        np.where(udp, recorder, hosts[who]),
+        np.where(udp, 5004, 554),
+        proto=np.where(udp, UDP, 0),
+        up=np.where(udp, volume, 900),
+        down=np.where(udp, 0, volume),
+        span=life,
+        ending=np.where(udp, UNANSWERED, ends(rng, n, FAULTS | {ABORTED: 0.3})),
+    )
     clips = hosts[rng.random(len(hosts)) < 0.6]
     store = cloud(rng, 3)
-    who, t = beats(rng, *_span(net, len(clips)), log_uniform(rng, 200, 5400, len(clips)), np.full(len(clips), 1.0))
+    who, t = beats(rng, *span_of(net, len(clips)), log_uniform(rng, 200, 5400, len(clips)), np.full(len(clips), 1.0))
     size = log_uniform(rng, 5e4, 2e7, len(who))
-    upload = batch(rng, "camera_upload", t, clips[who], store[rng.integers(0, 3, len(who))], 443, service="ssl", up=size, down=2000 + rng.integers(0, 4000, len(who)), span=size / log_uniform(rng, 1e5, 3e6, len(who)), ending=ends(rng, len(who), FAULTS))
+    upload = batch(
+        rng,
+        "camera_upload",
+        t,
+        clips[who],
+        store[rng.integers(0, 3, len(who))],
+        443,
+        service="ssl",
+        up=size,
+        down=2000 + rng.integers(0, 4000, len(who)),
+        span=size / log_uniform(rng, 1e5, 3e6, len(who)),
+        ending=ends(rng, len(who), FAULTS),
+    )
     return [stream, upload]
 
 
@@ -163,7 +369,9 @@ def browsing(net: Network, rng: Draw) -> list[Batch]:
     hosts = net.of("workstation", "phone", "tv", "console")
     if len(hosts) == 0:
         return []
-    who, t = beats(rng, *_span(net, len(hosts)), log_uniform(rng, 600, 9000, len(hosts)) / net.activity, np.ones(len(hosts)))
+    who, t = beats(
+        rng, *span_of(net, len(hosts)), log_uniform(rng, 600, 9000, len(hosts)) / net.activity, np.ones(len(hosts))
+    )
     awoken = awake(rng, net, t)
     who, t = who[awoken], t[awoken]
     page, t = bursts(rng, t, 1 + rng.geometric(0.15, len(t)), 180.0)
@@ -172,32 +380,68 @@ def browsing(net: Network, rng: Draw) -> list[Batch]:
     who = who[part]
     n = len(t)
     popular = cloud(rng, 400)
-    peer = np.where(rng.random(n) < 0.7, popular[np.minimum((rng.pareto(0.8, n) * 5).astype(np.int64), 399)], cloud(rng, n))
+    peer = np.where(
+        rng.random(n) < 0.7, popular[np.minimum((rng.pareto(0.8, n) * 5).astype(np.int64), 399)], cloud(rng, n)
+    )
     quic, plain = rng.random(n) < rng.choice([0.0, 0.15, 0.4]), rng.random(n) < 0.12
     lingering = rng.random(n) < 0.06
     span = np.where(lingering, log_uniform(rng, 60, 3600, n), log_uniform(rng, 0.05, 90, n))
     return [
-        batch(rng, "browsing", t, hosts[who], peer, np.where(plain & ~quic, 80, 443), proto=np.where(quic, UDP, 0), service=np.where(quic, "quic", np.where(plain, "http", "ssl")),
-              up=log_uniform(rng, 300, 12000, n), down=log_uniform(rng, 300, 2e6, n), span=span, rounds=np.where(lingering, 1 + span / 45, 2), ending=ends(rng, n, FAULTS | {UNANSWERED: 0.025, ABORTED: 0.14, RESET: 0.06}))
-    ]  # fmt: skip
+        batch(
+            rng,
+            "browsing",
+            t,
+            hosts[who],
+            peer,
+            np.where(plain & ~quic, 80, 443),
+            proto=np.where(quic, UDP, 0),
+            service=np.where(quic, "quic", np.where(plain, "http", "ssl")),
+            up=log_uniform(rng, 300, 12000, n),
+            down=log_uniform(rng, 300, 2e6, n),
+            span=span,
+            rounds=np.where(lingering, 1 + span / 45, 2),
+            ending=ends(rng, n, FAULTS | {UNANSWERED: 0.025, ABORTED: 0.14, RESET: 0.06}),
+        )
+    ]
 
 
 def tunnels(net: Network, rng: Draw) -> list[Batch]:
     """Connections that last for hours with keep-alives: push services, VPN, remote desktops, shells, chat."""
     hosts = net.of("workstation", "phone", "server", "hub", "tv", "console", "nas")
     hosts = hosts[rng.random(len(hosts)) < 0.5]
-    kinds = np.array([[5223, 0], [5228, 0], [443, 0], [51820, 1], [1194, 1], [22, 0], [3389, 0], [6697, 0], [6667, 0], [8443, 0]])
+    kinds = np.array(
+        [[5223, 0], [5228, 0], [443, 0], [51820, 1], [1194, 1], [22, 0], [3389, 0], [6697, 0], [6667, 0], [8443, 0]]
+    )
     names = np.array(["ssl", "ssl", "ssl", "", "", "ssh", "rdp", "ssl", "irc", "ssl"])
     kind = rng.choice(10, len(hosts), p=[0.2, 0.2, 0.2, 0.08, 0.04, 0.1, 0.06, 0.04, 0.03, 0.05])
     peers = cloud(rng, len(hosts))
-    who, t = beats(rng, *_span(net, len(hosts)), log_uniform(rng, 900, 28800, len(hosts)), np.full(len(hosts), 0.7))
+    who, t = beats(rng, *span_of(net, len(hosts)), log_uniform(rng, 900, 28800, len(hosts)), np.full(len(hosts), 0.7))
     n, k = len(who), kind[who]
     life = np.minimum(log_uniform(rng, 60, 28800, n), net.seconds)
     messages = 1 + life / log_uniform(rng, 10, 600, len(hosts))[who]
     return [
-        batch(rng, "lasting_connection", t, hosts[who], peers[who], kinds[k, 0], proto=kinds[k, 1], service=names[k], span=life, rounds=messages, up=messages * rng.integers(30, 400, n),
-              down=messages * rng.integers(30, 900, n), ending=ends(rng, n, FAULTS | {ONGOING: 0.2, RESET: 0.15}))
-    ]  # fmt: skip
+        batch(
+            rng,
+            "lasting_connection",
+            t,
+            hosts[who],
+            peers[who],
+            kinds[k, 0],
+            proto=kinds[k, 1],
+            service=names[k],
+            span=life,
+            rounds=messages,
+            up=messages * rng.integers(30, 400, n),
+            down=messages * rng.integers(30, 900, n),
+            ending=ends(rng, n, FAULTS | {ONGOING: 0.2, RESET: 0.15}),
+        )
+    ]
+
+
+def _rush(net: Network, rng: Draw, rate: float) -> F64:
+    """Times of visits while everybody comes at once, or a test puts load on a server."""
+    begin, length = rng.uniform(0, net.seconds), one(rng, 20, 900)
+    return rng.uniform(begin, begin + length, int(min(3000, length * rate * one(rng, 5, 60))))
 
 
 def serving(net: Network, rng: Draw) -> list[Batch]:
@@ -206,13 +450,40 @@ def serving(net: Network, rng: Draw) -> list[Batch]:
     for host in net.of("server", "mail", "nameserver", "directory", "nas")[:12]:
         outside = net.public or rng.random() < 0.3
         clients = cloud(rng, int(whole(rng, 20, 2000, 1)[0])) if outside else net.hosts
-        port, service = ((80, "http"), (443, "ssl"), (8080, "http"), (25, "smtp"), (993, "ssl"), (53, "dns"), (445, "smb"), (389, "ldap_tcp"), (21, "ftp"))[rng.integers(0, 9)]
-        rate = one(rng, 0.002, 0.5) * net.activity
+        port, service = (
+            (80, "http"),
+            (443, "ssl"),
+            (8080, "http"),
+            (25, "smtp"),
+            (993, "ssl"),
+            (53, "dns"),
+            (445, "smb"),
+            (389, "ldap_tcp"),
+            (21, "ftp"),
+        )[rng.integers(0, 9)]
+        rate = one(rng, 0.001, 0.12) * net.activity
         _, t = beats(rng, np.zeros(1), np.full(1, net.seconds), np.full(1, 1 / rate), np.ones(1))
+        if rng.random() < 0.2:
+            t = np.concatenate([t, _rush(net, rng, rate)])
         visit, t = bursts(rng, t, rng.geometric(0.4, len(t)), 4.0)
         n = len(t)
         client = rng.choice(clients, visit.max() + 1 if n else 0)[visit]
-        made.append(batch(rng, "serving", t, client, host, port, proto=UDP if port == 53 else 0, service=service, up=log_uniform(rng, 80, 4000, n), down=log_uniform(rng, 100, 3e5, n), span=log_uniform(rng, 0.01, 60, n), ending=ends(rng, n, FAULTS | {ABORTED: 0.1, RESET: 0.05, UNACKED: 0.004})))
+        made.append(
+            batch(
+                rng,
+                "serving",
+                t,
+                client,
+                host,
+                port,
+                proto=UDP if port == 53 else 0,
+                service=service,
+                up=log_uniform(rng, 80, 4000, n),
+                down=log_uniform(rng, 100, 3e5, n),
+                span=log_uniform(rng, 0.01, 60, n),
+                ending=ends(rng, n, FAULTS | {ABORTED: 0.1, RESET: 0.05, UNACKED: 0.004}),
+            )
+        )
     return made
 
 
@@ -222,23 +493,68 @@ def databases(net: Network, rng: Draw) -> list[Batch]:
     if len(stores) == 0 or len(apps) == 0:
         return []
     apps = apps[:10]
-    who, t = beats(rng, *_span(net, len(apps)), log_uniform(rng, 3, 300, len(apps)), rng.choice([0.1, 1.0], len(apps)))
+    who, t = beats(
+        rng, *span_of(net, len(apps)), log_uniform(rng, 5, 900, len(apps)), rng.choice([0.1, 1.0], len(apps))
+    )
     n = len(who)
     port = rng.choice([3306, 5432, 1433, 389, 445, 6379], len(apps))[who]
-    return [batch(rng, "database", t, apps[who], stores[who % len(stores)], port, up=log_uniform(rng, 200, 3000, len(apps))[who] * rng.uniform(0.8, 1.2, n), down=log_uniform(rng, 200, 40000, n), span=log_uniform(rng, 0.003, 5, n), ending=ends(rng, n, FAULTS))]
+    return [
+        batch(
+            rng,
+            "database",
+            t,
+            apps[who],
+            stores[who % len(stores)],
+            port,
+            up=log_uniform(rng, 200, 3000, len(apps))[who] * rng.uniform(0.8, 1.2, n),
+            down=log_uniform(rng, 200, 40000, n),
+            span=log_uniform(rng, 0.003, 5, n),
+            ending=ends(rng, n, FAULTS),
+        )
+    ]
 
 
 def mail(net: Network, rng: Draw) -> list[Batch]:
     """Clients that fetch and send mail; a server that delivers to many others, some of which don't answer."""
     clients = net.of("workstation", "phone")[:40]
     provider = cloud(rng, 3)
-    who, t = beats(rng, *_span(net, len(clients)), rng.choice([300.0, 600.0, 900.0], len(clients)), np.full(len(clients), 0.05))
+    who, t = beats(
+        rng, *span_of(net, len(clients)), rng.choice([300.0, 600.0, 900.0], len(clients)), np.full(len(clients), 0.05)
+    )
     n = len(who)
-    made = [batch(rng, "mail", t, clients[who], provider[rng.integers(0, 3, n)], rng.choice([993, 587, 143, 110], n), service="ssl", up=log_uniform(rng, 300, 5000, n), down=log_uniform(rng, 500, 50000, n), span=log_uniform(rng, 0.3, 20, n), ending=ends(rng, n, FAULTS))]
+    made = [
+        batch(
+            rng,
+            "mail",
+            t,
+            clients[who],
+            provider[rng.integers(0, 3, n)],
+            rng.choice([993, 587, 143, 110], n),
+            service="ssl",
+            up=log_uniform(rng, 300, 5000, n),
+            down=log_uniform(rng, 500, 50000, n),
+            span=log_uniform(rng, 0.3, 20, n),
+            ending=ends(rng, n, FAULTS),
+        )
+    ]
     for server in net.of("mail"):
         _, t = beats(rng, np.zeros(1), np.full(1, net.seconds), np.full(1, one(rng, 5, 120)), np.ones(1))
         n = len(t)
-        made.append(batch(rng, "mail_delivery", t, server, cloud(rng, n), 25, service="smtp", up=log_uniform(rng, 800, 2e6, n), down=log_uniform(rng, 200, 800, n), span=log_uniform(rng, 0.5, 30, n), ending=ends(rng, n, FAULTS | {UNANSWERED: 0.12, REFUSED: 0.05})))
+        made.append(
+            batch(
+                rng,
+                "mail_delivery",
+                t,
+                server,
+                cloud(rng, n),
+                25,
+                service="smtp",
+                up=log_uniform(rng, 800, 2e6, n),
+                down=log_uniform(rng, 200, 800, n),
+                span=log_uniform(rng, 0.5, 30, n),
+                ending=ends(rng, n, FAULTS | {UNANSWERED: 0.12, REFUSED: 0.05}),
+            )
+        )
     return made
 
 
@@ -251,7 +567,21 @@ def naming(net: Network, rng: Draw) -> list[Batch]:
             n = len(t)
             others = cloud(rng, 300)[np.minimum((rng.pareto(0.7, n) * 4).astype(np.int64), 299)]
             size = rng.integers(25, 70, n)
-            made.append(batch(rng, "resolving", t, others if inwards else host, host if inwards else others, 53, proto=UDP, service="dns", up=size, down=size + rng.integers(0, 600, n), ending=ends(rng, n, {UNANSWERED: 0.06})))
+            made.append(
+                batch(
+                    rng,
+                    "resolving",
+                    t,
+                    others if inwards else host,
+                    host if inwards else others,
+                    53,
+                    proto=UDP,
+                    service="dns",
+                    up=size,
+                    down=size + rng.integers(0, 600, n),
+                    ending=ends(rng, n, {UNANSWERED: 0.06}),
+                )
+            )
     return made
 
 
@@ -262,17 +592,42 @@ def peers(net: Network, rng: Draw) -> list[Batch]:
     made = []
     for host in hosts[:3]:
         begin = rng.uniform(0, net.seconds * 0.8)
-        _, t = beats(rng, np.array([begin]), np.array([min(net.seconds, begin + one(rng, 300, 10800))]), np.full(1, one(rng, 0.5, 20)), np.ones(1))
+        _, t = beats(
+            rng,
+            np.array([begin]),
+            np.array([min(net.seconds, begin + one(rng, 300, 10800))]),
+            np.full(1, one(rng, 0.5, 20)),
+            np.ones(1),
+        )
         n = len(t)
         swarm = cloud(rng, int(whole(rng, 30, 1500, 1)[0]))
         k = rng.integers(0, len(swarm), n)
         udp = rng.random(n) < rng.uniform(0.4, 0.95)
-        ending = np.where(udp, ends(rng, n, {UNANSWERED: 0.4}), ends(rng, n, {UNANSWERED: 0.4, REFUSED: 0.1, RESET: 0.1, ABORTED: 0.1}))
+        ending = np.where(
+            udp,
+            ends(rng, n, {UNANSWERED: 0.4}),
+            ends(rng, n, {UNANSWERED: 0.4, REFUSED: 0.1, RESET: 0.1, ABORTED: 0.1}),
+        )
         size = np.where(rng.random(n) < 0.1, log_uniform(rng, 1e4, 1e7, n), log_uniform(rng, 60, 2000, n))
         port = 1024 + mix(swarm, 11)[k] % 60000
         flip = udp & (rng.random(n) < 0.3)
         local_port = int(rng.integers(10000, 60000))
-        made.append(batch(rng, "peer_to_peer", t, np.where(flip, swarm[k], host), np.where(flip, host, swarm[k]), np.where(flip, local_port, port), proto=np.where(udp, UDP, 0), orig_port=np.where(flip, port, np.where(udp, local_port, rng.integers(32768, 61000, n))), up=size * rng.uniform(0.2, 1, n), down=size, span=log_uniform(rng, 0.1, 120, n), ending=ending))
+        made.append(
+            batch(
+                rng,
+                "peer_to_peer",
+                t,
+                np.where(flip, swarm[k], host),
+                np.where(flip, host, swarm[k]),
+                np.where(flip, local_port, port),
+                proto=np.where(udp, UDP, 0),
+                orig_port=np.where(flip, port, np.where(udp, local_port, rng.integers(32768, 61000, n))),
+                up=size * rng.uniform(0.2, 1, n),
+                down=size,
+                span=log_uniform(rng, 0.1, 120, n),
+                ending=ending,
+            )
+        )
     return made
 
 
@@ -282,159 +637,130 @@ def offices(net: Network, rng: Draw) -> list[Batch]:
     printers, asking = net.of("printer"), net.of("workstation", "server", "monitor")
     if len(printers) and len(asking):
         pair = np.arange(min(40, len(printers) * len(asking)))
-        who, t = beats(rng, *_span(net, len(pair)), log_uniform(rng, 60, 3600, len(pair)), np.full(len(pair), 0.05))
+        who, t = beats(rng, *span_of(net, len(pair)), log_uniform(rng, 60, 3600, len(pair)), np.full(len(pair), 0.05))
         n, printing = len(who), rng.random(len(who)) < 0.1
-        made.append(batch(rng, "printer", t, asking[who % len(asking)], printers[who % len(printers)], np.where(printing, 9100, 161), proto=np.where(printing, 0, UDP), service=np.where(printing, "", "snmp"), up=np.where(printing, log_uniform(rng, 1e4, 5e6, n), 80), down=np.where(printing, 0, 90), ending=ends(rng, n, {UNANSWERED: 0.1})))
+        made.append(
+            batch(
+                rng,
+                "printer",
+                t,
+                asking[who % len(asking)],
+                printers[who % len(printers)],
+                np.where(printing, 9100, 161),
+                proto=np.where(printing, 0, UDP),
+                service=np.where(printing, "", "snmp"),
+                up=np.where(printing, log_uniform(rng, 1e4, 5e6, n), 80),
+                down=np.where(printing, 0, 90),
+                ending=ends(rng, n, {UNANSWERED: 0.1}),
+            )
+        )
     phones = net.of("voip")
     if len(phones):
         exchange = int(cloud(rng, 1)[0])
-        who, t = beats(rng, *_span(net, len(phones)), log_uniform(rng, 20, 600, len(phones)), np.full(len(phones), 0.05))
-        made.append(batch(rng, "sip", t, phones[who], exchange, 5060, proto=UDP, service="sip", orig_port=5060, up=520, down=480))
-        who, t = beats(rng, *_span(net, len(phones)), log_uniform(rng, 1200, 14400, len(phones)), np.ones(len(phones)))
+        who, t = beats(
+            rng, *span_of(net, len(phones)), log_uniform(rng, 20, 600, len(phones)), np.full(len(phones), 0.05)
+        )
+        made.append(
+            batch(
+                rng,
+                "sip",
+                t,
+                phones[who],
+                exchange,
+                5060,
+                proto=UDP,
+                service="sip",
+                orig_port=5060,
+                up=rng.integers(350, 900, len(phones))[who],
+                down=rng.integers(300, 700, len(phones))[who],
+            )
+        )
+        who, t = beats(
+            rng, *span_of(net, len(phones)), log_uniform(rng, 1200, 14400, len(phones)), np.ones(len(phones))
+        )
         life = log_uniform(rng, 10, 1800, len(who))
-        made.append(batch(rng, "call", t, phones[who], exchange + rng.integers(0, 9, len(who)), 2 * rng.integers(5000, 15000, len(who)), proto=UDP, up=life * 8600, down=life * 8600, rounds=life * 50, span=life))
-    return made
-
-
-def backups(net: Network, rng: Draw) -> list[Batch]:
-    """Large uploads that are wanted: to a store inside, or to the cloud; in one piece or in many."""
-    hosts = net.of("workstation", "server", "nas", "database", "phone")
-    hosts = hosts[rng.random(len(hosts)) < 0.25][:10]
-    stores = net.of("nas")
-    inside = len(stores) > 0 and rng.random() < 0.5
-    store = int(stores[0]) if inside else int(cloud(rng, 1)[0])
-    made = []
-    for host in hosts:
-        pieces = int(whole(rng, 1, 80, 1)[0])
-        t = np.sort(rng.uniform(0, net.seconds) + rng.exponential(one(rng, 1, 120), pieces).cumsum())
-        t = t[t < net.seconds]
-        size = one(rng, 1e5, 3e9) / pieces * rng.lognormal(0, rng.choice([0.05, 0.8]), len(t))
-        port = int(rng.choice([445, 22, 873]) if inside else rng.choice([443, 443, 22]))
-        made.append(batch(rng, "backup", t, host, store, port, service={443: "ssl", 22: "ssh", 445: "smb"}.get(port, ""), up=size + 500, down=size * 0.002 + 3000, span=size / one(rng, 2e5, 5e7) + 0.3, ending=ends(rng, len(t), FAULTS)))
+        made.append(
+            batch(
+                rng,
+                "call",
+                t,
+                phones[who],
+                exchange + rng.integers(0, 9, len(who)),
+                2 * rng.integers(5000, 15000, len(who)),
+                proto=UDP,
+                up=life * 8600,
+                down=life * 8600,
+                rounds=life * 50,
+                span=life,
+            )
+        )
     return made
 
 
 def updates(net: Network, rng: Draw) -> list[Batch]:
     """Software updates and media: few large downloads from well-connected peers."""
     hosts = net.hosts
-    who, t = beats(rng, *_span(net, len(hosts)), log_uniform(rng, 3600, 86400, len(hosts)), np.ones(len(hosts)))
+    who, t = beats(rng, *span_of(net, len(hosts)), log_uniform(rng, 3600, 86400, len(hosts)), np.ones(len(hosts)))
     part, t = bursts(rng, t, rng.geometric(0.3, len(t)), 20.0)
     who, n = who[part], len(t)
     servers, size = cloud(rng, 12), log_uniform(rng, 1e5, 8e8, len(t))
-    return [batch(rng, "update", t, hosts[who], servers[rng.integers(0, 12, n)], rng.choice([80, 443], n), service="http", up=rng.integers(200, 2000, n), down=size, span=size / log_uniform(rng, 3e5, 3e7, n), ending=ends(rng, n, FAULTS))]
+    return [
+        batch(
+            rng,
+            "update",
+            t,
+            hosts[who],
+            servers[rng.integers(0, 12, n)],
+            rng.choice([80, 443], n),
+            service="http",
+            up=rng.integers(200, 2000, n),
+            down=size,
+            span=size / log_uniform(rng, 3e5, 3e7, n),
+            ending=ends(rng, n, FAULTS),
+        )
+    ]
 
 
-def monitoring(net: Network, rng: Draw) -> list[Batch]:
-    """A monitor that asks many hosts and ports at a steady rhythm; what is down stays down for a while."""
-    if len(net.hosts) < 4 or rng.random() < 0.4:
-        return []
-    monitor = int(rng.choice(net.of("monitor", "server", "workstation", "hub", "nas") if len(net.of("monitor", "server", "workstation", "hub", "nas")) else net.hosts))
-    checks = net.hosts[rng.permutation(len(net.hosts))[: int(rng.integers(3, 60))]]
-    kinds = rng.choice(6, len(checks))
-    port, proto = np.array([0, 22, 80, 443, 161, 9100])[kinds], np.array([ICMP, 0, 0, 0, UDP, 0])[kinds]
-    who, t = beats(rng, *_span(net, len(checks)), np.full(len(checks), float(rng.choice([30, 60, 300]))), np.full(len(checks), 0.03))
-    n = len(who)
-    down = (rng.random(len(checks)) < 0.15)[who] | (np.abs(t - rng.uniform(0, net.seconds, len(checks))[who]) < one(rng, 60, 1200)) & (rng.random(len(checks)) < 0.3)[who]
-    failing = np.where(mix(checks, 13)[who] % 2 == 0, UNANSWERED, np.where(proto[who] == 0, REFUSED, UNANSWERED))
-    return [batch(rng, "monitoring", t, monitor, checks[who], port[who], proto=proto[who], orig_port=np.where(proto[who] == ICMP, 8, rng.integers(32768, 61000, n)), up=np.where(proto[who] == ICMP, 56, rng.choice([0, 80, 200], len(checks))[who]), down=np.where(proto[who] == ICMP, 56, 300), ending=np.where(down, failing, DONE))]
-
-
-def inventory(net: Network, rng: Draw) -> list[Batch]:
-    """An authorised scan of moderate breadth: known hosts and a few empty addresses, a handful of ports, unhurried."""
-    if len(net.hosts) < 5 or rng.random() < 0.6:
-        return []
-    scanner = int(rng.choice(net.hosts))
-    targets = np.concatenate([rng.permutation(net.hosts)[: int(rng.integers(3, 25))], net.dead(rng, int(rng.integers(0, 4)))])
-    ports = rng.choice([22, 80, 443, 445, 161, 3389, 9100, 8080, 135], int(rng.integers(1, 6)), replace=False)
-    where, port = (x.ravel() for x in np.meshgrid(targets, ports, indexing="ij"))
-    t = rng.uniform(0, net.seconds * 0.9) + np.cumsum(rng.exponential(one(rng, 0.3, 20), len(where)))
-    open_ = net.offers(where, port)
-    known = np.isin(where, net.hosts)
-    ending = np.where(open_, np.where(rng.random(len(t)) < 0.6, DONE, ABORTED), np.where(known & (not net.drops), REFUSED, UNANSWERED))
-    keep = t < net.seconds
-    grabbed = rng.integers(0, 2, len(t)) * open_
-    made = batch(rng, "inventory", t, scanner, where, port, proto=np.where(port == 161, UDP, 0), ending=ending, up=80 * grabbed, down=300 * grabbed)
-    return [batch(rng, "inventory", made.t[keep], scanner, where[keep], port[keep], proto=made.proto[keep], ending=ending[keep], up=made.up[keep], down=made.down[keep])]
-
-
-def failed_logins(net: Network, rng: Draw) -> list[Batch]:
-    """Somebody mistypes a password, or a job has an old one: a few short sessions, with pauses of people or of a timer."""
-    servers = np.concatenate([net.of("server", "nas", "database", "broker", "mail", "monitor", "sensor"), cloud(rng, 1)])
-    users = net.of("workstation", "server", "phone", "sensor", "hub")
-    made = []
-    for _ in range(int(rng.integers(0, 4)) if len(users) else 0):
-        tries = int(rng.integers(2, 9))
-        port, service = ((22, "ssh"), (22, "ssh"), (21, "ftp"), (143, "imap"), (1883, "mqtt"), (23, ""), (3389, "rdp"))[rng.integers(0, 7)]
-        t = rng.uniform(0, net.seconds * 0.95) + np.cumsum(rng.exponential(one(rng, 2, 300), tries))
-        t = t[t < net.seconds]
-        up, down = one(rng, 60, 2500), one(rng, 60, 3500)
-        made.append(batch(rng, "failed_login", t, int(rng.choice(users)), int(rng.choice(servers)), port, service=service, up=up * rng.uniform(0.9, 1.1, len(t)), down=down * rng.uniform(0.9, 1.1, len(t)), span=log_uniform(rng, 1, 30, len(t)), ending=ends(rng, len(t), {RESET: 0.2, ABORTED: 0.2})))
-    return made
-
-
-def dead_services(net: Network, rng: Draw) -> list[Batch]:
-    """Devices that keep asking for what is gone: inside, or outside after it had answered; most wait longer each time."""
-    made = []
-    for _ in range(int(rng.poisson(1.5))):
-        host = int(rng.choice(net.hosts))
-        inside = rng.random() < 0.6
-        peer = int(net.dead(rng, 1)[0]) if inside else int(cloud(rng, 1)[0])
-        port = int(rng.choice([80, 443, 445, 1883, 554, 514, 8883, 9100, 139, 631, 5000, int(rng.integers(1024, 49152))]))
-        begin = rng.uniform(0, net.seconds)
-        outage = min(one(rng, 120, 36000) if inside else one(rng, 60, 3600), net.seconds - begin)
-        gaps = one(rng, 5, 600) * np.minimum(rng.choice([1.0, 1.3, 2.0]) ** np.arange(400), 64) * rng.uniform(0.8, 1.2, 400)
-        t = begin + np.cumsum(gaps)
-        t = t[t < begin + outage]
-        silent = rng.random() < 0.6
-        made.append(batch(rng, "dead_service", t, host, peer, port, ending=UNANSWERED if silent else REFUSED))
-        period = one(rng, 20, 900)
-        _, well = beats(rng, np.zeros(1), np.full(1, begin), np.full(1, period), np.full(1, 0.2))
-        if rng.random() < 0.8:
-            made.append(batch(rng, "before_outage", well[-200:], host, peer, port, up=one(rng, 60, 3000), down=one(rng, 60, 3000), ending=ends(rng, len(well[-200:]), FAULTS)))
-    return made
+def meetings(net: Network, rng: Draw) -> list[Batch]:
+    """Video calls: many datagrams both ways for minutes to hours, a few streams at once."""
+    hosts = net.of("workstation", "phone", "tv")
+    who, t = beats(rng, *span_of(net, len(hosts)), log_uniform(rng, 7200, 86400, len(hosts)), np.ones(len(hosts)))
+    awoken = awake(rng, net, t)
+    stream, t = bursts(rng, t[awoken], rng.integers(1, 4, int(awoken.sum())), 2.0)
+    who, n = who[awoken][stream], len(t)
+    life = log_uniform(rng, 30, 5400, n)
+    rate, port = log_uniform(rng, 4e3, 4e5, n), np.array([3478, 8801, 10000, 19305])[rng.integers(0, 4, n)]
+    return [
+        batch(
+            rng,
+            "meeting",
+            t,
+            hosts[who],
+            cloud(rng, n),
+            port,
+            proto=UDP,
+            up=life * rate,
+            down=life * rate * rng.uniform(0.2, 5, n),
+            rounds=life * 40,
+            span=life,
+        )
+    ]
 
 
 ACTIVITIES: tuple[Activity, ...] = (
-    cloud_polling, time_keeping, housekeeping, messaging, cameras, browsing, tunnels, serving, databases, mail, naming,
-    peers, offices, backups, updates, monitoring, inventory, failed_logins, dead_services,
-)  # fmt: skip
-
-
-def noise(net: Network, rng: Draw) -> list[Batch]:
-    """Strangers that try what is exposed: one or few ports each, ssh logins, UDP probes, pings, stray answers."""
-    exposed = net.hosts if net.public else np.array([net.gateway])
-    if not net.public and rng.random() < 0.6:
-        return []
-    exposed = exposed[:16]
-    strangers = int(whole(rng, 20, 250, 1)[0] * max(1.0, net.seconds / 7200))
-    ports = rng.choice([22, 23, 80, 443, 445, 3389, 8080, 5555, 2323, 3306, 6379, 1433, 8443, 5900, 21, 25], strangers)
-    ports = np.where(rng.random(strangers) < 0.4, rng.integers(1, 65536, strangers), ports)
-    address, start = cloud(rng, strangers), rng.uniform(0, net.seconds, strangers)
-    tries = np.minimum(rng.geometric(0.4, strangers), 12)
-    sweep = rng.random(strangers) < 0.3
-    who, t = bursts(rng, start, tries, one(rng, 5, 600))
-    n = len(who)
-    port = np.where(sweep[who], rng.integers(1, 10000, n), ports[who])
-    target = rng.choice(exposed, strangers)[who]
-    opened = net.offers(target, port)
-    kind = rng.random(strangers)[who]
-    udp, ping = kind < 0.1, (kind >= 0.1) & (kind < 0.2)
-    closed = UNANSWERED if net.drops else REFUSED
-    tcp = np.where(opened, rng.choice([PROBED, DONE, ABORTED, RESET], n), np.where(rng.random(n) < 0.05, BACKSCATTER, closed))
-    ending = np.where(udp, UNANSWERED, np.where(ping, DONE, tcp))
-    said = np.where(udp, rng.integers(8, 200, n), np.where(ping, rng.choice([8, 16, 56], n), opened * (rng.random(n) < 0.6) * log_uniform(rng, 20, 2000, n)))
-    probes = batch(rng, "stranger", t, address[who], target, np.where(ping, 0, np.where(udp, rng.choice([53, 123, 161, 1900, 5060, 11211], n), port)), proto=np.where(udp, UDP, np.where(ping, ICMP, 0)), orig_port=np.where(ping, 8, rng.integers(1024, 65535, n)),
-                   up=said, down=np.where(udp, 0, np.where(ping, said, said * 2)), ending=ending, syn=rng.choice([0, 4, 20, -1], strangers)[who], rounds=1, label="inbound_noise")  # fmt: skip
-    return [probes, *_stranger_logins(net, rng, exposed)]
-
-
-def _stranger_logins(net: Network, rng: Draw, exposed: I64) -> list[Batch]:
-    doors = exposed[net.offers(exposed, np.full(len(exposed), 22))]
-    if len(doors) == 0:
-        return []
-    guests = int(whole(rng, 3, 60, 1)[0])
-    address = cloud(rng, guests)
-    who, t = beats(rng, rng.uniform(0, net.seconds, guests), np.full(guests, net.seconds), log_uniform(rng, 30, 3600, guests), np.ones(guests))
-    n = len(who)
-    style = mix(address, 17)[who] % 3
-    return [batch(rng, "stranger_login", t, address[who], rng.choice(doors, n), 22, service="ssh", up=np.array([900, 1700, 2100])[style] + rng.integers(0, 60, n), down=np.array([1200, 1600, 2300])[style] + rng.integers(0, 60, n), span=log_uniform(rng, 0.5, 12, n), ending=ends(rng, n, {ABORTED: 0.15, RESET: 0.05}), label="inbound_noise")]
+    cloud_polling,
+    time_keeping,
+    housekeeping,
+    messaging,
+    cameras,
+    browsing,
+    tunnels,
+    serving,
+    databases,
+    mail,
+    naming,
+    peers,
+    offices,
+    updates,
+    meetings,
+)

@@ -12,21 +12,76 @@ from tests.lab._sim_wire import DONE, F64, I64, Bool, Sensor
 Draw = np.random.Generator
 
 KINDS: dict[str, tuple[int, int, dict[str, float]]] = {
-    "home": (3, 25, {"bulb": 3, "camera": 1, "sensor": 2, "tv": 1.5, "workstation": 3, "phone": 3, "printer": 0.7, "console": 1, "nas": 0.6}),
-    "iot": (3, 120, {"bulb": 4, "camera": 3, "sensor": 6, "hub": 2, "broker": 0.3, "recorder": 0.4, "workstation": 0.3}),
-    "office": (8, 150, {"workstation": 8, "phone": 2, "printer": 1, "voip": 2, "server": 1, "nas": 0.4, "camera": 0.6, "tv": 0.2}),
-    "gateway": (4, 80, {"sensor": 5, "bulb": 2, "camera": 1, "hub": 1, "broker": 0.5, "server": 0.5, "phone": 1, "workstation": 1}),
+    "home": (
+        3,
+        25,
+        {
+            "bulb": 3,
+            "camera": 1,
+            "sensor": 2,
+            "tv": 1.5,
+            "workstation": 3,
+            "phone": 3,
+            "printer": 0.7,
+            "console": 1,
+            "nas": 0.6,
+        },
+    ),
+    "iot": (
+        3,
+        120,
+        {"bulb": 4, "camera": 3, "sensor": 6, "hub": 2, "broker": 0.3, "recorder": 0.4, "workstation": 0.3},
+    ),
+    "office": (
+        8,
+        150,
+        {"workstation": 8, "phone": 2, "printer": 1, "voip": 2, "server": 1, "nas": 0.4, "camera": 0.6, "tv": 0.2},
+    ),
+    "gateway": (
+        4,
+        80,
+        {"sensor": 5, "bulb": 2, "camera": 1, "hub": 1, "broker": 0.5, "server": 0.5, "phone": 1, "workstation": 1},
+    ),
     "exposed": (1, 8, {"server": 5, "mail": 0.6, "nameserver": 0.6}),
-    "enterprise": (20, 200, {"workstation": 8, "server": 3, "database": 1, "directory": 0.5, "printer": 0.6, "voip": 1, "monitor": 0.3, "mail": 0.3, "nameserver": 0.3}),
+    "enterprise": (
+        20,
+        200,
+        {
+            "workstation": 8,
+            "server": 3,
+            "database": 1,
+            "directory": 0.5,
+            "printer": 0.6,
+            "voip": 1,
+            "monitor": 0.3,
+            "mail": 0.3,
+            "nameserver": 0.3,
+        },
+    ),
 }
 """kind → fewest and most hosts, and how often each device type occurs"""
 
 OFFERS: dict[str, tuple[int, ...]] = {
-    "bulb": (80,), "hub": (80, 443, 8080), "camera": (80, 554, 23, 8000), "sensor": (80, 22), "tv": (8008, 8009, 7000),
-    "workstation": (135, 445, 3389), "phone": (), "printer": (80, 443, 515, 631, 9100), "console": (), "nas": (22, 80, 139, 445, 5000),
-    "broker": (22, 1883, 8883), "recorder": (80, 554, 8000), "voip": (80, 5060), "server": (22, 80, 443, 21, 8080),
-    "mail": (22, 25, 143, 587, 993), "nameserver": (22, 53), "database": (22, 3306, 5432, 1433), "directory": (53, 88, 389, 445, 636), "monitor": (22, 443),
-}  # fmt: skip
+    "bulb": (80,),
+    "hub": (80, 443, 8080),
+    "camera": (80, 554, 23, 8000),
+    "sensor": (80, 22),
+    "tv": (8008, 8009, 7000),
+    "workstation": (135, 445, 3389),
+    "phone": (),
+    "printer": (80, 443, 515, 631, 9100),
+    "console": (),
+    "nas": (22, 80, 139, 445, 5000),
+    "broker": (22, 1883, 8883),
+    "recorder": (80, 554, 8000),
+    "voip": (80, 5060),
+    "server": (22, 80, 443, 21, 8080),
+    "mail": (22, 25, 143, 587, 993),
+    "nameserver": (22, 53),
+    "database": (22, 3306, 5432, 1433),
+    "directory": (53, 88, 389, 445, 636),
+    "monitor": (22, 443),
+}
 """device type → TCP ports such a device may offer; each unit offers most of them"""
 
 
@@ -64,6 +119,8 @@ class Network:
     """how busy people and devices are beside the usual"""
     phase: float
     """hour of the day at which the recording begins"""
+    six: bool
+    """reaches some peers by IPv6"""
     ranges: Ranges = field(default_factory=Ranges)
 
     def of(self, *types: str) -> I64:
@@ -144,7 +201,11 @@ def _block(rng: Draw, public: bool, hosts: int) -> tuple[int, int]:
     if public:
         base = int(cloud(rng, 1)[0]) & ~(width - 1)
     else:
-        heads = ((10 << 24) + (int(rng.integers(0, 65536)) << 8), (172 << 24) + (int(rng.integers(16 << 8, 32 << 8)) << 8), (192 << 24) + (168 << 16) + (int(rng.integers(0, 256)) << 8))
+        heads = (
+            (10 << 24) + (int(rng.integers(0, 65536)) << 8),
+            (172 << 24) + (int(rng.integers(16 << 8, 32 << 8)) << 8),
+            (192 << 24) + (168 << 16) + (int(rng.integers(0, 256)) << 8),
+        )
         base = heads[rng.integers(0, 3)] & ~(width - 1)
     return base, width
 
@@ -170,11 +231,25 @@ def draw(rng: Draw, name: str, hours: float, number: int, ranges: Ranges) -> Net
         first_uid=number << 28,
         nets=((base, base + width - 1),),
         says_local=bool(rng.random() < 0.7),
-        blind=frozenset(str(s) for s in ("ntp", "quic", "mqtt", "sip", "snmp", "dhcp", "rdp", "smb") if rng.random() < 0.3),
+        blind=frozenset(
+            str(s) for s in ("ntp", "quic", "mqtt", "sip", "snmp", "dhcp", "rdp", "smb") if rng.random() < 0.3
+        ),
     )
     return Network(
-        sensor=sensor, kind=kind, seconds=3600 * one(rng, min(0.7, hours), hours) * min(1.0, 12 / len(hosts)), public=public, base=base, width=width, hosts=hosts,
-        types=types, gateway=gateway, resolver=gateway if rng.random() < 0.6 else int(cloud(rng, 1)[0]),
-        open_ports=np.unique(np.array(ports, dtype=np.int64)), drops=bool(rng.random() < 0.5),
-        activity=one(rng, 0.3, 2.0), phase=float(rng.uniform(0, 24)), ranges=ranges,
-    )  # fmt: skip
+        sensor=sensor,
+        kind=kind,
+        seconds=3600 * one(rng, min(1.0, hours), hours) * min(1.0, 20 / len(hosts)),
+        public=public,
+        base=base,
+        width=width,
+        hosts=hosts,
+        types=types,
+        gateway=gateway,
+        resolver=gateway if rng.random() < 0.6 else int(cloud(rng, 1)[0]),
+        open_ports=np.unique(np.array(ports, dtype=np.int64)),
+        drops=bool(rng.random() < 0.5),
+        activity=one(rng, 0.3, 2.0),
+        phase=float(rng.uniform(0, 24)),
+        six=bool(rng.random() < 0.25),
+        ranges=ranges,
+    )

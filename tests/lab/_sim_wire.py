@@ -6,7 +6,7 @@ state, and which values stay unset. https://docs.zeek.org/en/master/scripts/base
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from ipaddress import IPv6Address
 from itertools import product
 
@@ -22,18 +22,52 @@ F64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
 TCP, UDP, ICMP = 0, 1, 2
-DONE, UNANSWERED, REFUSED, ABORTED, RESET, PROBED, ONGOING, HALF_O, HALF_R, SYN_RST, BACKSCATTER, MIDSTREAM, GHOST, UNACKED = (
-    range(14)
-)
+(
+    DONE,
+    UNANSWERED,
+    REFUSED,
+    ABORTED,
+    RESET,
+    PROBED,
+    ONGOING,
+    HALF_O,
+    HALF_R,
+    SYN_RST,
+    BACKSCATTER,
+    MIDSTREAM,
+    GHOST,
+    UNACKED,
+) = range(14)
 """How a contact ended. The last six are rare shapes: SYN then RST; an answer to a question the sensor never saw;
 the middle of a connection; packets whose checksum the sensor refused; SYN-ACK that nobody acknowledged."""
 
 STATES = ("SF", "S0", "REJ", "RSTO", "RSTR", "RSTO", "S1", "S2", "S3", "RSTOS0", "SHR", "OTH", "OTH", "S1")
 V6_LINK, V6_GROUP, V6_WIDE = 1 << 32, 2 << 32, 3 << 32
-"""Address codes: below 2³² an IPv4 address; above, an IPv6 one with the low 32 bits as its last."""
+"""Address codes: below 2³² an IPv4 address; above, an IPv6 one with the low 32 bits as its last. In V6_WIDE the first
+65,536 are the network's own."""
 
 _V6 = {1: int(IPv6Address("fe80::200:ff:fe00:0")), 2: int(IPv6Address("ff02::")), 3: int(IPv6Address("2a0e:97c0::"))}
-_BODIES = ("ShA", "ShADa", "ShAda", "ShADad", "ShAdDa", "ShADda", "S", "Sr", "SrR", "ShR", "SR", "^hr", "^h", "DdA", "C", "Sh", "^d", "D", "Dd")
+_BODIES = (
+    "ShA",
+    "ShADa",
+    "ShAda",
+    "ShADad",
+    "ShAdDa",
+    "ShADda",
+    "S",
+    "Sr",
+    "SrR",
+    "ShR",
+    "SR",
+    "^hr",
+    "^h",
+    "DdA",
+    "C",
+    "Sh",
+    "^d",
+    "D",
+    "Dd",
+)
 _LOSSES = ("", "t", "T", "Tt", "g", "W")
 _TAILS = ("", "Ff", "fF", "FfR", "fFr", "R", "FR", "fR", "r", "fr", "Fr", "F", "f", "Ffrr")
 _HISTORIES = pl.Series([*("".join(parts) for parts in product(_BODIES, _LOSSES, _TAILS)), None], dtype=pl.String)
@@ -94,10 +128,22 @@ def batch(
 
     source = rng.integers(32768, 61000, n) if orig_port is None else orig_port
     return Batch(
-        detail, CLASSES.index(label), t.astype(np.float64), whole(orig), whole(resp), whole(source), whole(port),
-        whole(proto), np.broadcast_to(np.asarray(service, dtype="U9"), (n,)), whole(ending), whole(up), whole(down),
-        np.broadcast_to(np.asarray(span, dtype=np.float64), (n,)), whole(rounds), whole(syn),
-    )  # fmt: skip
+        detail,
+        CLASSES.index(label),
+        t.astype(np.float64),
+        whole(orig),
+        whole(resp),
+        whole(source),
+        whole(port),
+        whole(proto),
+        np.broadcast_to(np.asarray(service, dtype="U9"), (n,)),
+        whole(ending),
+        whole(up),
+        whole(down),
+        np.broadcast_to(np.asarray(span, dtype=np.float64), (n,)),
+        whole(rounds),
+        whole(syn),
+    )
 
 
 def mix(code: I64, salt: int) -> I64:
@@ -133,6 +179,7 @@ class _Packets:
     up: I64
     down: I64
     history: I64
+    missed: I64
 
 
 def _stack(codes: I64, salt: int) -> tuple[I64, I64]:
@@ -184,12 +231,24 @@ def _established(rng: np.random.Generator, b: Batch, rtt: F64, salt: int) -> _Pa
     resp = 1 + back + np.ceil((out - talk * rng.random(n)) * lazy).astype(np.int64) + closing
     resp += (rng.random(n) < 0.5) & (out > 0)
     lost = rng.random(n) < 1 - (1 - mix(b.resp, salt + 1) % 100 / 2500.0) ** np.minimum(orig + resp, 60)
-    loss = np.where(lost, _choose(rng, n, dict.fromkeys(_LOSSES[1:], 0.05) | {"t": 0.55, "T": 0.2}, {v: i for i, v in enumerate(_LOSSES)}), 0)
+    loss = np.where(
+        lost,
+        _choose(
+            rng, n, dict.fromkeys(_LOSSES[1:], 0.05) | {"t": 0.55, "T": 0.2}, {v: i for i, v in enumerate(_LOSSES)}
+        ),
+        0,
+    )
     orig += (loss == 1) + (loss == 3)
     resp += (loss == 2) + (loss == 3)
     first = mix(b.resp * 65536 + b.resp_port, salt + 2) % 12
-    both = np.select([np.isin(b.resp_port, (21, 22, 23, 25, 110, 143, 587, 2323, 3306, 6667)), first == 0], [_BODY["ShAdDa"], _BODY["ShADda"]], _BODY["ShADad"])
-    body = np.select([(b.up > 0) & (b.down > 0), b.up > 0, b.down > 0], [both, _BODY["ShADa"], _BODY["ShAda"]], _BODY["ShA"])
+    both = np.select(
+        [np.isin(b.resp_port, (21, 22, 23, 25, 110, 143, 587, 2323, 3306, 6667)), first == 0],
+        [_BODY["ShAdDa"], _BODY["ShADda"]],
+        _BODY["ShADad"],
+    )
+    body = np.select(
+        [(b.up > 0) & (b.down > 0), b.up > 0, b.down > 0], [both, _BODY["ShADa"], _BODY["ShAda"]], _BODY["ShA"]
+    )
     tail = np.zeros(n, dtype=np.int64)
     habit = mix(b.resp * 65536 + b.resp_port, salt + 3) % 100
     for ending, names in _ENDS.items():
@@ -201,9 +260,16 @@ def _established(rng: np.random.Generator, b: Batch, rtt: F64, salt: int) -> _Pa
     tail = np.where(done & (rng.random(n) < 0.7), usual, tail)
     need = rtt * (1 + (out + back > 0) + np.log2(1 + out + back)) * rng.uniform(0.9, 1.4, n)
     return _Packets(
-        orig, resp, b.up + orig * (40 + each) + syn - each, b.down + resp * (40 + each) + np.minimum(syn, syn_r) - each,
-        np.maximum(b.span, need), b.up, b.down, _history(body, loss, tail),
-    )  # fmt: skip
+        orig,
+        resp,
+        b.up + orig * (40 + each) + syn - each,
+        b.down + resp * (40 + each) + np.minimum(syn, syn_r) - each,
+        np.maximum(b.span, need),
+        b.up,
+        b.down,
+        _history(body, loss, tail),
+        np.where(loss == 4, np.minimum(b.down, mss), 0),
+    )
 
 
 def _handshake(rng: np.random.Generator, b: Batch, rtt: F64, salt: int) -> _Packets:
@@ -222,16 +288,46 @@ def _handshake(rng: np.random.Generator, b: Batch, rtt: F64, salt: int) -> _Pack
     orig = np.select(cases, [tries, refused + quirk, 2, 2, 0, 2 + b.rounds, 0], 1)
     resp = np.select(cases, [0, refused, 1, 0, 1, 1 + b.rounds, 0], np.maximum(b.rounds, 1))
     whole = np.where(b.up > 0, b.up, 0) * (e == MIDSTREAM)
-    body = np.select(cases, [_BODY["S"], np.where(quirk, _BODY["SrR"], _BODY["Sr"]), _BODY["ShR"], _BODY["SR"], _BODY["^h"], _BODY["DdA"], _BODY["C"]], _BODY["Sh"])
+    body = np.select(
+        cases,
+        [
+            _BODY["S"],
+            np.where(quirk, _BODY["SrR"], _BODY["Sr"]),
+            _BODY["ShR"],
+            _BODY["SR"],
+            _BODY["^h"],
+            _BODY["DdA"],
+            _BODY["C"],
+        ],
+        _BODY["Sh"],
+    )
     span = np.select(
         cases,
-        [np.where(b.span > 0, b.span, waited), rtt + (refused - 1) * 0.5, rtt, rtt * 2, b.span, np.maximum(b.span, rtt), 0.0],
+        [
+            np.where(b.span > 0, b.span, waited),
+            rtt + (refused - 1) * 0.5,
+            rtt,
+            rtt * 2,
+            b.span,
+            np.maximum(b.span, rtt),
+            0.0,
+        ],
         np.where(b.span > 0, b.span, rtt + (resp - 1)),
     )
     none = np.zeros(n, dtype=np.int64)
     ends = none
     head = np.where(e == MIDSTREAM, 40 + each, 40 + syn)
-    return _Packets(orig, resp, orig * head - np.where(e == PROBED, syn, 0) + whole, resp * np.where(e == REFUSED, 40, 44), span, whole, none, _history(body, none, ends))
+    return _Packets(
+        orig,
+        resp,
+        orig * head - np.where(e == PROBED, syn, 0) + whole,
+        resp * np.where(e == REFUSED, 40, 44),
+        span,
+        whole,
+        none,
+        _history(body, none, ends),
+        none,
+    )
 
 
 def _datagrams(rng: np.random.Generator, b: Batch, rtt: F64) -> _Packets:
@@ -243,17 +339,23 @@ def _datagrams(rng: np.random.Generator, b: Batch, rtt: F64) -> _Packets:
     resp = np.where(answered, np.maximum(-(-b.down // 1400), np.where(b.rounds > 0, b.rounds, 1)), 0)
     up, down = np.where(asked, b.up, 0), np.where(answered, b.down, 0)
     span = np.where(b.span > 0, b.span, np.where(orig > 1, rng.uniform(0.9, 5.2, n) * (orig - 1), rtt))
-    head = np.where(b.orig >= V6_LINK, 48, 28)
+    head = 28
     body = np.select([asked & answered, asked], [_BODY["Dd"], _BODY["D"]], _BODY["^d"])
-    history = np.where(b.proto == ICMP, len(_HISTORIES) - 1, _history(body, np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64)))
-    return _Packets(orig, resp, up + orig * head, down + resp * head, span, up, down, history)
+    history = np.where(
+        b.proto == ICMP, len(_HISTORIES) - 1, _history(body, np.zeros(n, dtype=np.int64), np.zeros(n, dtype=np.int64))
+    )
+    return _Packets(
+        orig, resp, up + orig * head, down + resp * head, span, up, down, history, np.zeros(n, dtype=np.int64)
+    )
 
 
 def _merge(n: int, parts: list[tuple[I64, _Packets]]) -> _Packets:
-    whole = _Packets(*(np.zeros(n, dtype=np.float64 if name == "span" else np.int64) for name in _Packets.__slots__))
+    """The parts' rows at their places among n."""
+    o, r, oi, ri, u, d, h, m = np.zeros((8, n), dtype=np.int64)
+    whole = _Packets(o, r, oi, ri, np.zeros(n), u, d, h, m)
     for where, part in parts:
-        for name in _Packets.__slots__:
-            getattr(whole, name)[where] = getattr(part, name)
+        for f in fields(_Packets):
+            getattr(whole, f.name)[where] = getattr(part, f.name)
     return whole
 
 
@@ -265,6 +367,24 @@ def _take(b: Batch, where: I64) -> Batch:
 def before(b: Batch, end: float) -> Batch:
     """The contacts that begin before `end`."""
     return _take(b, np.flatnonzero(b.t < end))
+
+
+def widen(b: Batch, sensor: Sensor) -> Batch:
+    """The same contacts in a network that has IPv6: a fifth of the peers outside are reached by it."""
+    ours, theirs = sensor.local(b.orig), sensor.local(b.resp)
+    outside = np.where(ours, b.resp, b.orig)
+    six = (
+        (ours != theirs)
+        & (b.orig < V6_LINK)
+        & (b.resp < V6_LINK)
+        & (b.proto != ICMP)
+        & (mix(outside, sensor.salt) % 5 == 0)
+    )
+
+    def moved(codes: I64, own: Bool) -> I64:
+        return np.where(six, V6_WIDE + np.where(own, codes & 0xFFFF, codes), codes)
+
+    return replace(b, orig=moved(b.orig, ours), resp=moved(b.resp, theirs))
 
 
 def join(batches: list[Batch]) -> tuple[Batch, I64, I64]:
@@ -292,7 +412,8 @@ class Sensor:
     """services this sensor's version doesn't recognise"""
 
     def local(self, codes: I64) -> Bool:
-        inside = (codes >= V6_LINK) & (codes < V6_GROUP)
+        """Which addresses belong to the network."""
+        inside = ((codes >= V6_LINK) & (codes < V6_GROUP)) | ((codes >= V6_WIDE) & (codes < V6_WIDE + 65536))
         for low, high in self.nets:
             inside |= (codes >= low) & (codes <= high)
         return np.asarray(inside)
@@ -328,6 +449,7 @@ def render(rng: np.random.Generator, batches: list[Batch], sensor: Sensor) -> pl
 def _frame(
     b: Batch, p: _Packets, labels: I64, batch_of: I64, details: list[str], sensor: Sensor, local_o: Bool, local_r: Bool
 ) -> pl.DataFrame:
+    longer = np.where(b.orig >= V6_LINK, 20, 0)
     single = p.orig + p.resp <= 1
     states = np.where(b.proto == ICMP, len(STATES), b.ending)
     states = np.where((b.proto == UDP) & ~np.isin(b.ending, (DONE, UNANSWERED, BACKSCATTER)), UNANSWERED, states)
@@ -347,12 +469,12 @@ def _frame(
         "conn_state": pl.Series([*STATES, "OTH"]).gather(states),
         "local_orig": local_o,
         "local_resp": local_r,
-        "missed_bytes": np.zeros(len(b.t), dtype=np.int64),
+        "missed_bytes": p.missed,
         "history": _HISTORIES.gather(p.history),
         "orig_pkts": p.orig,
-        "orig_ip_bytes": p.orig_ip,
+        "orig_ip_bytes": p.orig_ip + longer * p.orig,
         "resp_pkts": p.resp,
-        "resp_ip_bytes": p.resp_ip,
+        "resp_ip_bytes": p.resp_ip + longer * p.resp,
         "ip_proto": np.where((b.proto == ICMP) & (b.orig >= V6_LINK), 58, np.array([6, 17, 1])[b.proto]),
         "label": pl.Series(CLASSES).gather(labels),
         "label_detail": pl.Series(details).gather(batch_of),

@@ -1,0 +1,491 @@
+"""What clean networks do that looks like an attack, and the noise of strangers at exposed doors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from tests.lab._sim_benign import FAULTS, Activity, span_of
+from tests.lab._sim_net import Draw, Network, beats, bursts, cloud, ends, log_uniform, one, whole
+from tests.lab._sim_wire import (
+    ABORTED,
+    BACKSCATTER,
+    DONE,
+    GHOST,
+    I64,
+    ICMP,
+    PROBED,
+    REFUSED,
+    RESET,
+    TCP,
+    UDP,
+    UNANSWERED,
+    Batch,
+    batch,
+    mix,
+)
+
+
+def backups(net: Network, rng: Draw) -> list[Batch]:
+    """Large uploads that are wanted: to a store inside, or to the cloud; in one piece or in many."""
+    hosts = net.of("workstation", "server", "nas", "database", "phone")
+    hosts = hosts[rng.random(len(hosts)) < 0.25][:10]
+    stores = net.of("nas")
+    inside = len(stores) > 0 and rng.random() < 0.5
+    store = int(stores[0]) if inside else int(cloud(rng, 1)[0])
+    made = []
+    for host in hosts:
+        pieces = int(whole(rng, 1, 80, 1)[0])
+        t = np.sort(rng.uniform(0, net.seconds) + rng.exponential(one(rng, 1, 120), pieces).cumsum())
+        t = t[t < net.seconds]
+        size = one(rng, 1e5, 3e9) / pieces * rng.lognormal(0, rng.choice([0.05, 0.8]), len(t))
+        port = int(rng.choice([445, 22, 873]) if inside else rng.choice([443, 443, 22]))
+        made.append(
+            batch(
+                rng,
+                "backup",
+                t,
+                host,
+                store,
+                port,
+                service={443: "ssl", 22: "ssh", 445: "smb"}.get(port, ""),
+                up=size + 500,
+                down=size * 0.002 + 3000,
+                span=size / one(rng, 2e5, 5e7) + 0.3,
+                ending=ends(rng, len(t), FAULTS),
+            )
+        )
+    return made
+
+
+def monitoring(net: Network, rng: Draw) -> list[Batch]:
+    """A monitor that asks many hosts and ports at a steady rhythm; what is down stays down for a while."""
+    if len(net.hosts) < 4 or rng.random() < 0.4:
+        return []
+    monitor = int(
+        rng.choice(
+            net.of("monitor", "server", "workstation", "hub", "nas")
+            if len(net.of("monitor", "server", "workstation", "hub", "nas"))
+            else net.hosts
+        )
+    )
+    checks = net.hosts[rng.permutation(len(net.hosts))[: int(rng.integers(3, 40))]]
+    kinds = rng.choice(6, len(checks))
+    port, proto = np.array([0, 22, 80, 443, 161, 9100])[kinds], np.array([ICMP, 0, 0, 0, UDP, 0])[kinds]
+    who, t = beats(
+        rng,
+        *span_of(net, len(checks)),
+        np.full(len(checks), float(rng.choice([30, 60, 120, 300, 600]))),
+        np.full(len(checks), 0.03),
+    )
+    n = len(who)
+    down = (rng.random(len(checks)) < 0.15)[who] | (
+        np.abs(t - rng.uniform(0, net.seconds, len(checks))[who]) < one(rng, 60, 1200)
+    ) & (rng.random(len(checks)) < 0.3)[who]
+    failing = np.where(mix(checks, 13)[who] % 2 == 0, UNANSWERED, np.where(proto[who] == 0, REFUSED, UNANSWERED))
+    return [
+        batch(
+            rng,
+            "monitoring",
+            t,
+            monitor,
+            checks[who],
+            port[who],
+            proto=proto[who],
+            orig_port=np.where(proto[who] == ICMP, 8, rng.integers(32768, 61000, n)),
+            up=np.where(proto[who] == ICMP, 56, rng.choice([0, 80, 200], len(checks))[who]),
+            down=np.where(proto[who] == ICMP, 56, rng.integers(40, 2000, len(checks))[who]),
+            ending=np.where(down, failing, DONE),
+        )
+    ]
+
+
+def inventory(net: Network, rng: Draw) -> list[Batch]:
+    """An authorised scan of moderate breadth: known hosts and a few empty addresses, a handful of ports, unhurried."""
+    if len(net.hosts) < 5 or rng.random() < 0.6:
+        return []
+    scanner = int(rng.choice(net.hosts))
+    targets = np.concatenate(
+        [rng.permutation(net.hosts)[: int(rng.integers(3, 25))], net.dead(rng, int(rng.integers(0, 4)))]
+    )
+    ports = rng.choice([22, 80, 443, 445, 161, 3389, 9100, 8080, 135], int(rng.integers(1, 6)), replace=False)
+    where, port = (x.ravel() for x in np.meshgrid(targets, ports, indexing="ij"))
+    t = rng.uniform(0, net.seconds * 0.9) + np.cumsum(rng.exponential(one(rng, 0.3, 20), len(where)))
+    open_ = net.offers(where, port)
+    known = np.isin(where, net.hosts)
+    ending = np.where(
+        open_, np.where(rng.random(len(t)) < 0.6, DONE, ABORTED), np.where(known & (not net.drops), REFUSED, UNANSWERED)
+    )
+    keep = t < net.seconds
+    grabbed = rng.integers(0, 2, len(t)) * open_
+    made = batch(
+        rng,
+        "inventory",
+        t,
+        scanner,
+        where,
+        port,
+        proto=np.where(port == 161, UDP, 0),
+        ending=ending,
+        up=80 * grabbed,
+        down=rng.integers(40, 900, len(where)) * grabbed,
+    )
+    return [
+        batch(
+            rng,
+            "inventory",
+            made.t[keep],
+            scanner,
+            where[keep],
+            port[keep],
+            proto=made.proto[keep],
+            ending=ending[keep],
+            up=made.up[keep],
+            down=made.down[keep],
+        )
+    ]
+
+
+def failed_logins(net: Network, rng: Draw) -> list[Batch]:
+    """Somebody mistypes a password, or a job has an old one: a few short sessions, with pauses between."""
+    servers = np.concatenate(
+        [net.of("server", "nas", "database", "broker", "mail", "monitor", "sensor"), cloud(rng, 1)]
+    )
+    users = net.of("workstation", "server", "phone", "sensor", "hub")
+    made = []
+    for _ in range(int(rng.integers(0, 4)) if len(users) else 0):
+        tries = int(rng.integers(2, 9))
+        port, service = ((22, "ssh"), (22, "ssh"), (21, "ftp"), (143, "imap"), (1883, "mqtt"), (23, ""), (3389, "rdp"))[
+            rng.integers(0, 7)
+        ]
+        t = rng.uniform(0, net.seconds * 0.95) + np.cumsum(rng.exponential(one(rng, 2, 300), tries))
+        t = t[t < net.seconds]
+        up, down = one(rng, 60, 2500), one(rng, 60, 3500)
+        made.append(
+            batch(
+                rng,
+                "failed_login",
+                t,
+                int(rng.choice(users)),
+                int(rng.choice(servers)),
+                port,
+                service=service,
+                up=up * rng.uniform(0.9, 1.1, len(t)),
+                down=down * rng.uniform(0.9, 1.1, len(t)),
+                span=log_uniform(rng, 1, 30, len(t)),
+                ending=ends(rng, len(t), {RESET: 0.2, ABORTED: 0.2}),
+            )
+        )
+    return made
+
+
+def dead_services(net: Network, rng: Draw) -> list[Batch]:
+    """Devices that keep asking for what is gone, inside or outside; most had answers before."""
+    made = []
+    for _ in range(int(rng.poisson(1.5))):
+        host = int(rng.choice(net.hosts))
+        inside = rng.random() < 0.6
+        peer = int(net.dead(rng, 1)[0]) if inside else int(cloud(rng, 1)[0])
+        port = int(
+            rng.choice([80, 443, 445, 1883, 554, 514, 8883, 9100, 139, 631, 5000, int(rng.integers(1024, 49152))])
+        )
+        begin = rng.uniform(0, net.seconds)
+        outage = min(one(rng, 120, 36000) if inside else one(rng, 60, 3600), net.seconds - begin)
+        gaps = (
+            one(rng, 5, 600)
+            * np.minimum(rng.choice([1.0, 1.3, 2.0]) ** np.arange(400), 64)
+            * rng.uniform(0.8, 1.2, 400)
+        )
+        t = begin + np.cumsum(gaps)
+        t = t[t < begin + outage]
+        silent = rng.random() < 0.6
+        made.append(batch(rng, "dead_service", t, host, peer, port, ending=UNANSWERED if silent else REFUSED))
+        period = one(rng, 20, 900)
+        _, well = beats(rng, np.zeros(1), np.full(1, begin), np.full(1, period), np.full(1, 0.2))
+        if rng.random() < 0.8:
+            made.append(
+                batch(
+                    rng,
+                    "before_outage",
+                    well[-200:],
+                    host,
+                    peer,
+                    port,
+                    up=one(rng, 60, 3000),
+                    down=one(rng, 60, 3000),
+                    ending=ends(rng, len(well[-200:]), FAULTS),
+                )
+            )
+    return made
+
+
+def administration(net: Network, rng: Draw) -> list[Batch]:
+    """Somebody, or a tool, logs in at many hosts in a row and does the same everywhere; a few are down."""
+    doors = np.concatenate([net.of("server", "database", "nas", "broker", "mail", "nameserver", "sensor", "monitor")])
+    admins = net.of("workstation", "server", "monitor", "hub")
+    made = []
+    for _ in range(int(rng.integers(0, 3)) if len(doors) > 2 and len(admins) else 0):
+        targets = rng.permutation(doors)[: int(rng.integers(3, 40))]
+        t = rng.uniform(0, net.seconds * 0.9) + np.cumsum(rng.exponential(one(rng, 0.2, 30), len(targets)))
+        n, up, down = len(t), one(rng, 1500, 60000), one(rng, 2000, 60000)
+        ending = ends(rng, n, {UNANSWERED: 0.06, REFUSED: 0.04, ABORTED: 0.05})
+        made.append(
+            batch(
+                rng,
+                "administration",
+                t,
+                int(rng.choice(admins)),
+                targets,
+                22,
+                service="ssh",
+                up=up * rng.lognormal(0, 0.2, n),
+                down=down * rng.lognormal(0, 0.3, n),
+                span=log_uniform(rng, 1, 120, n),
+                ending=ending,
+            )
+        )
+    return made
+
+
+def jobs(net: Network, rng: Draw) -> list[Batch]:
+    """Timers that log in somewhere and do the same again and again: copies over ssh, probes of a login page, ftp."""
+    users = net.of("server", "workstation", "sensor", "hub", "nas", "camera")
+    users = users[rng.random(len(users)) < 0.15][:12]
+    if len(users) == 0:
+        return []
+    doors = np.where(rng.random(len(users)) < 0.6, rng.choice(net.hosts, len(users)), cloud(rng, len(users)))
+    kinds = rng.integers(0, 5, len(users))
+    port, service = np.array([22, 80, 21, 3306, 8080])[kinds], np.array(["ssh", "http", "ftp", "mysql", "http"])[kinds]
+    who, t = beats(
+        rng, *span_of(net, len(users)), log_uniform(rng, 8, 1800, len(users)), rng.choice([0.01, 0.1, 0.5], len(users))
+    )
+    n = len(who)
+    up, down, life = (
+        log_uniform(rng, low, high, len(users))[who] for low, high in ((150, 8000), (150, 20000), (0.05, 20))
+    )
+    noise_ = rng.lognormal(0, 0.05, n)
+    return [
+        batch(
+            rng,
+            "job",
+            t,
+            users[who],
+            doors[who],
+            port[who],
+            service=service[who],
+            up=up * noise_,
+            down=down * noise_,
+            span=life * rng.uniform(0.8, 1.2, n),
+            rounds=4,
+            ending=ends(rng, n, FAULTS),
+        )
+    ]
+
+
+def log_shipping(net: Network, rng: Draw) -> list[Batch]:
+    """Logs and measurements pushed to a collector all day: a trickle of uploads that is wanted."""
+    hosts = net.of("server", "database", "hub", "sensor", "workstation")
+    hosts = hosts[rng.random(len(hosts)) < 0.15][:15]
+    store = net.of("nas", "monitor")
+    peer = int(store[0]) if len(store) and rng.random() < 0.4 else int(cloud(rng, 1)[0])
+    port = int(rng.choice([443, 443, 5044, 6514, 9200]))
+    who, t = beats(
+        rng, *span_of(net, len(hosts)), log_uniform(rng, 20, 1800, len(hosts)), rng.choice([0.02, 0.5, 1.0], len(hosts))
+    )
+    n = len(who)
+    up = log_uniform(rng, 800, 4e5, len(hosts))[who] * rng.lognormal(0, 0.6, n)
+    return [
+        batch(
+            rng,
+            "log_shipping",
+            t,
+            hosts[who],
+            peer,
+            port,
+            service="ssl",
+            up=up,
+            down=rng.integers(150, 2500, n),
+            span=up / 2e5 + 0.05,
+            ending=ends(rng, n, FAULTS),
+        )
+    ]
+
+
+def long_lookups(net: Network, rng: Draw) -> list[Batch]:
+    """Reputation and mail checks that put long names into DNS questions."""
+    hosts = net.of("workstation", "mail", "server", "nameserver")
+    hosts = hosts[rng.random(len(hosts)) < 0.12][:8]
+    who, t = beats(rng, *span_of(net, len(hosts)), log_uniform(rng, 20, 1200, len(hosts)), np.ones(len(hosts)))
+    part, t = bursts(rng, t, rng.geometric(0.35, len(t)), 1.0)
+    n, size = len(t), rng.integers(60, 150, len(t))
+    return [
+        batch(
+            rng,
+            "long_lookup",
+            t,
+            hosts[who[part]],
+            net.resolver,
+            53,
+            proto=UDP,
+            service="dns",
+            up=size,
+            down=size + rng.integers(16, 160, n),
+            ending=ends(rng, n, {UNANSWERED: 0.03}),
+        )
+    ]
+
+
+def speed_tests(net: Network, rng: Draw) -> list[Batch]:
+    """Somebody measures the line: some parallel connections, each moving as much as it can, up or down."""
+    hosts = net.of("workstation", "phone", "tv", "console")
+    made = []
+    for _ in range(int(rng.integers(0, 3)) if len(hosts) else 0):
+        n = int(rng.integers(2, 17))
+        t = rng.uniform(0, net.seconds) + np.sort(rng.uniform(0, 12, n))
+        size = one(rng, 2e6, 4e8) * rng.lognormal(0, 0.2, n)
+        upwards = t > np.median(t)
+        made.append(
+            batch(
+                rng,
+                "speed_test",
+                t,
+                int(rng.choice(hosts)),
+                int(cloud(rng, 1)[0]),
+                int(rng.choice([443, 8080])),
+                up=np.where(upwards, size, 3000),
+                down=np.where(upwards, 2000, size),
+                span=rng.uniform(8, 15, n),
+                ending=ends(rng, n, {ABORTED: 0.2}),
+            )
+        )
+    return made
+
+
+LOOKALIKES: tuple[Activity, ...] = (
+    backups,
+    monitoring,
+    inventory,
+    failed_logins,
+    dead_services,
+    administration,
+    jobs,
+    log_shipping,
+    long_lookups,
+    speed_tests,
+)
+
+
+def unchecked(net: Network, rng: Draw, b: Batch) -> Batch:
+    """The same contacts as a sensor sees them that refuses the checksums of some hosts (offloading)."""
+    hit = (b.proto == TCP) & (mix(b.orig, net.sensor.salt + 9) % 12 == 0) & (rng.random(len(b.t)) < 0.5)
+    return replace(b, ending=np.where(hit, GHOST, b.ending))
+
+
+def noise(net: Network, rng: Draw) -> list[Batch]:
+    """Strangers that try what is exposed: one or few ports each, ssh logins, UDP probes, pings, stray answers."""
+    exposed = net.hosts if net.public else np.array([net.gateway])
+    if not net.public and rng.random() < 0.6:
+        return []
+    exposed = exposed[:16]
+    strangers = int(whole(rng, 20, 250, 1)[0] * max(1.0, net.seconds / 7200))
+    ports = rng.choice([22, 23, 80, 443, 445, 3389, 8080, 5555, 2323, 3306, 6379, 1433, 8443, 5900, 21, 25], strangers)
+    ports = np.where(rng.random(strangers) < 0.4, rng.integers(1, 65536, strangers), ports)
+    address, start = cloud(rng, strangers), rng.uniform(0, net.seconds, strangers)
+    tries = np.minimum(rng.geometric(0.4, strangers), 12)
+    sweep = rng.random(strangers) < 0.3
+    who, t = bursts(rng, start, tries, one(rng, 5, 600))
+    n = len(who)
+    port = np.where(sweep[who], rng.integers(1, 10000, n), ports[who])
+    target = rng.choice(exposed, strangers)[who]
+    opened = net.offers(target, port)
+    kind = rng.random(strangers)[who]
+    udp, ping = kind < 0.1, (kind >= 0.1) & (kind < 0.2)
+    closed = UNANSWERED if net.drops else REFUSED
+    tcp = np.where(
+        opened, rng.choice([PROBED, DONE, ABORTED, RESET], n), np.where(rng.random(n) < 0.05, BACKSCATTER, closed)
+    )
+    ending = np.where(udp, UNANSWERED, np.where(ping, DONE, tcp))
+    said = np.where(
+        udp,
+        rng.integers(8, 200, n),
+        np.where(ping, rng.choice([8, 16, 56], n), opened * (rng.random(n) < 0.6) * log_uniform(rng, 20, 2000, n)),
+    )
+    probes = batch(
+        rng,
+        "stranger",
+        t,
+        address[who],
+        target,
+        np.where(ping, 0, np.where(udp, rng.choice([53, 123, 161, 1900, 5060, 11211], n), port)),
+        proto=np.where(udp, UDP, np.where(ping, ICMP, 0)),
+        orig_port=np.where(ping, 8, rng.integers(1024, 65535, n)),
+        up=said,
+        down=np.where(udp, 0, np.where(ping, said, said * 2)),
+        ending=ending,
+        syn=rng.choice([0, 4, 20, -1], strangers)[who],
+        rounds=1,
+        label="inbound_noise",
+    )
+    return [probes, *_stubborn_strangers(net, rng, exposed), *_stranger_logins(net, rng, exposed)]
+
+
+def _stubborn_strangers(net: Network, rng: Draw, exposed: I64) -> list[Batch]:
+    """Strangers that come back all day: to one closed port, or to another port each time."""
+    guests = int(rng.integers(0, 12))
+    address, single = cloud(rng, guests), rng.random(guests) < 0.4
+    port, target = rng.integers(1, 65536, guests), rng.choice(exposed, guests)
+    who, t = beats(
+        rng,
+        rng.uniform(0, net.seconds * 0.3, guests),
+        np.full(guests, net.seconds),
+        log_uniform(rng, 15, 3600, guests),
+        np.ones(guests),
+    )
+    n = len(who)
+    port = np.where(single[who], port[who], rng.integers(1, 65536, n))
+    opened = net.offers(target[who], port)
+    ending = np.where(opened, PROBED, UNANSWERED if net.drops else REFUSED)
+    return [
+        batch(
+            rng,
+            "stubborn_stranger",
+            t,
+            address[who],
+            target[who],
+            port,
+            ending=ending,
+            rounds=1,
+            syn=rng.choice([0, 4, -1], guests)[who],
+            label="inbound_noise",
+        )
+    ]
+
+
+def _stranger_logins(net: Network, rng: Draw, exposed: I64) -> list[Batch]:
+    doors = exposed[net.offers(exposed, np.full(len(exposed), 22))]
+    if len(doors) == 0:
+        return []
+    guests = int(whole(rng, 2, 40, 1)[0])
+    address = cloud(rng, guests)
+    begin, period = rng.uniform(0, net.seconds, guests), log_uniform(rng, 4, 3600, guests)
+    until = np.minimum(begin + period * whole(rng, 2, 400, guests), net.seconds)
+    who, t = beats(rng, begin, until, period, np.ones(guests))
+    n = len(who)
+    style = mix(address, 17)[who] % 3
+    return [
+        batch(
+            rng,
+            "stranger_login",
+            t,
+            address[who],
+            rng.choice(doors, n),
+            22,
+            service="ssh",
+            up=np.array([900, 1700, 2100])[style] + rng.integers(0, 60, n),
+            down=np.array([1200, 1600, 2300])[style] + rng.integers(0, 60, n),
+            span=log_uniform(rng, 0.5, 12, n),
+            ending=ends(rng, n, {ABORTED: 0.15, RESET: 0.05}),
+            label="inbound_noise",
+        )
+    ]
