@@ -86,30 +86,47 @@ def folds(judged: Judged, over: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> p
 
 
 def fit_thresholds(networks: Sequence[Judged], known: Sequence[int], false_per_day: float) -> dict[str, float]:
-    """Per class the lowest threshold at which folds without any attack flow come at most as often as its share allows.
-
-    Every attack class has an equal share of `false_per_day`, at least one fold where there is less data than that.
+    """The thresholds that find most activities, each class counting the same, with at most `false_per_day` folds that
+    hold no attack flow. Exact: a knapsack over classes (dynamic programming); of equals the strictest.
     """
-    days = sum(judged.days for judged in networks)
+    budget = int(false_per_day * sum(judged.days for judged in networks))
     classes = [label for label in known if label != 0]
-    allowed = false_per_day * days / len(classes)
-    thresholds = {}
+    best: dict[int, tuple[float, dict[str, float]]] = {0: (0.0, {})}
     for label in classes:
-        found = float(_GRID[-1])
-        for threshold in _GRID:
-            if _false(networks, label, float(threshold)) <= allowed:
-                found = float(threshold)
-                break
-        thresholds[CLASSES[label]] = round(found, 6)
-    return thresholds
+        choices = _choices(networks, label)
+        reached: dict[int, tuple[float, dict[str, float]]] = {}
+        for spent, (value, chosen) in best.items():
+            for threshold, false, found in choices:
+                total = spent + false
+                if total <= budget and value + found > reached.get(total, (-1.0, {}))[0]:
+                    reached[total] = value + found, chosen | {CLASSES[label]: threshold}
+        best = reached
+    return max(best.values(), key=lambda one: one[0])[1]
 
 
-def _false(networks: Sequence[Judged], label: int, threshold: float) -> int:
-    count = 0
-    for judged in networks:
-        over = (judged.scores.label == label) & (judged.scores.score >= threshold)
-        count += folds(judged, over).filter(pl.col("attacks") == 0).height
-    return count
+def _choices(networks: Sequence[Judged], label: int) -> list[tuple[float, int, float]]:
+    """Per threshold, strictest first: folds without attacks, and the share of the class's activities that are found.
+
+    Above the grid stands a threshold that nothing reaches, so that there is always one that costs nothing.
+    """
+    choices = [(1.0, 0, 0.0)]
+    for threshold in _GRID[::-1].tolist():
+        false = found = activities = 0
+        for judged in networks:
+            over = (judged.scores.label == label) & (judged.scores.score >= threshold)
+            false += folds(judged, over).filter(pl.col("attacks") == 0).height
+            named = judged.flows.select("label", "label_detail").with_columns(over=pl.Series(over))
+            mine = named.filter(pl.col("label") == CLASSES[label]).group_by("label_detail").agg(pl.col("over").any())
+            found, activities = found + int(mine["over"].sum()), activities + mine.height
+        choices.append((round(threshold, 6), false, found / max(activities, 1)))
+    return choices
+
+
+def with_thresholds(judged: Judged, thresholds: Mapping[str, float]) -> Judged:
+    """The same scores, judged by other thresholds."""
+    each = np.array([thresholds.get(name, np.inf) for name in CLASSES])[judged.scores.label]
+    scores = judged.scores._replace(threshold=each, over=judged.scores.score >= each)
+    return Judged(judged.network, judged.flows, scores)
 
 
 def fit_gate_threshold(passed: Sequence[Doubles], networks: Sequence[Judged], missed: float) -> float:

@@ -14,12 +14,12 @@ from ids_plugin.schema import flow
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import Bools, Floats, Ints, Spec, Windows
 from ids_plugin.sources._datasets import Labelled
+from ids_plugin.sources._local import Locality
 from ids_plugin.windows._state import Windower
 
 Doubles = npt.NDArray[np.float64]
 
 _BATCH = 16_384
-_PRIVATE = r"^(10\.|127\.|169\.254\.|192\.168\.|172\.(1[6-9]|2\d|3[01])\.|f[cd][0-9a-f]{2}:|fe[89ab][0-9a-f]:|::1$)"
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,12 @@ class Sampling:
 
 def windows(flows: pl.DataFrame) -> Iterator[Windows]:
     """Windows of the flows of one sensor, in the order in which they were known, ties by uid."""
-    ordered = with_local(flows).sort(flow.known(), "uid")
+    locality = Locality()
+    locality.see(flows)
+    ordered = locality.fill(flows).sort(flow.known(), "uid")
     windower = Windower()
     for start in range(0, len(ordered), _BATCH):
         yield from windower.step(features.add(ordered[start : start + _BATCH]))
-
-
-def with_local(flows: pl.DataFrame) -> pl.DataFrame:
-    """Local flags filled from the private ranges where the sensor doesn't say."""
-    return flows.with_columns(
-        local_orig=pl.col("local_orig").fill_null(pl.col("orig_h").str.contains(_PRIVATE)),
-        local_resp=pl.col("local_resp").fill_null(pl.col("resp_h").str.contains(_PRIVATE)),
-    )
 
 
 def as_seen_by(source: str, flows: pl.DataFrame) -> pl.DataFrame:

@@ -117,7 +117,7 @@ def calibrate(bundle: Bundle, networks: Sequence[Labelled], options: Options, pr
     manifest["combination"] = _combine.fit_combination(opinions, held_out, known)
     judged = judge(seal(manifest, bundle.files), networks, cascade=False)
     manifest["thresholds"] = _combine.fit_thresholds(judged, known, options.false_per_day)
-    judged = judge(seal(manifest, bundle.files), networks, cascade=False)
+    judged = [_combine.with_thresholds(one, manifest["thresholds"]) for one in judged]
     passed = [_gate_values(bundle, network) for network in networks]
     threshold = _combine.fit_gate_threshold(passed, judged, options.gate_missed)
     spared = float(np.mean(np.concatenate(passed) < threshold))
@@ -224,7 +224,13 @@ def reference(examples: Examples) -> dict[str, dict[str, float]]:
 
 
 def _named(networks: Sequence[Labelled]) -> list[dict[str, Any]]:
-    return [{"name": network.name, "sha256": network.sha256, "flows": network.flows.height} for network in networks]
+    """The files behind the networks: SHA-256, how many networks and flows of each are used."""
+    found: dict[str, dict[str, Any]] = {}
+    for network in networks:
+        entry = found.setdefault(network.sha256, {"file": network.file, "networks": 0, "flows": 0})
+        entry["networks"] += 1
+        entry["flows"] += network.flows.height
+    return [{"sha256": digest, **entry} for digest, entry in found.items()]
 
 
 def _check(examples: Examples) -> None:
