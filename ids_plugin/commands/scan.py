@@ -115,8 +115,8 @@ class Outputs:
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
             self._rejects = ndjson.Ndjson(folder / "rejects.ndjson")
-            self._sinks.append(ndjson.Ndjson(folder / "alerts.ndjson"))
             self._report = report.Report(folder / "report.html")
+            self._sinks += [ndjson.Ndjson(folder / "alerts.ndjson"), self._report]
         if console.json:
             self._sinks.append(ndjson.Ndjson(console.out.buffer))
         elif not folder:
@@ -126,8 +126,6 @@ class Outputs:
         """Alert documents, as they are made."""
         for sink in self._sinks:
             sink.write(documents)
-        if self._report:
-            self._report.add(documents)
 
     def reject(self, rejects: tuple[Reject, ...]) -> None:
         """Records that could not be read."""
@@ -138,7 +136,7 @@ class Outputs:
         """Puts everything in its place."""
         if self._folder and self._report and self._rejects:
             entries = ledger.to_dict()
-            self._report.close(ledger=entries, traffic=self.traffic.buckets(), bundle=bundle)
+            self._report.tell(ledger=entries, traffic=self.traffic.buckets(), bundle=bundle)
             self._rejects.close()
             part = self._folder / "ledger.json.part"
             part.write_bytes(orjson.dumps(entries, option=orjson.OPT_INDENT_2))
@@ -148,7 +146,7 @@ class Outputs:
 
     def abort(self) -> None:
         """Leaves nothing half done."""
-        for sink in (*self._sinks, self._rejects, self._report):
+        for sink in (*self._sinks, self._rejects):
             if sink:
                 sink.abort()
 
