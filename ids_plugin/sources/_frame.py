@@ -50,13 +50,22 @@ def times(numeric: pl.Expr) -> pl.Expr:
     return pl.when(micros.is_between(EARLIEST * 1e6, LATEST * 1e6)).then(micros).cast(pl.Int64)
 
 
-def text_times(text: pl.Expr) -> pl.Expr:
-    """Numbers as text, or ISO 8601 (no offset means UTC; offsets with or without a colon) → Int64 µs or null."""
-    iso = text.str.replace(r"[Zz]$", "+0000").str.replace(r"(\d\d:\d\d:\d\d(?:\.\d+)?)$", "${1}+0000")
-    iso = iso.str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T")
-    parsed = iso.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="us", strict=False).dt.epoch("us")
-    inside = pl.when(parsed.is_between(EARLIEST * 1_000_000, LATEST * 1_000_000)).then(parsed)
-    return pl.coalesce(times(text.cast(pl.Float64, strict=False)), inside)
+def text_times(texts: pl.Series) -> pl.Series:
+    """ISO 8601 (no offset means UTC; offsets with or without a colon), or numbers as text → Int64 µs or null."""
+    found = _iso(texts)
+    if found.null_count() == texts.null_count():
+        return found
+    odd = texts.str.replace(r"[Zz]$", "+0000").str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T")
+    odd = odd.str.replace(r"(T\d\d:\d\d:\d\d(?:\.\d+)?)$", "${1}+0000")
+    numbers = pl.select(times(pl.lit(texts.cast(pl.Float64, strict=False)))).to_series()
+    return pl.select(pl.coalesce(pl.lit(found), pl.lit(_iso(odd)), pl.lit(numbers))).to_series().rename(texts.name)
+
+
+def _iso(texts: pl.Series) -> pl.Series:
+    zulu = texts.len() and str(texts.drop_nulls().first()).endswith("Z")
+    form = "%Y-%m-%dT%H:%M:%S%.fZ" if zulu else "%Y-%m-%dT%H:%M:%S%.f%z"
+    micros = texts.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us")
+    return micros.set(~micros.is_between(EARLIEST * 1_000_000, LATEST * 1_000_000), None)
 
 
 def make(draft: pl.DataFrame, *, source: str, name: str, sensor: str) -> Made:

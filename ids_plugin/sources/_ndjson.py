@@ -35,6 +35,7 @@ KINDS: dict[str, pl.DataType] = {
     "time": pl.Float64(),
     "iso": pl.String(),
     "bool": pl.Boolean(),
+    "ints": pl.List(pl.Int64()),
 }
 
 
@@ -43,7 +44,7 @@ class Field(NamedTuple):
 
     column: str
     kind: str
-    """text, list (texts or one text), int, float, bool, time (number), iso (time as text)"""
+    """text, list (texts or one text), int, ints, float, bool, time (number), iso (time as text)"""
     path: tuple[str, ...]
 
 
@@ -56,6 +57,8 @@ class Layout:
     """what is left to do with the loose columns (units, constants) before `_frame.make`"""
     ours: pl.Expr = field(default_factory=lambda: pl.lit(True))
     """over the loose columns: the row surely is a record of this layout"""
+    beside: pl.Expr | None = None
+    """over the loose columns: why a row is out of scope, null where it isn't"""
     inner: str | None = None
     """path of a text that holds the record as JSON"""
 
@@ -85,6 +88,10 @@ class Layout:
     def columns(self) -> dict[str, pl.DataType]:
         """Loose columns and their types."""
         return {_name(item): KINDS[item.kind] for item in self.fields}
+
+
+MESSAGE = Layout((), inner="message")
+"""Beats and Elastic Agent: the record as text in `message`."""
 
 
 class OutOfScope(NamedTuple):
@@ -178,7 +185,7 @@ def _chunk(piece: Chunk, classify: Classify) -> _Step:
     layout = _first_layout(piece.data, classify)
     numbers: list[int] | None = None
     if layout is not None:
-        fast = _fast(piece, layout)
+        fast = _fast(piece, layout, step.out_of_scope)
         if fast is not None:
             frame, others = fast
             step.frames.append(frame)
@@ -204,7 +211,7 @@ def _first_layout(data: bytes, classify: Classify) -> Layout | None:
     return found if isinstance(found, Layout) and found.inner is None else None
 
 
-def _fast(piece: Chunk, layout: Layout) -> tuple[pl.DataFrame, list[int]] | None:
+def _fast(piece: Chunk, layout: Layout, out_of_scope: Counter[str]) -> tuple[pl.DataFrame, list[int]] | None:
     """The chunk's rows that fit the layout, and the indices of the other lines; None: it doesn't parse as a whole."""
     if b"\\" in piece.data and SURROGATE.search(piece.data):
         return None
@@ -220,9 +227,12 @@ def _fast(piece: Chunk, layout: Layout) -> tuple[pl.DataFrame, list[int]] | None
     odd = [pl.col(name).str.starts_with(mark) for name in texts for mark in ("{", "[")]
     fits = frame.select(layout.ours.fill_null(False) & ~pl.any_horizontal(odd).fill_null(False)).to_series()
     frame = frame.with_columns(pl.int_range(piece.first, piece.first + lines, dtype=pl.Int64).alias("line"))
-    if fits.all():
-        return layout.derive(_timed(frame)), []
-    return layout.derive(_timed(frame.filter(fits))), (~fits).arg_true().to_list()
+    others = (~fits).arg_true()
+    if layout.beside is not None and others.len():
+        reasons = frame[others].select(layout.beside.alias("reason")).to_series()
+        out_of_scope.update(reasons.drop_nulls().to_list())
+        others = others.filter(reasons.is_null())
+    return layout.derive(_timed(frame.filter(fits))), others.to_list()
 
 
 def _timed(frame: pl.DataFrame) -> pl.DataFrame:
@@ -231,7 +241,7 @@ def _timed(frame: pl.DataFrame) -> pl.DataFrame:
     if "ts" in frame.columns:
         forms.append(times(pl.col("ts")))
     if "ts_text" in frame.columns:
-        forms.append(text_times(pl.col("ts_text")))
+        forms.append(pl.lit(text_times(frame["ts_text"])))
     return frame.with_columns(pl.coalesce(forms).alias("ts"))
 
 
@@ -310,6 +320,9 @@ def _value(value: object, kind: str) -> object:
         return _text(value, kind)
     if kind == "bool":
         return value if isinstance(value, bool) else None
+    if kind == "ints":
+        good = isinstance(value, list) and all(_value(item, "int") is not None for item in value)
+        return value if good else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if kind == "int":

@@ -190,7 +190,7 @@ def _careful(part: Chunk, header: Header, columns: list[str]) -> tuple[pl.DataFr
     used = [column for column in columns if not column.startswith("?")]
     schema = {"line": pl.Int64(), **{column: _dtype(column, True) for column in used}}
     frame = pl.DataFrame(rows, schema=schema, orient="row")
-    return frame.with_columns(text_times(pl.col("ts"))), faults
+    return frame.with_columns(text_times(frame["ts"])), faults
 
 
 def _record(line: bytes, header: Header, columns: list[str], ended: bool) -> list[Any] | Fault:

@@ -64,8 +64,8 @@ def classify(record: dict[str, Any], open_named: bool = False) -> Layout | OutOf
         if isinstance(inner, dict) and "ts" in inner and not isinstance(inner["ts"], dict):
             return _plain(inner, tag, False)
     message = record.get("message")
-    if isinstance(message, str) and message[:1] == "{" and len(message) < ndjson.CHUNK:
-        return _MESSAGE
+    if isinstance(message, str) and message[:1] == "{":
+        return ndjson.MESSAGE
     return Bad("not_zeek", "no ts: not a Zeek record")
 
 
@@ -110,9 +110,6 @@ def layout(tag: str, style: str, text: bool, opened: bool) -> Layout:
 
 def _id_path(style: str, name: str) -> tuple[str, ...]:
     return ("id", name) if style == "nested" else (f"id.{name}" if style == "dotted" else f"id_{name}",)
-
-
-_MESSAGE = Layout((), inner="message")
 
 
 def _finish(frame: pl.DataFrame, opened: bool) -> pl.DataFrame:

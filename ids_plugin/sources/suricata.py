@@ -1,0 +1,220 @@
+"""Suricata's EVE JSON: its flow records, with Zeek's meaning of every column.
+
+Fields: https://docs.suricata.io/en/latest/output/eve/eve-json-format.html
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+import polars as pl
+
+from ids_plugin.sources import Input, Read
+from ids_plugin.sources import _ndjson as ndjson
+from ids_plugin.sources._frame import text_times
+from ids_plugin.sources._ndjson import Bad, Field, Layout, OutOfScope
+
+SNIFFED = 20
+EVENT = re.compile(r"[a-z0-9_]{1,30}")
+PROTOCOLS = {"tcp": ("tcp", 6), "udp": ("udp", 17), "icmp": ("icmp", 1), "ipv6-icmp": ("icmp", 58)}
+OTHERS = {"sctp": 132, "gre": 47, "esp": 50, "ah": 51, "igmp": 2, "ospf": 89}
+SERVICES = {"tls": "ssl", "dcerpc": "dce_rpc", "krb5": "krb", "http2": "http", "dnp3": "dnp3_tcp", "rfb": "rfb"}
+"""Suricata's names of application protocols where Zeek has others."""
+UNKNOWN_SERVICES = ("failed", "unknown")
+COUNTERPARTS = {8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15, 17: 18, 18: 17, 10: 9, 9: 10}
+COUNTERPARTS6 = {128: 129, 129: 128, 133: 134, 134: 133, 135: 136, 136: 135, 139: 140, 140: 139, 144: 145, 145: 144}
+"""ICMP request and reply types: Zeek puts the type that answers into the responder's port, where there is one."""
+ETHERNET, TAG = 14, 4
+"""Bytes of an Ethernet header and of a VLAN tag."""
+FIN, SYN, RST = 1, 2, 4
+NOT_ETHERNET = 0.01
+"""Share of flows too small for Ethernet frames from which on a source isn't taken for Ethernet."""
+
+FIELDS = (
+    Field("event", "text", ("event_type",)),
+    Field("ts", "iso", ("flow", "start")),
+    Field("end", "text", ("flow", "end")),
+    Field("uid", "text", ("flow_id",)),
+    Field("orig_h", "text", ("src_ip",)),
+    Field("src_port", "int", ("src_port",)),
+    Field("resp_h", "text", ("dest_ip",)),
+    Field("dest_port", "int", ("dest_port",)),
+    Field("icmp_type", "int", ("icmp_type",)),
+    Field("icmp_code", "int", ("icmp_code",)),
+    Field("transport", "text", ("proto",)),
+    Field("app", "text", ("app_proto",)),
+    Field("orig_pkts", "int", ("flow", "pkts_toserver")),
+    Field("resp_pkts", "int", ("flow", "pkts_toclient")),
+    Field("orig_frames", "int", ("flow", "bytes_toserver")),
+    Field("resp_frames", "int", ("flow", "bytes_toclient")),
+    Field("flags_ts", "text", ("tcp", "tcp_flags_ts")),
+    Field("flags_tc", "text", ("tcp", "tcp_flags_tc")),
+    Field("vlan", "ints", ("vlan",)),
+    Field("community_id", "text", ("community_id",)),
+    Field("sensor", "text", ("host",)),
+)
+_FLOW = Layout(
+    FIELDS,
+    ours=(pl.col("event") == "flow") & pl.col("ts_text").is_not_null(),
+    beside=pl.when(pl.col("event").str.contains(f"^{EVENT.pattern}$") & (pl.col("event") != "flow")).then(
+        pl.concat_str(pl.lit("eve_"), "event")
+    ),
+)
+
+
+class Suricata:
+    """Reads the flow events of eve.json; other events are out of scope, by their type."""
+
+    name = "suricata"
+
+    def sniff(self, head: bytes) -> float:
+        """By how many of the first lines are EVE events."""
+        lines = [line for line in head.split(b"\n")[:SNIFFED] if line.strip()]
+        ours = sum(_is_eve(line) for line in lines)
+        return 0.4 + 0.55 * ours / len(lines) if ours else 0.0
+
+    def read(self, source: Input, batch_rows: int) -> Iterator[Read]:
+        """All flow events. Notes count those whose IP bytes can't be told from their frames' bytes."""
+        link = _Link()
+        layout = replace(_FLOW, derive=link.derive)
+        for step in ndjson.read(source, batch_rows, lambda record: classify(record, layout), self.name):
+            notes = {"ip_bytes_unknown": link.unknown} if link.unknown else {}
+            link.unknown = 0
+            yield replace(step, notes=notes)
+
+
+def _is_eve(line: bytes) -> bool:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(record, dict) and "event_type" in record and not isinstance(classify(record, _FLOW), Bad)
+
+
+def classify(record: dict[str, Any], layout: Layout) -> Layout | OutOfScope | Bad:
+    """The layout of a flow event, or the type of another one."""
+    kind = record.get("event_type")
+    if not isinstance(kind, str) or not EVENT.fullmatch(kind):
+        message = record.get("message")
+        if isinstance(message, str) and message[:1] == "{":
+            return ndjson.MESSAGE
+        return Bad("not_eve", "no event_type: not a Suricata event")
+    return layout if kind == "flow" else OutOfScope(f"eve_{kind}")
+
+
+@dataclass
+class _Link:
+    """The link layer of a source: Suricata counts whole frames, a Flow has IP bytes."""
+
+    ethernet: bool | None = None
+    """None until flows were seen"""
+    unknown: int = 0
+
+    def derive(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Draft columns out of EVE's."""
+        end = text_times(frame["end"])
+        frame = frame.with_columns(end.alias("end"), pl.col("transport").str.to_lowercase())
+        v6 = pl.col("transport") == "ipv6-icmp"
+        icmp = v6 | (pl.col("transport") == "icmp")
+        draft = frame.with_columns(
+            proto=pl.col("transport").replace_strict(
+                {name: proto for name, (proto, _) in PROTOCOLS.items()}, default="unknown_transport"
+            ),
+            ip_proto=pl.col("transport").replace_strict(
+                {**{name: number for name, (_, number) in PROTOCOLS.items()}, **OTHERS},
+                default=None,
+                return_dtype=pl.Int64,
+            ),
+            service=pl.when(~pl.col("app").is_in(UNKNOWN_SERVICES)).then(pl.col("app").replace(SERVICES)),
+            orig_p=pl.when(icmp).then("icmp_type").otherwise("src_port"),
+            resp_p=pl.when(icmp).then(pl.coalesce(_counterpart(v6), "icmp_code")).otherwise("dest_port"),
+            duration=pl.when(pl.col("orig_pkts") + pl.col("resp_pkts") > 1).then((pl.col("end") - pl.col("ts")) / 1e6),
+        )
+        return self._ip_bytes(draft.with_columns(conn_state=_conn_state()))
+
+    def _ip_bytes(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """`orig_ip_bytes` and `resp_ip_bytes`, null where the frames can't have been Ethernet's."""
+        head = ETHERNET + TAG * pl.col("vlan").list.len().fill_null(0).cast(pl.Int64)
+        least = _least()
+        sides = {}
+        for side in ("orig", "resp"):
+            packets = pl.col(f"{side}_pkts")
+            sides[side] = (pl.col(f"{side}_frames") - head * packets, least * packets)
+        fits = pl.all_horizontal(bytes_ >= need for bytes_, need in sides.values())
+        known = frame.select(fits.alias("fits")).to_series()
+        if self.ethernet is None and known.drop_nulls().len():
+            self.ethernet = not float(known.drop_nulls().mean() or 0) < 1 - NOT_ETHERNET  # type: ignore[arg-type]
+        good = fits & pl.lit(bool(self.ethernet))
+        self.unknown += int((~known.fill_null(False)).sum()) if self.ethernet else frame.height
+        return frame.with_columns(
+            pl.when(good).then(bytes_).alias(f"{side}_ip_bytes") for side, (bytes_, _) in sides.items()
+        )
+
+
+def _least() -> pl.Expr:
+    """Bytes of the smallest packet: an IP header and what the transport needs."""
+    transport = pl.col("proto").replace_strict({"tcp": 20, "udp": 8, "icmp": 8}, default=0, return_dtype=pl.Int64)
+    return transport + pl.when(pl.col("orig_h").str.contains(":", literal=True)).then(40).otherwise(20)
+
+
+def _counterpart(v6: pl.Expr) -> pl.Expr:
+    kind = pl.col("icmp_type")
+    six = kind.replace_strict(COUNTERPARTS6, default=None, return_dtype=pl.Int64)
+    return pl.when(v6).then(six).otherwise(kind.replace_strict(COUNTERPARTS, default=None, return_dtype=pl.Int64))
+
+
+def _conn_state() -> pl.Expr:
+    """What Zeek calls a connection with these flags and packets; null for TCP whose flags aren't given.
+
+    Zeek's own rules are in base/protocols/conn/main.zeek (`conn_state`); the order of two resets isn't known here, the
+    responder's is taken to be the first.
+    """
+    ours = pl.col("flags_ts").str.to_integer(base=16, strict=False)
+    theirs = pl.col("flags_tc").str.to_integer(base=16, strict=False).fill_null(0)
+
+    def has(flags: pl.Expr, bit: int) -> pl.Expr:
+        return (flags & bit) > 0
+
+    sent, answered = has(ours, SYN), has(theirs, SYN)
+    silent = pl.col("resp_pkts") == 0
+    tcp = (
+        pl.when(has(theirs, RST))
+        .then(pl.when(~answered & sent).then(pl.lit("REJ")).when(sent).then(pl.lit("RSTR")).otherwise(pl.lit("RSTRH")))
+        .when(has(ours, RST))
+        .then(pl.when(answered).then(pl.lit("RSTO")).otherwise(pl.lit("RSTOS0")))
+        .when(has(ours, FIN) & has(theirs, FIN))
+        .then(pl.lit("SF"))
+        .when(has(ours, FIN))
+        .then(pl.when(answered).then(pl.lit("S2")).otherwise(pl.lit("SH")))
+        .when(has(theirs, FIN))
+        .then(pl.when(sent).then(pl.lit("S3")).otherwise(pl.lit("SHR")))
+        .when(sent & silent)
+        .then(pl.lit("S0"))
+        .when(sent & answered)
+        .then(pl.lit("S1"))
+        .otherwise(pl.lit("OTH"))
+    )
+    heard = pl.col("orig_pkts") > 0
+    udp = (
+        pl.when(heard & ~silent)
+        .then(pl.lit("SF"))
+        .when(heard)
+        .then(pl.lit("S0"))
+        .when(~silent)
+        .then(pl.lit("SHR"))
+        .otherwise(pl.lit("OTH"))
+    )
+    return (
+        pl.when(pl.col("proto") == "tcp")
+        .then(pl.when(ours.is_not_null()).then(tcp))
+        .when(pl.col("proto") == "udp")
+        .then(udp)
+        .otherwise(pl.lit("OTH"))
+    )
+
+
+PLUGIN = Suricata()
