@@ -15,8 +15,20 @@ import numpy.typing as npt
 
 from ids_plugin.sources._packets import ICMP, ICMP6, TCP, UDP, Packets
 from ids_plugin.sources._streams import Reassembler, Streams, letters
-from ids_plugin.sources._table import ADDRESSES, CLOSED, ESTABLISHED, INACTIVE, NEVER, PARTIAL, RESET, SYN_ACK_SENT
-from ids_plugin.sources._table import SYN_SENT, Table
+from ids_plugin.sources._table import (
+    ADDRESSES,
+    CLOSED,
+    DNS_POLL,
+    DNS_STILL,
+    ESTABLISHED,
+    INACTIVE,
+    NEVER,
+    PARTIAL,
+    RESET,
+    SYN_ACK_SENT,
+    SYN_SENT,
+    Table,
+)
 from ids_plugin.sources._walk import Walk
 
 Int64s = npt.NDArray[np.int64]
@@ -45,12 +57,18 @@ class Meter:
 
     def add(self, packets: Packets) -> Finished:
         """Measures the packets of one chunk; the connections that have ended by then."""
-        if not len(packets):
+        if not len(packets.arrivals):
             return Finished(Table(0), [])
-        chunk = Ordered(self.open, packets, self.clock)
-        self.clock = chunk.clock
-        table, ended = chunk.measure(self.holes)
-        self.letters.append(chunk.letters())
+        arrivals = np.maximum.accumulate(np.maximum(packets.arrivals, self.clock))
+        self.clock = int(arrivals[-1])
+        table, ended = self.open, np.full(len(self.open), NEVER, dtype=np.int64)
+        quiet = np.ones(len(self.open), dtype=bool)
+        if len(packets):
+            chunk = Ordered(self.open, packets, arrivals)
+            quiet[chunk.touched] = False
+            table, ended = chunk.measure(self.holes)
+            self.letters.append(chunk.letters())
+        _look(table, np.flatnonzero(quiet & (self.open["poll_at"] < NEVER)), arrivals, ended)
         ends = np.minimum(ended, _deadline(table))
         return self._give_out(table, ends <= self.clock, ends)
 
@@ -78,6 +96,19 @@ def _deadline(table: Table) -> Int64s:
     waiting = np.isin(state[rows, originator], (SYN_SENT, SYN_ACK_SENT)) & (state[rows, 1 - originator] == INACTIVE)
     attempt = np.where(waiting & (table["protocol"] == TCP), table["attempt_until"], NEVER)
     return np.minimum(np.minimum(attempt, table["close_at"]), table["last_time"] + table["idle"])
+
+
+def _look(table: Table, rows: Int64s, arrivals: Int64s, ended: Int64s) -> None:
+    """Zeek's looks at DNS exchanges that have no packet in this chunk."""
+    last = table["last_time"]
+    while len(rows):
+        fires = np.searchsorted(arrivals, table["poll_at"][rows])
+        happens = fires < len(arrivals)
+        rows, clock = rows[happens], arrivals[fires[happens]]
+        over = clock - last[rows] >= DNS_STILL
+        ended[rows[over]] = clock[over]
+        rows, clock = rows[~over], clock[~over]
+        table["poll_at"][rows] = clock + DNS_POLL
 
 
 class _Letters:
@@ -116,11 +147,10 @@ def _mix(value: UInt64s) -> UInt64s:
 class Ordered:
     """The packets of one chunk beside the connections open before it, ordered by connection and time."""
 
-    def __init__(self, before: Table, packets: Packets, clock: int) -> None:
+    def __init__(self, before: Table, packets: Packets, arrivals: Int64s) -> None:
         self.packets = packets
         self.before = before
-        self.arrivals = np.maximum.accumulate(np.maximum(packets.arrivals, clock))
-        self.clock = int(self.arrivals[-1])
+        self.arrivals = arrivals
         self.place = packets.number - packets.first
         now = np.maximum(self.arrivals[self.place], packets.time)
         swapped, low, high, ports = _canonical(packets)
@@ -132,6 +162,8 @@ class Ordered:
         self.carried = np.full(len(unique), -1, dtype=np.int64)
         self.carried[group[: len(before)]] = np.arange(len(before))
         group = group[len(before) :]
+        touched = self.carried[group]
+        self.touched = touched[touched >= 0]
         self.order = np.argsort(group, kind="stable")
         self.group = group[self.order]
         self.key, self.low, self.high, self.ports = key, low, high, ports

@@ -20,7 +20,7 @@ from ids_plugin.schema import flow
 from ids_plugin.sources import Input, Read, Reject
 from ids_plugin.sources import _meter as meter
 from ids_plugin.sources._packets import ICMP, ICMP6, TCP, UDP, Packets, decode
-from ids_plugin.sources._pcap import PCAP_MAGICS, PCAPNG_MAGIC, Chunk, Damage, chunks
+from ids_plugin.sources._pcap import CHUNK, PCAP_MAGICS, PCAPNG_MAGIC, Chunk, Damage, chunks
 
 Int64s = npt.NDArray[np.int64]
 
@@ -40,8 +40,13 @@ LOCAL_NETS = tuple(map(ipaddress.ip_network, SPECIAL_IPV4 + SPECIAL_IPV6))
 PROTOCOLS = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
 
 
-class _Capture:
+class Capture:
+    """Reads captures in pieces of `chunk_bytes`; the flows don't depend on it."""
+
     name = "capture"
+
+    def __init__(self, chunk_bytes: int = CHUNK) -> None:
+        self.chunk_bytes = chunk_bytes
 
     def sniff(self, head: bytes) -> float:
         return 1.0 if head[:4] in PCAP_MAGICS or head[:4] == PCAPNG_MAGIC else 0.0
@@ -54,7 +59,7 @@ class _Capture:
         """
         measured = meter.Meter()
         try:
-            pieces = chunks(source.stream)
+            pieces = chunks(source.stream, self.chunk_bytes)
         except InputError as error:
             raise InputError(error.message, location=source.name, hint=error.hint) from None
         addresses = _Addresses()
@@ -200,4 +205,4 @@ def _uid(digest: bytes) -> str:
     return "C" + "".join(letters)
 
 
-PLUGIN = _Capture()
+PLUGIN = Capture()
