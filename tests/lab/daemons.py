@@ -18,21 +18,25 @@ def prepare(stage: Stage) -> None:
     (folder / "home").mkdir()
     (folder / "home").chmod(0o777)
     Path("/run/sshd").mkdir(exist_ok=True)
-    quiet = {"check": True, "capture_output": True}
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "hostkey")], **quiet)
-    request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=lab".split()
-    subprocess.run([*request, "-keyout", str(folder / "key.pem"), "-out", str(folder / "crt.pem")], **quiet)
+    _quietly("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "hostkey"))
+    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj", "/CN=lab")
+    files = ("-keyout", str(folder / "key.pem"), "-out", str(folder / "crt.pem"))
+    _quietly("openssl", "req", "-x509", *curve, *files)
     (folder / "both.pem").write_text((folder / "key.pem").read_text() + (folder / "crt.pem").read_text())
     crypted = subprocess.run(["openssl", "passwd", "-6", PASSWORD], check=True, capture_output=True, text=True).stdout
     passwd = Path("/etc/passwd").read_text() + f"{USER}:x:3000:3000::{folder}/home:/bin/sh\n"
     (folder / "passwd").write_text(passwd)
-    (folder / "shadow").write_text(Path("/etc/shadow").read_text() + f"{USER}:{crypted.strip()}:19000:0:99999:7:::\n")
+    (folder / "shadow").write_text(f"root:*:19000:0:99999:7:::\n{USER}:{crypted.strip()}:19000:0:99999:7:::\n")
     (folder / "shadow").chmod(0o600)
-    subprocess.run(["mosquitto_passwd", "-b", "-c", str(folder / "mqtt.pw"), USER, PASSWORD], **quiet)
+    _quietly("mosquitto_passwd", "-b", "-c", str(folder / "mqtt.pw"), USER, PASSWORD)
     pages = folder / "www"
     pages.mkdir()
     for number in range(12):
         (pages / f"page{number}.html").write_bytes(b"<p>lab</p>" * (60 + 400 * number))
+
+
+def _quietly(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
 
 
 def accounts(stage: Stage) -> dict[str, Path]:

@@ -16,12 +16,16 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple, TypeVar
+
+from tests.lab import wires
 
 NETNS = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
@@ -30,6 +34,19 @@ OFFLOADS = (0x17, 0x1F, 0x2C, 0x24)
 """ETHTOOL_STXCSUM, STSO, SGRO, SGSO: switched off, so that the capture shows the wire's packets and checksums."""
 GATE = "100.64.0.1"
 """The router's address towards the outside."""
+
+Result = TypeVar("Result")
+
+
+class Reach(NamedTuple):
+    """How far a host is from the bridge or router: seconds one way, share of frames lost."""
+
+    delay: float
+    jitter: float
+    loss: float = 0.0
+    spread: float = 0.0
+    """seconds added at most by the address, for a host that plays many places"""
+
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,24 +68,37 @@ def enter(namespace: str) -> None:
         os.close(descriptor)
 
 
+def within(namespace: str, work: Callable[[], Result]) -> Result:
+    """What `work` gives, done by a thread inside the namespace."""
+    found: list[Result] = []
+
+    def body() -> None:
+        enter(namespace)
+        found.append(work())
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    if not found:
+        raise RuntimeError(f"work inside {namespace} failed")
+    return found[0]
+
+
 def _inside(namespace: str, settings: dict[str, str], interfaces: Iterable[str]) -> None:
-    """Writes sysctls and switches offloads off, from a thread inside the namespace."""
+    """Writes sysctls and switches offloads off, inside the namespace."""
 
     def work() -> None:
-        enter(namespace)
         for name, value in settings.items():
             with suppress(FileNotFoundError):
                 Path("/proc/sys/net", name).write_text(value)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
             for interface in interfaces:
                 for command in OFFLOADS:
-                    value = ctypes.create_string_buffer(struct.pack("II", command, 0))
-                    request = struct.pack("16sP", interface.encode(), ctypes.addressof(value))
+                    switch = ctypes.create_string_buffer(struct.pack("II", command, 0))
+                    request = struct.pack("16sP", interface.encode(), ctypes.addressof(switch))
                     fcntl.ioctl(handle, SIOCETHTOOL, request)
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
+    within(namespace, work)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +131,8 @@ class Network:
         self.switch = f"{self.prefix}-switch"
         self.router = f"{self.prefix}-router"
         self._ports = 0
+        self._links: list[wires.Link] = []
+        self._carrier: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Network:
         try:
@@ -133,23 +165,70 @@ class Network:
         ip(self.router, "route add blackhole default")
         self._plug(self.router, self.gateway)
 
-    def _plug(self, namespace: str, address: str) -> None:
+    def _plug(self, namespace: str, address: str, reach: Reach | None = None) -> None:
         self._ports += 1
         port = f"p{self._ports}"
-        ip(self.switch, f"link add {port} type veth peer name eth0 netns {namespace}", f"link set {port} master br0 up")
+        self._wire(namespace, self.switch, port, reach)
+        ip(self.switch, f"link set {port} master br0 up")
         ip(namespace, f"addr add {address}/{self.subnet.prefixlen} brd + dev eth0", "link set eth0 up")
-        _inside(self.switch, {}, [port])
-        _inside(namespace, {"ipv4/conf/all/rp_filter": "0", "ipv4/conf/eth0/rp_filter": "0"}, ["eth0"])
+        _inside(namespace, {"ipv4/conf/all/rp_filter": "0", "ipv4/conf/eth0/rp_filter": "0"}, ())
 
-    def add(self, name: str, role: str, address: str, answers: str = "", silent: str = "") -> Host:
+    def _wire(self, namespace: str, far: str, port: str, reach: Reach | None) -> None:
+        """Joins `eth0` of a namespace with a port of another: directly, or by taps that frames are carried between."""
+        if reach is None:
+            ip(far, f"link add {port} type veth peer name eth0 netns {namespace}")
+            _inside(far, {}, [port])
+            _inside(namespace, {}, ["eth0"])
+            return
+        near_tap = within(namespace, lambda: wires.tap("eth0"))
+        far_tap = within(far, lambda: wires.tap(port))
+        ip(namespace, "link set eth0 txqueuelen 3000")
+        ip(far, f"link set {port} txqueuelen 3000")
+        self._links.append(wires.Link(near_tap, far_tap, *reach))
+
+    def carry(self) -> None:
+        """Starts carrying frames over the links that have a distance; call once all hosts are there."""
+        taps = [tap for link in self._links for tap in (link.near, link.far)]
+        if not taps:
+            return
+        self._carrier = subprocess.Popen(
+            [sys.executable, str(Path(wires.__file__))],
+            stdin=subprocess.PIPE,
+            text=True,
+            pass_fds=taps,
+            start_new_session=True,
+        )
+        assert self._carrier.stdin is not None
+        self._carrier.stdin.write(wires.encode(self._links) + "\n")
+        self._carrier.stdin.flush()
+        self._release()
+
+    def _release(self) -> None:
+        """Closes this process's copies of the taps: they live as long as the carrier."""
+        for link in self._links:
+            os.close(link.near)
+            os.close(link.far)
+        self._links.clear()
+
+    def add(
+        self,
+        name: str,
+        role: str,
+        address: str,
+        reach: Reach | None = None,
+        *,
+        answers: str = "",
+        silent: str = "",
+    ) -> Host:
         """A host on the local network.
 
         Args:
+            reach: its distance from the bridge; None is a plain cable.
             answers: further network whose every address is this host (closed ports refuse).
             silent: network it answers ARP for and drops everything else, as firewalled hosts do.
         """
         namespace = self._namespace(f"{self.prefix}-{name}")
-        self._plug(namespace, address)
+        self._plug(namespace, address, reach)
         ip(namespace, f"route add default via {self.gateway}")
         if answers:
             ip(namespace, f"route add local {answers} dev lo")
@@ -161,17 +240,17 @@ class Network:
         self.hosts.append(host)
         return host
 
-    def add_outside(self, name: str, role: str, address: str) -> Host:
+    def add_outside(self, name: str, role: str, address: str, reach: Reach | None = None) -> Host:
         """A host on the other side of the router; addresses nobody claimed stay silent."""
         namespace = self._namespace(f"{self.prefix}-{name}")
         self._ports += 1
         port = f"o{self._ports}"
-        ip(self.router, f"link add {port} type veth peer name eth0 netns {namespace}")
+        self._wire(namespace, self.router, port, reach)
         ip(self.router, f"addr add {GATE}/32 dev {port}", f"link set {port} up", f"route add {address}/32 dev {port}")
         ip(namespace, f"addr add {address}/32 dev eth0", "link set eth0 up", f"route add {GATE} dev eth0")
         ip(namespace, f"route add default via {GATE}")
-        _inside(self.router, {f"ipv4/conf/{port}/rp_filter": "0"}, [port])
-        _inside(namespace, {"ipv4/conf/all/rp_filter": "0", "ipv4/conf/eth0/rp_filter": "0"}, ["eth0"])
+        _inside(self.router, {f"ipv4/conf/{port}/rp_filter": "0"}, ())
+        _inside(namespace, {"ipv4/conf/all/rp_filter": "0", "ipv4/conf/eth0/rp_filter": "0"}, ())
         host = Host(name, role, address, namespace)
         self.hosts.append(host)
         return host
@@ -194,6 +273,10 @@ class Network:
 
     def close(self) -> None:
         """Ends what runs inside the namespaces and removes them."""
+        self._release()
+        if self._carrier is not None:
+            self._carrier.kill()
+            self._carrier.communicate()
         remove(name for name in _namespaces() if name.startswith(f"{self.prefix}-"))
 
 

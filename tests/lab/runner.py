@@ -28,7 +28,7 @@ SNAPLEN = 200
 """Bytes kept of a packet: headers and the beginning of names; the capture keeps every packet's true length."""
 PACKAGES = {
     **{name: name for name in ("tcpdump", "mosquitto", "dnsmasq", "vsftpd", "nmap", "hydra", "hping3", "masscan")},
-    **{name: name for name in ("ncrack", "medusa", "iodine", "iperf3", "sshpass", "curl", "openssl")},
+    **{name: name for name in ("ncrack", "medusa", "iodine", "iperf3", "sshpass", "curl", "openssl", "lftp")},
     "nginx": "nginx-light",
     "sshd": "openssh-server",
     "ssh": "openssh-client",
@@ -153,9 +153,7 @@ def _pick(stage: Stage, roles: object, rng: random.Random, cast: dict[str, Host]
     return rng.choice(candidates)
 
 
-def _start(
-    stage: Stage, host: Host, name: str, options: dict[str, object], after: float, rng: random.Random
-) -> None:
+def _start(stage: Stage, host: Host, name: str, options: dict[str, object], after: float, rng: random.Random) -> None:
     behaviour = behaviours.find(name)
 
     def work() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import socket
 import ssl
 import struct
@@ -16,6 +17,8 @@ from tests.lab.stage import Stage
 from tests.lab.wire import filler
 
 Handler = Callable[[socket.socket], None]
+THOUGHT = (0.001, 0.06)
+"""Seconds a server takes to think."""
 
 
 def tcp(stage: Stage, port: int, handle: Handler, certificate: Path | None = None, address: str = "") -> None:
@@ -30,6 +33,8 @@ def tcp(stage: Stage, port: int, handle: Handler, certificate: Path | None = Non
             link.settimeout(120)
             with context.wrap_socket(link, server_side=True) if context else link as wrapped:
                 handle(wrapped)
+                if isinstance(wrapped, ssl.SSLSocket):
+                    wrapped.unwrap()
 
     with socket.create_server((address, port), backlog=256) as listener:
         listener.settimeout(0.5)
@@ -53,6 +58,7 @@ def http(link: socket.socket) -> None:
             length = length - len(got) if got else 0
         digits = words[1].strip(b"/").split(b"/")[0] if len(words) > 1 else b""
         size = min(int(digits), 20_000_000) if digits.isdigit() else 40
+        time.sleep(random.uniform(*THOUGHT))
         link.sendall(b"HTTP/1.1 200 OK\r\nServer: lab\r\nContent-Length: %d\r\n\r\n" % size)
         link.sendall(filler(size))
 
@@ -61,6 +67,7 @@ def talk(link: socket.socket) -> None:
     """Answers whatever it hears with a few bytes; the first answer is MQTT's CONNACK."""
     answer = b"\x20\x02\0\0"
     while heard := link.recv(65536):
+        time.sleep(random.uniform(*THOUGHT))
         link.sendall(answer)
         answer = bytes([0xD0, len(heard) % 24]) + bytes(len(heard) % 24)
 

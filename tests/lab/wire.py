@@ -37,6 +37,8 @@ def http(address: str, port: int, paths: list[str], *, tls: bool = False, body: 
         for path in paths:
             link.request("POST" if body is not None else "GET", path, body=body)
             total += len(link.getresponse().read())
+        if isinstance(link.sock, ssl.SSLSocket):
+            link.sock.unwrap()
     except HTTPException as error:
         raise OSError(str(error)) from error
     finally:
@@ -129,6 +131,8 @@ class Mqtt:
         """Says goodbye."""
         with suppress(OSError):
             self.link.sendall(b"\xe0\0")
+            if isinstance(self.link, ssl.SSLSocket):
+                self.link.unwrap()
         self.link.close()
 
 
@@ -151,7 +155,9 @@ def ssh_knock(address: str, port: int, source: str | None = None) -> None:
     with connect(address, port, source=source, timeout=3.0) as link:
         link.sendall(b"SSH-2.0-libssh2_1.10.0\r\n")
         link.recv(1024)
-        link.sendall(struct.pack("!IBB", 700, 4, 20) + os.urandom(16) + b"curve25519-sha256,aes128-ctr,hmac-sha2-256" * 16)
+        link.sendall(
+            struct.pack("!IBB", 700, 4, 20) + os.urandom(16) + b"curve25519-sha256,aes128-ctr,hmac-sha2-256" * 16
+        )
         link.recv(2048)
 
 

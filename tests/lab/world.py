@@ -5,9 +5,10 @@ from __future__ import annotations
 import ipaddress
 import random
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from tests.lab import daemons, servers
-from tests.lab.network import Host
+from tests.lab.network import Host, Reach
 from tests.lab.stage import Stage
 
 OUTSIDE = ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")
@@ -56,23 +57,34 @@ def build(stage: Stage, counts: Mapping[str, object]) -> None:
         number = draw(wanted, rng)
         assert isinstance(number, int), f"[hosts] {role}: a number is wanted"
         for index in range(number):
-            stage.network.add(f"{role}{index}", role, free.pop())
-    stage.network.add("crowd", "crowd", str(base + 250), f"{base + 192}/27", f"{base + 224}/28")
+            stage.network.add(f"{role}{index}", role, free.pop(), _reach(role, rng))
+    crowd = str(base + 250)
+    stage.network.add(
+        "crowd", "crowd", crowd, _reach("crowd", rng), answers=f"{base + 192}/27", silent=f"{base + 224}/28"
+    )
     _outside(stage, rng)
     stage.names.update({f"{host.name}.lan": host.address for host in stage.local()})
+    stage.network.carry()
     daemons.prepare(stage)
     _serve(stage)
+
+
+def _reach(role: str, rng: random.Random) -> Reach:
+    """People's hosts are near; small devices hang on a radio and take their time."""
+    if role in {"workstation", "laptop", "admin"}:
+        return Reach(rng.uniform(0.0002, 0.002), rng.uniform(0.0, 0.002))
+    return Reach(rng.uniform(0.0005, 0.006), rng.uniform(0.001, 0.012), rng.choice((0.0, 0.001, 0.004)))
 
 
 def _outside(stage: Stage, rng: random.Random) -> None:
     addresses = [str(address) for net in OUTSIDE for address in list(ipaddress.ip_network(net).hosts())[1:200]]
     addresses = [address for address in addresses if address not in {UPSTREAM, POOL}]
     rng.shuffle(addresses)
-    internet = stage.network.add_outside("internet", "internet", "192.0.2.1")
+    internet = stage.network.add_outside("internet", "internet", "192.0.2.1", Reach(0.004, 0.004, 0.001, 0.09))
     for net in OUTSIDE:
         stage.network.route_outside(internet, net)
-    stage.network.add_outside("outside", "outside", addresses.pop())
-    stage.network.add_outside("tunnel", "tunnel", addresses.pop())
+    stage.network.add_outside("outside", "outside", addresses.pop(), Reach(rng.uniform(0.01, 0.08), 0.003))
+    stage.network.add_outside("tunnel", "tunnel", addresses.pop(), Reach(rng.uniform(0.01, 0.08), 0.003))
     stage.sites = [addresses.pop() for _ in range(rng.randint(8, 16))]
     stage.clouds = [addresses.pop() for _ in range(rng.randint(3, 6))]
     for address in (UPSTREAM, POOL, *stage.sites, *stage.clouds):
@@ -98,7 +110,7 @@ def _serve(stage: Stage) -> None:
     for role in ("server", "nas"):
         _on(stage, one[role], lambda: daemons.vsftpd(stage))
     for role in ("server", "exposed"):
-        _on(stage, one[role], lambda role=role: daemons.nginx(stage, role))
+        _on(stage, one[role], partial(daemons.nginx, stage, role))
     _on(stage, one["recorder"], lambda: servers.tcp(stage, 554, servers.talk))
     _on(stage, one["recorder"], lambda: servers.udp_sink(stage, one["recorder"].address, 5004, 200))
     rng = stage.rng("gadgets")
@@ -106,10 +118,10 @@ def _serve(stage: Stage) -> None:
         _on(stage, gadget, lambda: servers.tcp(stage, 80, servers.http))
         password = rng.choice(("admin", "xc3511", "vizxv", "unguessable"))
         port = rng.choice((23, 23, 2323))
-        _on(stage, gadget, lambda word=password, port=port: servers.tcp(stage, port, servers.telnet(stage, word)))
+        _on(stage, gadget, partial(servers.tcp, stage, port, servers.telnet(stage, password)))
     internet = one["internet"]
     for port in (80, 8080):
-        _on(stage, internet, lambda port=port: servers.tcp(stage, port, servers.http))
+        _on(stage, internet, partial(servers.tcp, stage, port, servers.http))
     _on(stage, internet, lambda: servers.tcp(stage, 443, servers.http, certificate))
     _on(stage, internet, lambda: servers.tcp(stage, 8883, servers.talk, certificate))
     _on(stage, internet, lambda: servers.dns(stage, UPSTREAM))

@@ -12,6 +12,7 @@ from tests.lab import servers, wire
 from tests.lab.daemons import PASSWORD, USER
 from tests.lab.network import Host
 from tests.lab.stage import Stage
+from tests.lab.world import POOL
 
 DAILY: dict[str, tuple[str, ...]] = {
     "resolver": (),
@@ -82,21 +83,22 @@ def camera(stage: Stage, me: Host, rng: random.Random) -> None:
     recorder, rate, size = stage.one("recorder"), rng.uniform(8, 25), rng.randint(500, 1200)
     with _usual(stage, "camera stream", me, [recorder], "udp", [5004]):
         while True:
-            with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
-                with wire.connect(recorder.address, 554) as control:
-                    control.sendall(b"SETUP rtsp://recorder/1 RTSP/1.0\r\nCSeq: 1\r\n\r\n")
-                    control.recv(64)
-                    for number in range(int(rng.uniform(60, 200) * rate)):
-                        header = struct.pack("!BBHII", 0x80, 96, number & 0xFFFF, number * 3000, 7)
-                        link.sendto(header + wire.filler(size + rng.randint(-200, 100)), (recorder.address, 5004))
-                        stage.sleep(1 / rate)
+            with (
+                suppress(OSError),
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link,
+                wire.connect(recorder.address, 554) as control,
+            ):
+                control.sendall(b"SETUP rtsp://recorder/1 RTSP/1.0\r\nCSeq: 1\r\n\r\n")
+                control.recv(64)
+                for number in range(int(rng.uniform(60, 200) * rate)):
+                    header = struct.pack("!BBHII", 0x80, 96, number & 0xFFFF, number * 3000, 7)
+                    link.sendto(header + wire.filler(size + rng.randint(-200, 100)), (recorder.address, 5004))
+                    stage.sleep(1 / rate)
             stage.sleep(rng.uniform(1, 8))
 
 
 def clock(stage: Stage, me: Host, rng: random.Random) -> None:
     """NTP to the local server or to the pool."""
-    from tests.lab.world import POOL
-
     server = POOL if rng.random() < 0.4 else stage.one("resolver").address
     while True:
         stage.sleep(rng.uniform(1, 30))
@@ -163,7 +165,8 @@ def intranet(stage: Stage, me: Host, rng: random.Random) -> None:
 
 
 def _upload(address: str, size: int) -> None:
-    with suppress(EOFError, *ftplib.all_errors), ftplib.FTP(address, USER, PASSWORD, timeout=6) as link:
+    ftp = ftplib.FTP
+    with suppress(EOFError, *ftplib.all_errors), ftp(address, USER, PASSWORD, timeout=6) as link:
         with link.transfercmd(f"STOR file-{size}") as data:
             data.sendall(wire.filler(size))
         link.voidresp()
@@ -248,7 +251,14 @@ def ssh_session(stage: Stage, me: Host, rng: random.Random) -> None:
     while True:
         _gap(stage, rng, 40)
         target = stage.one(rng.choice(("server", "nas", "exposed")))
-        _ssh(stage, me, target, PASSWORD, f"for i in 1 2 3; do ls /usr/bin | head -{rng.randint(5, 300)}; sleep 1; done", 20)
+        _ssh(
+            stage,
+            me,
+            target,
+            PASSWORD,
+            f"for i in 1 2 3; do ls /usr/bin | head -{rng.randint(5, 300)}; sleep 1; done",
+            20,
+        )
 
 
 def mistyped(stage: Stage, me: Host, rng: random.Random, *, tries: int = 3) -> None:
@@ -366,11 +376,14 @@ def call(stage: Stage, me: Host, rng: random.Random, *, seconds: float = 40.0, r
     peer = rng.choice(stage.sites)
     stage.start(stage.one("internet"), lambda: servers.udp_sink(stage, peer, 3478, 2), "call server")
     stage.sleep(0.2)
-    with _usual(stage, "video call", me, [peer], "udp", [3478]), suppress(OSError):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
-            for _ in range(int(seconds * rate)):
-                link.sendto(wire.filler(rng.randint(100, 900)), (peer, 3478))
-                stage.sleep(1 / rate)
+    with (
+        _usual(stage, "video call", me, [peer], "udp", [3478]),
+        suppress(OSError),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link,
+    ):
+        for _ in range(int(seconds * rate)):
+            link.sendto(wire.filler(rng.randint(100, 900)), (peer, 3478))
+            stage.sleep(1 / rate)
 
 
 def names(stage: Stage, me: Host, rng: random.Random, *, count: int = 120) -> None:
@@ -394,3 +407,23 @@ def copy(stage: Stage, me: Host, rng: random.Random, *, seconds: int = 4) -> Non
 
 def _listen_iperf(stage: Stage) -> None:
     stage.tool(["iperf3", "-s", "-1"], 40)
+
+
+def mirror(stage: Stage, me: Host, rng: random.Random, *, files: int = 12, size: int = 300_000) -> None:
+    """A folder mirrored to the storage host by lftp, over one control connection and several for data."""
+    nas, folder = stage.one("nas"), stage.folder / f"mirror-{me.name}"
+    folder.mkdir(exist_ok=True)
+    for number in range(files):
+        (folder / f"{me.name}-{number}").write_bytes(wire.filler(int(size * rng.uniform(0.2, 1.8))))
+    script = f"set net:timeout 5; set net:max-retries 1; open -u {USER},{PASSWORD} {nas.address}; mirror -R {folder}"
+    with _usual(stage, "folder mirrored", me, [nas], "tcp", [21, *range(40000, 40101)]):
+        stage.note(f"lftp: {stage.tool(['lftp', '-c', script], 60)[-200:]!r}")
+
+
+def health(stage: Stage, me: Host, rng: random.Random, *, count: int = 80, wait: float = 3.0) -> None:
+    """A shell loop that asks a local service whether it lives, by curl; sometimes it doesn't find the page."""
+    server = stage.one(rng.choice(("server", "exposed")))
+    with _usual(stage, "health check", me, [server], "tcp", [80]):
+        for _ in range(count):
+            stage.tool(["curl", "-s", "-m", "3", f"http://{server.address}/page{rng.randrange(14)}.html"], 4)
+            stage.sleep(wait * rng.uniform(0.95, 1.05))

@@ -103,9 +103,7 @@ def ssh_script(
             stage.sleep(wait * rng.uniform(0.4, 1.6))
 
 
-def mqtt(
-    stage: Stage, me: Host, rng: random.Random, *, tries: int = 100, wait: float = 0.3, hit: bool = False
-) -> None:
+def mqtt(stage: Stage, me: Host, rng: random.Random, *, tries: int = 100, wait: float = 0.3, hit: bool = False) -> None:
     """Passwords tried against the broker, one CONNECT each."""
     broker = stage.one("broker")
     refused = 0

@@ -116,7 +116,14 @@ def udp_beacon(
 
 
 def fetch(
-    stage: Stage, me: Host, rng: random.Random, *, interval: float = 9.0, jitter: float = 0.4, port: int = 80, count: int = 60
+    stage: Stage,
+    me: Host,
+    rng: random.Random,
+    *,
+    interval: float = 9.0,
+    jitter: float = 0.4,
+    port: int = 80,
+    count: int = 60,
 ) -> None:
     """A beacon made of curl, as scripts of intruders are."""
     address = _controller(stage, rng, port)

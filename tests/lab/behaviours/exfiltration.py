@@ -35,7 +35,14 @@ def uploads(
 
 
 def trickle(
-    stage: Stage, me: Host, rng: random.Random, *, rate: int = 8_000, seconds: float = 60.0, port: int = 4443, lines: int = 3
+    stage: Stage,
+    me: Host,
+    rng: random.Random,
+    *,
+    rate: int = 8_000,
+    seconds: float = 60.0,
+    port: int = 4443,
+    lines: int = 3,
 ) -> None:
     """A few long raw connections that carry data out at a low rate."""
     address = stage.outsider(rng)
@@ -111,7 +118,14 @@ def _iodined(stage: Stage, net: str) -> None:
 
 
 def curl(
-    stage: Stage, me: Host, rng: random.Random, *, size: int = 200_000, wait: float = 6.0, count: int = 15, port: int = 443
+    stage: Stage,
+    me: Host,
+    rng: random.Random,
+    *,
+    size: int = 200_000,
+    wait: float = 6.0,
+    count: int = 15,
+    port: int = 443,
 ) -> None:
     """Uploads by curl from a shell loop."""
     address = stage.outsider(rng)

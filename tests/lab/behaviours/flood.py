@@ -41,13 +41,14 @@ def hping(
     orig = None if source == "random" else [me]
     ports = None if kind == "icmp" else [port]
     name = f"hping3 {kind} {source}"
-    with stage.activity("flood", "T1498.001", name, orig, [victim], proto, ports):
+    with (
+        stage.activity("flood", "T1498.001", name, orig, [victim], proto, ports),
+        stage.activity("flood", "T1498.001", f"{name} refused", [me], [victim], "icmp", None),
+    ):
         stage.note(f"{name}: {stage.tool(command, count / rate + 20)[-300:]}")
 
 
-def raw(
-    stage: Stage, me: Host, rng: random.Random, *, count: int = 2500, rate: int = 250, sources: int = 400
-) -> None:
+def raw(stage: Stage, me: Host, rng: random.Random, *, count: int = 2500, rate: int = 250, sources: int = 400) -> None:
     """A SYN flooder of its own with a pool of false sources; sends in bursts."""
     victim, port = _victim(stage, me, rng)
     pool = [f"100.{rng.randrange(96, 112)}.{rng.randrange(256)}.{rng.randrange(1, 255)}" for _ in range(sources)]
@@ -113,9 +114,7 @@ def _requests(stage: Stage, victim: Host, count: int, rate: float) -> None:
         stage.sleep(1 / rate)
 
 
-def nping(
-    stage: Stage, me: Host, rng: random.Random, *, kind: str = "tcp", count: int = 2000, rate: int = 250
-) -> None:
+def nping(stage: Stage, me: Host, rng: random.Random, *, kind: str = "tcp", count: int = 2000, rate: int = 250) -> None:
     """nping (of nmap): SYNs or datagrams at a steady rate."""
     victim, port = _victim(stage, me, rng)
     shape = ["--tcp", "--flags", "syn"] if kind == "tcp" else ["--udp", "--data-length", "200"]

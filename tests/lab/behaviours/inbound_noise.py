@@ -13,9 +13,7 @@ from tests.lab.stage import Stage
 PORTS = (22, 22, 22, 23, 80, 443, 445, 3389, 8080, 2323, 5900, 6379, 8443, 1433, 81)
 
 
-def strangers(
-    stage: Stage, me: Host, rng: random.Random, *, count: int = 60, wait: float = 2.0, most: int = 5
-) -> None:
+def strangers(stage: Stage, me: Host, rng: random.Random, *, count: int = 60, wait: float = 2.0, most: int = 5) -> None:
     """Strangers come one after the other (some at once), each with a few connections or datagrams, and leave.
 
     `me` is the internet: the strangers are addresses of it.

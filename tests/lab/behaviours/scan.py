@@ -43,9 +43,7 @@ def nmap(
         stage.note(f"nmap {kind}: {stage.tool(command, limit)[-900:]}")
 
 
-def slow(
-    stage: Stage, me: Host, rng: random.Random, *, ports: int = 40, targets: int = 1, delay: float = 1.5
-) -> None:
+def slow(stage: Stage, me: Host, rng: random.Random, *, ports: int = 40, targets: int = 1, delay: float = 1.5) -> None:
     """nmap with a pause between probes."""
     victims = _victims(stage, me, rng, targets)
     command = ["nmap", "-n", "-Pn", "-sS", "--top-ports", str(ports), "--scan-delay", f"{delay:.2f}s"]
@@ -64,9 +62,7 @@ def sweep(
         stage.note(f"sweep: {stage.tool(command, 60)[-300:]}")
 
 
-def masscan(
-    stage: Stage, me: Host, rng: random.Random, *, ports: str = "22,23,80,443,8080", rate: int = 150
-) -> None:
+def masscan(stage: Stage, me: Host, rng: random.Random, *, ports: str = "22,23,80,443,8080", rate: int = 150) -> None:
     """masscan over the second network behind the router and, through the router, some sites."""
     network = stage.annex
     wanted = [int(one) for one in ports.split(",")]

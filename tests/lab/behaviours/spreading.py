@@ -74,7 +74,14 @@ def _download(stage: Stage, victim: Host, loader: str) -> None:
 
 
 def ssh_worm(
-    stage: Stage, me: Host, rng: random.Random, *, probes: int = 150, wait: float = 0.4, port: int = 22, patience: float = 0.6
+    stage: Stage,
+    me: Host,
+    rng: random.Random,
+    *,
+    probes: int = 150,
+    wait: float = 0.4,
+    port: int = 22,
+    patience: float = 0.6,
 ) -> None:
     """Probes random addresses for SSH; where it is open it tries a few logins and goes on."""
     loader = stage.outsider(rng)
@@ -89,5 +96,8 @@ def ssh_worm(
                     for _ in range(rng.randint(1, 3)):
                         wire.ssh_knock(address, port)
             stage.sleep(wait * rng.uniform(0.3, 1.7))
-        with stage.activity("spreading", "T1105", "download of the bot", [me], [loader], "tcp", [80]), suppress(OSError):
+        with (
+            stage.activity("spreading", "T1105", "download of the bot", [me], [loader], "tcp", [80]),
+            suppress(OSError),
+        ):
             wire.http(loader, 80, ["/48000/worm"])
