@@ -8,6 +8,7 @@ sentences) reaches the page as text; a content security policy allows our own sc
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import itertools
 import os
@@ -17,14 +18,19 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO, TypedDict
+from typing import Any, TypedDict
 
 import orjson
+
+from ids_plugin.errors import UsageError
+from ids_plugin.sinks import Delivered
 
 Document = Mapping[str, Any]
 
 CHUNK = 128
-"""Documents a chunk: at 6 kB each, opening an alert unpacks 0.8 MB (milliseconds), and the writer holds no more."""
+"""Documents a chunk: at 6 kB each, opening an alert unpacks 0.8 MB, which takes milliseconds"""
+ROWS = 16 * CHUNK
+"""Rows a chunk: all are unpacked at the start, and few large chunks unpack faster than many small ones"""
 SCRIPTS = ("vega.min.js", "vega-lite.min.js", "vega-interpreter.min.js", "charts.js", "report.js")
 
 
@@ -39,67 +45,91 @@ class Bucket(TypedDict, total=False):
 
 
 class Report:
-    """Writes a report in one pass; the file appears under its name when it is closed, whole or not at all.
+    """A sink that writes a report in one pass; the file appears under its name when it is closed, whole or not at all.
+
+    A `with` block closes it, or aborts it when an error passes.
 
     Raises:
-        OSError: the file can't be written.
+        UsageError: the file can't be made or written (no permission, full disk, ...), at any step.
     """
 
     name = "report"
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         self.documents = 0
+        self._path = path
         self._part = path.with_name(path.name + ".part")
+        self._facts: dict[str, Any] = {}
+        self._rows: list[Document] = []
         self._chunk: list[Document] = []
-        self._file: TextIO = self._part.open("w", encoding="utf-8", newline="\n")
         head, self._tail = _page()
-        self._file.write(head)
+        with self._explained():
+            self._file = self._part.open("w", encoding="utf-8", newline="\n")
+            self._file.write(head)
 
-    def add(self, documents: Iterable[Document]) -> None:
+    def write(self, documents: Sequence[Document]) -> Delivered:
         """Take alert documents, opening and closing ones, in any order."""
         for document in documents:
             self._chunk.append(document)
+            self._rows.append(_row(document))
             if len(self._chunk) == CHUNK:
-                self._flush()
+                self._flush("documents", self._chunk)
+            if len(self._rows) == ROWS:
+                self._flush("rows", self._rows)
+        self.documents += len(documents)
+        return Delivered(len(documents))
 
-    def close(self, *, ledger: Document, traffic: Sequence[Bucket], bundle: Document) -> None:
-        """Write what is known at the end, and put the file in its place.
+    def tell(self, *, ledger: Document, traffic: Sequence[Bucket], bundle: Document) -> None:
+        """What is known at the end, before `close`.
 
         Args:
             ledger: as in ledger.json.
             traffic: buckets of equal width, oldest first; empty stretches may be left out.
             bundle: `id`, `family` and `trained_on` (names of the training data).
         """
-        self._flush()
-        facts = _inert({"ledger": ledger, "traffic": traffic, "bundle": bundle})
-        self._file.write(f'<script type="application/json" id="facts">{facts}</script>\n')
-        self._file.write(self._tail)
-        self._file.close()
-        os.replace(self._part, self.path)
+        self._facts = {"ledger": ledger, "traffic": traffic, "bundle": bundle}
+
+    def close(self) -> None:
+        """Put the file in its place."""
+        self._flush("documents", self._chunk)
+        self._flush("rows", self._rows)
+        facts = _inert(self._facts | {"chunk": CHUNK})
+        with self._explained():
+            self._file.write(f'<script type="application/json" id="facts">{facts}</script>\n')
+            self._file.write(self._tail)
+            self._file.close()
+            os.replace(self._part, self._path)
 
     def abort(self) -> None:
         """Leave no file behind."""
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
         self._part.unlink(missing_ok=True)
 
     def __enter__(self) -> Report:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if not self._file.closed:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
             self.abort()
 
-    def _flush(self) -> None:
-        if not self._chunk:
-            return
-        rows = [_row(document) for document in self._chunk]
-        self._file.write(f'<script type="text/plain" class="rows">{_packed(rows)}</script>\n')
-        self._file.write(f'<script type="text/plain" class="documents">{_packed(self._chunk)}</script>\n')
-        self.documents += len(self._chunk)
-        self._chunk.clear()
+    def _flush(self, kind: str, items: list[Document]) -> None:
+        if items:
+            with self._explained():
+                self._file.write(f'<script type="text/plain" class="{kind}">{_packed(items)}</script>\n')
+            items.clear()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            with contextlib.suppress(OSError, AttributeError):
+                self.abort()
+            what = (error.strerror or str(error)).lower()
+            raise UsageError(f"can't be written: {what}", location=str(self._path)) from error
 
 
 def write(
@@ -107,16 +137,17 @@ def write(
 ) -> int:
     """Write the report of `documents` to `path`; returns how many documents are in it.
 
-    `ledger`, `traffic` and `bundle` (see `Report.close`) are read after the last document was taken, so whoever
+    `ledger`, `traffic` and `bundle` (see `Report.tell`) are read after the last document was taken, so whoever
     produces the documents may still be filling them.
 
     Raises:
-        OSError: the file can't be written; nothing is left behind.
+        UsageError: the file can't be written; nothing is left behind.
     """
     with Report(path) as report:
-        report.add(documents)
-        report.close(ledger=ledger, traffic=traffic, bundle=bundle)
-        return report.documents
+        for document in documents:
+            report.write([document])
+        report.tell(ledger=ledger, traffic=traffic, bundle=bundle)
+    return report.documents
 
 
 PLUGIN = Report

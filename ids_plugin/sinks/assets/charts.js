@@ -75,8 +75,10 @@ const charts = (() => {
         tooltip: [moment("from", "from"), moment("to", "to"), moment("lane", "behaviour"), moment("alerts", "alerts at once"), moment("level", "highest severity")],
       },
     };
-    const brush = { name: "period", select: { type: "interval", encodings: ["x"], mark: { fill: ink("accent"), fillOpacity: 0.16, stroke: ink("accent") } }, views: ["flows", "active"] };
-    return { vconcat: names.length ? [flows, active] : [flows], params: names.length ? [brush] : [], spacing: 4, padding: { left: 0, right: 10, top: 2, bottom: 2 } };
+    const brush = { name: "period", select: { type: "interval", encodings: ["x"], mark: { fill: ink("accent"), fillOpacity: 0.16, stroke: ink("accent") } } };
+    const parts = [traffic.length ? flows : null, names.length ? active : null].filter(Boolean);
+    brush.views = parts.map((part) => part.name);
+    return { vconcat: parts, params: names.length ? [brush] : [], spacing: 4, padding: { left: 0, right: 10, top: 2, bottom: 2 } };
   }
 
   /** The earlier flows a decision looked at, oldest left: height and colour are the attention weight; absent steps have no bar.
@@ -155,7 +157,7 @@ const charts = (() => {
     if (threshold !== null) {
       layer.push({ mark: { type: "tick", thickness: 2, height: 14, color: ink("text"), tooltip: "threshold" }, encoding: { y, x: { ...x, datum: threshold } } });
     }
-    return { width: width - 150 - 60, height: { step: 20 }, data: { values: scores }, layer, padding: { left: 0, right: 0, top: 0, bottom: 0 } };
+    return { width: width - 150 - 76, height: { step: 20 }, data: { values: scores }, layer, padding: { left: 0, right: 0, top: 0, bottom: 0 } };
   }
 
   return { draw, timeline, strip, features, scores };

@@ -68,8 +68,15 @@ function plain(value) {
   return value.toExponential(1);
 }
 
+function bytesOf(base64) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
+  const text = atob(base64), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i += 1) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}
+
 async function unpack(script) {
-  const packed = Uint8Array.from(atob(script.textContent), (character) => character.charCodeAt(0));
+  const packed = bytesOf(script.textContent);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Response(stream).json();
 }
@@ -537,7 +544,7 @@ function drawEvidence({ strip, bars, votes, behaviours }, own, flows) {
 /** A feature's name and numbers with their units, out of its text ("NAME: 412, usually 2") where it has that form. */
 function told(feature) {
   const [, label, seen, , expected] = /^(.+): (.+?)(, usually (.+))?$/.exec(feature.text ?? "") ?? [];
-  return { name: feature.name, label: label ?? words(feature.name), contribution: feature.contribution, seen: seen ?? plain(feature.value), expected: expected ?? plain(feature.expected), text: feature.text ?? words(feature.name) };
+  return { name: feature.name, label: label ?? feature.text ?? words(feature.name), contribution: feature.contribution, seen: seen ?? plain(feature.value), expected: expected ?? plain(feature.expected), text: feature.text ?? words(feature.name) };
 }
 
 const part = (title, hint, body) => (body ? [make("h4", {}, title, hint ? make("span", { class: "hint" }, hint) : null), body] : []);
@@ -731,7 +738,8 @@ function listen() {
 async function load() {
   state.facts = JSON.parse($("facts").textContent);
   const chunks = await Promise.all([...document.querySelectorAll("script.rows")].map(unpack));
-  const rows = chunks.flatMap((chunk, index) => chunk.map((row, place) => Object.assign(row, { chunk: index, place })));
+  const size = state.facts.chunk;
+  const rows = chunks.flat().map((row, index) => Object.assign(row, { chunk: Math.floor(index / size), place: index % size }));
   state.alerts = folded(rows);
   state.hosts = ranked(state.alerts);
 }

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-from ids_plugin.sinks.report import CHUNK, Report, write
+from ids_plugin.errors import UsageError
+from ids_plugin.sinks import Delivered
+from ids_plugin.sinks.report import CHUNK, ROWS, Report, write
 from tests import report_documents as made
 
 FIXED_LIMIT = 1_200_000
@@ -33,7 +35,7 @@ def _unpacked(page: str, kind: str) -> list[Any]:
 
 
 def test_every_document_is_in_the_file_unchanged(tmp_path: Path) -> None:
-    alerts = CHUNK + 7
+    alerts = ROWS + 7
     page = _write(tmp_path / "report.html", alerts)
     assert _unpacked(page, "documents") == list(made.documents(alerts))
     assert [row["id"] for row in _unpacked(page, "rows")] == [doc["event"]["id"] for doc in made.documents(alerts)]
@@ -98,10 +100,23 @@ def test_documents_may_come_in_batches(tmp_path: Path) -> None:
     documents = list(made.documents(CHUNK))
     with Report(tmp_path / "report.html") as report:
         for start in range(0, len(documents), 50):
-            report.add(documents[start : start + 50])
-        report.close(ledger={}, traffic=[], bundle={})
+            assert report.write(documents[start : start + 50]) == Delivered(len(documents[start : start + 50]))
     assert report.documents == 2 * CHUNK
     assert _unpacked((tmp_path / "report.html").read_text("utf-8"), "documents") == documents
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere/report\.html: can't be written: no such file"):
+        Report(tmp_path / "nowhere" / "report.html")
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    (tmp_path / "report.html.part").symlink_to("/dev/full")
+    with pytest.raises(UsageError, match="no space left"):
+        write(tmp_path / "report.html", made.documents(3), ledger={}, traffic=[], bundle={})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_fixed_part_stays_small(tmp_path: Path) -> None:
