@@ -1,0 +1,250 @@
+"""Zeek connections as documents of the Elastic Common Schema, in the four dialects that SIEMs write.
+
+They agree on addresses and ports and disagree on bytes and durations: `source.bytes` are IP bytes in Elastic's
+integration and in Malcolm, payload in Corelight's mapping, and elsewhere in Security Onion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, NamedTuple
+
+import orjson
+import polars as pl
+
+from ids_plugin.errors import DialectError
+from ids_plugin.sources import Input, Read
+from ids_plugin.sources import _ndjson as ndjson
+from ids_plugin.sources._ndjson import Bad, Field, Layout, OutOfScope
+
+SNIFFED = 20
+NANO = 1e9
+
+
+class Dialect(NamedTuple):
+    """Where a dialect keeps what the others keep elsewhere: column → path, and what a unit of `duration` is."""
+
+    name: str
+    paths: dict[str, str]
+    per_second: float
+
+
+DIALECTS = (
+    Dialect(
+        "security_onion",
+        {
+            "uid": "log.id.uid",
+            "duration": "event.duration",
+            "orig_bytes": "client.bytes",
+            "resp_bytes": "server.bytes",
+            "orig_ip_bytes": "client.ip_bytes",
+            "resp_ip_bytes": "server.ip_bytes",
+            "orig_pkts": "client.packets",
+            "resp_pkts": "server.packets",
+            "conn_state": "connection.state",
+            "history": "connection.history",
+            "missed_bytes": "connection.bytes.missed",
+            "local_orig": "connection.local.originator",
+            "local_resp": "connection.local.responder",
+            "tunnel_parents": "log.id.tunnel_parents",
+        },
+        1.0,
+    ),
+    Dialect(
+        "corelight",
+        {
+            "uid": "log.id.uid",
+            "duration": "event.duration",
+            "orig_bytes": "source.bytes",
+            "resp_bytes": "destination.bytes",
+            "orig_ip_bytes": "source.ip_bytes",
+            "resp_ip_bytes": "destination.ip_bytes",
+            "orig_pkts": "source.packets",
+            "resp_pkts": "destination.packets",
+            "conn_state": "network.connection.state",
+            "history": "network.connection.history",
+            "missed_bytes": "network.missed_bytes",
+            "local_orig": "conn.local_orig",
+            "local_resp": "conn.local_resp",
+            "tunnel_parents": "log.id.tunnel_parents",
+        },
+        NANO,
+    ),
+    Dialect(
+        "malcolm",
+        {
+            "uid": "zeek.uid",
+            "duration": "zeek.conn.duration",
+            "orig_bytes": "client.bytes",
+            "resp_bytes": "server.bytes",
+            "orig_ip_bytes": "source.bytes",
+            "resp_ip_bytes": "destination.bytes",
+            "orig_pkts": "source.packets",
+            "resp_pkts": "destination.packets",
+            "conn_state": "zeek.conn.conn_state",
+            "history": "zeek.conn.history",
+            "missed_bytes": "zeek.conn.missed_bytes",
+            "local_orig": "zeek.conn.local_orig",
+            "local_resp": "zeek.conn.local_resp",
+            "tunnel_parents": "zeek.conn.tunnel_parents",
+        },
+        1.0,
+    ),
+    Dialect(
+        "elastic",
+        {
+            "uid": "zeek.session_id",
+            "duration": "event.duration",
+            "orig_ip_bytes": "source.bytes",
+            "resp_ip_bytes": "destination.bytes",
+            "orig_pkts": "source.packets",
+            "resp_pkts": "destination.packets",
+            "conn_state": "zeek.connection.state",
+            "history": "zeek.connection.history",
+            "missed_bytes": "zeek.connection.missed_bytes",
+            "local_orig": "zeek.connection.local_orig",
+            "local_resp": "zeek.connection.local_resp",
+            "icmp_type": "zeek.connection.icmp.type",
+            "icmp_code": "zeek.connection.icmp.code",
+        },
+        NANO,
+    ),
+)
+SHARED = {
+    "ts": "@timestamp",
+    "orig_h": "source.ip",
+    "resp_h": "destination.ip",
+    "source_port": "source.port",
+    "destination_port": "destination.port",
+    "proto": "network.transport",
+    "service": "network.protocol",
+    "community_id": "network.community_id",
+    "sensor": "observer.name",
+}
+KINDS = {"ts": "iso", "duration": "float", "local_orig": "bool", "local_resp": "bool"}
+LISTS = ("service", "tunnel_parents", "uid", "proto")
+TEXTS = ("orig_h", "resp_h", "community_id", "sensor", "conn_state", "history")
+MARKS = {
+    "security_onion": ("connection.state", "connection.history", "client.ip_bytes"),
+    "corelight": ("network.connection.state", "network.connection.history", "source.ip_bytes"),
+    "malcolm": ("zeek.uid", "zeek.conn.conn_state", "zeek.conn.history"),
+    "elastic": ("zeek.session_id", "zeek.connection.state", "zeek.connection.history"),
+}
+"""What only this dialect has; a document is of the first of them that it has anything of."""
+CONN = ("conn", "zeek.conn", "zeek.connection", "connection")
+"""`event.dataset` of connections."""
+
+
+class Ecs:
+    """Reads ECS documents, one a line, bare or as `_source` of a search hit, nested or with dotted keys."""
+
+    name = "ecs"
+
+    def sniff(self, head: bytes) -> float:
+        """By how many of the first lines are documents; a raw Zeek record within is left to the Zeek reader."""
+        lines = [line for line in head.split(b"\n")[:SNIFFED] if line.strip()]
+        ours = sum(_is_document(line) for line in lines)
+        return 0.3 + 0.5 * ours / len(lines) if ours else 0.0
+
+    def read(self, source: Input, batch_rows: int) -> Iterator[Read]:
+        """Connections in the dialect each document shows; documents about other things are out of scope.
+
+        Raises:
+            DialectError: durations that should be whole nanoseconds have fractions.
+        """
+        try:
+            yield from ndjson.read(source, batch_rows, classify, self.name)
+        except DialectError as error:
+            error.location = error.location or source.name
+            raise
+
+
+def _is_document(line: bytes) -> bool:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(record, dict) and not isinstance(classify(record), Bad)
+
+
+def classify(record: dict[str, Any]) -> Layout | OutOfScope | Bad:
+    """The layout of a document, by its dialect and form."""
+    hit = isinstance(record.get("_source"), dict)
+    document = record["_source"] if hit else record
+    if "@timestamp" not in document:
+        return Bad("not_ecs", "no @timestamp: not an ECS document")
+    dotted = any("." in key for key in document)
+    dataset = _at(document, "event.dataset", dotted)
+    found = [name for name, marks in MARKS.items() if any(_at(document, mark, dotted) is not None for mark in marks)]
+    if dataset is not None and dataset not in CONN:
+        return OutOfScope(f"ecs_{dataset}"[:40]) if isinstance(dataset, str) else Bad("bad_value", "event.dataset")
+    if not found:
+        return OutOfScope("ecs_other")
+    if _at(document, "source.ip", dotted) is None or _at(document, "destination.ip", dotted) is None:
+        return Bad("no_address", "no source.ip and destination.ip: not a connection")
+    return layout(found[0], hit, dotted)
+
+
+def _at(document: dict[str, Any], path: str, dotted: bool) -> object:
+    """What stands at a path."""
+    if dotted:
+        return document.get(path)
+    at: Any = document
+    for key in path.split("."):
+        at = at.get(key) if isinstance(at, dict) else None
+    return at
+
+
+@cache
+def layout(dialect: str, hit: bool, dotted: bool) -> Layout:
+    """Layout of a dialect's documents: under `_source` of a hit or bare, with dotted keys or nested."""
+    chosen = next(one for one in DIALECTS if one.name == dialect)
+    root = ("_source",) if hit else ()
+    marks = {f"?{path}": path for paths in MARKS.values() for path in paths}
+    fields = []
+    for column, path in {**SHARED, **chosen.paths, **marks, "dataset": "event.dataset"}.items():
+        fields.append(Field(column, _kind(column), (*root, *((path,) if dotted else path.split(".")))))
+    return Layout(tuple(fields), lambda frame: _finish(frame, chosen), _ours(dialect))
+
+
+def _kind(column: str) -> str:
+    if column in KINDS:
+        return KINDS[column]
+    if column in LISTS or column == "?zeek.uid":
+        return "list"
+    text = column in (*TEXTS, "dataset") or (column.startswith("?") and not column.endswith("bytes"))
+    return "text" if text else "int"
+
+
+def _ours(dialect: str) -> pl.Expr:
+    """Rows with addresses and a time, with a mark of the dialect and none of those asked before it."""
+    ours = pl.all_horizontal(pl.col("orig_h", "resp_h", "ts_text").is_not_null())
+    ours &= pl.col("dataset").is_in(CONN) | pl.col("dataset").is_null()
+    for name, paths in MARKS.items():
+        marked = pl.any_horizontal(pl.col(f"?{path}").is_not_null() for path in paths)
+        if name == dialect:
+            return ours & marked
+        ours &= ~marked
+    raise KeyError(dialect)
+
+
+def _finish(frame: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
+    """Ports of ICMP, durations in seconds."""
+    ports = {"orig_p": ["source_port", "icmp_type"], "resp_p": ["destination_port", "icmp_code"]}
+    found = [
+        pl.coalesce(name for name in names if name in frame.columns).alias(column) for column, names in ports.items()
+    ]
+    if dialect.per_second != 1:
+        parts = frame["duration"].drop_nulls()
+        if parts.len() and float((parts % 1 != 0).mean() or 0) > 0.5:  # type: ignore[arg-type]
+            raise DialectError("event.duration can't be in nanoseconds: it has fractions", hint="is it in seconds?")
+    return frame.with_columns(
+        *found,
+        pl.col("duration") / dialect.per_second,
+        pl.col("proto").str.to_lowercase().replace("ipv6-icmp", "icmp"),
+        pl.col("service").replace("", None),
+    )
+
+
+PLUGIN = Ecs()
