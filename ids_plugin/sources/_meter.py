@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ids_plugin.sources._packets import ICMP, ICMP6, TCP, UDP, Packets
+from ids_plugin.sources._packets import ICMP, ICMP6, TCP, UDP, Packets, beginnings
+from ids_plugin.sources._services import BIT, DEEP, LOOKED_AT, WIDTH, deep_signs, services, signs
 from ids_plugin.sources._streams import Reassembler, Streams, letters
 from ids_plugin.sources._table import (
     ADDRESSES,
@@ -189,7 +190,37 @@ class Ordered:
         self._count()
         self.streams = Streams(self, holes)
         self._write_state()
+        self._look_inside()
         return self.table, self.ended
+
+    def _look_inside(self) -> None:
+        """What the first payloads of each side look like."""
+        table, packets = self.table, self.packets
+        position = np.flatnonzero((self.payload > 0) & np.isin(self.protocol, (TCP, UDP)))
+        row, side = self.row[self.stretch[position]], self.side[position]
+        open_still = table["looked"][row, side] < LOOKED_AT
+        position, row, side = position[open_still], row[open_still], side[open_still]
+        rank = _rank(row * 2 + side) + table["looked"][row, side]
+        chosen = rank < LOOKED_AT
+        position, row, side = position[chosen], row[chosen], side[chosen]
+        np.add.at(table["looked"], (row, side), 1)
+        at = self.order[position]
+        length = packets.captured[at]
+        heads = beginnings(packets.data, packets.content[at], length, WIDTH)
+        originator = table["originator"][row]
+        port = np.where(originator == 0, table["high_port"][row], table["low_port"][row])
+        found = signs(heads, length, self.protocol[position], port)
+        np.bitwise_or.at(table["signs"], (row, side), found)
+        self._look_deep(row, side, at, found)
+
+    def _look_deep(self, row: Int64s, side: Int64s, at: Int64s, found: Int64s) -> None:
+        """Authentication and remote calls inside SMB, packet by packet: these are few."""
+        deep = np.flatnonzero(found & (BIT["smb"] | BIT["rpc?"] | BIT["rpc!"]) != 0)
+        packets, table = self.packets, self.table["signs"]
+        for index in deep.tolist():
+            start = int(packets.content[at[index]])
+            payload = packets.data[start : start + min(int(packets.captured[at[index]]), DEEP)].tobytes()
+            table[row[index], side[index]] |= deep_signs(payload)
 
     def _stretches(self) -> None:
         """Stretches of packets of one connection; which row of the table each is; when connections were replaced."""
@@ -255,6 +286,18 @@ class Ordered:
         return letters(self.streams)
 
 
+def _rank(key: Int64s) -> Int64s:
+    """How many equal keys stand before each, without order among keys."""
+    order = np.argsort(key, kind="stable")
+    sorted_key = key[order]
+    first = np.ones(len(key), dtype=bool)
+    first[1:] = sorted_key[1:] != sorted_key[:-1]
+    begin = np.maximum.accumulate(np.where(first, np.arange(len(key)), 0))
+    rank = np.empty(len(key), dtype=np.int64)
+    rank[order] = np.arange(len(key)) - begin
+    return rank
+
+
 def _canonical(packets: Packets) -> tuple[Bools, tuple[UInt64s, UInt64s], tuple[UInt64s, UInt64s], tuple[Int64s, Int64s]]:
     """The endpoints ordered, so that both directions are one connection; `swapped` where the source is the higher."""
     source, target = packets.source, packets.target
@@ -317,3 +360,11 @@ def conn_states(table: Table, history: list[str], size: Int64s) -> list[str]:
 
 
 _SYN_THEN_RESET = re.compile(r"\^?S[^HAFGIQ]*R.*")
+
+
+def named_services(table: Table) -> list[str | None]:
+    """Zeek's service of every connection, None where nothing was recognised."""
+    row = np.arange(len(table))
+    originator = table["originator"]
+    port = np.where(originator == 0, table["high_port"], table["low_port"])
+    return services(table["signs"][row, originator], table["signs"][row, 1 - originator], port)

@@ -380,3 +380,12 @@ def _join(decoder: _Decoder) -> Packets:
             columns[name] = tuple(np.concatenate([getattr(part, name)[half] for part in parts]) for half in (0, 1))
     whole = Packets(**columns, data=decoder.read.data, arrivals=decoder.arrivals, first=decoder.chunk.first)
     return select(whole, np.argsort(whole.number, kind="stable"))
+
+
+def beginnings(data: Bytes, at: Int64s, length: Int64s, width: int) -> Bytes:
+    """(n, width) first bytes of payloads of `length` bytes at `at` in a chunk's data, zeros behind their end."""
+    padded = data if len(data) >= width else np.concatenate([data, np.zeros(width, dtype=np.uint8)])
+    start = np.clip(at, 0, len(padded) - width)
+    rows = np.lib.stride_tricks.sliding_window_view(padded, width)[start]
+    rows *= np.arange(width) < length[:, None]
+    return rows

@@ -43,7 +43,7 @@ WHOLE = ("low_port", "high_port", "protocol", "originator", "first_time", "last_
 WHOLE += ("close_at", "poll_at", "idle", "missed")
 SIDES = ("packets", "ip_bytes", "payload", "state", "before", "start", "closing", "closed", "fins", "top", "acked")
 SIDES += ("delivered", "data_end", "trimmed", "fin_end", "seen", "last_syn", "last_fin", "last_rst", "resent")
-SIDES += ("zero_windows", "gaps", "given_up")
+SIDES += ("zero_windows", "gaps", "given_up", "signs", "looked")
 
 
 class Table:

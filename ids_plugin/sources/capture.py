@@ -151,6 +151,7 @@ def _frame(source: Input, addresses: _Addresses, finished: meter.Finished) -> pl
         "resp_h": ends[1][0],
         "resp_p": np.where(swapped, ports[0], ports[1]),
         "proto": [PROTOCOLS.get(number, "unknown_transport") for number in protocol.tolist()],
+        "service": pl.Series(meter.named_services(table), dtype=pl.String),
         "duration": _null(duration, lasted),
         "orig_bytes": _null(sizes[row, originator], lasted),
         "resp_bytes": _null(sizes[row, responder], lasted),

@@ -1,0 +1,389 @@
+"""Application protocols by what the first packets of both sides say.
+
+Zeek's rule (https://docs.zeek.org/en/v8.0.8/frameworks/dpd.html): a protocol counts once its parser has confirmed it. Here a
+payload that looks like the protocol stands for a successful parse: from both sides, or from one side on a registered port
+where Zeek's parser confirms a single message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ids_plugin.sources._packets import TCP, UDP
+
+Int64s = npt.NDArray[np.int64]
+UInt64s = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
+
+LOOKED_AT = 8
+"""Packets with payload of each side that are looked at."""
+WIDTH = 64
+DEEP = 320
+"""Bytes of a packet in which authentication inside SMB and RPC is searched."""
+
+HTTP_PORTS = (80, 81, 631, 1080, 3128, 8000, 8080, 8888)
+METHODS = (b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"TRACE ", b"PATCH ", b"PROPFIND")
+METHODS += (b"SEARCH ", b"REPORT ", b"MKCOL ", b"LOCK ", b"UNLOCK ", b"MOVE ", b"COPY ", b"SUBSCRIB", b"NOTIFY ")
+SIP_METHODS = (b"INVITE s", b"REGISTER", b"OPTIONS ", b"ACK sip:", b"BYE sip:", b"CANCEL s", b"SUBSCRIB", b"NOTIFY s")
+SIP_METHODS += (b"MESSAGE ", b"INFO sip", b"PRACK si", b"UPDATE s", b"REFER si", b"PUBLISH ", b"SIP/2.0 ")
+
+
+class Heads(NamedTuple):
+    """Beginnings of m payloads."""
+
+    rows: Bytes
+    """(m, WIDTH), zeros behind the end"""
+    word: UInt64s
+    """the first eight bytes, big-endian"""
+    length: Int64s
+    """payload bytes captured"""
+    port: Int64s
+    """the responder's"""
+
+    def starts(self, *texts: bytes) -> Bools:
+        """Whether a payload begins with one of `texts`, at most eight bytes each."""
+        found = np.zeros(len(self.word), dtype=bool)
+        for text in texts:
+            shift = np.uint64(64 - 8 * len(text))
+            found |= self.word >> shift == np.uint64(int.from_bytes(text, "big"))
+        return found
+
+    def folded(self, *texts: bytes) -> Bools:
+        """The same without regard to case."""
+        lower = self._replace(word=self.word | np.uint64(0x2020202020202020))
+        return lower.starts(*(bytes(byte | 0x20 for byte in text) for text in texts))
+
+    def byte(self, index: int) -> Int64s:
+        return self.rows[:, index].astype(np.int64)
+
+    def u16(self, index: int) -> Int64s:
+        return self.byte(index) << 8 | self.byte(index + 1)
+
+
+def _http_request(heads: Heads) -> Bools:
+    return heads.starts(*METHODS)
+
+
+def _tls(kind: int) -> Callable[[Heads], Bools]:
+    def test(heads: Heads) -> Bools:
+        record = (heads.byte(0) == 0x16) & (heads.byte(1) == 3) & (heads.byte(2) <= 4) & (heads.byte(5) == kind)
+        old = (heads.byte(0) >= 0x80) & (heads.byte(2) == 1) & (heads.byte(3) <= 3) & (heads.byte(3) + heads.byte(4) > 0)
+        found: Bools = record | old & (kind == 1) & (heads.length > 20)
+        return found
+
+    return test
+
+
+def _dtls(heads: Heads) -> Bools:
+    version = (heads.byte(1) == 0xFE) & ((heads.byte(2) == 0xFF) | (heads.byte(2) == 0xFD))
+    found: Bools = (heads.byte(0) == 0x16) & version & (heads.length > 13)
+    return found
+
+
+def _mqtt_connect(heads: Heads) -> Bools:
+    near = (heads.u16(4) == 0x4D51) | (heads.u16(5) == 0x4D51)
+    found: Bools = (heads.byte(0) == 0x10) & near
+    return found
+
+
+def _kerberos(heads: Heads) -> Bools:
+    tag, form = heads.byte(0), heads.byte(1)
+    known = np.isin(tag, (0x6A, 0x6B, 0x6C, 0x6D, 0x6E, 0x6F, 0x7E))
+    found: Bools = known & (form > 2) & (heads.length > 8)
+    return found
+
+
+def _kerberos_tcp(heads: Heads) -> Bools:
+    known = np.isin(heads.byte(4), (0x6A, 0x6B, 0x6C, 0x6D, 0x7E))
+    found: Bools = (heads.u16(0) == 0) & known & (heads.length > 12)
+    return found
+
+
+def _dns(heads: Heads) -> Bools:
+    opcode = heads.byte(2) >> 3 & 15
+    sane = (opcode <= 6) & (heads.u16(4) + heads.u16(6) + heads.u16(8) + heads.u16(10) < 1024)
+    found: Bools = sane & (heads.length >= 12)
+    return found
+
+
+def _dns_tcp(heads: Heads) -> Bools:
+    opcode = heads.byte(4) >> 3 & 15
+    found: Bools = (heads.length >= 14) & (opcode <= 5) & (heads.u16(0) >= 12) & (heads.u16(6) < 16)
+    return found
+
+
+def _ntp(heads: Heads) -> Bools:
+    version, mode = heads.byte(0) >> 3 & 7, heads.byte(0) & 7
+    normal = (mode >= 1) & (mode <= 5) & (heads.length >= 48)
+    control = (mode >= 6) & (heads.length >= 8)
+    found: Bools = (version >= 1) & (version <= 4) & (normal | control)
+    return found
+
+
+def _bootp(heads: Heads) -> Bools:
+    found: Bools = np.isin(heads.byte(0), (1, 2)) & (heads.byte(2) <= 16) & (heads.length >= 240)
+    return found
+
+
+def _snmp(heads: Heads) -> Bools:
+    long = (heads.byte(1) & 0x80 != 0) & (heads.byte(1) & 0x7F <= 4)
+    integer = (heads.u16(2) == 0x0201) | long & ((heads.u16(3) == 0x0201) | (heads.u16(4) == 0x0201))
+    found: Bools = (heads.byte(0) == 0x30) & integer
+    return found
+
+
+def _modbus(heads: Heads) -> Bools:
+    found: Bools = (heads.u16(2) == 0) & (heads.u16(4) >= 2) & (heads.u16(4) < 256) & (heads.length >= 8)
+    return found
+
+
+def _smb(heads: Heads) -> Bools:
+    name = (heads.byte(5) == 0x53) & (heads.byte(6) == 0x4D) & (heads.byte(7) == 0x42)
+    found: Bools = (heads.byte(0) == 0) & (heads.byte(4) >= 0xFD) & name
+    return found
+
+
+def _dce_rpc(*kinds: int) -> Callable[[Heads], Bools]:
+    def test(heads: Heads) -> Bools:
+        found: Bools = (heads.byte(0) == 5) & (heads.byte(1) <= 1) & np.isin(heads.byte(2), kinds) & (heads.length >= 16)
+        return found
+
+    return test
+
+
+def _mysql_hello(heads: Heads) -> Bools:
+    version = np.isin(heads.byte(4), (9, 10)) & (heads.byte(5) >= 0x30) & (heads.byte(5) <= 0x39)
+    found: Bools = (heads.byte(3) == 0) & version
+    return found
+
+
+def _mysql_login(heads: Heads) -> Bools:
+    found: Bools = (heads.byte(3) == 1) & (heads.length > 32)
+    return found
+
+
+def _socks_request(heads: Heads) -> Bools:
+    five = (heads.byte(0) == 5) & (heads.byte(1) >= 1) & (heads.length == heads.byte(1) + 2)
+    four = (heads.byte(0) == 4) & np.isin(heads.byte(1), (1, 2)) & (heads.length >= 9)
+    found: Bools = five | four
+    return found
+
+
+def _socks_reply(heads: Heads) -> Bools:
+    five = (heads.byte(0) == 5) & (heads.length >= 2)
+    four = (heads.byte(0) == 0) & (heads.byte(1) >= 0x5A) & (heads.byte(1) <= 0x5D) & (heads.length == 8)
+    found: Bools = five | four
+    return found
+
+
+def _numeric(*codes: bytes) -> Callable[[Heads], Bools]:
+    def test(heads: Heads) -> Bools:
+        found: Bools = heads.starts(*codes) & np.isin(heads.byte(3), (0x20, 0x2D))
+        return found
+
+    return test
+
+
+def _texts(*texts: bytes, fold: bool = False) -> Callable[[Heads], Bools]:
+    return lambda heads: heads.folded(*texts) if fold else heads.starts(*texts)
+
+
+def _irc_reply(heads: Heads) -> Bools:
+    found: Bools = heads.starts(b":") & (heads.rows == 0x20).any(axis=1)
+    return found
+
+
+def _tpkt(kind: int) -> Callable[[Heads], Bools]:
+    def test(heads: Heads) -> Bools:
+        found: Bools = (heads.u16(0) == 0x0300) & (heads.byte(5) == kind)
+        return found
+
+    return test
+
+
+def _mcs(heads: Heads) -> Bools:
+    found: Bools = (heads.u16(0) == 0x0300) & (heads.u16(5) == 0xF080) & np.isin(heads.byte(7), (0x7F, 0x7E))
+    return found
+
+
+def _quic(heads: Heads) -> Bools:
+    version = heads.u16(1) << 16 | heads.u16(3)
+    known = (version == 1) | (version == 0x6B3343CF) | (version >> 8 == 0xFF0000)
+    found: Bools = (heads.byte(0) >= 0xC0) & known & (heads.length >= 1200)
+    return found
+
+
+def _radius(heads: Heads) -> Bools:
+    found: Bools = np.isin(heads.byte(0), (1, 2, 3, 4, 5, 11)) & (heads.u16(2) >= 20) & (heads.u16(2) <= heads.length)
+    return found
+
+
+def _gtp(heads: Heads) -> Bools:
+    found: Bools = (heads.byte(0) >> 4 == 3) & (heads.length >= 8) & (heads.u16(2) <= heads.length)
+    return found
+
+
+def _vxlan(heads: Heads) -> Bools:
+    found: Bools = (heads.byte(0) == 8) & (heads.length >= 22)
+    return found
+
+
+def _geneve(heads: Heads) -> Bools:
+    found: Bools = (heads.byte(0) >> 6 == 0) & (heads.u16(2) == 0x6558) & (heads.length >= 22)
+    return found
+
+
+def _dnp3(heads: Heads) -> Bools:
+    found: Bools = (heads.u16(0) == 0x0564) & (heads.length >= 10)
+    return found
+
+
+class Sign(NamedTuple):
+    """Something a payload can look like."""
+
+    protocol: int
+    test: Callable[[Heads], Bools]
+    ports: tuple[int, ...] = ()
+    """the responder's port must be one of them; any where empty"""
+
+
+SIGNS: dict[str, Sign] = {
+    "http?": Sign(TCP, _http_request),
+    "http!": Sign(TCP, _texts(b"HTTP/1.", b"HTTP/0.")),
+    "tls?": Sign(TCP, _tls(1)),
+    "tls!": Sign(TCP, _tls(2)),
+    "ssh": Sign(TCP, _texts(b"SSH-", fold=True)),
+    "smtp?": Sign(TCP, _texts(b"EHLO", b"HELO", fold=True)),
+    "220": Sign(TCP, _numeric(b"220", b"120")),
+    "user": Sign(TCP, _texts(b"USER ", b"AUTH ", fold=True)),
+    "331": Sign(TCP, _numeric(b"331", b"230", b"234", b"530")),
+    "nick": Sign(TCP, _texts(b"NICK ", b"USER ", b"CAP LS", b"PASS ", fold=True)),
+    "irc!": Sign(TCP, _irc_reply),
+    "pop3!": Sign(TCP, _texts(b"+OK", b"-ERR")),
+    "pop3?": Sign(TCP, _texts(b"USER ", b"APOP ", b"CAPA", b"AUTH", b"STLS", fold=True)),
+    "imap!": Sign(TCP, _texts(b"* OK", b"* PREAUT"), (143,)),
+    "mqtt?": Sign(TCP, _mqtt_connect),
+    "mqtt!": Sign(TCP, _texts(b"\x20\x02")),
+    "krb_tcp": Sign(TCP, _kerberos_tcp, (88,)),
+    "dns_tcp": Sign(TCP, _dns_tcp, (53,)),
+    "modbus": Sign(TCP, _modbus, (502,)),
+    "smb": Sign(TCP, _smb),
+    "rpc?": Sign(TCP, _dce_rpc(11, 14)),
+    "rpc!": Sign(TCP, _dce_rpc(12, 13, 15)),
+    "mysql!": Sign(TCP, _mysql_hello, (1434, 3306)),
+    "mysql?": Sign(TCP, _mysql_login, (1434, 3306)),
+    "socks?": Sign(TCP, _socks_request, (1080,)),
+    "socks!": Sign(TCP, _socks_reply, (1080,)),
+    "rdp?": Sign(TCP, _tpkt(0xE0)),
+    "rdp!": Sign(TCP, _tpkt(0xD0)),
+    "mcs": Sign(TCP, _mcs),
+    "rfb": Sign(TCP, _texts(b"RFB 003.")),
+    "xmpp": Sign(TCP, _texts(b"<stream:", b"<?xml ve"), (5222, 5269)),
+    "bittorrent": Sign(TCP, _texts(b"\x13BitTorr")),
+    "dnp3_tcp": Sign(TCP, _dnp3, (20000,)),
+    "sip_tcp": Sign(TCP, _texts(*SIP_METHODS), (5060,)),
+    "dns": Sign(UDP, _dns, (53, 137, 5353, 5355)),
+    "dhcp": Sign(UDP, _bootp, (67, 68, 4011)),
+    "ntp": Sign(UDP, _ntp, (123,)),
+    "snmp": Sign(UDP, _snmp, (161, 162)),
+    "krb": Sign(UDP, _kerberos, (88,)),
+    "sip": Sign(UDP, _texts(*SIP_METHODS), (5060,)),
+    "dtls": Sign(UDP, _dtls),
+    "radius": Sign(UDP, _radius, (1812,)),
+    "quic": Sign(UDP, _quic, (443,)),
+    "gtpv1": Sign(UDP, _gtp, (2123, 2152)),
+    "vxlan": Sign(UDP, _vxlan, (4789,)),
+    "geneve": Sign(UDP, _geneve, (6081,)),
+    "dnp3_udp": Sign(UDP, _dnp3, (20000,)),
+}
+DEEP_SIGNS = {"ntlm": b"NTLMSSP\0", "gssapi": b"\x2b\x06\x01\x05\x05\x02", "dce_rpc": b"\x05\x00\x0b\x03"}
+"""Bytes anywhere in the beginning of a packet of an SMB connection."""
+BIT = {name: 1 << index for index, name in enumerate([*SIGNS, *DEEP_SIGNS, "ftp-data"])}
+EITHER = ("dns", "dhcp", "ntp", "snmp", "krb", "sip", "sip_tcp", "radius", "quic", "gtpv1", "vxlan", "geneve", "dnp3_udp")
+EITHER += ("krb_tcp", "dns_tcp", "dnp3_tcp", "modbus", "xmpp", "ftp-data")
+"""Protocols that one message confirms."""
+PAIRS = {
+    "http": ("http?", "http!"),
+    "ssl": ("tls?", "tls!"),
+    "ssh": ("ssh", "ssh"),
+    "smtp": ("smtp?", "220"),
+    "pop3": ("pop3?", "pop3!"),
+    "irc": ("nick", "irc!"),
+    "mqtt": ("mqtt?", "mqtt!"),
+    "mysql": ("mysql?", "mysql!"),
+    "socks": ("socks?", "socks!"),
+    "smb": ("smb", "smb"),
+    "dce_rpc": ("rpc?", "rpc!"),
+    "rfb": ("rfb", "rfb"),
+    "bittorrent": ("bittorrent", "bittorrent"),
+    "dtls": ("dtls", "dtls"),
+}
+"""Protocols that a message of each side confirms: the originator's sign, the responder's."""
+
+
+def signs(rows: Bytes, length: Int64s, protocol: Int64s, port: Int64s) -> Int64s:
+    """Bits (`BIT`) of what each of m payload beginnings (m, WIDTH) looks like; `port` is the responder's."""
+    found = np.zeros(len(rows), dtype=np.int64)
+    for number in (TCP, UDP):
+        which = np.flatnonzero(protocol == number)
+        if not len(which):
+            continue
+        head = rows[which]
+        word = np.ascontiguousarray(head[:, :8]).view(">u8").ravel().astype(np.uint64)
+        heads = Heads(head, word, length[which], port[which])
+        bits = np.zeros(len(which), dtype=np.int64)
+        for name, sign in SIGNS.items():
+            if sign.protocol == number:
+                bits |= _apply(sign, heads) * BIT[name]
+        found[which] = bits
+    return found
+
+
+def _apply(sign: Sign, heads: Heads) -> Int64s:
+    if not sign.ports:
+        return sign.test(heads).astype(np.int64)
+    there = np.isin(heads.port, sign.ports)
+    result = np.zeros(len(there), dtype=np.int64)
+    if there.any():
+        result[there] = sign.test(Heads(*(column[there] for column in heads)))
+    return result
+
+
+def deep_signs(payload: bytes) -> int:
+    """Bits of what is found anywhere in the beginning of an SMB payload."""
+    return sum(BIT[name] for name, text in DEEP_SIGNS.items() if text in payload)
+
+
+def services(originator: Int64s, responder: Int64s, port: Int64s) -> list[str | None]:
+    """Services of n connections from the bits both sides have shown, comma-separated as in a conn.log."""
+    web = np.isin(port, HTTP_PORTS).astype(np.int64)
+    key = np.column_stack([originator, responder, web])
+    unique, inverse = np.unique(key, axis=0, return_inverse=True)
+    names = [_named(int(first), int(second), bool(third)) for first, second, third in unique]
+    return [names[index] for index in inverse.ravel().tolist()]
+
+
+def _named(originator: int, responder: int, web: bool) -> str | None:
+    either = originator | responder
+    found = [name for name in EITHER if either & BIT[name]]
+    found += [name for name, (own, other) in PAIRS.items() if originator & BIT[own] and responder & BIT[other]]
+    if web and originator & BIT["http?"] and "http" not in found:
+        found.append("http")
+    if responder & BIT["220"] and originator & BIT["user"] and responder & BIT["331"] and "smtp" not in found:
+        found.append("ftp")
+    if originator & BIT["rdp?"] and responder & BIT["rdp!"] and originator & BIT["mcs"] and "ssl" not in found:
+        found.append("rdp")
+    if responder & BIT["imap!"]:
+        found.append("imap")
+    if "smb" in found or "dce_rpc" in found:
+        found += [name for name in ("gssapi", "ntlm") if either & BIT[name]]
+        found += ["dce_rpc"] if "smb" in found and either & BIT["dce_rpc"] else []
+    if "irc" in found and "ftp" in found:
+        found.remove("irc")
+    named = {"sip_tcp": "sip", "dns_tcp": "dns"}
+    return ",".join(named.get(name, name) for name in found) or None
