@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ids_plugin.alerts._classes import Class
 from ids_plugin.alerts._community import community_id, number
 from ids_plugin.schema.alert import DATASET, ECS_VERSION, MODULE, SEVERITIES, Document
 from ids_plugin.schema.evidence import Evidence, EvidenceFeature, EvidenceFlow
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DIGITS = 6
 
 
@@ -57,7 +58,7 @@ def digest(*parts: object) -> str:
 
 def instant(microseconds: int) -> str:
     """UTC with microseconds, ISO 8601."""
-    return (_EPOCH + timedelta(microseconds=microseconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{np.datetime64(microseconds, 'us')}Z"
 
 
 def exhibit(flow: Mapping[str, Any], verdict: Verdict, evidence: Evidence) -> Document:
@@ -65,8 +66,8 @@ def exhibit(flow: Mapping[str, Any], verdict: Verdict, evidence: Evidence) -> Do
 
     `flow` is a row of the Flow frame with times and durations in µs.
     """
-    whole = {
-        "event": {"duration": _thousandfold(flow["duration"])},
+    return {
+        "duration": _thousandfold(flow["duration"]),
         "source": _side(flow, "orig"),
         "destination": _side(flow, "resp"),
         "network": _network(flow),
@@ -78,7 +79,6 @@ def exhibit(flow: Mapping[str, Any], verdict: Verdict, evidence: Evidence) -> Do
             "evidence": _evidence(evidence),
         },
     }
-    return _without_unknown(whole)
 
 
 def opened(fold: FoldFacts, shown: Document, bundle: BundleFacts, ingested: datetime | None) -> Document:
@@ -97,45 +97,40 @@ def _document(
     fold: FoldFacts, shown: Document, bundle: BundleFacts, ingested: datetime | None, state: dict[str, str]
 ) -> Document:
     alert = state["state"] == "open"
-    duration = shown.get("event", {}).get("duration") if alert else (fold.last - fold.first) * 1000
     ours = shown["ids_plugin"]
-    whole = {
+    event = {
+        "id": digest(fold.id, state["state"]),
+        "kind": "alert" if alert else "event",
+        "category": ["network", "intrusion_detection"],
+        "type": ["info"],
+        "module": MODULE,
+        "dataset": DATASET,
+        "severity": SEVERITIES[bundle.severities.get(fold.kind.name, fold.kind.severity)],
+        "risk_score": round(fold.kind.risk * ours["score"], 1),
+        "start": instant(fold.first),
+        "end": instant(fold.last),
+        "duration": shown["duration"] if alert else (fold.last - fold.first) * 1000,
+        "ingested": None if ingested is None else ingested.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+    }
+    document = {
         "@timestamp": instant(fold.last),
         "ecs": {"version": ECS_VERSION},
         "message": message(fold, alert),
         "tags": ["alert", MODULE] if alert else [MODULE],
-        "event": {
-            "id": digest(fold.id, state["state"]),
-            "kind": "alert" if alert else "event",
-            "category": ["network", "intrusion_detection"],
-            "type": ["info"],
-            "module": MODULE,
-            "dataset": DATASET,
-            **_weight(fold.kind, bundle, ours["score"]),
-            "start": instant(fold.first),
-            "end": instant(fold.last),
-            "duration": duration,
-            "ingested": None if ingested is None else ingested.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        },
+        "event": event,
         "rule": _rule(fold.kind, bundle),
         "threat": fold.kind.threat,
         "observer": {"name": fold.sensor, "type": "ids", "product": "ids-plugin"},
-        "source": shown["source"],
-        "destination": shown["destination"],
-        "network": shown["network"],
+        **{part: shown[part] for part in ("source", "destination", "network", "zeek")},
         "related": {"ip": _related(fold)},
-        "zeek": shown["zeek"],
         "ids_plugin": {
-            "score": ours["score"],
-            "threshold": ours["threshold"],
             "label": fold.kind.name,
-            "scores": ours["scores"],
+            **ours,
             "bundle": {"id": bundle.id, "family": bundle.family, "version": bundle.version},
             "fold": _fold(fold, state),
-            "evidence": ours["evidence"],
         },
     }
-    return _without_unknown(whole)
+    return _without_unknown(document)
 
 
 def message(fold: FoldFacts, alert: bool) -> str:
@@ -151,8 +146,8 @@ def message(fold: FoldFacts, alert: bool) -> str:
         said += f", {totals['ports']:,} ports"
     if alert:
         return str(said)
-    flows = "1 flow" if totals["count"] == 1 else f"{totals['count']:,} flows"
-    return f"{said}: {flows} in {span(fold.last - fold.first)}"
+    count = totals["count"]
+    return f"{said}: 1 flow" if count == 1 else f"{said}: {count:,} flows in {span(fold.last - fold.first)}"
 
 
 def span(microseconds: int) -> str:
@@ -161,11 +156,6 @@ def span(microseconds: int) -> str:
     if seconds < 100:
         return f"{seconds:.3g} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def _weight(kind: Class, bundle: BundleFacts, score: float) -> Document:
-    severity = SEVERITIES[bundle.severities.get(kind.name, kind.severity)]
-    return {"severity": severity, "risk_score": round(kind.risk * score, 1)}
 
 
 def _rule(kind: Class, bundle: BundleFacts) -> Document:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from typing import NamedTuple, TextIO
 
 from rich import box
@@ -154,13 +153,15 @@ def _text(text: str, style: str = "") -> Text:
 
 
 def _period(row: Row) -> str:
-    first, last = datetime.fromisoformat(row.first), datetime.fromisoformat(row.last)
-    same = first.date() == last.date()
-    return f"{_moment(row.first)}–{last:%H:%M}" if same else f"{_moment(row.first)} – {_moment(row.last)}"
+    first, last = _moment(row.first), _moment(row.last)
+    day = len("01-31 ")
+    return f"{first}–{last[day:]}" if first[:day] == last[:day] else f"{first} – {last}"
 
 
 def _moment(instant: str) -> str:
-    return f"{datetime.fromisoformat(instant):%m-%d %H:%M}"
+    """Month, day, hour and minute of an ISO 8601 time; the year goes without saying."""
+    date, time = instant.split("T")
+    return f"{date[-5:]} {time[:5]}"
 
 
 def _count(rows: list[Row]) -> str:
