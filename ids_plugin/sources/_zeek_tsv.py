@@ -28,6 +28,7 @@ IDS = {name.replace("id.", "id_"): column for name, column in ZEEK_NAMES.items()
 NAMES = {**ZEEK_NAMES, **IDS, **LABELS}
 REQUIRED = ("ts", "orig_h", "resp_h")
 OPEN = re.compile(r"(open[-_]conn|conn[-_]long)")
+ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|\\)")
 INTEGER = re.compile(r"[+-]?\d+")
 
 
@@ -104,10 +105,10 @@ def _directive(header: Header, data: bytes) -> Header:
 
 
 def unescape(text: str) -> str:
-    r"""Text with Zeek's `\x..` escapes of bytes resolved."""
-    if "\\x" not in text:
+    r"""Text with Zeek's escapes resolved: `\x..` is a byte, `\\` a backslash."""
+    if "\\" not in text:
         return text
-    raw = re.sub(rb"\\x([0-9a-fA-F]{2})", lambda found: bytes.fromhex(found[1].decode()), text.encode())
+    raw = ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\", text.encode())
     return raw.decode("utf-8", "replace")
 
 
@@ -236,7 +237,7 @@ def _draft(frame: pl.DataFrame, header: Header) -> pl.DataFrame:
     texts = [name for name in ("service", "tunnel_parents", "label", "label_detail") if name in frame.columns]
     frame = frame.with_columns(pl.col(name).replace([header.empty, ""], None) for name in texts)
     for name in ("service", "tunnel_parents", "history"):
-        if name in frame.columns and frame[name].str.contains(r"\x", literal=True).any():
+        if name in frame.columns and frame[name].str.contains("\\", literal=True).any():
             old = frame[name].unique().drop_nulls()
             frame = frame.with_columns(pl.col(name).replace(old, pl.Series([unescape(text) for text in old])))
     if header.set_separator != ",":
