@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from tests.lab import labels, network, runner
+from tests.lab import labels, runner
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--out", type=Path, required=True)
     flows = commands.add_parser("flows", help="capture.pcap and labels.jsonl → flows.parquet")
     flows.add_argument("folders", type=Path, nargs="+")
-    commands.add_parser("clean", help="remove namespaces that a killed run left")
+    commands.add_parser("clean", help="remove what a killed run left")
     options = parser.parse_args(arguments)
     if options.command == "run":
         return _run(options.scenario, options.seed, options.out)
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         for folder in options.folders:
             print(reading.summary(reading.write(folder)))
         return 0
-    print("\n".join(network.sweep()))
+    print("\n".join(runner.clean()))
     return 0
 
 

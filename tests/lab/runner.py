@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -70,10 +72,10 @@ def run(scenario: Scenario, seed: int, out: Path, say: Callable[[str], None]) ->
 
     Gives what scenario.json says. Whatever happens, programs are ended and namespaces removed.
     """
-    network.sweep()
+    clean()
     out.mkdir(parents=True, exist_ok=True)
     previous = signal.signal(signal.SIGTERM, _interrupt)
-    folder = Path(tempfile.mkdtemp(prefix="lab-"))
+    folder = Path(tempfile.mkdtemp(prefix=f"lab{os.getpid()}-"))
     rng = random.Random(f"{scenario.name}:{seed}:network")
     try:
         with network.Network(world.subnet(rng)) as net:
@@ -89,6 +91,19 @@ def run(scenario: Scenario, seed: int, out: Path, say: Callable[[str], None]) ->
     finally:
         signal.signal(signal.SIGTERM, previous)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def clean() -> list[str]:
+    """Removes namespaces and scratch folders of runs that were killed; their names."""
+    folders = [path for path in Path(tempfile.gettempdir()).glob("lab*-*") if _is_left(path.name)]
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    return [*network.sweep(), *map(str, folders)]
+
+
+def _is_left(name: str) -> bool:
+    found = re.match(r"lab(\d+)-", name)
+    return found is not None and not Path("/proc", found[1]).exists()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

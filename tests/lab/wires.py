@@ -61,8 +61,8 @@ def place(frame: bytes, leaving: bool, spread: float) -> float:
     return spread * (zlib.crc32(address) % 997) / 997
 
 
-def carry(links: Sequence[Link]) -> None:
-    """Carries frames for ever, in the order they came per link, direction and place."""
+def carry(links: Sequence[Link], leash: int) -> None:
+    """Carries frames in the order they came per link, direction and place, until `leash` is closed at its other end."""
     rng = random.Random(1)
     ends = {link.near: (link, link.far, True) for link in links} | {
         link.far: (link, link.near, False) for link in links
@@ -72,7 +72,10 @@ def carry(links: Sequence[Link]) -> None:
     number = 0
     while True:
         patience = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
-        for descriptor in select.select(list(ends), [], [], patience)[0]:
+        ready = select.select([leash, *ends], [], [], patience)[0]
+        if leash in ready:
+            return
+        for descriptor in ready:
             link, out, leaving = ends[descriptor]
             for frame in _read(descriptor):
                 if rng.random() < link.loss:
@@ -98,4 +101,4 @@ def _read(descriptor: int) -> list[bytes]:
 
 
 if __name__ == "__main__":
-    carry([Link(**link) for link in json.loads(sys.stdin.readline())])
+    carry([Link(**link) for link in json.loads(sys.stdin.readline())], sys.stdin.fileno())

@@ -27,7 +27,8 @@ def test_a_range_goes_upwards_and_ports_are_no_range(name: str) -> None:
     for entry in runner.load(name).activity:
         for key, value in entry.items():
             if isinstance(value, list) and len(value) == 2 and all(type(one) in {int, float} for one in value):
-                assert value[0] <= value[1] and key != "port", f"{name}: {entry}"
+                assert value[0] <= value[1], f"{name}: {entry}"
+                assert key != "port", f"{name}: {entry}"
 
 
 @pytest.mark.parametrize("name", NAMES)
