@@ -114,7 +114,7 @@ def scan_ports(net: Network, rng: Draw, host: int, begin: float, end: float) -> 
             ports,
             ending=ending,
             syn=int(rng.choice([0, 4, 4])) if style == "syn" else -1,
-            rounds=again,
+            attempts=again,
             orig_port=source,
             label="scan",
         )
@@ -163,7 +163,7 @@ def scan_hosts(net: Network, rng: Draw, host: int, begin: float, end: float) -> 
             port,
             ending=ending,
             syn=-1 if connect else int(rng.choice([0, 4, 20])),
-            rounds=0 if connect else 1,
+            attempts=0 if connect else 1,
             label="scan",
         )
     ]
@@ -195,7 +195,7 @@ def scan_outside(net: Network, rng: Draw, host: int, begin: float, end: float) -
             port,
             ending=ending,
             syn=int(rng.choice([0, 4, 20])) if raw else -1,
-            rounds=1 if raw else 0,
+            attempts=1 if raw else 0,
             orig_port=fixed,
             label="scan",
         )
@@ -235,7 +235,7 @@ def brute_force(net: Network, rng: Draw, host: int, begin: float, end: float) ->
             up=tries * up * np.exp(spread * rng.standard_normal(n)),
             down=tries * down * np.exp(spread * rng.standard_normal(n)),
             span=one(rng, 0.05, 40) * rng.uniform(0.7, 1.3, n),
-            rounds=int(rng.integers(1, 8)) * tries,
+            rounds=int(rng.integers(0, 8)) * tries,
             label="brute_force",
         )
     ]
@@ -328,7 +328,7 @@ def flood(net: Network, rng: Draw, host: int, begin: float, end: float) -> list[
             port,
             ending=ending,
             syn=int(rng.choice([0, 4, 20])),
-            rounds=1 if rng.random() < 0.7 else 2,
+            attempts=1 if rng.random() < 0.7 else 2,
             orig_port=rng.integers(1024, 65535, n),
             label="flood",
         )
@@ -366,6 +366,7 @@ def flood_in_few(net: Network, rng: Draw, host: int, begin: float, end: float) -
             orig_port=8 if proto == ICMP else rng.integers(1024, 65535, n),
             up=up,
             rounds=packets,
+            attempts=packets,
             span=span,
             ending=(UNANSWERED, UNANSWERED, UNANSWERED, MIDSTREAM)[style],
             syn=int(rng.choice([0, 4, 20])),
@@ -484,7 +485,7 @@ def orphaned(net: Network, rng: Draw, host: int, begin: float, end: float) -> li
             ending=np.where(alive, HALF_R, gone),
             up=one(rng, 20, 400),
             down=one(rng, 20, 400),
-            rounds=int(rng.choice([0, 0, 1, 3])),
+            attempts=int(rng.choice([0, 0, 1, 3])),
             span=0.0,
             label="command_and_control",
         )
@@ -589,7 +590,7 @@ def spread(net: Network, rng: Draw, host: int, begin: float, end: float) -> list
         np.where(rng.random(len(t)) < 0.6, rng.choice(net.hosts, len(t)), net.dead(rng, len(t))),
         cloud(rng, len(t)),
     )
-    lets = rng.random(len(t)) < one(rng, 0.05, 0.6)
+    lets = (rng.random(len(t)) < one(rng, 0.05, 0.6)) & (~inside | np.isin(target, net.hosts))
     tries = np.where(lets, rng.geometric(0.35, len(t)), 1)
     who, when = bursts(rng, t, tries, one(rng, 0.5, 20))
     n = len(who)
@@ -611,17 +612,18 @@ def spread(net: Network, rng: Draw, host: int, begin: float, end: float) -> list
         label="spreading",
     )
     taken = np.flatnonzero(lets & (rng.random(len(t)) < 0.3))
+    source = np.where(inside[taken] & (rng.random() < 0.5), cloud(rng, 1)[0], host)
     copies = batch(
         rng,
         "worm_copy",
-        t[taken] + 30,
+        t[taken] + one(rng, 2, 60) * rng.uniform(0.5, 1.5, len(taken)),
         target[taken],
-        host if rng.random() < 0.5 else int(cloud(rng, 1)[0]),
+        source,
         int(rng.choice([80, 8080, 69, int(rng.integers(1024, 65535))])),
         service="http",
         up=int(rng.integers(80, 400)) + rng.integers(0, 3, len(taken)),
         down=one(rng, 2e4, 3e6),
-        span=one(rng, 0.2, 20),
+        span=one(rng, 0.2, 20) * rng.uniform(0.7, 1.5, len(taken)),
         label="spreading",
     )
     return [entry, copies]
@@ -640,9 +642,9 @@ CHAIN = ("scan", "brute_force", "spreading", "command_and_control", "flood", "ex
 ODDS = (0.2, 0.17, 0.13, 0.26, 0.13, 0.11)
 
 
-def campaign(net: Network, rng: Draw) -> list[Batch]:
+def campaign(net: Network, rng: Draw, active: I64) -> list[Batch]:
     """All attacks of a network, in one stretch of at most half of its time (controllers may be kept until its end);
-    none in three networks of ten."""
+    none in three networks of ten. Who attacks from inside or is infected is one of `active`."""
     if rng.random() < 0.3:
         return []
     begin = 0.0 if rng.random() < 0.2 else rng.uniform(0, 0.5) * net.seconds
@@ -652,11 +654,11 @@ def campaign(net: Network, rng: Draw) -> list[Batch]:
     chained = rng.random() < 0.4
     names = [str(c) for c in rng.choice(CHAIN, int(rng.integers(*net.ranges.attacks)), p=ODDS)]
     names = sorted(names, key=CHAIN.index) if chained else names
-    host = int(rng.choice(net.hosts))
+    host = int(rng.choice(active))
     for i, name in enumerate(names):
         options = ATTACKS[name]
         attack = options[rng.integers(0, len(options))]
         start = begin + (end - begin) * (i / len(names) if chained else rng.uniform(0, 0.6))
         until = last if name == "command_and_control" else min(end, start + one(rng, 60, 14400))
-        made += attack(net, rng, host if chained else int(rng.choice(net.hosts)), start, until)
+        made += attack(net, rng, host if chained else int(rng.choice(active)), start, until)
     return made

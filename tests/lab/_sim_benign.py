@@ -46,6 +46,11 @@ FAULTS = {
 """How ordinary connections end when not well"""
 
 
+def faults(net: Network) -> dict[int, float]:
+    """How often ordinary connections end so, in this network."""
+    return {ending: share * net.trouble for ending, share in FAULTS.items()}
+
+
 def span_of(net: Network, n: int) -> tuple[F64, F64]:
     """Begin and end of the recording, for n subjects."""
     return np.zeros(n), np.full(n, net.seconds)
@@ -101,7 +106,7 @@ def _polling(
             ending=ending,
             up=up[m] * np.exp(steady * rng.standard_normal(n)),
             down=down[m] * np.exp(steady * rng.standard_normal(n)),
-            span=log_uniform(rng, 0.02, 20, count)[m] * rng.uniform(0.7, 1.4, n),
+            span=log_uniform(rng, 0.02, 60, count)[m] * rng.uniform(0.7, 1.4, n),
         )
     ]
 
@@ -315,7 +320,9 @@ def messaging(net: Network, rng: Draw) -> list[Batch]:
             up=size * messages,
             down=4 + 4 * messages,
             rounds=messages,
-            ending=ends(rng, n, FAULTS | {UNANSWERED: float(rng.choice([0.005, 0.08])), RESET: 0.08, ONGOING: 0.05}),
+            ending=ends(
+                rng, n, faults(net) | {UNANSWERED: float(rng.choice([0.005, 0.08])), RESET: 0.08, ONGOING: 0.05}
+            ),
         )
     ]
 
@@ -342,7 +349,7 @@ def cameras(net: Network, rng: Draw) -> list[Batch]:
         up=np.where(udp, volume, 900),
         down=np.where(udp, 0, volume),
         span=life,
-        ending=np.where(udp, UNANSWERED, ends(rng, n, FAULTS | {ABORTED: 0.3})),
+        ending=np.where(udp, UNANSWERED, ends(rng, n, faults(net) | {ABORTED: 0.3})),
     )
     clips = hosts[rng.random(len(hosts)) < 0.6]
     store = cloud(rng, 3)
@@ -359,7 +366,7 @@ def cameras(net: Network, rng: Draw) -> list[Batch]:
         up=size,
         down=2000 + rng.integers(0, 4000, len(who)),
         span=size / log_uniform(rng, 1e5, 3e6, len(who)),
-        ending=ends(rng, len(who), FAULTS),
+        ending=ends(rng, len(who), faults(net)),
     )
     return [stream, upload]
 
@@ -399,8 +406,8 @@ def browsing(net: Network, rng: Draw) -> list[Batch]:
             up=log_uniform(rng, 300, 12000, n),
             down=log_uniform(rng, 300, 2e6, n),
             span=span,
-            rounds=np.where(lingering, 1 + span / 45, 2),
-            ending=ends(rng, n, FAULTS | {UNANSWERED: 0.025, ABORTED: 0.14, RESET: 0.06}),
+            rounds=np.where(lingering, 1 + span / 45, 0),
+            ending=ends(rng, n, faults(net) | {UNANSWERED: 0.02 * net.trouble, ABORTED: 0.14, RESET: 0.06}),
         )
     ]
 
@@ -433,7 +440,7 @@ def tunnels(net: Network, rng: Draw) -> list[Batch]:
             rounds=messages,
             up=messages * rng.integers(30, 400, n),
             down=messages * rng.integers(30, 900, n),
-            ending=ends(rng, n, FAULTS | {ONGOING: 0.2, RESET: 0.15}),
+            ending=ends(rng, n, faults(net) | {ONGOING: 0.2, RESET: 0.15}),
         )
     ]
 
@@ -481,7 +488,7 @@ def serving(net: Network, rng: Draw) -> list[Batch]:
                 up=log_uniform(rng, 80, 4000, n),
                 down=log_uniform(rng, 100, 3e5, n),
                 span=log_uniform(rng, 0.01, 60, n),
-                ending=ends(rng, n, FAULTS | {ABORTED: 0.1, RESET: 0.05, UNACKED: 0.004}),
+                ending=ends(rng, n, faults(net) | {ABORTED: 0.1, RESET: 0.05, UNACKED: 0.004}),
             )
         )
     return made
@@ -509,7 +516,7 @@ def databases(net: Network, rng: Draw) -> list[Batch]:
             up=log_uniform(rng, 200, 3000, len(apps))[who] * rng.uniform(0.8, 1.2, n),
             down=log_uniform(rng, 200, 40000, n),
             span=log_uniform(rng, 0.003, 5, n),
-            ending=ends(rng, n, FAULTS),
+            ending=ends(rng, n, faults(net)),
         )
     ]
 
@@ -534,7 +541,7 @@ def mail(net: Network, rng: Draw) -> list[Batch]:
             up=log_uniform(rng, 300, 5000, n),
             down=log_uniform(rng, 500, 50000, n),
             span=log_uniform(rng, 0.3, 20, n),
-            ending=ends(rng, n, FAULTS),
+            ending=ends(rng, n, faults(net)),
         )
     ]
     for server in net.of("mail"):
@@ -552,7 +559,7 @@ def mail(net: Network, rng: Draw) -> list[Batch]:
                 up=log_uniform(rng, 800, 2e6, n),
                 down=log_uniform(rng, 200, 800, n),
                 span=log_uniform(rng, 0.5, 30, n),
-                ending=ends(rng, n, FAULTS | {UNANSWERED: 0.12, REFUSED: 0.05}),
+                ending=ends(rng, n, faults(net) | {UNANSWERED: 0.12, REFUSED: 0.05}),
             )
         )
     return made
@@ -716,7 +723,7 @@ def updates(net: Network, rng: Draw) -> list[Batch]:
             up=rng.integers(200, 2000, n),
             down=size,
             span=size / log_uniform(rng, 3e5, 3e7, n),
-            ending=ends(rng, n, FAULTS),
+            ending=ends(rng, n, faults(net)),
         )
     ]
 

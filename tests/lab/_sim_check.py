@@ -39,8 +39,11 @@ def lookup(flows: pl.DataFrame, folds: int = 5) -> pl.Series:
 
 
 def balanced(attack: pl.Series, said: pl.Series) -> float:
-    """Mean of the rule's recall on attacks and on the rest; .5 knows nothing."""
-    return (float(said.filter(attack).mean()) + 1 - float(said.filter(~attack).mean())) / 2  # type: ignore[arg-type]
+    """Mean of the rule's recall on attacks and on the rest; .5 knows nothing, NaN: only one of the two occurs."""
+    is_, yes = attack.to_numpy(), said.to_numpy()
+    if is_.all() or not is_.any():
+        return float("nan")
+    return float(yes[is_].mean() + 1 - yes[~is_].mean()) / 2
 
 
 def rules(flows: pl.DataFrame) -> dict[str, float]:

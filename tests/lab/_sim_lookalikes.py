@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from tests.lab._sim_benign import FAULTS, Activity, span_of
+from tests.lab._sim_benign import Activity, faults, span_of
 from tests.lab._sim_net import Draw, Network, beats, bursts, cloud, ends, log_uniform, one, whole
 from tests.lab._sim_wire import (
     ABORTED,
     BACKSCATTER,
     DONE,
+    F64,
     GHOST,
     I64,
     ICMP,
@@ -22,6 +23,7 @@ from tests.lab._sim_wire import (
     UDP,
     UNANSWERED,
     Batch,
+    Bool,
     batch,
     mix,
 )
@@ -53,7 +55,7 @@ def backups(net: Network, rng: Draw) -> list[Batch]:
                 up=size + 500,
                 down=size * 0.002 + 3000,
                 span=size / one(rng, 2e5, 5e7) + 0.3,
-                ending=ends(rng, len(t), FAULTS),
+                ending=ends(rng, len(t), faults(net)),
             )
         )
     return made
@@ -183,7 +185,7 @@ def failed_logins(net: Network, rng: Draw) -> list[Batch]:
 def dead_services(net: Network, rng: Draw) -> list[Batch]:
     """Devices that keep asking for what is gone, inside or outside; most had answers before."""
     made = []
-    for _ in range(int(rng.poisson(1.5))):
+    for _ in range(int(rng.poisson(3))):
         host = int(rng.choice(net.hosts))
         inside = rng.random() < 0.6
         peer = int(net.dead(rng, 1)[0]) if inside else int(cloud(rng, 1)[0])
@@ -214,7 +216,7 @@ def dead_services(net: Network, rng: Draw) -> list[Batch]:
                     port,
                     up=one(rng, 60, 3000),
                     down=one(rng, 60, 3000),
-                    ending=ends(rng, len(well[-200:]), FAULTS),
+                    ending=ends(rng, len(well[-200:]), faults(net)),
                 )
             )
     return made
@@ -277,10 +279,36 @@ def jobs(net: Network, rng: Draw) -> list[Batch]:
             up=up * noise_,
             down=down * noise_,
             span=life * rng.uniform(0.8, 1.2, n),
-            rounds=4,
-            ending=ends(rng, n, FAULTS),
+            rounds=0,
+            ending=ends(rng, n, faults(net)),
         )
     ]
+
+
+def empty_checks(net: Network, rng: Draw) -> list[Batch]:
+    """Devices and balancers that open a connection only to see that it opens, and close or reset it at once."""
+    hosts = net.hosts[rng.random(len(net.hosts)) < 0.18][:14]
+    far = rng.random(len(hosts)) < 0.5
+    peers = np.where(far, cloud(rng, len(hosts)), rng.choice(net.hosts, len(hosts)))
+    port, habit = (
+        rng.choice([80, 443, 53, 8080, 22, 1883], len(hosts)),
+        rng.choice([DONE, ABORTED, PROBED, RESET], len(hosts)),
+    )
+    who, t = beats(
+        rng, *span_of(net, len(hosts)), log_uniform(rng, 10, 3600, len(hosts)), rng.choice([0.01, 0.3], len(hosts))
+    )
+    down = in_outage(rng, net, t)
+    ending = np.where(down, np.where(mix(peers, 19)[who] % 2 == 0, UNANSWERED, REFUSED), habit[who])
+    return [batch(rng, "empty_check", t, hosts[who], peers[who], port[who], ending=ending)]
+
+
+def in_outage(rng: Draw, net: Network, t: F64) -> Bool:
+    """Which times fall into one of the spells in which nothing answers: none, or up to three."""
+    out = np.zeros(len(t), dtype=np.bool_)
+    for _ in range(int(rng.integers(0, 4))):
+        begin = rng.uniform(0, net.seconds)
+        out |= (t > begin) & (t < begin + one(rng, 20, 3600))
+    return out
 
 
 def log_shipping(net: Network, rng: Draw) -> list[Batch]:
@@ -307,7 +335,7 @@ def log_shipping(net: Network, rng: Draw) -> list[Batch]:
             up=up,
             down=rng.integers(150, 2500, n),
             span=up / 2e5 + 0.05,
-            ending=ends(rng, n, FAULTS),
+            ending=ends(rng, n, faults(net)),
         )
     ]
 
@@ -370,6 +398,7 @@ LOOKALIKES: tuple[Activity, ...] = (
     dead_services,
     administration,
     jobs,
+    empty_checks,
     log_shipping,
     long_lookups,
     speed_tests,
@@ -425,6 +454,7 @@ def noise(net: Network, rng: Draw) -> list[Batch]:
         ending=ending,
         syn=rng.choice([0, 4, 20, -1], strangers)[who],
         rounds=1,
+        attempts=1,
         label="inbound_noise",
     )
     return [probes, *_stubborn_strangers(net, rng, exposed), *_stranger_logins(net, rng, exposed)]
@@ -456,6 +486,7 @@ def _stubborn_strangers(net: Network, rng: Draw, exposed: I64) -> list[Batch]:
             port,
             ending=ending,
             rounds=1,
+            attempts=1,
             syn=rng.choice([0, 4, -1], guests)[who],
             label="inbound_noise",
         )

@@ -119,6 +119,8 @@ class Network:
     """how busy people and devices are beside the usual"""
     phase: float
     """hour of the day at which the recording begins"""
+    trouble: float
+    """how often connections fail beside the usual"""
     six: bool
     """reaches some peers by IPv6"""
     ranges: Ranges = field(default_factory=Ranges)
@@ -250,6 +252,7 @@ def draw(rng: Draw, name: str, hours: float, number: int, ranges: Ranges) -> Net
         drops=bool(rng.random() < 0.5),
         activity=one(rng, 0.3, 2.0),
         phase=float(rng.uniform(0, 24)),
+        trouble=one(rng, 0.3, 3.0),
         six=bool(rng.random() < 0.25),
         ranges=ranges,
     )

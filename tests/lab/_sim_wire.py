@@ -96,7 +96,9 @@ class Batch:
     span: F64
     """seconds from first to last packet; 0: what the exchange itself needs"""
     rounds: I64
-    """at least so many data packets each way; attempts where nobody answers; 0: drawn"""
+    """at least so many data packets each way; 0: as many as this service usually needs"""
+    attempts: I64
+    """packets a TCP originator sends where there is no connection; 0: drawn as its system would"""
     syn: I64
     """length of the SYN's TCP options, for tools that build their own packets; -1: the host's own"""
 
@@ -116,6 +118,7 @@ def batch(
     down: npt.ArrayLike = 0,
     span: npt.ArrayLike = 0.0,
     rounds: npt.ArrayLike = 0,
+    attempts: npt.ArrayLike = 0,
     syn: npt.ArrayLike = -1,
     orig_port: npt.ArrayLike | None = None,
     label: str = "benign",
@@ -142,6 +145,7 @@ def batch(
         whole(down),
         np.broadcast_to(np.asarray(span, dtype=np.float64), (n,)),
         whole(rounds),
+        whole(attempts),
         whole(syn),
     )
 
@@ -222,8 +226,10 @@ def _established(rng: np.random.Generator, b: Batch, rtt: F64, salt: int) -> _Pa
     syn_r, each_r = _stack(b.resp, salt)
     each = np.minimum(each, each_r)
     mss = np.where(mix(b.orig + b.resp, salt) % 4 == 0, 1380, 1460) - each
-    out = np.where(b.up > 0, np.maximum(-(-b.up // mss), np.minimum(np.maximum(b.rounds, 1), b.up)), 0)
-    back = np.where(b.down > 0, np.maximum(-(-b.down // mss), np.minimum(np.maximum(b.rounds, 1), b.down)), 0)
+    usual = 1 + mix(b.resp * 65536 + b.resp_port, salt + 7) % 9
+    rounds = np.where(b.rounds > 0, b.rounds, np.ceil(usual * rng.uniform(0.6, 1.4, n)).astype(np.int64))
+    out = np.where(b.up > 0, np.maximum(-(-b.up // mss), np.minimum(rounds, 1 + b.up // 16)), 0)
+    back = np.where(b.down > 0, np.maximum(-(-b.down // mss), np.minimum(rounds, 1 + b.down // 16)), 0)
     lazy = rng.uniform(0.35, 1.0, n)
     talk = np.minimum(out, back)
     closing = np.isin(b.ending, (DONE,)).astype(np.int64)
@@ -278,15 +284,15 @@ def _handshake(rng: np.random.Generator, b: Batch, rtt: F64, salt: int) -> _Pack
     own, each = _stack(b.orig, salt)
     syn = np.where(b.syn >= 0, b.syn, own)
     patience = np.array([1, 1, 1, 2, 3, 3, 4, 5, 6, 7])[mix(b.orig, salt + 4) % 10]
-    tries = np.where(b.rounds > 0, b.rounds, np.where(rng.random(n) < 0.5, patience, rng.integers(1, 5, n)))
+    tries = np.where(b.attempts > 0, b.attempts, np.where(rng.random(n) < 0.5, patience, rng.integers(1, 5, n)))
     waited = (2.0 ** np.minimum(tries - 1, 6) - 1) * rng.uniform(0.98, 1.06, n)
     e = b.ending
     stubborn = (mix(b.orig, salt + 5) % 5 == 0) & (b.syn < 0)
-    refused = np.where(b.rounds > 0, b.rounds, np.where(stubborn, 3, 1))
+    refused = np.where(b.attempts > 0, b.attempts, np.where(stubborn, 3, 1))
     quirk = (e == REFUSED) & (mix(b.orig, salt + 6) % 8 == 0)
     cases = [e == UNANSWERED, e == REFUSED, e == PROBED, e == SYN_RST, e == BACKSCATTER, e == MIDSTREAM, e == GHOST]
-    orig = np.select(cases, [tries, refused + quirk, 2, 2, 0, 2 + b.rounds, 0], 1)
-    resp = np.select(cases, [0, refused, 1, 0, 1, 1 + b.rounds, 0], np.maximum(b.rounds, 1))
+    orig = np.select(cases, [tries, refused + quirk, 2, 2, 0, 2 + b.attempts, 0], 1)
+    resp = np.select(cases, [0, refused, 1, 0, 1, 1 + b.attempts, 0], np.maximum(b.attempts, 1))
     whole = np.where(b.up > 0, b.up, 0) * (e == MIDSTREAM)
     body = np.select(
         cases,
@@ -367,6 +373,11 @@ def _take(b: Batch, where: I64) -> Batch:
 def before(b: Batch, end: float) -> Batch:
     """The contacts that begin before `end`."""
     return _take(b, np.flatnonzero(b.t < end))
+
+
+def seen(b: Batch) -> Batch:
+    """The contacts that reach the wire: nobody's with itself."""
+    return _take(b, np.flatnonzero(b.orig != b.resp))
 
 
 def widen(b: Batch, sensor: Sensor) -> Batch:

@@ -23,7 +23,7 @@ from ids_plugin.schema.score import CLASSES
 from tests.lab import _sim_attacks, _sim_benign, _sim_check
 from tests.lab._sim_lookalikes import LOOKALIKES, noise, unchecked
 from tests.lab._sim_net import Ranges, draw, one
-from tests.lab._sim_wire import before, render, widen
+from tests.lab._sim_wire import before, render, seen, widen
 
 CORPUS: dict[str, tuple[int, int, float, Ranges]] = {
     "train": (11, 240, 30.0, Ranges()),
@@ -49,10 +49,12 @@ def network(seed: int, number: int, hours: float, ranges: Ranges, name: str) -> 
     batches = [before(b, net.seconds) for b in batches]
     if rng.random() < 0.1:
         batches = [unchecked(net, rng, b) for b in batches]
-    attacks = _sim_attacks.campaign(net, rng)
+    active = np.intersect1d(net.hosts, np.concatenate([b.orig for b in batches]))
+    attacks = _sim_attacks.campaign(net, rng, active)
     lookups = _sim_benign.resolve(net, rng, [*batches, *attacks])
     quiet = [b if CLASSES[b.label] in VIOLENT or not net.six else widen(b, net.sensor) for b in [*batches, *attacks]]
-    return render(rng, [b for b in [*quiet, *lookups, *noise(net, rng)] if len(b.t)], net.sensor)
+    wired = [seen(b) for b in [*quiet, *lookups, *noise(net, rng)]]
+    return render(rng, [b for b in wired if len(b.t)], net.sensor)
 
 
 def networks(seed: int, count: int, hours: float, ranges: Ranges, prefix: str) -> Iterator[pl.DataFrame]:
