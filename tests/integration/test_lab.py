@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import flows, labels, runner
+from tests.lab import labels, metering, runner
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for network namespaces"),
@@ -35,7 +35,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_labelled_activity_shows_in_the_flows(smoke: Path) -> None:
-    seen = flows.read(smoke).group_by("label").len()
+    seen = metering.read(smoke).group_by("label").len()
     counts = dict(seen.iter_rows())
     for klass, fewest in {
         "scan": 40,

@@ -26,10 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "run":
         return _run(options.scenario, options.seed, options.out)
     if options.command == "flows":
-        from tests.lab import flows as reading
+        from tests.lab import metering
 
         for folder in options.folders:
-            print(reading.summary(reading.write(folder)))
+            print(metering.summary(metering.write(folder)))
         return 0
     print("\n".join(runner.clean()))
     return 0
