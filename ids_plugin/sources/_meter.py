@@ -14,7 +14,20 @@ import numpy as np
 import numpy.typing as npt
 
 from ids_plugin.sources._packets import ICMP, ICMP6, TCP, UDP, Packets, beginnings
-from ids_plugin.sources._services import BIT, DEEP, LOOKED_AT, WIDTH, deep_signs, services, signs
+from ids_plugin.sources._services import (
+    ANNOUNCES,
+    BIT,
+    DEEP,
+    FTP_CONTROL,
+    LOOK_DEEPER,
+    LOOKED_AT,
+    WIDTH,
+    Endpoint,
+    announced,
+    deep_signs,
+    services,
+    signs,
+)
 from ids_plugin.sources._streams import Reassembler, Streams, letters
 from ids_plugin.sources._table import (
     ADDRESSES,
@@ -26,6 +39,7 @@ from ids_plugin.sources._table import (
     NEVER,
     PARTIAL,
     RESET,
+    SECOND,
     SYN_ACK_SENT,
     SYN_SENT,
     Table,
@@ -36,6 +50,11 @@ Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
+
+
+ANNOUNCED = 300 * SECOND
+"""How long a data connection that FTP announced is waited for."""
+MOST_ANNOUNCED = 10_000
 
 
 @dataclass
@@ -55,6 +74,7 @@ class Meter:
         self.clock = -int(NEVER)
         self.letters = _Letters()
         self.holes: dict[tuple[int, int], Reassembler] = {}
+        self.announced: dict[Endpoint, int] = {}
 
     def add(self, packets: Packets) -> Finished:
         """Measures the packets of one chunk; the connections that have ended by then."""
@@ -69,6 +89,7 @@ class Meter:
             quiet[chunk.touched] = False
             table, ended = chunk.measure(self.holes)
             self.letters.append(chunk.letters())
+            self.announced |= chunk.announced
         _look(table, np.flatnonzero(quiet & (self.open["poll_at"] < NEVER)), arrivals, ended)
         ends = np.minimum(ended, _deadline(table))
         return self._give_out(table, ends <= self.clock, ends)
@@ -86,7 +107,26 @@ class Meter:
         if self.holes:
             number = np.where(over, -1, np.cumsum(~over) - 1)
             self.holes = {(int(number[row]), side): hole for (row, side), hole in self.holes.items() if number[row] >= 0}
-        return Finished(table.take(rows), history, ends[rows])
+        finished = table.take(rows)
+        self._name_announced(finished)
+        return Finished(finished, history, ends[rows])
+
+    def _name_announced(self, table: Table) -> None:
+        """Marks the data connections that FTP announced; forgets announcements that are too old."""
+        if not self.announced:
+            return
+        swapped = table["originator"] == 1
+        port = np.where(swapped, table["low_port"], table["high_port"])
+        likely = np.flatnonzero(np.isin(port, [endpoint.port for endpoint in self.announced]) & (table["protocol"] == TCP))
+        address = table.address
+        for row in likely.tolist():
+            side = "low" if swapped[row] else "high"
+            endpoint = Endpoint(int(address[f"{side}_high"][row]), int(address[f"{side}_low"][row]), int(port[row]))
+            if 0 <= table["first_time"][row] - self.announced.get(endpoint, NEVER) <= ANNOUNCED:
+                table["signs"][row, 0] |= BIT["ftp-data"]
+        if len(self.announced) > MOST_ANNOUNCED:
+            newest = sorted(self.announced.items(), key=lambda item: item[1])[-MOST_ANNOUNCED // 2 :]
+            self.announced = dict(newest)
 
 
 def _deadline(table: Table) -> Int64s:
@@ -191,6 +231,7 @@ class Ordered:
         self.streams = Streams(self, holes)
         self._write_state()
         self._look_inside()
+        self._look_for_announcements()
         return self.table, self.ended
 
     def _look_inside(self) -> None:
@@ -214,13 +255,29 @@ class Ordered:
         self._look_deep(row, side, at, found)
 
     def _look_deep(self, row: Int64s, side: Int64s, at: Int64s, found: Int64s) -> None:
-        """Authentication and remote calls inside SMB, packet by packet: these are few."""
-        deep = np.flatnonzero(found & (BIT["smb"] | BIT["rpc?"] | BIT["rpc!"]) != 0)
-        packets, table = self.packets, self.table["signs"]
-        for index in deep.tolist():
-            start = int(packets.content[at[index]])
-            payload = packets.data[start : start + min(int(packets.captured[at[index]]), DEEP)].tobytes()
-            table[row[index], side[index]] |= deep_signs(payload)
+        """Request lines and authentication inside SMB, packet by packet: these are few."""
+        table = self.table["signs"]
+        for index in np.flatnonzero(found & LOOK_DEEPER != 0).tolist():
+            table[row[index], side[index]] |= deep_signs(self._payload(int(at[index])), int(found[index]))
+
+    def _payload(self, packet: int) -> bytes:
+        """Beginning of a packet's payload."""
+        packets = self.packets
+        start = int(packets.content[packet])
+        return packets.data[start : start + min(int(packets.captured[packet]), DEEP)].tobytes()
+
+    def _look_for_announcements(self) -> None:
+        """Endpoints of data connections that FTP control connections speak of."""
+        packets = self.packets
+        control = (packets.source_port == FTP_CONTROL) | (packets.target_port == FTP_CONTROL)
+        control &= (packets.protocol == TCP) & (packets.captured > 8)
+        self.announced: dict[Endpoint, int] = {}
+        for packet in np.flatnonzero(control).tolist():
+            payload = self._payload(packet)
+            sender = int(packets.source[0][packet]), int(packets.source[1][packet])
+            endpoint = announced(payload, sender) if payload.startswith(ANNOUNCES) else None
+            if endpoint:
+                self.announced[endpoint] = int(packets.time[packet])
 
     def _stretches(self) -> None:
         """Stretches of packets of one connection; which row of the table each is; when connections were replaced."""

@@ -7,6 +7,8 @@ where Zeek's parser confirms a single message.
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,7 +25,7 @@ Bytes = npt.NDArray[np.uint8]
 LOOKED_AT = 8
 """Packets with payload of each side that are looked at."""
 WIDTH = 64
-DEEP = 320
+DEEP = 2048
 """Bytes of a packet in which authentication inside SMB and RPC is searched."""
 
 HTTP_PORTS = (80, 81, 631, 1080, 3128, 8000, 8080, 8888)
@@ -193,8 +195,12 @@ def _texts(*texts: bytes, fold: bool = False) -> Callable[[Heads], Bools]:
     return lambda heads: heads.folded(*texts) if fold else heads.starts(*texts)
 
 
-def _irc_reply(heads: Heads) -> Bools:
-    found: Bools = heads.starts(b":") & (heads.rows == 0x20).any(axis=1)
+def _irc_numeric(heads: Heads) -> Bools:
+    """":server 001 ..."""
+    space = np.argmax(heads.rows == 0x20, axis=1)
+    index = np.minimum(space[:, None] + np.arange(1, 4), WIDTH - 1)
+    code = np.take_along_axis(heads.rows, index, axis=1)
+    found: Bools = heads.starts(b":") & (space > 1) & ((code >= 0x30) & (code <= 0x39)).all(axis=1)
     return found
 
 
@@ -263,7 +269,8 @@ SIGNS: dict[str, Sign] = {
     "user": Sign(TCP, _texts(b"USER ", b"AUTH ", fold=True)),
     "331": Sign(TCP, _numeric(b"331", b"230", b"234", b"530")),
     "nick": Sign(TCP, _texts(b"NICK ", b"USER ", b"CAP LS", b"PASS ", fold=True)),
-    "irc!": Sign(TCP, _irc_reply),
+    "irc!": Sign(TCP, _irc_numeric),
+    "irc": Sign(TCP, _texts(b":", b"NOTICE "), (6666, 6667, 6668, 6669)),
     "pop3!": Sign(TCP, _texts(b"+OK", b"-ERR")),
     "pop3?": Sign(TCP, _texts(b"USER ", b"APOP ", b"CAPA", b"AUTH", b"STLS", fold=True)),
     "imap!": Sign(TCP, _texts(b"* OK", b"* PREAUT"), (143,)),
@@ -277,8 +284,8 @@ SIGNS: dict[str, Sign] = {
     "rpc!": Sign(TCP, _dce_rpc(12, 13, 15)),
     "mysql!": Sign(TCP, _mysql_hello, (1434, 3306)),
     "mysql?": Sign(TCP, _mysql_login, (1434, 3306)),
-    "socks?": Sign(TCP, _socks_request, (1080,)),
-    "socks!": Sign(TCP, _socks_reply, (1080,)),
+    "socks?": Sign(TCP, _socks_request),
+    "socks!": Sign(TCP, _socks_reply),
     "rdp?": Sign(TCP, _tpkt(0xE0)),
     "rdp!": Sign(TCP, _tpkt(0xD0)),
     "mcs": Sign(TCP, _mcs),
@@ -303,7 +310,7 @@ SIGNS: dict[str, Sign] = {
 }
 DEEP_SIGNS = {"ntlm": b"NTLMSSP\0", "gssapi": b"\x2b\x06\x01\x05\x05\x02", "dce_rpc": b"\x05\x00\x0b\x03"}
 """Bytes anywhere in the beginning of a packet of an SMB connection."""
-BIT = {name: 1 << index for index, name in enumerate([*SIGNS, *DEEP_SIGNS, "ftp-data"])}
+BIT = {name: 1 << index for index, name in enumerate([*SIGNS, *DEEP_SIGNS, "http", "ftp-data"])}
 EITHER = ("dns", "dhcp", "ntp", "snmp", "krb", "sip", "sip_tcp", "radius", "quic", "gtpv1", "vxlan", "geneve", "dnp3_udp")
 EITHER += ("krb_tcp", "dns_tcp", "dnp3_tcp", "modbus", "xmpp", "ftp-data")
 """Protocols that one message confirms."""
@@ -354,9 +361,51 @@ def _apply(sign: Sign, heads: Heads) -> Int64s:
     return result
 
 
-def deep_signs(payload: bytes) -> int:
-    """Bits of what is found anywhere in the beginning of an SMB payload."""
+def deep_signs(payload: bytes, found: int) -> int:
+    """Bits of what is found anywhere in the beginning of a payload that `found` says is SMB, RPC or HTTP."""
+    if found & BIT["http?"]:
+        return BIT["http"] if b" HTTP/" in payload else 0
     return sum(BIT[name] for name, text in DEEP_SIGNS.items() if text in payload)
+
+
+LOOK_DEEPER = BIT["smb"] | BIT["rpc?"] | BIT["rpc!"] | BIT["http?"]
+
+
+class Endpoint(NamedTuple):
+    """Where an FTP control connection announced a data connection."""
+
+    high: int
+    low: int
+    port: int
+
+
+_PASSIVE = re.compile(rb"^(?:227[^(]*\(|PORT )(\d+),(\d+),(\d+),(\d+),(\d+),(\d+)", re.IGNORECASE)
+_EXTENDED = re.compile(rb"^229[^(]*\((.)\1\1(\d{1,5})\1\)")
+_EXTENDED_PORT = re.compile(rb"^EPRT (.)([12])\1([0-9a-fA-F.:]+)\1(\d{1,5})\1", re.IGNORECASE)
+
+
+ANNOUNCES = (b"227 ", b"229 ", b"PORT", b"EPRT", b"port", b"eprt")
+FTP_CONTROL = 21
+
+
+def announced(payload: bytes, server: tuple[int, int]) -> Endpoint | None:
+    """The endpoint an FTP message announces; `server` is who sends a 229, address in two halves."""
+    passive = _PASSIVE.match(payload)
+    if passive:
+        numbers = [int(group) & 0xFF for group in passive.groups()]
+        return Endpoint(0, 0xFFFF << 32 | int.from_bytes(bytes(numbers[:4]), "big"), numbers[4] << 8 | numbers[5])
+    extended = _EXTENDED.match(payload)
+    if extended:
+        return Endpoint(*server, int(extended[2]) & 0xFFFF)
+    active = _EXTENDED_PORT.match(payload)
+    if active:
+        try:
+            address = int(ipaddress.ip_address(active[3].decode()))
+        except ValueError:
+            return None
+        address |= 0xFFFF << 32 if active[2] == b"1" else 0
+        return Endpoint(address >> 64, address & 0xFFFFFFFF_FFFFFFFF, int(active[4]) & 0xFFFF)
+    return None
 
 
 def services(originator: Int64s, responder: Int64s, port: Int64s) -> list[str | None]:
@@ -372,8 +421,10 @@ def _named(originator: int, responder: int, web: bool) -> str | None:
     either = originator | responder
     found = [name for name in EITHER if either & BIT[name]]
     found += [name for name, (own, other) in PAIRS.items() if originator & BIT[own] and responder & BIT[other]]
-    if web and originator & BIT["http?"] and "http" not in found:
+    if web and originator & BIT["http"] and "http" not in found:
         found.append("http")
+    if originator & BIT["nick"] and responder & BIT["irc"] and "irc" not in found:
+        found.append("irc")
     if responder & BIT["220"] and originator & BIT["user"] and responder & BIT["331"] and "smtp" not in found:
         found.append("ftp")
     if originator & BIT["rdp?"] and responder & BIT["rdp!"] and originator & BIT["mcs"] and "ssl" not in found:
