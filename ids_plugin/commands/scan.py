@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +12,7 @@ import orjson
 
 from ids_plugin.commands import Command, Console, Progress
 from ids_plugin.commands._inputs import add_input_options, moment, reads
-from ids_plugin.errors import LedgerError
+from ids_plugin.errors import ConfigError, LedgerError
 
 if TYPE_CHECKING:
     from ids_plugin.alerts import AllowList
@@ -108,15 +110,16 @@ class Outputs:
         from ids_plugin.sinks._traffic import Traffic
 
         self.traffic = Traffic()
-        self._folder = folder
+        self._folder, self._part = folder, None
         self._report: report.Report | None = None
         self._rejects: ndjson.Ndjson | None = None
         self._sinks: list[Sink] = []
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
-            self._rejects = ndjson.Ndjson(folder / "rejects.ndjson")
-            self._report = report.Report(folder / "report.html")
-            self._sinks += [ndjson.Ndjson(folder / "alerts.ndjson"), self._report]
+            self._part = part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
+            self._rejects = ndjson.Ndjson(part / "rejects.ndjson")
+            self._report = report.Report(part / "report.html")
+            self._sinks += [ndjson.Ndjson(part / "alerts.ndjson"), self._report, self._rejects]
         if console.json:
             self._sinks.append(ndjson.Ndjson(console.out.buffer))
         elif not folder:
@@ -125,7 +128,8 @@ class Outputs:
     def write(self, documents: list[Document]) -> None:
         """Alert documents, as they are made."""
         for sink in self._sinks:
-            sink.write(documents)
+            if sink is not self._rejects:
+                sink.write(documents)
 
     def reject(self, rejects: tuple[Reject, ...]) -> None:
         """Records that could not be read."""
@@ -134,21 +138,23 @@ class Outputs:
 
     def close(self, ledger: Ledger, bundle: dict[str, Any]) -> None:
         """Puts everything in its place."""
-        if self._folder and self._report and self._rejects:
-            entries = ledger.to_dict()
+        entries = ledger.to_dict()
+        if self._report:
             self._report.tell(ledger=entries, traffic=self.traffic.buckets(), bundle=bundle)
-            self._rejects.close()
-            part = self._folder / "ledger.json.part"
-            part.write_bytes(orjson.dumps(entries, option=orjson.OPT_INDENT_2))
-            part.replace(self._folder / "ledger.json")
         for sink in self._sinks:
             sink.close()
+        if self._folder and self._part:
+            (self._part / "ledger.json").write_bytes(orjson.dumps(entries, option=orjson.OPT_INDENT_2))
+            for made in sorted(self._part.iterdir()):
+                made.replace(self._folder / made.name)
+            self._part.rmdir()
 
     def abort(self) -> None:
         """Leaves nothing half done."""
-        for sink in (*self._sinks, self._rejects):
-            if sink:
-                sink.abort()
+        for sink in self._sinks:
+            sink.abort()
+        if self._part:
+            shutil.rmtree(self._part, ignore_errors=True)
 
 
 def _how(args: argparse.Namespace, outputs: Outputs, progress: Progress) -> Scan:
@@ -175,7 +181,12 @@ def _level(document: Document) -> int:
 def _allow(path: str | None) -> AllowList | None:
     from ids_plugin.alerts import parse
 
-    return parse(Path(path).read_text(), path) if path else None
+    if path is None:
+        return None
+    try:
+        return parse(Path(path).read_text(), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("the allow-list can't be read", location=path) from error
 
 
 def _trained_on(bundle: Bundle) -> list[str]:

@@ -172,12 +172,16 @@ def _refused(source: Input, error: InputError) -> Read:
 
 def _steps(opened: Opened, batch_rows: int) -> Iterator[Read]:
     source = opened.input
+    records = 0
     if opened.source is None:
         yield Read(empty(), 0, notes={"empty_inputs" if not source.head else "unknown_inputs": 1})
-        return
-    yield from opened.source.read(source, batch_rows)
-    raw = getattr(source.stream, "raw", None)
-    damage: Damage | None = getattr(raw, "damage", None)
+    else:
+        for step in opened.source.read(source, batch_rows):
+            records += step.read
+            yield step
+    damage: Damage | None = getattr(getattr(source.stream, "raw", None), "damage", None)
+    if damage and not records:
+        raise InputError(f"can't be decompressed: {damage.detail}", location=source.name)
     if damage:
         yield Read(empty(), 1, (Reject(source.name, damage.place, damage.reason, damage.detail, ""),))
 

@@ -1,0 +1,208 @@
+"""`ids-plugin scan`, as a user runs it: logs in, explained alerts out, and what happens when things go wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from ids_plugin import cli
+from ids_plugin.schema import flow
+from tests import toy
+
+ZEEK = {column.name: column.zeek for column in flow.COLUMNS if column.zeek}
+
+
+def write_json(flows: pl.DataFrame, path: Path) -> Path:
+    """A Zeek conn.log in JSON, unset fields left out."""
+    rows = flows.select(list(ZEEK)).with_columns(
+        ts=pl.col("ts").dt.epoch("us") / 1e6, duration=pl.col("duration").dt.total_microseconds() / 1e6
+    )
+    with path.open("w") as stream:
+        for row in rows.to_dicts():
+            stream.write(json.dumps({ZEEK[k]: v for k, v in row.items() if v is not None}) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_json(toy.network(3), tmp_path_factory.mktemp("log") / "conn.log")
+
+
+def run(*arguments: str | Path) -> int:
+    """The exit code of the command line."""
+    try:
+        return cli.main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def documents(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "alerts.ndjson").read_text().splitlines()]
+
+
+def test_a_scan_finds_the_attacks_and_says_why(log: Path, tmp_path: Path) -> None:
+    assert run("scan", log, "--out", tmp_path, "--quiet") == 0
+    alerts = [one for one in documents(tmp_path) if one["event"]["kind"] == "alert"]
+    found = {(one["ids_plugin"]["fold"]["subject"], one["ids_plugin"]["label"]) for one in alerts}
+    assert ("192.168.1.66", "scan") in found
+    for alert in alerts:
+        evidence = alert["ids_plugin"]["evidence"]
+        assert sum(one["weight"] for one in evidence["flows"]) == pytest.approx(1, abs=1e-4)
+        assert alert["ids_plugin"]["fold"]["subject"] in evidence["summary"]
+        assert evidence["features"]
+        assert evidence["method"]
+    ledger = json.loads((tmp_path / "ledger.json").read_text())
+    assert ledger["balanced"]
+    assert ledger["total"]["scored"] == len(toy.network(3))
+    assert (tmp_path / "report.html").stat().st_size > 100_000
+    assert (tmp_path / "rejects.ndjson").read_text() == ""
+
+
+def test_every_fold_opens_and_closes_once(log: Path, tmp_path: Path) -> None:
+    run("scan", log, "--out", tmp_path, "--quiet")
+    states: dict[str, list[str]] = {}
+    for one in documents(tmp_path):
+        states.setdefault(one["ids_plugin"]["fold"]["id"], []).append(one["ids_plugin"]["fold"]["state"])
+    assert all(found == ["open", "closed"] for found in states.values())
+
+
+def test_the_order_of_files_and_lines_changes_no_byte(log: Path, tmp_path: Path) -> None:
+    lines = log.read_text().splitlines(keepends=True)
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    for part in range(3):
+        (folder / f"{'cab'[part]}.log").write_text("".join(reversed(lines[part::3])))
+    run("scan", log, "--out", tmp_path / "one", "--quiet")
+    run("scan", folder, "--out", tmp_path / "three", "--quiet")
+    assert (tmp_path / "one/alerts.ndjson").read_bytes() == (tmp_path / "three/alerts.ndjson").read_bytes()
+
+
+def test_json_lines_are_the_documents_of_the_file(log: Path, tmp_path: Path, capfdbinary: Any) -> None:
+    run("scan", log, "--out", tmp_path, "--json", "--quiet")
+    assert capfdbinary.readouterr().out == (tmp_path / "alerts.ndjson").read_bytes()
+
+
+def test_the_table_names_hosts_and_reasons(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("scan", log) == 0
+    captured = capsys.readouterr()
+    assert "192.168.1.66" in captured.out
+    assert "records read" in captured.err
+
+
+def test_fail_on_decides_the_exit_code(log: Path) -> None:
+    assert run("scan", log, "--quiet", "--fail-on", "low") == 1
+    assert run("scan", log, "--quiet", "--fail-on", "critical", "--min-severity", "critical") in (0, 1)
+
+
+def test_an_allow_list_suppresses_and_the_ledger_says_so(log: Path, tmp_path: Path) -> None:
+    allow = tmp_path / "allow.toml"
+    allow.write_text('[[allow]]\nhost = "192.168.1.66"\nclass = "scan"\nnote = "our scanner"\n')
+    assert run("scan", log, "--allow", allow, "--out", tmp_path / "out", "--quiet") == 0
+    subjects = {
+        (one["ids_plugin"]["fold"]["subject"], one["ids_plugin"]["label"]) for one in documents(tmp_path / "out")
+    }
+    assert ("192.168.1.66", "scan") not in subjects
+    ledger = json.loads((tmp_path / "out/ledger.json").read_text())
+    assert sum(ledger["total"]["suppressed"].values()) > 0
+
+
+def test_bad_lines_are_rejects_and_lose_nothing_beside_them(log: Path, tmp_path: Path) -> None:
+    lines = log.read_bytes().splitlines(keepends=True)
+    broken = tmp_path / "broken.log"
+    broken.write_bytes(b"".join([*lines[:100], b'{"ts": 12, "uid"\n', b"\xff\xfe\n", *lines[100:], b'{"ts":17']))
+    run("scan", log, "--out", tmp_path / "good", "--quiet")
+    assert run("scan", broken, "--out", tmp_path / "bad", "--quiet") == 0
+    assert (tmp_path / "good/alerts.ndjson").read_bytes() == (tmp_path / "bad/alerts.ndjson").read_bytes()
+    rejects = [json.loads(line) for line in (tmp_path / "bad/rejects.ndjson").read_text().splitlines()]
+    assert [one["place"] for one in rejects] == ["line 101", "line 102", f"line {len(lines) + 3}"]
+    assert json.loads((tmp_path / "bad/ledger.json").read_text())["balanced"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["scan", "no-such-file.log"], 3),
+        (["scan"], 2),
+        (["scan", "LOG", "--bundle", "no-such-bundle"], 2),
+        (["scan", "LOG", "--since", "yesterday"], 2),
+        (["scan", "LOG", "--sensor", "nonsense"], 2),
+        (["scan", "LOG", "--local-nets", "300.0.0.0/8"], 2),
+        (["scan", "LOG", "--allow", "no-such-allow-list.toml"], 2),
+        (["no-such-command"], 2),
+        (["--version"], 0),
+        (["scan", "--help"], 0),
+        (["bundle", "verify", "default"], 0),
+    ],
+)
+def test_exit_codes_and_one_line_errors(
+    arguments: list[str], code: int, log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*[str(log) if one == "LOG" else one for one in arguments]) == code
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    if code and arguments[0] == "scan" and len(arguments) > 1:
+        assert len(error.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "code"), [(b"", 0), (b"\x00" * 5000, 3), (b"hello world\n" * 100, 3), (b"\x1f\x8b\x08\x00broken", 3)]
+)
+def test_inputs_that_are_none(content: bytes, code: int, tmp_path: Path) -> None:
+    source = tmp_path / "input"
+    source.write_bytes(content)
+    assert run("scan", source, "--quiet") == code
+
+
+def test_a_directory_with_nothing_known_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("nothing to see\n")
+    assert run("scan", tmp_path) == 3
+    assert "known kind" in capsys.readouterr().err
+
+
+def test_whoever_stops_reading_gets_no_traceback(log: Path) -> None:
+    command = f"{sys.executable} -m ids_plugin.cli scan {log} --json --quiet | head -c 100 >/dev/null"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+
+
+def test_standard_input(log: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ids_plugin.cli", "scan", "-", "--json", "--quiet"],
+        input=log.read_bytes(), capture_output=True, check=True,
+    )  # fmt: skip
+    assert b'"kind":"alert"' in done.stdout
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_done(log: Path, tmp_path: Path) -> None:
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("not installable here: mounting a small file system needs root")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "ids_plugin.cli", "scan", str(log), "--out", str(tmp_path / "out"), "--quiet"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert "no space left" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert list((tmp_path / "out").iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=False)
+
+
+def test_scanning_loads_nothing_heavy(log: Path) -> None:
+    code = (
+        "import sys; from ids_plugin import cli; "
+        f"cli.main(['scan', {str(log)!r}, '--quiet', '--json']); "
+        "print(sorted({n.split('.')[0] for n in sys.modules} & {'torch','pandas','sklearn','scipy'}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
