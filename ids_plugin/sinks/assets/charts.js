@@ -52,7 +52,7 @@ const charts = (() => {
     const x = { field: "t", type: "temporal", scale: { type: "utc", domain: { signal: `[${period.map(Number)}]` }, nice: false } };
     const x2 = { field: "t2", type: "temporal" };
     const format = period[1] - period[0] > 36 * 3600e3 ? "%-d %b %H:%M" : period[1] - period[0] < 30 * 60e3 ? "%H:%M:%S" : "%H:%M";
-    const axis = { title: null, grid: false, labelOverlap: true, labelFlush: true, labelExpr: `utcFormat(datum.value, '${format}')` };
+    const axis = { title: null, grid: false, labelOverlap: true, labelSeparation: 16, labelFlush: false, labelExpr: `utcFormat(datum.value, '${format}')` };
     const moment = (field, title) => ({ field, type: "nominal", title });
     const flows = {
       name: "flows", width, height: 52, data: { values: traffic },
@@ -78,7 +78,7 @@ const charts = (() => {
     const brush = { name: "period", select: { type: "interval", encodings: ["x"], mark: { fill: ink("accent"), fillOpacity: 0.16, stroke: ink("accent") } } };
     const parts = [traffic.length ? flows : null, names.length ? active : null].filter(Boolean);
     brush.views = parts.map((part) => part.name);
-    return { vconcat: parts, params: names.length ? [brush] : [], spacing: 4, padding: { left: 0, right: 10, top: 2, bottom: 2 } };
+    return { vconcat: parts, params: names.length ? [brush] : [], spacing: 4, padding: { left: 0, right: 30, top: 2, bottom: 2 } };
   }
 
   /** The earlier flows a decision looked at, oldest left: height and colour are the attention weight; absent steps have no bar.

@@ -102,6 +102,13 @@ async function copy(text, what) {
   toast(`${what} copied`);
 }
 
+/** A host's address; of a long one the middle gives way, for its end tells it apart. */
+function address(host) {
+  const text = String(host);
+  if (text.length <= 17) return make("span", { class: "address mono" }, text);
+  return make("span", { class: "address mono", title: text }, make("span", {}, text.slice(0, -10)), make("span", {}, text.slice(-10)));
+}
+
 /* ---- data ---- */
 
 /** One entry a fold: its opening and its closing document together. */
@@ -337,7 +344,7 @@ async function renderTimeline() {
   const width = bucketWidth();
   const traffic = (state.facts.traffic ?? []).map((bucket) => ({ t: bucket.t / 1000, t2: Math.min(bucket.t / 1000 + width, covered[1]), from: when(bucket.t / 1000), flows: bucket.flows, size: size(bucket.bytes) }));
   const names = [...new Set(state.alerts.map((alert) => words(alert.class)))].sort();
-  const plotWidth = Math.max(200, $("timeline").clientWidth - 148 - 24);
+  const plotWidth = Math.max(200, $("timeline").clientWidth - 148 - 44);
   const spec = charts.timeline(traffic, lanes(covered), names, covered, plotWidth);
   const view = await charts.draw($("timeline"), spec, "Flows over time, and when each behaviour was active");
   if (!state.alerts.length) return;
@@ -365,7 +372,7 @@ function renderHosts() {
     make("button", { type: "button", class: "host", "data-host": host.name, "aria-pressed": "false", title: `risk ${host.risk.toFixed(1)} of 100 over ${count(host.risks.size, "behaviour")}`,
       onclick: () => { state.filter.host = state.filter.host === host.name ? null : host.name; apply(); } },
       make("span", { class: "risk" }, host.risk > 99.5 ? "99+" : String(Math.round(host.risk))),
-      make("span", { class: "address mono" }, host.name),
+      address(host.name),
       make("span", { class: `total ${LEVELS[host.level]}` }, severityMark(LEVELS[host.level], number.format(host.alerts))),
       make("span", { class: "doing" }, acts(host)))));
   $("hosts").replaceChildren(...items);
@@ -405,7 +412,7 @@ function renderStatus() {
   const { shown, alerts, filter } = state;
   $("count").textContent = filtering() ? `${number.format(shown.length)} of ${count(alerts.length, "alert")}` : count(alerts.length, "alert");
   const chips = [];
-  if (filter.host !== null) chips.push(make("button", { type: "button", class: "chip", "aria-pressed": "true", onclick: () => { filter.host = null; apply(); } }, make("span", { class: "address" }, filter.host), " ×"));
+  if (filter.host !== null) chips.push(make("button", { type: "button", class: "chip", "aria-pressed": "true", onclick: () => { filter.host = null; apply(); } }, make("span", { class: "mono" }, filter.host), " ×"));
   if (filter.period) chips.push(make("button", { type: "button", class: "chip", "aria-pressed": "true", onclick: () => { clearBrush(); apply(); } }, `${when(filter.period[0])} – ${when(filter.period[1])} ×`));
   if (filtering()) chips.push(make("button", { type: "button", class: "link", id: "clear", onclick: clearFilters }, "clear all"));
   $("active").replaceChildren(...chips);
@@ -428,20 +435,26 @@ function resort(by) {
   apply();
 }
 
+function nextSort() {
+  const names = Object.keys(ORDER);
+  resort(names[(names.indexOf(state.sort.by) + 1) % names.length]);
+  toast(`sorted by ${state.sort.by}`);
+}
+
 function rowOf(alert, index) {
   const chosen = index === state.selected;
   return make("div", { class: "row", role: "option", id: `row-${index}`, "data-index": index, "aria-selected": String(chosen), "aria-posinset": index + 1, "aria-setsize": state.shown.length },
     severityMark(alert.level, alert.level),
-    make("span", { class: "mono" }, alert.host),
+    address(alert.host),
     make("span", {}, words(alert.class)),
-    make("span", { class: "what" }, make("b", {}, deed(alert)), alert.summary),
+    make("span", { class: "what" }, make("b", {}, deed(alert.message, alert.host)), deed(alert.summary, alert.host)),
     make("span", { class: "num" }, number.format(alert.count)),
     make("span", { class: "num" }, alert.score.toFixed(2)),
     make("span", { class: "muted num" }, state.oneDay ? hour(alert.first) : when(alert.first)));
 }
 
-/** The message without the host it starts with, which stands in a column of its own. */
-const deed = ({ message, host }) => (message.startsWith(`${host} `) ? message.slice(host.length + 1) : message);
+/** A sentence without the host it starts with, which stands in a column of its own. */
+const deed = (text, host) => (text.startsWith(`${host} `) ? text.slice(host.length + 1) : text);
 
 /** Draws the rows in sight (all of them, up to 300, on paper). */
 function renderList(paper = false) {
@@ -682,7 +695,7 @@ function onKey(event) {
   if (key === "Enter" && (target === $("list") || target === document.body)) { event.preventDefault(); return openAlert(state.shown[Math.max(0, at)]); }
   const copies = { u: 0, c: 1, e: 2 };
   if (state.open && key in copies) return copyId(["u", "c", "e"][copies[key]]);
-  const others = { "/": () => { event.preventDefault(); $("text").focus(); $("text").select(); }, "?": () => $("keys").showModal(), t: nextTheme };
+  const others = { "/": () => { event.preventDefault(); $("text").focus(); $("text").select(); }, "?": () => $("keys").showModal(), t: nextTheme, s: nextSort };
   if (key in others) return others[key]();
   if ("1234".includes(key) && state.alerts.length) toggle(state.filter.levels, LEVELS[Number(key) - 1]);
 }
@@ -724,8 +737,9 @@ function listen() {
   $("keys-open").addEventListener("click", () => $("keys").showModal());
   $("licences-open").addEventListener("click", () => $("licences").showModal());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => setTheme(setTheme.now));
-  addEventListener("beforeprint", () => { setTheme("light"); renderList(true); $("ledger").open = true; });
-  addEventListener("afterprint", () => { setTheme("auto"); renderList(); });
+  let before = "auto";
+  addEventListener("beforeprint", () => { before = setTheme.now; setTheme("light"); renderList(true); $("ledger").open = true; });
+  addEventListener("afterprint", () => { setTheme(before); renderList(); });
   let width = innerWidth;
   addEventListener("resize", () => {
     if (width === innerWidth) return;
