@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 
+from ids_plugin.alerts._policy import Judged
 from ids_plugin.errors import ConfigError
 from ids_plugin.schema.alert import ACTOR, TARGET
 from ids_plugin.schema.score import CLASSES
@@ -52,34 +52,33 @@ class Entry:
     until: int | None = None
     """µs since the epoch at which it stops holding"""
 
-    def fits(self, flows: pl.DataFrame) -> Bools:
+    def fits(self, flows: Judged) -> Bools:
         """(n) which flows it hides."""
-        fit = np.ones(len(flows), np.bool_)
+        fit = np.ones(len(flows.rows), np.bool_)
         if self.kind is not None:
-            fit &= (flows["kind"] == self.kind).to_numpy()
+            fit &= flows.label == CLASSES.index(self.kind)
         if self.port is not None:
-            fit &= _true(flows, (pl.col("resp_p") == self.port) & (pl.col("proto") != "icmp"))
+            fit &= np.array([port == self.port for port in flows.flows.port], np.bool_)
         if self.until is not None:
-            fit &= flows["known"].cast(pl.Int64).to_numpy() < self.until
+            fit &= flows.flows.known < self.until
         if fit.any() and (self.host is not None or self.cidr is not None):
             fit &= self._sides(flows)
         return fit
 
-    def _sides(self, flows: pl.DataFrame) -> Bools:
+    def _sides(self, flows: Judged) -> Bools:
         """Host and network stand on opposite sides; the role is the host's, or the network's where it is alone."""
-        both = self.host is not None and self.cidr is not None
         first = self._is_host if self.host is not None else self._is_in
-        forward, backward = first(flows["orig_h"]), first(flows["resp_h"])
-        if both:
-            forward, backward = forward & self._is_in(flows["resp_h"]), backward & self._is_in(flows["orig_h"])
+        forward, backward = first(flows.orig_h), first(flows.resp_h)
+        if self.host is not None and self.cidr is not None:
+            forward, backward = forward & self._is_in(flows.resp_h), backward & self._is_in(flows.orig_h)
         return {ACTOR: forward, TARGET: backward, None: forward | backward}[self.role]
 
-    def _is_host(self, addresses: pl.Series) -> Bools:
-        return (addresses == self.host).fill_null(value=False).to_numpy()
+    def _is_host(self, addresses: list[str]) -> Bools:
+        return np.array([address == self.host for address in addresses], np.bool_)
 
-    def _is_in(self, addresses: pl.Series) -> Bools:
-        inside = [address for address in addresses.unique() if _in(address, self.cidr)]
-        return addresses.is_in(inside).fill_null(value=False).to_numpy()
+    def _is_in(self, addresses: list[str]) -> Bools:
+        inside = {address for address in set(addresses) if ipaddress.ip_address(address) in (self.cidr or ())}
+        return np.array([address in inside for address in addresses], np.bool_)
 
 
 @dataclass(frozen=True)
@@ -88,12 +87,9 @@ class AllowList:
 
     entries: tuple[Entry, ...] = ()
 
-    def suppressed(self, flows: pl.DataFrame) -> npt.NDArray[np.int64]:
-        """(n) index of the first entry that hides each flow, -1 where none does.
-
-        `flows` (n): orig_h, resp_h, resp_p, proto, known and `kind`, the class that its alert would have.
-        """
-        hidden = np.full(len(flows), -1, np.int64)
+    def suppressed(self, flows: Judged) -> npt.NDArray[np.int64]:
+        """(n) index of the first entry that hides each flow, -1 where none does."""
+        hidden = np.full(len(flows.rows), -1, np.int64)
         for number, entry in enumerate(self.entries):
             hidden[(hidden < 0) & entry.fits(flows)] = number
         return hidden
@@ -193,11 +189,3 @@ def _until(expires: object, where: str) -> int | None:
     else:
         raise ConfigError(f"expires is no date: {expires!r}", location=where, hint="write 2027-01-31")
     return int(moment.timestamp()) * 1_000_000 + moment.microsecond
-
-
-def _in(address: str | None, network: Network | None) -> bool:
-    return address is not None and network is not None and ipaddress.ip_address(address) in network
-
-
-def _true(flows: pl.DataFrame, expression: pl.Expr) -> Bools:
-    return flows.select(expression.fill_null(value=False)).to_series().to_numpy()

@@ -19,7 +19,7 @@ from ids_plugin.alerts import _document, _policy
 from ids_plugin.alerts._allow import AllowList
 from ids_plugin.alerts._classes import classes
 from ids_plugin.alerts._document import BundleFacts, FoldFacts, Verdict
-from ids_plugin.alerts._policy import Batch, Key
+from ids_plugin.alerts._policy import Judged, Key
 from ids_plugin.alerts._totals import Totals
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.evidence import Evidence
@@ -80,9 +80,9 @@ class Part(NamedTuple):
 
     opens: bool
     rows: Ints
-    """of the Batch"""
+    """places in Judged"""
     strongest: int
-    """of the Batch, -1 where an earlier batch had one as strong"""
+    """place in Judged, -1 where an earlier batch had one as strong"""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Plan:
     scores: Scores = field(repr=False)
     clock: Ints = field(repr=False)
     """of every row of the batch"""
-    parts: list[tuple[Key, Batch, list[Part]]] = field(default_factory=list, repr=False)
+    parts: list[tuple[Key, Judged, list[Part]]] = field(default_factory=list, repr=False)
     ledger: Ledger = field(default_factory=Ledger, repr=False)
 
 
@@ -124,15 +124,14 @@ class Folder:
             return Plan(over, flows, scores, clock)
         judged = _policy.judge(flows, scores, over)
         hidden = self.allow.suppressed(judged)
-        kept = judged.filter(hidden < 0)
-        batch = _policy.batch(kept, scores)
-        parts = [(key, batch, list(self._parts(key, rows, batch))) for key, rows in _policy.keys(kept)]
-        return Plan(_wanted(parts), flows, scores, clock, parts, self._count(judged["source"], hidden, parts))
+        found = judged.keys(np.flatnonzero(hidden < 0))
+        parts = [(key, judged, list(self._parts(key, rows, judged))) for key, rows in found.items()]
+        return Plan(_wanted(parts), flows, scores, clock, parts, self._count(judged, hidden, parts))
 
     def commit(self, plan: Plan, evidence: Mapping[int, Evidence], ingested: datetime | None = None) -> Outcome:
         """Does what was planned: documents in order. `evidence`: of every row in `plan.rows`."""
         outcome = Outcome([], Ledger() + plan.ledger)
-        shown = {row: _exhibit(plan, row, evidence[row]) for row in plan.rows.tolist()}
+        shown = _exhibits(plan, evidence) if len(plan.rows) else {}
         placed: list[tuple[Place, Document]] = []
         work = {key: (batch, parts) for key, batch, parts in plan.parts}
         for key in self._folds.keys() - work.keys():
@@ -167,7 +166,7 @@ class Folder:
             rest = {name: value for name, value in saved.items() if name not in ("key", "totals")}
             self._folds[Key(*saved["key"])] = Fold(**rest, totals=Totals.restore(saved["totals"]))
 
-    def _parts(self, key: Key, rows: Ints, batch: Batch) -> Iterator[Part]:
+    def _parts(self, key: Key, rows: Ints, batch: Judged) -> Iterator[Part]:
         """Divides the flows of one key into folds."""
         clock = batch.clock[rows]
         fold = self._folds.get(key)
@@ -184,12 +183,12 @@ class Folder:
             yield Part(opens, part, strongest if batch.score[strongest] > best else -1)
             start, opens = stop, True
 
-    def _count(self, sources: pl.Series, hidden: Ints, parts: list[tuple[Key, Batch, list[Part]]]) -> Ledger:
+    def _count(self, judged: Judged, hidden: Ints, parts: list[tuple[Key, Judged, list[Part]]]) -> Ledger:
         """What becomes of the flows over the threshold, by their source."""
         ledger = Ledger()
-        for source in sources.unique():
+        for source in set(judged.source):
             counts = ledger.of(source, self.sensor)
-            mine = hidden[(sources == source).to_numpy()]
+            mine = hidden[[one == source for one in judged.source]]
             counts.over_threshold = len(mine)
             counts.folded = int((mine < 0).sum())
             for entry, count in zip(*np.unique(mine[mine >= 0], return_counts=True), strict=True):
@@ -201,7 +200,7 @@ class Folder:
         return ledger
 
     def _open(
-        self, key: Key, batch: Batch, at: int, shown: dict[int, Document], ledger: Ledger, ingested: datetime | None
+        self, key: Key, batch: Judged, at: int, shown: dict[int, Document], ledger: Ledger, ingested: datetime | None
     ) -> tuple[Place, Document]:
         """Opens a fold with flow `at` of the batch: its alert."""
         uid, known, clock = batch.flows.uid[at], int(batch.flows.known[at]), int(batch.clock[at])
@@ -219,7 +218,7 @@ class Folder:
         document = _document.opened(self._facts(key, fold), fold.shown, self.bundle, ingested)
         return (int(batch.rows[at]), 1, fold.opened, fold.id), document
 
-    def _join(self, fold: Fold, batch: Batch, part: Part, shown: dict[int, Document]) -> None:
+    def _join(self, fold: Fold, batch: Judged, part: Part, shown: dict[int, Document]) -> None:
         """Adds the flows of a part to their open fold; the one that opened it is in already."""
         rest = part.rows[1:] if part.opens else part.rows
         if len(rest):
@@ -257,7 +256,7 @@ class Folder:
         )
 
 
-def _wanted(parts: list[tuple[Key, Batch, list[Part]]]) -> Ints:
+def _wanted(parts: list[tuple[Key, Judged, list[Part]]]) -> Ints:
     """Rows whose evidence a document may show: those that open a fold, and the strongest ones."""
     rows = [
         int(batch.rows[at])
@@ -269,9 +268,13 @@ def _wanted(parts: list[tuple[Key, Batch, list[Part]]]) -> Ints:
     return np.unique(np.array(rows, np.int64))
 
 
-def _exhibit(plan: Plan, row: int, evidence: Evidence) -> Document:
+def _exhibits(plan: Plan, evidence: Mapping[int, Evidence]) -> dict[int, Document]:
+    """What documents say of the flows in `plan.rows`."""
     times = {"ts": pl.col("ts").dt.timestamp("us"), "duration": pl.col("duration").dt.total_microseconds()}
-    flow = plan.frame[row].select(_SHOWN).with_columns(**times).row(0, named=True)
-    models = {name: float(values[row]) for name, values in plan.scores.models.items()}
-    verdict = Verdict(float(plan.scores.score[row]), float(plan.scores.threshold[row]), models)
-    return _document.exhibit(flow, verdict, evidence)
+    flows = plan.frame.select(_SHOWN)[plan.rows].with_columns(**times)
+    shown = {}
+    for row, flow in zip(plan.rows.tolist(), flows.iter_rows(named=True), strict=True):
+        models = {name: float(values[row]) for name, values in plan.scores.models.items()}
+        verdict = Verdict(float(plan.scores.score[row]), float(plan.scores.threshold[row]), models)
+        shown[row] = _document.exhibit(flow, verdict, evidence[row])
+    return shown

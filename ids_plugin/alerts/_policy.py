@@ -6,24 +6,26 @@ do to every host that the internet can reach is noise, whatever the models call 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ids_plugin.alerts._totals import Flows
 from ids_plugin.schema.alert import ACTOR, TARGET
 from ids_plugin.schema.score import CLASSES, Scores
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 _BENIGN, _FLOOD, _NOISE = (CLASSES.index(name) for name in ("benign", "flood", "inbound_noise"))
 _NOISY = [CLASSES.index(name) for name in ("scan", "brute_force", "spreading", "inbound_noise")]
+_HALVES = ("orig_ip_bytes", "resp_ip_bytes", "orig_pkts", "resp_pkts")
 _NEEDED = ["source", "open", "replaces", "ts", "known", "clock", "uid", "orig_h", "resp_h", "resp_p", "proto",
-           "local_orig", "local_resp", "orig_bytes", "resp_bytes", "orig_ip_bytes", "resp_ip_bytes", "orig_pkts",
-           "resp_pkts"]  # fmt: skip
+           "local_orig", "local_resp", "orig_bytes", "resp_bytes", *_HALVES]  # fmt: skip
 
 
 class Key(NamedTuple):
@@ -35,35 +37,63 @@ class Key(NamedTuple):
     """class"""
 
 
-class Batch(NamedTuple):
-    """The flows of a batch that fold, as columns."""
+class Judged(NamedTuple):
+    """The flows of a batch that are over the threshold, as columns, in the order in which they were known."""
 
     rows: Ints
     """of the whole batch"""
     clock: Ints
     """µs since the epoch"""
     score: npt.NDArray[np.float64]
+    source: list[str]
+    orig_h: list[str]
+    resp_h: list[str]
+    target: Bools
+    """the subject is the responder, and acted upon"""
+    label: Ints
+    """index of the class, after policy"""
     flows: Flows
-    source: pl.Series
+
+    def keys(self, chosen: Ints) -> dict[Key, Ints]:
+        """Fold keys of the chosen flows in the order of their first one → their places, ascending."""
+        places: dict[tuple[str, bool, int], list[int]] = {}
+        target, label = self.target.tolist(), self.label.tolist()
+        for at in chosen.tolist():
+            subject = self.resp_h[at] if target[at] else self.orig_h[at]
+            places.setdefault((subject, target[at], label[at]), []).append(at)
+        return {
+            Key(subject, TARGET if acted_upon else ACTOR, CLASSES[number]): np.array(found, np.int64)
+            for (subject, acted_upon, number), found in places.items()
+        }
 
 
-def judge(flows: pl.DataFrame, scores: Scores, over: Ints) -> pl.DataFrame:
-    """The flows of rows `over`, with `row`, `kind` (class), `role`, `subject` and `peer`."""
-    chosen = flows.select(_NEEDED)[over].with_columns(pl.col("source").fill_null(""))
-    orig, resp = (chosen[name].fill_null(value=False).to_numpy() for name in ("local_orig", "local_resp"))
-    stranger = ~orig & resp
+def judge(flows: pl.DataFrame, scores: Scores, over: Ints) -> Judged:
+    """The flows of rows `over` (ascending) with the class and the subject that policy gives them."""
+    chosen = flows[over, _NEEDED]
+    columns = chosen.to_arrow()
+    stranger = ~_true(columns["local_orig"]) & _true(columns["local_resp"])
     label = _labels(scores.label[over], scores.probability[over], stranger)
-    target = pl.Series("target", stranger | (label == _FLOOD), pl.Boolean)
-    return chosen.with_columns(
-        pl.Series("row", over, pl.Int64), pl.Series("kind", CLASSES).gather(label), target
-    ).with_columns(
-        pl.when("target").then(pl.lit(TARGET)).otherwise(pl.lit(ACTOR)).alias("role"),
-        pl.when("target").then("resp_h").otherwise("orig_h").alias("subject"),
-        pl.when("target").then("orig_h").otherwise("resp_h").alias("peer"),
+    target = stranger | (label == _FLOOD)
+    orig_h, resp_h = chosen["orig_h"].to_list(), chosen["resp_h"].to_list()
+    return Judged(
+        rows=over,
+        clock=micros(chosen, "clock"),
+        score=scores.score[over],
+        source=[source or "" for source in chosen["source"].to_list()],
+        orig_h=orig_h,
+        resp_h=resp_h,
+        target=target,
+        label=label,
+        flows=_columns(chosen, columns, [o if t else r for o, r, t in zip(orig_h, resp_h, target, strict=True)]),
     )
 
 
-def _labels(label: Ints, probability: npt.NDArray[np.float64], stranger: npt.NDArray[np.bool_]) -> Ints:
+def micros(frame: pl.DataFrame, name: str) -> Ints:
+    """A time column in µs since the epoch."""
+    return frame[name].to_numpy().astype("datetime64[us]").astype(np.int64)
+
+
+def _labels(label: Ints, probability: npt.NDArray[np.float64], stranger: Bools) -> Ints:
     """Classes by policy: strangers make noise, and nobody else does (the next likeliest class is taken)."""
     rest = probability.copy()
     rest[:, [_BENIGN, _NOISE]] = -1.0
@@ -71,40 +101,24 @@ def _labels(label: Ints, probability: npt.NDArray[np.float64], stranger: npt.NDA
     return np.where(stranger, np.where(np.isin(label, _NOISY), _NOISE, label), of_insiders).astype(np.int64)
 
 
-def keys(judged: pl.DataFrame) -> Iterator[tuple[Key, Ints]]:
-    """Fold keys in the order of their first flow, with their rows of `judged`."""
-    grouped = (
-        judged.with_row_index("at")
-        .group_by("subject", "role", "kind", maintain_order=True)
-        .agg(pl.col("at").cast(pl.Int64))
+def _columns(chosen: pl.DataFrame, columns: pa.Table, peer: list[str]) -> Flows:
+    orig_ip, resp_ip, orig_pkts, resp_pkts = (columns[name] for name in _HALVES)
+    sums = [columns["orig_bytes"], columns["resp_bytes"], pc.add(orig_ip, resp_ip), pc.add(orig_pkts, resp_pkts)]
+    icmp = (proto == "icmp" for proto in chosen["proto"].to_list())
+    return Flows(
+        ts=micros(chosen, "ts"),
+        known=micros(chosen, "known"),
+        uid=chosen["uid"].to_list(),
+        peer=peer,
+        port=[None if no_port else port for port, no_port in zip(chosen["resp_p"].to_list(), icmp, strict=True)],
+        sums=np.column_stack([pc.fill_null(column, 0).to_numpy() for column in sums]),
+        has=np.column_stack([pc.is_valid(column).to_numpy() for column in sums]),
+        open=_true(columns["open"]),
+        replaces=_true(columns["replaces"]),
     )
-    for subject, role, kind, rows in grouped.iter_rows():
-        yield Key(subject, role, kind), np.array(rows, np.int64)
 
 
-def batch(judged: pl.DataFrame, scores: Scores) -> Batch:
-    """Judged flows as columns."""
-    numbers = judged.select(
-        "orig_bytes",
-        "resp_bytes",
-        ip_bytes=pl.col("orig_ip_bytes") + pl.col("resp_ip_bytes"),
-        packets=pl.col("orig_pkts") + pl.col("resp_pkts"),
-    )
-    flows = Flows(
-        ts=micros(judged, "ts"),
-        known=micros(judged, "known"),
-        uid=judged["uid"].to_list(),
-        peer=judged["peer"].to_list(),
-        port=judged.select(pl.when(pl.col("proto") != "icmp").then("resp_p")).to_series().to_list(),
-        sums=numbers.fill_null(0).to_numpy(),
-        has=numbers.select(pl.all().is_not_null()).to_numpy(),
-        open=judged["open"].fill_null(value=False).to_numpy(),
-        replaces=judged["replaces"].fill_null(value=False).to_numpy(),
-    )
-    rows = judged["row"].to_numpy()
-    return Batch(rows, micros(judged, "clock"), scores.score[rows], flows, judged["source"])
-
-
-def micros(frame: pl.DataFrame, name: str) -> Ints:
-    """A time column in µs since the epoch."""
-    return frame[name].dt.cast_time_unit("us").cast(pl.Int64).to_numpy()
+def _true(column: pa.ChunkedArray) -> Bools:
+    """(n) where a nullable column says yes."""
+    yes: Bools = pc.fill_null(column, False).to_numpy()
+    return yes
