@@ -11,8 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from ids_plugin.alerts._totals import Flows
 from ids_plugin.schema.alert import ACTOR, TARGET
@@ -70,8 +68,7 @@ class Judged(NamedTuple):
 def judge(flows: pl.DataFrame, scores: Scores, over: Ints) -> Judged:
     """The flows of rows `over` (ascending) with the class and the subject that policy gives them."""
     chosen = flows[over, _NEEDED]
-    columns = chosen.to_arrow()
-    stranger = ~_true(columns["local_orig"]) & _true(columns["local_resp"])
+    stranger = ~_true(chosen["local_orig"]) & _true(chosen["local_resp"])
     label = _labels(scores.label[over], scores.probability[over], stranger)
     target = stranger | (label == _FLOOD)
     orig_h, resp_h = chosen["orig_h"].to_list(), chosen["resp_h"].to_list()
@@ -84,7 +81,7 @@ def judge(flows: pl.DataFrame, scores: Scores, over: Ints) -> Judged:
         resp_h=resp_h,
         target=target,
         label=label,
-        flows=_columns(chosen, columns, [o if t else r for o, r, t in zip(orig_h, resp_h, target, strict=True)]),
+        flows=_columns(chosen, [o if t else r for o, r, t in zip(orig_h, resp_h, target, strict=True)]),
     )
 
 
@@ -101,9 +98,9 @@ def _labels(label: Ints, probability: npt.NDArray[np.float64], stranger: Bools) 
     return np.where(stranger, np.where(np.isin(label, _NOISY), _NOISE, label), of_insiders).astype(np.int64)
 
 
-def _columns(chosen: pl.DataFrame, columns: pa.Table, peer: list[str]) -> Flows:
-    orig_ip, resp_ip, orig_pkts, resp_pkts = (columns[name] for name in _HALVES)
-    sums = [columns["orig_bytes"], columns["resp_bytes"], pc.add(orig_ip, resp_ip), pc.add(orig_pkts, resp_pkts)]
+def _columns(chosen: pl.DataFrame, peer: list[str]) -> Flows:
+    orig_ip, resp_ip, orig_pkts, resp_pkts = (chosen[name] for name in _HALVES)
+    sums = [chosen["orig_bytes"], chosen["resp_bytes"], orig_ip + resp_ip, orig_pkts + resp_pkts]
     icmp = (proto == "icmp" for proto in chosen["proto"].to_list())
     return Flows(
         ts=micros(chosen, "ts"),
@@ -111,14 +108,13 @@ def _columns(chosen: pl.DataFrame, columns: pa.Table, peer: list[str]) -> Flows:
         uid=chosen["uid"].to_list(),
         peer=peer,
         port=[None if no_port else port for port, no_port in zip(chosen["resp_p"].to_list(), icmp, strict=True)],
-        sums=np.column_stack([pc.fill_null(column, 0).to_numpy() for column in sums]),
-        has=np.column_stack([pc.is_valid(column).to_numpy() for column in sums]),
-        open=_true(columns["open"]),
-        replaces=_true(columns["replaces"]),
+        sums=np.column_stack([column.fill_null(0).to_numpy() for column in sums]),
+        has=np.column_stack([column.is_not_null().to_numpy() for column in sums]),
+        open=_true(chosen["open"]),
+        replaces=_true(chosen["replaces"]),
     )
 
 
-def _true(column: pa.ChunkedArray) -> Bools:
+def _true(column: pl.Series) -> Bools:
     """(n) where a nullable column says yes."""
-    yes: Bools = pc.fill_null(column, False).to_numpy()
-    return yes
+    return column.fill_null(value=False).to_numpy()

@@ -156,7 +156,7 @@ def _lookup(taught: Sequence[pl.DataFrame], flows: pl.DataFrame) -> Doubles:
 def _network(one: Judged) -> dict[str, Any]:
     """Hosts found, delays, false alerts and hours of one network."""
     rows = np.flatnonzero(one.scores.over & one.tested)
-    alerts = _policy.judge(one.flows, one.scores, rows).with_columns(label=one.flows["label"][rows])
+    alerts = _alerts(one, rows)
     span = one.flows.select((pl.col("known").max() - pl.col("ts").min()).dt.total_seconds()).item()
     folds = _folds(alerts)
     return {
@@ -169,6 +169,19 @@ def _network(one: Judged) -> dict[str, Any]:
         "false": folds.filter(pl.col("attacks") == 0).select("subject", "kind", "flows").rows(),
         "wanted": _wanted(one, alerts),
     }
+
+
+def _alerts(one: Judged, rows: npt.NDArray[np.int64]) -> pl.DataFrame:
+    """The flows at `rows` with the subject, role and kind that policy gives them."""
+    judged = _policy.judge(one.flows, one.scores, rows)
+    subject = [
+        resp if target else orig for orig, resp, target in zip(judged.orig_h, judged.resp_h, judged.target, strict=True)
+    ]
+    return one.flows.select("label", "known", "clock")[rows].with_columns(
+        subject=pl.Series(subject, dtype=pl.String),
+        role=pl.Series(judged.target),
+        kind=pl.Series(np.array(CLASSES)[judged.label]),
+    )
 
 
 def _folds(alerts: pl.DataFrame) -> pl.DataFrame:
