@@ -1,201 +1,155 @@
-"""Loose columns as a reader finds them → Flow frame; what can't be a flow's value becomes a fault of its record."""
+"""Metered connections → Flow frame: texts of addresses, ids, histories and states made for whole columns."""
 
 from __future__ import annotations
 
-import socket
-from typing import NamedTuple
+import ipaddress
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 
-from ids_plugin.errors import DialectError
-from ids_plugin.schema.flow import SCHEMA
+from ids_plugin.schema import flow
+from ids_plugin.sources import _meter as meter
+from ids_plugin.sources._packets import ICMP, ICMP6, MAPPED, TCP, UDP
+from ids_plugin.sources._table import Table, mix
 
-EARLIEST, LATEST = 631_152_000, 4_102_444_800
-"""Seconds: 1990 and 2100. A capture's clock lies between them, in whichever unit its time is written."""
-LONGEST_MEDIAN = 1e7
-"""Seconds: no log has connections that last 115 days in the middle; one that claims so counts in another unit."""
-IPV4 = r"^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.|$)){4}$"
-COUNTS = ("orig_bytes", "resp_bytes", "missed_bytes", "orig_pkts", "orig_ip_bytes", "resp_pkts", "resp_ip_bytes")
-SENSOR = "default"
-"""Name of the sensor when neither the command nor the record says one: all inputs of a command are one sensor."""
+Int64s = npt.NDArray[np.int64]
+UInt64s = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
 
-
-class Fault(NamedTuple):
-    """Why the record at a place (line number) is no flow."""
-
-    line: int
-    reason: str
-    detail: str
-
-
-class Made(NamedTuple):
-    """Flows of the good records, faults of the others, in the order read."""
-
-    flows: pl.DataFrame
-    faults: tuple[Fault, ...]
-
-
-def times(numeric: pl.Expr) -> pl.Expr:
-    """Float64 in s, ms, µs or ns since the epoch, told apart by magnitude → Int64 µs, null outside 1990-2100."""
-    factor = (
-        pl.when(numeric < LATEST)
-        .then(1e6)
-        .when(numeric < LATEST * 1e3)
-        .then(1e3)
-        .when(numeric < LATEST * 1e6)
-        .then(1.0)
-        .otherwise(1e-3)
-    )
-    micros = (numeric * factor).round()
-    return pl.when(micros.is_between(EARLIEST * 1e6, LATEST * 1e6)).then(micros).cast(pl.Int64)
+BASE62 = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", dtype=np.uint8)
+UID_LENGTH = 18
+SPECIAL_IPV4 = (
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+    "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+)  # fmt: skip
+SPECIAL_IPV6 = (
+    "::/127", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "fc00::/7", "fe80::/10",
+    "2002::/24", "2002:a00::/24", "2002:6440::/26", "2002:7f00::/24", "2002:a9fe::/32", "2002:ac10::/28",
+    "2002:c000::/40", "2002:c000:200::/40", "2002:c0a8::/32", "2002:c612::/31", "2002:c633:6400::/40",
+    "2002:cb00:7100::/40", "2002:f000::/20",
+)  # fmt: skip
+"""The address blocks IANA keeps off the Internet: what Zeek 8 calls local unless told otherwise."""
+LOCAL_IPV4 = tuple((int(net.network_address), int(net.netmask)) for net in map(ipaddress.IPv4Network, SPECIAL_IPV4))
+LOCAL_IPV6 = tuple(map(ipaddress.IPv6Network, SPECIAL_IPV6))
+PROTOCOLS = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
 
 
-def text_times(texts: pl.Series) -> pl.Series:
-    """ISO 8601 (no offset means UTC; offsets with or without a colon), or numbers as text → Int64 µs or null."""
-    found = _iso(texts)
-    if found.null_count() == texts.null_count():
-        return found
-    odd = texts.str.replace(r"[Zz]$", "+0000").str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T")
-    odd = odd.str.replace(r"(T\d\d:\d\d:\d\d(?:\.\d+)?)$", "${1}+0000")
-    numbers = pl.select(times(pl.lit(texts.cast(pl.Float64, strict=False)))).to_series()
-    return pl.select(pl.coalesce(pl.lit(found), pl.lit(_iso(odd)), pl.lit(numbers))).to_series().rename(texts.name)
-
-
-def _iso(texts: pl.Series) -> pl.Series:
-    zulu = texts.len() and str(texts.drop_nulls().first()).endswith("Z")
-    form = "%Y-%m-%dT%H:%M:%S%.fZ" if zulu else "%Y-%m-%dT%H:%M:%S%.f%z"
-    micros = texts.str.to_datetime(form, time_unit="us", strict=False).dt.epoch("us")
-    return micros.set(~micros.is_between(EARLIEST * 1_000_000, LATEST * 1_000_000), None)
-
-
-def make(draft: pl.DataFrame, *, source: str, name: str, sensor: str) -> Made:
-    """Flow frame of a draft.
-
-    Args:
-        draft: columns of the Flow frame in loose types, absent ones unknown: `ts` Int64 µs, `duration` Float64
-            seconds, ports, counts and `ip_proto` Int64, text, booleans; and `line` Int64, the record's place.
-            A `sensor` column says what the message says.
-        source: the plugin's name.
-        name: the input's name.
-        sensor: what the command says; SENSOR leaves it to the message.
-    """
-    absent = [column for column in SCHEMA if column not in draft.columns]
-    frame = draft.with_columns(pl.lit(None).cast(SCHEMA[column]).alias(column) for column in absent)
-    frame = _canonical(frame)
-    good = frame.select(~pl.any_horizontal(wrong for _, wrong in _wrong())).to_series().fill_null(False)
-    faults: tuple[Fault, ...] = ()
-    if not good.all():
-        faults = _faults(frame.filter(~good))
-        frame = frame.filter(good)
-    return Made(_typed(frame, source, name, sensor), faults)
-
-
-def _wrong() -> list[tuple[str, pl.Expr]]:
-    """Reasons and when they hold; never null."""
-    duration = pl.col("duration").cast(pl.Float64)
-    end = pl.col("ts") / 1e6 + duration
-    port = [~pl.col(name).cast(pl.Int64).is_between(0, 65535) for name in ("orig_p", "resp_p")]
-    count = [pl.col(name) < 0 for name in COUNTS]
-    tests = [
-        ("bad_time", pl.col("ts").is_null()),
-        ("bad_address", pl.col("orig_h").is_null() | pl.col("resp_h").is_null()),
-        ("bad_port", pl.any_horizontal(port)),
-        ("bad_duration", (duration < 0) | ~duration.is_finite() | (end > LATEST)),
-        ("bad_count", pl.any_horizontal(count)),
-        ("bad_ip_proto", ~pl.col("ip_proto").cast(pl.Int64).is_between(0, 255)),
-    ]
-    return [(reason, test.fill_null(False)) for reason, test in tests]
-
-
-def _faults(frame: pl.DataFrame) -> tuple[Fault, ...]:
-    tests = _wrong()
-    reason = pl.coalesce(pl.when(test).then(pl.lit(reason)) for reason, test in tests)
-    shown = ("orig_h", "orig_p", "resp_h", "resp_p", "duration", *COUNTS, "ip_proto")
-    rows = frame.select("line", reason.alias("reason"), *shown).sort("line").iter_rows(named=True)
-    return tuple(Fault(row["line"], row["reason"], _detail(row)) for row in rows)
-
-
-def _detail(row: dict[str, object]) -> str:
-    columns = {
-        "bad_time": (),
-        "bad_address": ("orig_h", "resp_h"),
-        "bad_port": ("orig_p", "resp_p"),
-        "bad_duration": ("duration",),
-        "bad_count": COUNTS,
-        "bad_ip_proto": ("ip_proto",),
-    }[str(row["reason"])]
-    if not columns:
-        return "no time between 1990 and 2100 in s, ms, µs, ns or ISO 8601"
-    return ", ".join(f"{name} {row[name]}" for name in columns if row[name] is not None or columns is not COUNTS)
-
-
-def _canonical(frame: pl.DataFrame) -> pl.DataFrame:
-    """Addresses in canonical text form; null where they are none."""
-    for name in ("orig_h", "resp_h"):
-        other = frame.filter(~pl.col(name).str.contains(IPV4))[name].unique().to_list()
-        if other:
-            new = [canonical_address(address) for address in other]
-            frame = frame.with_columns(pl.col(name).replace(pl.Series(other), pl.Series(new, dtype=pl.String)))
-    return frame
-
-
-def canonical_address(text: str) -> str | None:
-    """Canonical text form of an IPv4 or IPv6 address, None when it is none."""
-    family = socket.AF_INET6 if ":" in text else socket.AF_INET
-    try:
-        return socket.inet_ntop(family, socket.inet_pton(family, text))
-    except (OSError, ValueError):
-        return None
-
-
-def _typed(frame: pl.DataFrame, source: str, name: str, sensor: str) -> pl.DataFrame:
-    said = pl.lit(sensor) if sensor != SENSOR else pl.col("sensor").fill_null(SENSOR)
-    no_ports = (pl.col("proto") == "unknown_transport") & (pl.col("orig_p") == 0) & (pl.col("resp_p") == 0)
-    ours = {
-        "sensor": said,
-        "source": pl.lit(source),
-        "open": pl.col("open").fill_null(False),
-        "ts": pl.from_epoch("ts", "us").dt.replace_time_zone("UTC"),
-        "duration": (pl.col("duration").cast(pl.Float64) * 1e6).round().cast(pl.Int64).cast(pl.Duration("us")),
-        "orig_p": pl.when(~no_ports.fill_null(False)).then("orig_p"),
-        "resp_p": pl.when(~no_ports.fill_null(False)).then("resp_p"),
-        "origin": pl.concat_str(pl.lit(f"{name}:"), pl.col("line").cast(pl.String)),
+def frame(finished: meter.Finished, name: str, sensor: str) -> pl.DataFrame:
+    """Finished connections as a Flow frame (schema.flow.SCHEMA), in their order; `name` is the input's."""
+    table = finished.table
+    if not len(table):
+        return flow.empty()
+    row = np.arange(len(table))
+    originator = table["originator"]
+    swapped = originator == 1
+    own, other = (row, originator), (row, 1 - originator)
+    duration = table["last_time"] - table["first_time"]
+    lasted = pl.Series(duration > 0)
+    sizes = meter.sizes(table)
+    orig, resp = _end(table, swapped), _end(table, ~swapped)
+    columns: dict[str, pl.Series] = {
+        "ts": pl.Series(table["first_time"]).cast(pl.Datetime("us", "UTC")),
+        "uid": _uids(table),
+        "orig_h": _texts(*orig),
+        "orig_p": pl.Series(np.where(swapped, table["high_port"], table["low_port"])),
+        "resp_h": _texts(*resp),
+        "resp_p": pl.Series(np.where(swapped, table["low_port"], table["high_port"])),
+        "proto": _protocols(table["protocol"]),
+        "service": pl.Series(meter.named_services(table), dtype=pl.String),
+        "duration": _where(lasted, duration),
+        "orig_bytes": _where(lasted, sizes[own]),
+        "resp_bytes": _where(lasted, sizes[other]),
+        "conn_state": pl.Series(meter.conn_states(table, finished.history, sizes)),
+        "local_orig": pl.Series(_local(*orig)),
+        "local_resp": pl.Series(_local(*resp)),
+        "missed_bytes": pl.Series(table["missed"]),
+        "history": pl.Series(finished.history, dtype=pl.String).replace("", None),
+        "orig_pkts": pl.Series(table["packets"][own]),
+        "orig_ip_bytes": pl.Series(table["ip_bytes"][own]),
+        "resp_pkts": pl.Series(table["packets"][other]),
+        "resp_ip_bytes": pl.Series(table["ip_bytes"][other]),
+        "ip_proto": pl.Series(table["protocol"]),
+        "origin": f"{name}#packet " + pl.Series(table["first_packet"]).cast(pl.String),
     }
-    return frame.select(ours.get(column, pl.col(column)).cast(dtype).alias(column) for column, dtype in SCHEMA.items())
+    return _complete(pl.DataFrame(columns), sensor)
 
 
-def refuse_wrong_units(made: Made, name: str) -> None:
-    """Refuses a source whose first records can't be in the units it claims.
-
-    Raises:
-        DialectError: most of its times are no times, its durations no seconds, or its IP bytes no IP bytes.
-    """
-    late = sum(fault.reason == "bad_time" for fault in made.faults)
-    if late > made.flows.height + len(made.faults) - late:
-        detail = "most records have no time between 1990 and 2100 in s, ms, µs, ns or ISO 8601"
-        raise DialectError(f"ts can't be a time: {detail}", location=name)
-    seconds = made.flows["duration"].drop_nulls().dt.total_microseconds() / 1e6
-    seconds = seconds.filter(seconds > 0)
-    middle = seconds.median()
-    if isinstance(middle, float) and middle > LONGEST_MEDIAN:
-        raise DialectError(
-            f"duration can't be in seconds: half the connections would last {middle / 86400:,.0f} days",
-            location=name,
-            hint="is it in ms, µs or ns?",
-        )
-    whole = seconds.len() >= 20 and bool((seconds % 1 == 0).all())
-    if whole and isinstance(middle, float) and middle >= 1000:
-        raise DialectError("duration can't be in seconds: all are whole numbers of 1,000 and more", location=name)
-    _refuse_wrong_bytes(made.flows, name)
+def _complete(columns: pl.DataFrame, sensor: str) -> pl.DataFrame:
+    """All columns of the schema in its order; what a capture can't know is null."""
+    constant = {"sensor": sensor, "source": "capture", "open": False}
+    return columns.select(
+        pl.col(name).cast(dtype) if name in columns.columns else pl.lit(constant.get(name), dtype=dtype).alias(name)
+        for name, dtype in flow.SCHEMA.items()
+    )
 
 
-def _refuse_wrong_bytes(flows: pl.DataFrame, name: str) -> None:
-    sent = flows.select(pl.col("orig_pkts").alias("packets"), pl.col("orig_ip_bytes").alias("bytes"))
-    sent = sent.drop_nulls().filter(pl.col("packets") > 0)
-    short = sent.filter(pl.col("bytes") < 20 * pl.col("packets")).height
-    if sent.height >= 20 and short > sent.height / 2:
-        raise DialectError(
-            f"orig_ip_bytes can't be IP bytes: {short} of {sent.height} flows have less than 20 bytes a packet",
-            location=name,
-            hint="an IP header alone has 20; is it payload, or another unit?",
-        )
+def _where(known: pl.Series, values: Int64s) -> pl.Series:
+    """Values, null where not known."""
+    return pl.select(pl.when(known).then(pl.Series(values))).to_series()
+
+
+def _end(table: Table, swapped: Bools) -> tuple[UInt64s, UInt64s]:
+    """Addresses in halves: of the lower end, of the higher where swapped."""
+    address = table.address
+    high = np.where(swapped, address["high_high"], address["low_high"])
+    return high, np.where(swapped, address["high_low"], address["low_low"])
+
+
+def _protocols(number: Int64s) -> pl.Series:
+    names = ["unknown_transport"] * 256
+    for known, name in PROTOCOLS.items():
+        names[known] = name
+    return pl.Series(names).gather(number)
+
+
+def _is_ipv4(high: UInt64s, low: UInt64s) -> Bools:
+    is_ipv4: Bools = (high == 0) & (low >> np.uint64(32) == MAPPED >> np.uint64(32))
+    return is_ipv4
+
+
+def _texts(high: UInt64s, low: UInt64s) -> pl.Series:
+    """Canonical text of addresses."""
+    octets = low.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 4:]
+    dotted = pl.select(pl.concat_str([pl.Series(octets[:, i]) for i in range(4)], separator=".")).to_series()
+    six = np.flatnonzero(~_is_ipv4(high, low))
+    if not len(six):
+        return dotted
+    pairs = list(zip(high[six].tolist(), low[six].tolist(), strict=True))
+    known = {pair: str(ipaddress.IPv6Address(pair[0] << 64 | pair[1])) for pair in set(pairs)}
+    return dotted.scatter(six, [known[pair] for pair in pairs])
+
+
+def _local(high: UInt64s, low: UInt64s) -> Bools:
+    """Whether addresses are of the special blocks."""
+    number = (low & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    local = np.zeros(len(low), dtype=bool)
+    for network, mask in LOCAL_IPV4:
+        local |= number & mask == network
+    six = np.flatnonzero(~_is_ipv4(high, low))
+    for index, pair in zip(six.tolist(), zip(high[six].tolist(), low[six].tolist(), strict=True), strict=True):
+        address = ipaddress.IPv6Address(pair[0] << 64 | pair[1])
+        local[index] = any(address in net for net in LOCAL_IPV6)
+    return local
+
+
+def _uids(table: Table) -> pl.Series:
+    """Zeek-shaped ids from the connection and its first packet: the same capture gives the same ones."""
+    seed = mix(table.hash ^ table["first_time"].astype(np.uint64)) + table["first_packet"].astype(np.uint64)
+    halves = [mix(seed), mix(seed ^ np.uint64(0x9E3779B97F4A7C15))]
+    letters = np.full((len(table), UID_LENGTH), ord("C"), dtype=np.uint8)
+    for column in range(1, UID_LENGTH):
+        half = column % 2
+        letters[:, column] = BASE62[halves[half] % np.uint64(62)]
+        halves[half] //= np.uint64(62)
+    ends = np.arange(len(table) + 1, dtype=np.int64) * UID_LENGTH
+    return texts_of(letters.ravel(), ends)
+
+
+def texts_of(letters: npt.NDArray[np.uint8], ends: Int64s) -> pl.Series:
+    """A String column from ASCII letters, text i being letters[ends[i]:ends[i + 1]]."""
+    buffers = [None, pa.py_buffer(np.ascontiguousarray(ends)), pa.py_buffer(np.ascontiguousarray(letters))]
+    column = pl.from_arrow(pa.LargeStringArray.from_buffers(len(ends) - 1, buffers[1], buffers[2]))
+    assert isinstance(column, pl.Series)
+    return column

@@ -28,24 +28,23 @@ class TooLong(NamedTuple):
 
 
 def chunks(stream: BinaryIO, size: int) -> Iterator[Chunk | TooLong]:
-    """Lines of `stream` in chunks of about `size` bytes; holds at most `size` + LONGEST_LINE bytes."""
+    """Lines of `stream` in chunks of about `size` bytes; holds little more than `size` + LONGEST_LINE bytes."""
     rest, line = b"", 1
     while block := stream.read(size):
-        cut = block.rfind(b"\n") + 1
-        if cut:
-            for piece in _pieces(rest + block[:cut], line):
+        rest += block
+        while True:
+            cut = rest.rfind(b"\n") + 1
+            for piece in _pieces(rest[:cut], line):
                 yield piece
                 line += 1 if isinstance(piece, TooLong) else piece.data.count(b"\n")
-            rest = block[cut:]
-        else:
-            rest += block
-        if len(rest) > LONGEST_LINE:
+            rest = rest[cut:]
+            if len(rest) <= LONGEST_LINE:
+                break
             start = rest[:KEPT]
             length, rest = _skip(stream, len(rest))
             yield TooLong(start, line, length)
             line += 1
-    if rest:
-        yield from _pieces(rest, line)
+    yield from _pieces(rest, line)
 
 
 def _skip(stream: BinaryIO, seen: int) -> tuple[int, bytes]:
@@ -60,6 +59,8 @@ def _skip(stream: BinaryIO, seen: int) -> tuple[int, bytes]:
 
 def _pieces(data: bytes, line: int) -> Iterator[Chunk | TooLong]:
     """`data` as one chunk, or cut around the lines in it that are too long."""
+    if not data:
+        return
     step = LONGEST_LINE // 2
     if all(data.find(b"\n", at, at + step) >= 0 for at in range(0, len(data) - step, step)):
         yield Chunk(data, line)

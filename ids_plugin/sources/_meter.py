@@ -43,6 +43,7 @@ from ids_plugin.sources._table import (
     SYN_ACK_SENT,
     SYN_SENT,
     Table,
+    mix,
 )
 from ids_plugin.sources._walk import Walk
 
@@ -178,13 +179,6 @@ class _Letters:
         self.row, self.letter = renumbered[self.row[kept]], self.letter[kept]
 
 
-def _mix(value: UInt64s) -> UInt64s:
-    """Finaliser of splitmix64 (Steele et al. 2014): every input bit changes every output bit."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
-
-
 class Ordered:
     """The packets of one chunk beside the connections open before it, ordered by connection and time."""
 
@@ -196,9 +190,9 @@ class Ordered:
         now = np.maximum(self.arrivals[self.place], packets.time)
         swapped, low, high, ports = _canonical(packets)
         proto = packets.protocol.astype(np.uint64)
-        key = _mix(low[0] * np.uint64(0x9E3779B97F4A7C15) ^ _mix(low[1] + np.uint64(0x632BE59BD9B4E019)))
-        key = _mix(key ^ _mix(high[0] * np.uint64(0xC2B2AE3D27D4EB4F) ^ _mix(high[1] + np.uint64(0x165667B19E3779F9))))
-        key = _mix(key ^ (ports[0].astype(np.uint64) << np.uint64(24) | ports[1].astype(np.uint64) << np.uint64(8) | proto))
+        key = mix(low[0] * np.uint64(0x9E3779B97F4A7C15) ^ mix(low[1] + np.uint64(0x632BE59BD9B4E019)))
+        key = mix(key ^ mix(high[0] * np.uint64(0xC2B2AE3D27D4EB4F) ^ mix(high[1] + np.uint64(0x165667B19E3779F9))))
+        key = mix(key ^ (ports[0].astype(np.uint64) << np.uint64(24) | ports[1].astype(np.uint64) << np.uint64(8) | proto))
         unique, group = np.unique(np.concatenate([before.hash, key]), return_inverse=True)
         self.carried = np.full(len(unique), -1, dtype=np.int64)
         self.carried[group[: len(before)]] = np.arange(len(before))

@@ -18,7 +18,7 @@ import orjson
 import polars as pl
 
 from ids_plugin.sources import Input, Read, Reject
-from ids_plugin.sources._frame import Fault, make, refuse_wrong_units, text_times, times
+from ids_plugin.sources._draft import Fault, make, refuse_wrong_units, text_times, times
 from ids_plugin.sources._lines import Chunk, TooLong, chunks
 
 CHUNK = 4 << 20
@@ -54,7 +54,7 @@ class Layout:
 
     fields: tuple[Field, ...]
     derive: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
-    """what is left to do with the loose columns (units, constants) before `_frame.make`"""
+    """what is left to do with the loose columns (units, constants) before `_draft.make`"""
     ours: pl.Expr = field(default_factory=lambda: pl.lit(True))
     """over the loose columns: the row surely is a record of this layout"""
     beside: pl.Expr | None = None

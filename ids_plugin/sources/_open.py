@@ -19,7 +19,7 @@ from ids_plugin import registry
 from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import empty
 from ids_plugin.sources import Input, Read, Reject, Source
-from ids_plugin.sources._frame import SENSOR
+from ids_plugin.sources._draft import SENSOR
 
 HEAD = 1 << 16
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"

@@ -76,3 +76,10 @@ class Table:
         more.address = {name: np.concatenate([self.address[name], column]) for name, column in more.address.items()}
         more.columns = {name: np.concatenate([self.columns[name], column]) for name, column in more.columns.items()}
         return more
+
+
+def mix(value: UInt64s) -> UInt64s:
+    """Finaliser of splitmix64 (Steele et al. 2014): every input bit changes every output bit."""
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))

@@ -12,7 +12,7 @@ from pyarrow import ipc, parquet
 
 from ids_plugin.errors import UsageError
 from ids_plugin.schema.flow import COLUMNS, SCHEMA, empty
-from ids_plugin.sources._frame import SENSOR
+from ids_plugin.sources._draft import SENSOR
 
 FORMATS = ("json", "tsv", "parquet", "arrow")
 ZEEK_TYPES = {

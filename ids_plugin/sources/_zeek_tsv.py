@@ -12,7 +12,7 @@ import polars as pl
 from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import ZEEK_NAMES, empty
 from ids_plugin.sources import Input, Read, Reject
-from ids_plugin.sources._frame import COUNTS, Fault, make, refuse_wrong_units, text_times, times
+from ids_plugin.sources._draft import COUNTS, Fault, make, refuse_wrong_units, text_times, times
 from ids_plugin.sources._lines import Chunk, TooLong, chunks
 from ids_plugin.sources._ndjson import INT64, SHOWN, rejects_of
 

@@ -15,7 +15,7 @@ import polars as pl
 
 from ids_plugin.sources import Input, Read
 from ids_plugin.sources import _ndjson as ndjson
-from ids_plugin.sources._frame import text_times
+from ids_plugin.sources._draft import text_times
 from ids_plugin.sources._ndjson import Bad, Field, Layout, OutOfScope
 
 SNIFFED = 20

@@ -13,7 +13,7 @@ import polars as pl
 from ids_plugin.sources import Input, Read
 from ids_plugin.sources import _ndjson as ndjson
 from ids_plugin.sources import _zeek_tsv as tsv
-from ids_plugin.sources._frame import COUNTS
+from ids_plugin.sources._draft import COUNTS
 from ids_plugin.sources._ndjson import Bad, Field, Layout, OutOfScope
 
 CONN = re.compile(r"conn(-\d+)?")
