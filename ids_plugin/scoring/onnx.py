@@ -9,12 +9,18 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from ids_plugin.bundle import Bundle
 from ids_plugin.errors import BundleError
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import STEPS, Bools, Floats
 from ids_plugin.scoring import Doubles
+
+_REFUSALS = (
+    errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented,
+    errors.RuntimeException,
+)  # fmt: skip
 
 BLOCK = 64
 """Rows of one run: a lone flow costs this many, and beyond it the time per flow falls no further."""
@@ -31,7 +37,7 @@ class OnnxMember:
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
+        except _REFUSALS as error:
             raise BundleError(f"ONNX Runtime can't load it: {str(error).splitlines()[0]}", location=location) from error
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._classes = list(classes)

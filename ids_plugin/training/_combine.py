@@ -130,9 +130,9 @@ def with_thresholds(judged: Judged, thresholds: Mapping[str, float]) -> Judged:
 
 
 def fit_gate_threshold(passed: Sequence[Doubles], networks: Sequence[Judged], missed: float) -> float:
-    """The highest gate value that keeps all but a `missed` share of the flows over a threshold, halved for safety."""
+    """The highest gate value that keeps all but a `missed` share of the flows over a threshold."""
     over = np.concatenate([gate[judged.scores.over] for gate, judged in zip(passed, networks, strict=True)])
-    return 0.0 if not len(over) else round(float(np.quantile(over, missed)) / 2, 6)
+    return 0.0 if not len(over) else round(float(np.quantile(over, missed)), 8)
 
 
 def report(networks: Sequence[Judged]) -> dict[str, object]:

@@ -25,6 +25,8 @@ from ids_plugin.training._examples import Examples, Sampling, sample, windows
 
 Progress = Callable[[str], None]
 VERSION = "1"
+CONFIDENT = 0.8
+"""Score that the gate learns to foresee: below every threshold that calibration gives."""
 _LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "polars", "torch")
 
 
@@ -41,9 +43,9 @@ class Options:
     beside: tuple[str, ...] = ("lightgbm", "behaviour")
     """members that vote beside the family"""
     seed: int = 1
-    rounds: int = 60
+    rounds: int = 40
     """trees per class"""
-    gate_rounds: int = 16
+    gate_rounds: int = 24
     gate_missed: float = 0.001
     """share of the flows over a threshold that the gate may hold back on the calibration networks"""
     false_per_day: float = 1.0
@@ -82,11 +84,10 @@ def train(options: Options, progress: Progress = quiet) -> Bundle:
     stop_set = sample(split.stop, options.sampling, options.seed + 1)
     progress(f"windows: {len(train_set)} to train, {len(stop_set)} to stop early")
     files, members, record = _members(options, train_set, stop_set, progress)
-    gate, gate_columns = _trees.fit_gate(train_set, options.gate_rounds, options.seed)
-    files["gate.txt"] = gate
     manifest = _manifest(options, train_set, members, record, split)
-    manifest["gate"] = {"file": "gate.txt", "features": gate_columns, "threshold": 0.0}
-    return calibrate(seal(manifest, files), split.calibrate, options, progress)
+    bundle = combine(seal(manifest, files), split.calibrate, options)
+    bundle = with_gate(bundle, train_set, options)
+    return calibrate(bundle, split.calibrate, options, progress)
 
 
 def divide(options: Options) -> Split:
@@ -99,7 +100,7 @@ def divide(options: Options) -> Split:
     held = [network for spec in options.val for network in load(spec)]
     if not held:
         order = np.random.default_rng(options.seed).permutation(len(data)).tolist()
-        out = set(order[: len(data) // 3])
+        out = set(order[: max(2, len(data) // 3)])
         held = [data[at] for at in sorted(out)]
         data = [network for at, network in enumerate(data) if at not in out]
     if len(held) < 2 or not data:
@@ -107,25 +108,42 @@ def divide(options: Options) -> Split:
     return Split(data, held[::2], held[1::2])
 
 
-def calibrate(bundle: Bundle, networks: Sequence[Labelled], options: Options, progress: Progress) -> Bundle:
-    """The bundle with combination, thresholds and gate fitted on networks its members never saw."""
-    manifest = dict(bundle.manifest)
-    known = [CLASSES.index(name) for name in manifest["classes"]]
-    known = [label for label in known if CLASSES[label] in manifest["training"]["classes"]]
+def combine(bundle: Bundle, networks: Sequence[Labelled], options: Options) -> Bundle:
+    """The bundle with the members' combination fitted on networks they never saw."""
+    known = [CLASSES.index(name) for name in bundle.manifest["training"]["classes"]]
     held_out = sample(networks, options.sampling, options.seed + 2)
     opinions = Scorer(bundle).member_probabilities(held_out.steps, held_out.mask, held_out.table)
-    manifest["combination"] = _combine.fit_combination(opinions, held_out, known)
-    judged = judge(seal(manifest, bundle.files), networks, cascade=False)
-    manifest["thresholds"] = _combine.fit_thresholds(judged, known, options.false_per_day)
-    judged = [_combine.with_thresholds(one, manifest["thresholds"]) for one in judged]
+    combination = _combine.fit_combination(opinions, held_out, known)
+    return seal({**bundle.manifest, "combination": combination}, bundle.files)
+
+
+def with_gate(bundle: Bundle, train_set: Examples, options: Options) -> Bundle:
+    """The bundle with a gate that guesses which windows it scores at CONFIDENT or more; it lets all pass as yet."""
+    score = Scorer(bundle, cascade=False).score_arrays(train_set.steps, train_set.mask, train_set.table).score
+    text, names = _trees.fit_gate(train_set, score >= CONFIDENT, options.gate_rounds, options.seed)
+    gate = {"file": "gate.txt", "features": names, "threshold": 0.0}
+    return seal({**bundle.manifest, "gate": gate}, {**bundle.files, "gate.txt": text})
+
+
+def calibrate(bundle: Bundle, networks: Sequence[Labelled], options: Options, progress: Progress) -> Bundle:
+    """The bundle with its thresholds and its gate's fitted on all flows of networks its members never saw."""
+    known = [CLASSES.index(name) for name in bundle.manifest["training"]["classes"]]
+    judged = judge(bundle, networks, cascade=False)
+    thresholds = _combine.fit_thresholds(judged, known, options.false_per_day)
+    judged = [_combine.with_thresholds(one, thresholds) for one in judged]
     passed = [_gate_values(bundle, network) for network in networks]
     threshold = _combine.fit_gate_threshold(passed, judged, options.gate_missed)
-    spared = float(np.mean(np.concatenate(passed) < threshold))
-    manifest["gate"] = {**manifest["gate"], "threshold": threshold, "spared": round(spared, 4)}
-    manifest["metrics"] = {"calibration": _combine.report(judged)}
-    progress(f"thresholds {manifest['thresholds']}, gate spares {spared:.1%} of the calibration flows")
-    progress(f"on the calibration networks: {manifest['metrics']['calibration']}")
-    return seal(manifest, bundle.files)
+    benign = np.concatenate([one.flows["label"].to_numpy() == "benign" for one in judged])
+    spared = float(np.mean(np.concatenate(passed)[benign] < threshold))
+    metrics = _combine.report(judged)
+    progress(f"thresholds {thresholds}, gate spares {spared:.1%} of the benign calibration flows")
+    progress(f"on the calibration networks: {metrics}")
+    changed = {
+        "thresholds": thresholds,
+        "gate": {**bundle.manifest["gate"], "threshold": threshold, "spares_of_benign": round(spared, 4)},
+        "metrics": {"calibration": metrics},
+    }
+    return seal({**bundle.manifest, **changed}, bundle.files)
 
 
 def judge(bundle: Bundle, networks: Sequence[Labelled], *, cascade: bool = True) -> list[_combine.Judged]:

@@ -6,11 +6,11 @@ import lightgbm
 import numpy as np
 
 from ids_plugin.models import TreeFamily
-from ids_plugin.schema.window import Spec
+from ids_plugin.schema.window import Bools, Ints
 from ids_plugin.training._examples import Examples
 
-GATE_COLUMNS = 12
-_GATE = {"objective": "binary", "num_leaves": 8, "learning_rate": 0.3, "min_data_in_leaf": 40, "max_bin": 63}
+GATE_COLUMNS = 20
+_GATE = {"objective": "binary", "num_leaves": 12, "learning_rate": 0.3, "min_data_in_leaf": 40, "max_bin": 63}
 _ALWAYS = {"verbosity": -1, "deterministic": True, "force_row_wise": True, "num_threads": 2}
 
 
@@ -23,26 +23,18 @@ def fit(family: TreeFamily, train: Examples, rounds: int, seed: int) -> tuple[by
     return _text(lightgbm.train(parameters, data, rounds)), classes
 
 
-def fit_gate(train: Examples, rounds: int, seed: int) -> tuple[bytes, list[str]]:
-    """A yes/no model over the most useful of the flow and context features, and their names."""
+def fit_gate(train: Examples, confident: Bools, rounds: int, seed: int) -> tuple[bytes, list[str]]:
+    """A yes/no model that guesses from a few flow and context features which windows the others are `confident` about,
+    and the features' names. Most flows it never has to be right about: it is asked what an alert would be."""
     cheap = len(train.spec.flow) + len(train.spec.context)
-    first = _binary(train, np.arange(cheap), rounds, seed)
-    gain = first.feature_importance("gain")
-    columns = np.sort(np.argsort(-gain, kind="stable")[:GATE_COLUMNS])
-    return _text(_binary(train, columns, rounds, seed)), gate_names(train.spec, columns)
+    first = _binary(train, confident, np.arange(cheap), rounds, seed)
+    columns = np.sort(np.argsort(-first.feature_importance("gain"), kind="stable")[:GATE_COLUMNS])
+    names = [train.spec.table[column].name for column in columns.tolist()]
+    return _text(_binary(train, confident, columns, rounds, seed)), names
 
 
-def gate_names(spec: Spec, columns: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[str]:
-    """Names of the table's columns."""
-    return [spec.table[column].name for column in columns.tolist()]
-
-
-def _binary(
-    train: Examples, columns: np.ndarray[tuple[int], np.dtype[np.int64]], rounds: int, seed: int
-) -> lightgbm.Booster:
-    data = lightgbm.Dataset(
-        train.table[:, columns], train.label > 0, weight=train.weight * len(train), params={"max_bin": 63}
-    )
+def _binary(train: Examples, confident: Bools, columns: Ints, rounds: int, seed: int) -> lightgbm.Booster:
+    data = lightgbm.Dataset(np.ascontiguousarray(train.table[:, columns]), confident, params={"max_bin": 63})
     return lightgbm.train({**_GATE, **_ALWAYS, "seed": seed}, data, rounds)
 
 

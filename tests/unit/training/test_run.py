@@ -1,0 +1,103 @@
+"""Training: whole networks held out, the same bytes for the same seed, clear refusals, no half a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ids_plugin.errors import InputError, UsageError
+from ids_plugin.sources._datasets import load
+from ids_plugin.training import _combine
+from ids_plugin.training._examples import Sampling, as_seen_by, sample, windows
+from ids_plugin.training._run import Options, divide, train
+from tests import toy, toy_bundle
+
+
+def test_the_same_seed_gives_the_same_bytes() -> None:
+    again = train(toy_bundle.options())
+    assert again.id == toy_bundle.trained().id
+    assert dict(again.files) == dict(toy_bundle.trained().files)
+
+
+def test_whole_networks_are_held_out() -> None:
+    split = divide(toy_bundle.options())
+    named = [{network.name for network in networks} for networks in vars(split).values()]
+    assert sum(len(names) for names in named) == len(set.union(*named)) == 4
+    assert all(named)
+
+
+def test_the_manifest_says_what_it_was_trained_on() -> None:
+    training = toy_bundle.trained().manifest["training"]
+    assert training["classes"] == ["benign", "scan", "brute_force", "command_and_control"]
+    assert {len(one["sha256"]) for networks in training["data"].values() for one in networks} == {64}
+    assert training["seed"] == 1
+
+
+def test_no_activity_drowns_the_others() -> None:
+    examples = sample(load(toy_bundle.folder()), Sampling(attack=50, benign=200, look_alike=50), seed=1)
+    assert np.bincount(examples.activity).max() <= 200
+    assert examples.weight.sum() == pytest.approx(1)
+    assert examples.weight[examples.label == 0].sum() == pytest.approx(0.5)
+
+
+def test_poorer_sources_lack_what_they_cannot_know() -> None:
+    flows = toy.network(1)
+    for source in ("suricata", "elastic"):
+        poorer = as_seen_by(source, flows)
+        assert poorer["orig_bytes"].null_count() == poorer.height
+        assert poorer["orig_ip_bytes"].null_count() == 0
+        batch = next(windows(poorer))
+        assert np.isnan(batch.table(np.arange(5))).any()
+    assert (as_seen_by("elastic", flows)["ts"].dt.microsecond() % 1000 == 0).all()
+
+
+def test_thresholds_keep_to_the_budget() -> None:
+    rng = np.random.default_rng(1)
+    judged = [_judged(rng) for _ in range(4)]
+    days = sum(one.days for one in judged)
+    for budget in (0.0, 2.0 / days, 20.0 / days):
+        thresholds = _combine.fit_thresholds(judged, [0, 1], budget)
+        after = [_combine.with_thresholds(one, thresholds) for one in judged]
+        false = sum(_combine.folds(one, one.scores.over).filter(pl.col("attacks") == 0).height for one in after)
+        assert false <= budget * days + 1e-9
+
+
+def _judged(rng: np.random.Generator) -> _combine.Judged:
+    from ids_plugin.schema.score import CLASSES, Scores
+
+    flows = pl.concat([batch.flows for batch in windows(toy.network(int(rng.integers(1000))))])
+    size = flows.height
+    scores = Scores(
+        score=rng.random(size), label=np.ones(size, np.int64), probability=np.zeros((size, len(CLASSES))), models={},
+        over=np.zeros(size, np.bool_), threshold=np.ones(size),
+    )  # fmt: skip
+    return _combine.Judged("toy", flows, scores)
+
+
+def test_refusals(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no data set"):
+        train(Options(data=("nothing:here",)))
+    with pytest.raises(InputError, match="no such file"):
+        train(Options(data=(f"lab:{tmp_path}/none.parquet",)))
+    with pytest.raises(UsageError, match="three networks"):
+        train(Options(data=(f"lab:{toy.write(tmp_path / 'one', 1)}",)))
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 but no more")
+    with pytest.raises(InputError, match="Parquet"):
+        load(f"lab:{tmp_path / 'bad.parquet'}")
+    toy.network(1).drop("proto").write_parquet(tmp_path / "lacks.parquet")
+    with pytest.raises(InputError, match="column proto is missing"):
+        load(f"lab:{tmp_path / 'lacks.parquet'}")
+    toy.network(1).with_columns(label=pl.lit("martian")).write_parquet(tmp_path / "strange.parquet")
+    with pytest.raises(InputError, match="martian"):
+        load(f"lab:{tmp_path / 'strange.parquet'}")
+
+
+@pytest.mark.parametrize(("kept", "said"), [("benign", "no attacks"), ("scan", "no benign")])
+def test_one_sided_data_is_refused(tmp_path: Path, kept: str, said: str) -> None:
+    for seed in range(3):
+        toy.network(seed).filter(pl.col("label") == kept).write_parquet(tmp_path / f"{seed}.parquet")
+    with pytest.raises(InputError, match=said):
+        train(Options(data=(f"lab:{tmp_path}",)))
