@@ -92,9 +92,8 @@ def _where(known: pl.Series, values: Int64s) -> pl.Series:
 
 def _end(table: Table, swapped: Bools) -> tuple[UInt64s, UInt64s]:
     """Addresses in halves: of the lower end, of the higher where swapped."""
-    address = table.address
-    high = np.where(swapped, address["high_high"], address["low_high"])
-    return high, np.where(swapped, address["high_low"], address["low_low"])
+    high = np.where(swapped, table.address("high_high"), table.address("low_high"))
+    return high, np.where(swapped, table.address("high_low"), table.address("low_low"))
 
 
 def _protocols(number: Int64s) -> pl.Series:

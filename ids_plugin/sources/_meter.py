@@ -56,6 +56,8 @@ Bytes = npt.NDArray[np.uint8]
 ANNOUNCED = 300 * SECOND
 """How long a data connection that FTP announced is waited for."""
 MOST_ANNOUNCED = 10_000
+MOST_OPEN = 200_000
+"""Connections kept open between chunks: about 90 MB."""
 
 
 @dataclass
@@ -68,10 +70,16 @@ class Finished:
 
 
 class Meter:
-    """Takes packets chunk by chunk and gives out connections when their end or timeout is reached in capture time."""
+    """Takes packets chunk by chunk and gives out connections when their end or timeout is reached in capture time.
 
-    def __init__(self) -> None:
-        self.open = Table(0)
+    At most `most_open` connections are kept between chunks; beyond that the longest silent are given out as they are and
+    counted in `given_out_early`.
+    """
+
+    def __init__(self, most_open: int = MOST_OPEN) -> None:
+        self.most_open = most_open
+        self.given_out_early = 0
+        self.table = Table()
         self.clock = -int(NEVER)
         self.letters = _Letters()
         self.holes: dict[tuple[int, int], Reassembler] = {}
@@ -80,37 +88,48 @@ class Meter:
     def add(self, packets: Packets) -> Finished:
         """Measures the packets of one chunk; the connections that have ended by then."""
         if not len(packets.arrivals):
-            return Finished(Table(0), [])
+            return Finished(Table(), [])
         arrivals = np.maximum.accumulate(np.maximum(packets.arrivals, self.clock))
         self.clock = int(arrivals[-1])
-        table, ended = self.open, np.full(len(self.open), NEVER, dtype=np.int64)
-        quiet = np.ones(len(self.open), dtype=bool)
+        table = self.table
+        quiet = table.live & (table["poll_at"] < NEVER)
+        ended = np.full(len(table), NEVER, dtype=np.int64)
         if len(packets):
-            chunk = Ordered(self.open, packets, arrivals)
+            chunk = Ordered(table, packets, arrivals)
             quiet[chunk.touched] = False
-            table, ended = chunk.measure(self.holes)
+            ended = chunk.measure(self.holes)
             self.letters.append(chunk.letters())
             self.announced |= chunk.announced
-        _look(table, np.flatnonzero(quiet & (self.open["poll_at"] < NEVER)), arrivals, ended)
+        _look(table, np.flatnonzero(quiet), arrivals, ended)
         ends = np.minimum(ended, _deadline(table))
-        return self._give_out(table, ends <= self.clock, ends)
+        return self._give_out(table.live & (ends <= self.clock), ends)
 
     def finish(self) -> Finished:
         """The connections still open, at the end of the input."""
-        return self._give_out(self.open, np.ones(len(self.open), dtype=bool), self.open["first_time"])
+        return self._give_out(self.table.live.copy(), self.table["first_time"])
 
-    def _give_out(self, table: Table, over: Bools, ends: Int64s) -> Finished:
+    def _give_out(self, over: Bools, ends: Int64s) -> Finished:
+        table = self.table
+        self._make_room(over)
         rows = np.flatnonzero(over)
         rows = rows[np.argsort(ends[rows], kind="stable")]
         history = self.letters.take(rows, len(table))
-        self.open = table.take(~over)
-        self.letters.keep(~over)
-        if self.holes:
-            number = np.where(over, -1, np.cumsum(~over) - 1)
-            self.holes = {(int(number[row]), side): hole for (row, side), hole in self.holes.items() if number[row] >= 0}
+        self.letters.forget(over)
+        for key in [key for key in self.holes if over[key[0]]]:
+            del self.holes[key]
         finished = table.take(rows)
+        table.release(rows)
         self._name_announced(finished)
         return Finished(finished, history, ends[rows])
+
+    def _make_room(self, over: Bools) -> None:
+        """Marks the longest silent connections as over where more than `most_open` would stay."""
+        stays = np.flatnonzero(self.table.live & ~over)
+        excess = len(stays) - self.most_open
+        if excess > 0:
+            oldest = np.argpartition(self.table["last_time"][stays], excess - 1)[:excess]
+            over[stays[oldest]] = True
+            self.given_out_early += excess
 
     def _name_announced(self, table: Table) -> None:
         """Marks the data connections that FTP announced; forgets announcements that are too old."""
@@ -119,10 +138,10 @@ class Meter:
         swapped = table["originator"] == 1
         port = np.where(swapped, table["low_port"], table["high_port"])
         likely = np.flatnonzero(np.isin(port, [endpoint.port for endpoint in self.announced]) & (table["protocol"] == TCP))
-        address = table.address
         for row in likely.tolist():
             side = "low" if swapped[row] else "high"
-            endpoint = Endpoint(int(address[f"{side}_high"][row]), int(address[f"{side}_low"][row]), int(port[row]))
+            high, low = table.address(f"{side}_high"), table.address(f"{side}_low")
+            endpoint = Endpoint(int(high[row]), int(low[row]), int(port[row]))
             if 0 <= table["first_time"][row] - self.announced.get(endpoint, NEVER) <= ANNOUNCED:
                 table["signs"][row, 0] |= BIT["ftp-data"]
         if len(self.announced) > MOST_ANNOUNCED:
@@ -172,19 +191,18 @@ class _Letters:
         stops, lengths = ends[rows].tolist(), np.bincount(self.row, minlength=count)[rows].tolist()
         return [text[stop - length : stop] for stop, length in zip(stops, lengths, strict=True)]
 
-    def keep(self, which: Bools) -> None:
-        """Forgets the letters of all connections but these, which are renumbered."""
-        kept = which[self.row]
-        renumbered = np.cumsum(which) - 1
-        self.row, self.letter = renumbered[self.row[kept]], self.letter[kept]
+    def forget(self, over: Bools) -> None:
+        """Drops the letters of connections that are over."""
+        kept = ~over[self.row]
+        self.row, self.letter = self.row[kept], self.letter[kept]
 
 
 class Ordered:
     """The packets of one chunk beside the connections open before it, ordered by connection and time."""
 
-    def __init__(self, before: Table, packets: Packets, arrivals: Int64s) -> None:
+    def __init__(self, table: Table, packets: Packets, arrivals: Int64s) -> None:
         self.packets = packets
-        self.before = before
+        self.table = table
         self.arrivals = arrivals
         self.place = packets.number - packets.first
         now = np.maximum(self.arrivals[self.place], packets.time)
@@ -193,12 +211,13 @@ class Ordered:
         key = mix(low[0] * np.uint64(0x9E3779B97F4A7C15) ^ mix(low[1] + np.uint64(0x632BE59BD9B4E019)))
         key = mix(key ^ mix(high[0] * np.uint64(0xC2B2AE3D27D4EB4F) ^ mix(high[1] + np.uint64(0x165667B19E3779F9))))
         key = mix(key ^ (ports[0].astype(np.uint64) << np.uint64(24) | ports[1].astype(np.uint64) << np.uint64(8) | proto))
-        unique, group = np.unique(np.concatenate([before.hash, key]), return_inverse=True)
+        live = np.flatnonzero(table.live)
+        unique, group = np.unique(key, return_inverse=True)
+        at = np.minimum(np.searchsorted(unique, table.hash[live]), len(unique) - 1)
+        self.touched = live[unique[at] == table.hash[live]]
         self.carried = np.full(len(unique), -1, dtype=np.int64)
-        self.carried[group[: len(before)]] = np.arange(len(before))
-        group = group[len(before) :]
-        touched = self.carried[group]
-        self.touched = touched[touched >= 0]
+        """row of the connection that was open before, per group; -1 where there was none"""
+        self.carried[at[unique[at] == table.hash[live]]] = self.touched
         self.order = np.argsort(group, kind="stable")
         self.group = group[self.order]
         self.key, self.low, self.high, self.ports = key, low, high, ports
@@ -214,19 +233,18 @@ class Ordered:
         self.first = np.ones(len(self.group), dtype=bool)
         self.first[1:] = self.group[1:] != self.group[:-1]
 
-    def measure(self, holes: dict[tuple[int, int], Reassembler]) -> tuple[Table, Int64s]:
-        """All connections, open or not, after this chunk, and when each ended (NEVER if it is open)."""
+    def measure(self, holes: dict[tuple[int, int], Reassembler]) -> Int64s:
+        """Brings the table up to date; when each of its connections ended, NEVER if it is open."""
         self.walk = Walk(self)
         self.walk.run()
         self._stretches()
-        self.table = self.before.grown(int(self.walk.begins.sum()))
         self._identify()
         self._count()
         self.streams = Streams(self, holes)
         self._write_state()
         self._look_inside()
         self._look_for_announcements()
-        return self.table, self.ended
+        return self.ended
 
     def _look_inside(self) -> None:
         """What the first payloads of each side look like."""
@@ -281,10 +299,10 @@ class Ordered:
         self.at = np.flatnonzero(starts)
         self.stop = np.append(self.at[1:], len(starts))
         self.fresh = begins[self.at]
-        number = len(self.before) + np.cumsum(self.fresh) - 1
         group = self.group[self.at]
-        self.row = np.where(self.fresh, number, self.carried[group])
-        self.ended = np.full(len(self.before) + int(self.fresh.sum()), NEVER, dtype=np.int64)
+        self.row = self.carried[group]
+        self.row[self.fresh] = self.table.claim(int(self.fresh.sum()))
+        self.ended = np.full(len(self.table), NEVER, dtype=np.int64)
         follows = np.flatnonzero(self.fresh[1:] & (group[1:] == group[:-1]))
         self.ended[self.row[follows]] = self.now[self.at[follows + 1]]
         head = self.first[self.at] & self.fresh & (self.carried[group] >= 0)
@@ -296,7 +314,7 @@ class Ordered:
         table, packets = self.table, self.packets
         table.hash[row] = self.key[at]
         for name, address in zip(ADDRESSES, (*self.low, *self.high), strict=True):
-            table.address[name][row] = address[at]
+            table.address(name)[row] = address[at]
         columns = {"low_port": self.ports[0], "high_port": self.ports[1], "protocol": packets.protocol}
         columns |= {"first_time": packets.time, "last_time": packets.time, "first_packet": packets.number}
         for column, value in columns.items():

@@ -8,6 +8,7 @@ would be needed at once, the file is first rewritten as sorted runs in smaller b
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -139,7 +140,7 @@ def _disk(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = (os.strerror(error.errno) if error.errno else str(error)).lower()
         hint = "sorting a log larger than memory needs about a third of its size there; TMPDIR chooses another place"
         raise InputError(f"can't keep flows to sort: {why}", location=str(path.parent), hint=hint) from error
 

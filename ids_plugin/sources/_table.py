@@ -39,43 +39,87 @@ UDP_SERVERS = (
 """Zeek's likely_server_ports, as its default scripts fill it."""
 
 ADDRESSES = ("low_high", "low_low", "high_high", "high_low")
-WHOLE = ("low_port", "high_port", "protocol", "originator", "first_time", "last_time", "first_packet", "attempt_until")
-WHOLE += ("close_at", "poll_at", "idle", "missed")
-SIDES = ("packets", "ip_bytes", "payload", "state", "before", "start", "closing", "closed", "fins", "top", "acked")
-SIDES += ("delivered", "data_end", "trimmed", "fin_end", "seen", "last_syn", "last_fin", "last_rst", "resent")
-SIDES += ("zero_windows", "gaps", "given_up", "signs", "looked")
+WIDE = ("first_time", "last_time", "first_packet", "attempt_until", "close_at", "poll_at", "idle", "missed")
+NARROW = ("low_port", "high_port", "protocol", "originator")
+WIDE_SIDES = (
+    "packets", "ip_bytes", "payload", "start", "top", "acked", "delivered", "data_end", "trimmed", "fin_end", "last_syn",
+    "last_fin", "last_rst", "signs",
+)  # fmt: skip
+NARROW_SIDES = (
+    "state", "before", "closing", "closed", "fins", "seen", "resent", "zero_windows", "gaps", "given_up", "looked",
+)  # fmt: skip
+SMALLEST = 1 << 12
 
 
 class Table:
-    """n connections; columns of `SIDES` have shape (n, 2), side 0 being the lower endpoint, times are µs."""
+    """Connections as columns; each has a row as long as it is open, and rows are used again.
 
-    def __init__(self, count: int) -> None:
-        self.hash = np.zeros(count, dtype=np.uint64)
-        self.address = {name: np.zeros(count, dtype=np.uint64) for name in ADDRESSES}
-        self.columns = {name: np.zeros(count, dtype=np.int64) for name in WHOLE}
-        self.columns |= {name: np.zeros((count, 2), dtype=np.int64) for name in SIDES}
+    `table[name]` is a view: (rows,) for what a connection has once, (rows, 2) for what each side has, side 0 being the lower
+    endpoint. Times are µs.
+    """
+
+    def __init__(self, rows: int = 0) -> None:
+        self.keys = np.zeros((1 + len(ADDRESSES), rows), dtype=np.uint64)
+        self.wide = np.zeros((len(WIDE) + 2 * len(WIDE_SIDES), rows), dtype=np.int64)
+        self.narrow = np.zeros((len(NARROW) + 2 * len(NARROW_SIDES), rows), dtype=np.int32)
+        self.live = np.zeros(rows, dtype=bool)
 
     def __len__(self) -> int:
-        return len(self.hash)
+        return len(self.live)
 
     def __getitem__(self, name: str) -> Int64s:
-        return self.columns[name]
+        block, at, count = _PLACE[name]
+        column: Int64s = getattr(self, block)[at] if count == 1 else getattr(self, block)[at : at + 2].T
+        return column
 
-    def take(self, which: Int64s | Bools) -> Table:
-        """The rows `which` names."""
-        taken = Table(0)
-        taken.hash = self.hash[which]
-        taken.address = {name: column[which] for name, column in self.address.items()}
-        taken.columns = {name: column[which] for name, column in self.columns.items()}
+    @property
+    def hash(self) -> UInt64s:
+        """(rows,) of the endpoints and the protocol."""
+        return self.keys[0]
+
+    def address(self, name: str) -> UInt64s:
+        """(rows,) half of an address, of `ADDRESSES`."""
+        return self.keys[1 + ADDRESSES.index(name)]
+
+    def take(self, rows: Int64s) -> Table:
+        """A table of these rows alone."""
+        taken = Table()
+        taken.keys, taken.wide, taken.narrow = self.keys[:, rows], self.wide[:, rows], self.narrow[:, rows]
+        taken.live = self.live[rows]
         return taken
 
-    def grown(self, count: int) -> Table:
-        """These rows and `count` empty ones."""
-        more = Table(count)
-        more.hash = np.concatenate([self.hash, more.hash])
-        more.address = {name: np.concatenate([self.address[name], column]) for name, column in more.address.items()}
-        more.columns = {name: np.concatenate([self.columns[name], column]) for name, column in more.columns.items()}
-        return more
+    def claim(self, count: int) -> Int64s:
+        """Empty rows for `count` new connections; grows where there are too few."""
+        free = np.flatnonzero(~self.live)
+        if len(free) < count:
+            self._grow(count - len(free))
+            free = np.flatnonzero(~self.live)
+        rows = free[:count]
+        for block in (self.keys, self.wide, self.narrow):
+            block[:, rows] = 0
+        self.live[rows] = True
+        return rows
+
+    def release(self, rows: Int64s) -> None:
+        """These connections are over."""
+        self.live[rows] = False
+
+    def _grow(self, least: int) -> None:
+        more = max(least, len(self) // 4, SMALLEST)
+        self.keys, self.wide, self.narrow = (np.pad(block, ((0, 0), (0, more))) for block in (self.keys, self.wide, self.narrow))
+        self.live = np.pad(self.live, (0, more))
+
+
+def _places() -> dict[str, tuple[str, int, int]]:
+    """Block, first row in it and number of rows of every column."""
+    places = {}
+    for block, once, sides in (("wide", WIDE, WIDE_SIDES), ("narrow", NARROW, NARROW_SIDES)):
+        places |= {name: (block, index, 1) for index, name in enumerate(once)}
+        places |= {name: (block, len(once) + 2 * index, 2) for index, name in enumerate(sides)}
+    return places
+
+
+_PLACE = _places()
 
 
 def mix(value: UInt64s) -> UInt64s:

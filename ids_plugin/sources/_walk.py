@@ -110,13 +110,13 @@ class Walk:
         previous = np.empty(self.count, dtype=np.int64)
         previous[1:] = chunk.time[:-1]
         previous[head] = -NEVER
-        previous[head[known]] = chunk.before["last_time"][row[known]]
+        previous[head[known]] = chunk.table["last_time"][row[known]]
         named = np.isin(chunk.packets.source_port, DNS_PORTS) | np.isin(chunk.packets.target_port, DNS_PORTS)
         dns = (chunk.protocol == UDP) & named[chunk.order]
         self.begins |= other & ~dns & (chunk.now - previous >= OTHER_IDLE)
         asked = dns[head]
         poll = np.full(len(head), NEVER, dtype=np.int64)
-        poll[known] = chunk.before["poll_at"][row[known]]
+        poll[known] = chunk.table["poll_at"][row[known]]
         self._dns(head[asked], poll[asked], previous)
         at = np.flatnonzero(self.begins)
         source, target = self._likely_server(at)
@@ -126,7 +126,7 @@ class Walk:
         self.originator_at[at] = np.where(flip, 1 - chunk.side[at], chunk.side[at])
         self.event |= other & (self.begins | chunk.first)
         goes_on = head[~self.begins[head]]
-        self.originator_at[goes_on] = chunk.before["originator"][chunk.carried[chunk.group[goes_on]]]
+        self.originator_at[goes_on] = chunk.table["originator"][chunk.carried[chunk.group[goes_on]]]
         self.idle_at[other] = OTHER_IDLE
 
     def _dns(self, head: Int64s, poll: Int64s, previous: Int64s) -> None:
@@ -180,7 +180,7 @@ class Walk:
         )
         live = Live(len(begin))
         row = chunk.carried[chunk.group[begin]]
-        live.load(chunk.before, row)
+        live.load(chunk.table, row)
         live.login[row >= 0] = self._login(row[row >= 0])
         position = begin
         active = np.arange(len(begin))
@@ -192,7 +192,7 @@ class Walk:
 
     def _login(self, row: Int64s) -> Bools:
         """Whether connections open before the chunk go to a port where people log in."""
-        before = self.chunk.before
+        before = self.chunk.table
         port = np.where(before["originator"][row] == 0, before["high_port"][row], before["low_port"][row])
         login: Bools = np.isin(port, LOGIN_PORTS)
         return login

@@ -22,6 +22,7 @@ GLUED = "   "
 """IoT-23 puts its labels into the last field, after three spaces."""
 INTS = frozenset(("orig_p", "resp_p", *COUNTS, "ip_proto"))
 FLOATS = frozenset(("ts", "duration"))
+TEXTS = ("uid", "proto", "service", "conn_state", "history", "tunnel_parents", "community_id")
 BOOLS = frozenset(("local_orig", "local_resp"))
 LABELS = {"label": "label", "detailed-label": "label_detail", "label_detail": "label_detail"}
 IDS = {name.replace("id.", "id_"): column for name, column in ZEEK_NAMES.items() if name.startswith("id.")}
@@ -112,6 +113,11 @@ def unescape(text: str) -> str:
     return raw.decode("utf-8", "replace")
 
 
+def _unescaped(texts: pl.Series) -> pl.Series:
+    old = texts.filter(texts.str.contains("\\", literal=True).fill_null(False)).unique()
+    return texts.replace(old, pl.Series([unescape(text) for text in old], dtype=pl.String)) if old.len() else texts
+
+
 def _records(source: Input, part: Chunk, header: Header, check: bool) -> tuple[Read, bool]:
     """What the records of one part gave, and whether there were any to check units on."""
     if not header.fields:
@@ -124,7 +130,7 @@ def _records(source: Input, part: Chunk, header: Header, check: bool) -> tuple[R
     faults: list[Fault] = []
     if frame is None:
         frame, faults = _careful(part, header, columns)
-    made = make(_draft(frame, header), source="zeek", name=source.name, sensor=source.sensor)
+    made = make(_draft(frame, header, b"\\" in part.data), source="zeek", name=source.name, sensor=source.sensor)
     if check:
         refuse_wrong_units(made, source.name)
     rejects = rejects_of(source.name, part, [*faults, *made.faults])
@@ -227,7 +233,7 @@ def _value(column: str, text: str) -> object:
     return text
 
 
-def _draft(frame: pl.DataFrame, header: Header) -> pl.DataFrame:
+def _draft(frame: pl.DataFrame, header: Header, escaped: bool) -> pl.DataFrame:
     """The records' texts as a draft has them: empty and unset null, escapes resolved, labels taken apart."""
     if GLUED in frame.columns:
         names = [NAMES.get(field, field) for field in header.fields[-1].split(GLUED)]
@@ -236,10 +242,8 @@ def _draft(frame: pl.DataFrame, header: Header) -> pl.DataFrame:
         frame = frame.with_columns(pl.col(name).str.strip_chars(" ").replace(header.unset, None) for name in names)
     texts = [name for name in ("service", "tunnel_parents", "label", "label_detail") if name in frame.columns]
     frame = frame.with_columns(pl.col(name).replace([header.empty, ""], None) for name in texts)
-    for name in ("service", "tunnel_parents", "history"):
-        if name in frame.columns and frame[name].str.contains("\\", literal=True).any():
-            old = frame[name].unique().drop_nulls()
-            frame = frame.with_columns(pl.col(name).replace(old, pl.Series([unescape(text) for text in old])))
+    if escaped:
+        frame = frame.with_columns(_unescaped(frame[name]) for name in TEXTS if name in frame.columns)
     if header.set_separator != ",":
         sets = [name for name in ("tunnel_parents",) if name in frame.columns]
         frame = frame.with_columns(
