@@ -7,7 +7,7 @@ sources and their order before it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -69,9 +69,7 @@ class Pipeline:
     def _alerts(self, windows: BatchWindows, folder: Folder, ingested: datetime | None) -> list[Document]:
         scores = self._scorer.score(windows)
         plan = folder.plan(windows.flows, scores)
-        evidence = {
-            row: self._explainer.explain(windows, row, int(scores.label[row])) for row in plan.rows.tolist()
-        }
+        evidence = {row: self._explainer.explain(windows, row, int(scores.label[row])) for row in plan.rows.tolist()}
         outcome = folder.commit(plan, evidence, ingested)
         self.ledger.add(outcome.ledger)
         return outcome.documents
@@ -113,9 +111,6 @@ class Scan:
     """What a scan does beside reading and scoring; every hook may be left as it is."""
 
     locality: Locality = field(default_factory=Locality)
-    since: datetime | None = None
-    until: datetime | None = None
-    """flows that started before `since` or not before `until` are out of scope"""
     spill_dir: Path | None = None
     rejected: Callable[[tuple[Reject, ...]], None] = lambda rejects: None
     watch: Callable[[pl.DataFrame], None] = lambda flows: None
@@ -144,28 +139,18 @@ def scan(
 
 
 def _counted(reads: Iterable[Read], ledger: Ledger, how: Scan) -> Iterator[Read]:
-    """The reads, entered in the ledger, without the flows outside the period."""
+    """The reads, entered in the ledger."""
     for step in reads:
         counts = ledger.of(step.source, step.sensor)
         counts.read += step.read
         counts.parsed += step.read - len(step.rejects)
         for reject in step.rejects:
             tally(counts.rejected, reject.reason)
-        flows = _within(step.flows, how)
-        outside = {"outside_period": len(step.flows) - len(flows)} if len(flows) < len(step.flows) else {}
-        for reason, count in (step.out_of_scope | outside).items():
+        for reason, count in step.out_of_scope.items():
             tally(counts.out_of_scope, reason, count)
         for note, count in step.notes.items():
             ledger.notes[note] = ledger.notes.get(note, 0) + count
         if step.rejects:
             how.rejected(step.rejects)
         how.progress("read", step.read)
-        yield replace(step, flows=flows)
-
-
-def _within(flows: pl.DataFrame, how: Scan) -> pl.DataFrame:
-    if how.since is not None:
-        flows = flows.filter(pl.col("ts") >= how.since)
-    if how.until is not None:
-        flows = flows.filter(pl.col("ts") < how.until)
-    return flows
+        yield step

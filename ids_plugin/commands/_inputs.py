@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from ids_plugin.errors import UsageError
@@ -55,6 +56,22 @@ def reads(args: argparse.Namespace) -> Iterator[Read]:
         sensors=[_sensor(text) for text in args.sensor],
         options={"meter": args.meter},
     )
+
+
+def within_period(step: Read, args: argparse.Namespace) -> Read:
+    """The step without the flows outside --since and --until; these are out of scope."""
+    import polars as pl
+
+    flows = step.flows
+    since, until = moment(args.since, "--since"), moment(args.until, "--until")
+    if since is not None:
+        flows = flows.filter(pl.col("ts") >= since)
+    if until is not None:
+        flows = flows.filter(pl.col("ts") < until)
+    left_out = len(step.flows) - len(flows)
+    if not left_out:
+        return step
+    return replace(step, flows=flows, out_of_scope=step.out_of_scope | {"outside_period": left_out})
 
 
 def moment(text: str | None, option: str) -> datetime | None:

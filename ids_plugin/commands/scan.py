@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ids_plugin.commands import Command, Console, Progress
-from ids_plugin.commands._inputs import add_input_options, moment, reads
+from ids_plugin.commands._inputs import add_input_options, reads, within_period
 from ids_plugin.errors import ConfigError, LedgerError
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ def _scan(args: argparse.Namespace, console: Console, pipeline: Pipeline, output
     progress = console.progress("scan")
     worst, given = -1, 0
     try:
-        for documents in scan(reads(args), pipeline, _how(args, outputs, progress)):
+        for documents in scan(
+            (within_period(step, args) for step in reads(args)), pipeline, _how(args, outputs, progress)
+        ):
             given += len(documents)
             shown = [document for document in documents if _level(document) >= LEVELS.index(args.min_severity)]
             worst = max([worst, *(_level(one) for one in shown if one["event"]["kind"] == "alert")])
@@ -164,8 +166,6 @@ def _how(args: argparse.Namespace, outputs: Outputs, progress: Progress) -> Scan
     nets = [text for text in args.local_nets.split(",") if text.strip()]
     return Scan(
         locality=Locality(networks(nets)),
-        since=moment(args.since, "--since"),
-        until=moment(args.until, "--until"),
         rejected=outputs.reject,
         watch=outputs.traffic.see,
         progress=progress,
