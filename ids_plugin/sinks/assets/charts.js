@@ -56,7 +56,7 @@ const charts = (() => {
     const moment = (field, title) => ({ field, type: "nominal", title });
     const flows = {
       name: "flows", width, height: 52, data: { values: traffic },
-      mark: { type: "rect", color: ink("traffic") },
+      mark: { type: "rect", color: ink("traffic"), stroke: ink("traffic"), strokeWidth: 0.4 },
       encoding: {
         x: { ...x, axis: names.length ? null : axis }, x2,
         y: { field: "flows", type: "quantitative", title: null, axis: { ...extent, tickCount: 2, format: "~s", labelExpr: "datum.value > 0 ? datum.label + ' flows' : ''" } },
@@ -157,7 +157,7 @@ const charts = (() => {
     if (threshold !== null) {
       layer.push({ mark: { type: "tick", thickness: 2, height: 14, color: ink("text"), tooltip: "threshold" }, encoding: { y, x: { ...x, datum: threshold } } });
     }
-    return { width: width - 150 - 76, height: { step: 20 }, data: { values: scores }, layer, padding: { left: 0, right: 0, top: 0, bottom: 0 } };
+    return { width: width - 150 - 84, height: { step: 20 }, data: { values: scores }, layer, padding: { left: 0, right: 10, top: 0, bottom: 0 } };
   }
 
   return { draw, timeline, strip, features, scores };

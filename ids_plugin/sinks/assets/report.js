@@ -31,13 +31,14 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-const utc = (ms, parts) => new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", hourCycle: "h23", ...parts }).format(ms);
-const DAY = { day: "numeric", month: "short", year: "numeric" };
-const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
-const clockFormat = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", hourCycle: "h23", day: "2-digit", month: "short", ...CLOCK });
-const when = (ms) => (Number.isFinite(ms) ? clockFormat.format(ms).replace(",", "") : "–");
-const hour = (ms) => (Number.isFinite(ms) ? when(ms).slice(-8) : "–");
-const instant = (ms) => (Number.isFinite(ms) ? new Date(ms).toISOString().slice(11, 23) : "–");
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const two = (value) => String(value).padStart(2, "0");
+/** Moments in UTC, from ms since the epoch: 14:03:59 · 21 Nov 14:03:59 · 21 Nov 2026. */
+const known = (write) => (ms) => (Number.isFinite(ms) ? write(new Date(ms)) : "–");
+const hour = known((at) => `${two(at.getUTCHours())}:${two(at.getUTCMinutes())}:${two(at.getUTCSeconds())}`);
+const instant = known((at) => `${hour(at.getTime())}.${String(at.getUTCMilliseconds()).padStart(3, "0")}`);
+const when = known((at) => `${at.getUTCDate()} ${MONTHS[at.getUTCMonth()]} ${hour(at.getTime())}`);
+const day = known((at) => `${at.getUTCDate()} ${MONTHS[at.getUTCMonth()]} ${at.getUTCFullYear()}`);
 
 function span(ms) {
   if (!Number.isFinite(ms)) return "–";
@@ -233,7 +234,7 @@ function renderHeadline() {
   const [start, end] = period();
   const balance = balanced(ledger, total);
   const facts = [
-    Number.isFinite(start) ? fact(utc(start, DAY), `${utc(start, CLOCK)} to ${utc(end, sameDay(start, end) ? CLOCK : { ...DAY, ...CLOCK })} UTC, ${span(end - start)}`) : null,
+    Number.isFinite(start) ? fact(day(start), `${hour(start)} to ${sameDay(start, end) ? "" : `${day(end)} `}${hour(end)} UTC, ${span(end - start)}`) : null,
     fact(number.format(total.read ?? 0), `${(total.read ?? 0) === 1 ? "record" : "records"} read from ${count(sources(ledger).length, "source")}`),
     fact(number.format(flows), "flows scored"),
     total.rejected ? fact(number.format(total.rejected), "rejected", true) : null,
@@ -286,6 +287,13 @@ function balanced(ledger, total) {
     of("documents") === of("delivered") + of("refused") + of("pending");
 }
 
+/** A note of the ledger in words: "default: rule private; networks 10.0.0.0/8, fc00::/7". */
+function phrase(value) {
+  if (Array.isArray(value)) return value.map(phrase).join(", ");
+  if (value === null || typeof value !== "object") return plain(value);
+  return Object.entries(value).map(([name, inner]) => `${words(name)}${inner && typeof inner === "object" && !Array.isArray(inner) ? ":" : ""} ${phrase(inner)}`).join("; ");
+}
+
 function renderLedger() {
   const { ledger } = state.facts;
   const total = sumLedger(ledger);
@@ -301,7 +309,7 @@ function renderLedger() {
     .filter(([, , n]) => n);
   const why = reasons.length ? make("table", {}, make("thead", {}, make("tr", {}, make("th", {}, "outcome"), make("th", {}, "reason"), make("th", { class: "num" }, "records"))),
     make("tbody", {}, ...reasons.map(([name, reason, n]) => make("tr", {}, make("td", {}, name), make("td", {}, reason), make("td", { class: "num" }, number.format(n)))))) : null;
-  const notes = Object.entries(ledger?.notes ?? {}).map(([name, value]) => [words(name), typeof value === "string" ? value : JSON.stringify(value)]);
+  const notes = Object.entries(ledger?.notes ?? {}).map(([name, value]) => [words(name), phrase(value)]);
   $("ledger-body").replaceChildren(table, ...part("Reasons", null, why), ...part("Notes", null, notes.length ? definitions(notes) : null));
 }
 
@@ -395,7 +403,7 @@ function chip(text, n, className, data, onclick) {
 function renderFilters() {
   const tally = (key) => state.alerts.reduce((all, alert) => all.set(alert[key], (all.get(alert[key]) ?? 0) + 1), new Map());
   const levels = tally("level"), classes = [...tally("class")].sort((a, b) => b[1] - a[1]);
-  $("severities").replaceChildren(...LEVELS.toReversed().filter((level) => levels.has(level)).map((level) =>
+  $("severities").replaceChildren(...[...LEVELS].reverse().filter((level) => levels.has(level)).map((level) =>
     chip(level, levels.get(level), level, { "data-level": level }, () => toggle(state.filter.levels, level))));
   $("classes").replaceChildren(...classes.map(([name, n]) =>
     chip(words(name), n, "", { "data-class": name }, () => toggle(state.filter.classes, name))));
@@ -614,7 +622,9 @@ function techniquesOf(threat) {
 }
 
 const endpoint = (host, port) => (port === null || port === undefined ? host : String(host).includes(":") ? `[${host}]:${port}` : `${host}:${port}`);
-const ends = (flow) => `${endpoint(flow.orig_h, flow.orig_p)} → ${endpoint(flow.resp_h, flow.resp_p)}`;
+const ends = (flow) => (flow.proto === "icmp"
+  ? `${flow.orig_h} → ${flow.resp_h} type ${plain(flow.orig_p)} code ${plain(flow.resp_p)}`
+  : `${endpoint(flow.orig_h, flow.orig_p)} → ${endpoint(flow.resp_h, flow.resp_p)}`);
 
 function flowTable(flows) {
   const head = ["", "start (UTC)", "flow", "proto", "state", "duration", "sent", "received", "weight", "uid"];
@@ -761,8 +771,10 @@ async function load() {
 function renderBundle() {
   const { bundle } = state.facts;
   if (!bundle) return;
-  const trained = [].concat(bundle.trained_on ?? []).join(", ");
-  $("bundle").replaceChildren(`Judged by ${bundle.family ?? "a bundle"} `, make("span", { class: "mono" }, String(bundle.id ?? "").slice(0, 16)), trained ? `, trained on ${trained}` : "");
+  const trained = [].concat(bundle.trained_on ?? []);
+  const judged = make("p", {}, `Judged by ${bundle.family ?? "a bundle"} `, make("span", { class: "mono" }, String(bundle.id ?? "").slice(0, 16)), trained.length && trained.length < 4 ? `, trained on ${trained.join(", ")}` : "");
+  const list = trained.length < 4 ? null : make("details", {}, make("summary", {}, `trained on ${number.format(trained.length)} sets of traffic`), trained.join(", "));
+  $("bundle").replaceChildren(...[judged, list].filter(Boolean));
 }
 
 function renderAll() {
