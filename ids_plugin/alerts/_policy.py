@@ -81,7 +81,7 @@ def judge(flows: pl.DataFrame, scores: Scores, over: Ints) -> Judged:
         resp_h=resp_h,
         target=target,
         label=label,
-        flows=_columns(chosen, [o if t else r for o, r, t in zip(orig_h, resp_h, target, strict=True)]),
+        flows=_columns(chosen, [o if t else r for o, r, t in zip(orig_h, resp_h, target.tolist(), strict=True)]),
     )
 
 
@@ -101,6 +101,7 @@ def _labels(label: Ints, probability: npt.NDArray[np.float64], stranger: Bools) 
 def _columns(chosen: pl.DataFrame, peer: list[str]) -> Flows:
     orig_ip, resp_ip, orig_pkts, resp_pkts = (chosen[name] for name in _HALVES)
     sums = [chosen["orig_bytes"], chosen["resp_bytes"], orig_ip + resp_ip, orig_pkts + resp_pkts]
+    numbers, known = zip(*map(_numbers, sums), strict=True)
     icmp = (proto == "icmp" for proto in chosen["proto"].to_list())
     return Flows(
         ts=micros(chosen, "ts"),
@@ -108,13 +109,21 @@ def _columns(chosen: pl.DataFrame, peer: list[str]) -> Flows:
         uid=chosen["uid"].to_list(),
         peer=peer,
         port=[None if no_port else port for port, no_port in zip(chosen["resp_p"].to_list(), icmp, strict=True)],
-        sums=np.column_stack([column.fill_null(0).to_numpy() for column in sums]),
-        has=np.column_stack([column.is_not_null().to_numpy() for column in sums]),
+        sums=np.column_stack(numbers),
+        has=np.column_stack(known),
         open=_true(chosen["open"]),
         replaces=_true(chosen["replaces"]),
     )
 
 
+def _numbers(column: pl.Series) -> tuple[Ints, Bools]:
+    """(n) values, 0 where unknown; (n) where they are known. Without Polars' engine, which takes 0.2 ms to start."""
+    if column.null_count() == 0:
+        return column.to_numpy(), np.ones(len(column), np.bool_)
+    values = column.to_list()
+    return np.array([value or 0 for value in values], np.int64), np.array([value is not None for value in values])
+
+
 def _true(column: pl.Series) -> Bools:
     """(n) where a nullable column says yes."""
-    return column.fill_null(value=False).to_numpy()
+    return np.array([value is True for value in column.to_list()], np.bool_)
