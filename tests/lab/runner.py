@@ -26,8 +26,6 @@ from tests.lab.network import Host
 from tests.lab.stage import Stage
 
 SCENARIOS = Path(__file__).parent / "scenarios"
-SNAPLEN = 200
-"""Bytes kept of a packet: headers and the beginning of names; the capture keeps every packet's true length."""
 PACKAGES = {
     **{name: name for name in ("tcpdump", "mosquitto", "dnsmasq", "vsftpd", "nmap", "hydra", "hping3", "masscan")},
     **{name: name for name in ("ncrack", "medusa", "iodine", "iperf3", "sshpass", "curl", "openssl", "lftp")},
@@ -47,6 +45,11 @@ class Scenario:
     name: str
     duration: float
     busy: object = 1.0
+    """factor on the waiting times of everyday traffic"""
+    weight: float = 1.0
+    """factor on the sizes of web pages"""
+    snaplen: int = 200
+    """bytes kept of a packet: headers and the beginning of names; its true length is kept too"""
     hosts: dict[str, object] = field(default_factory=dict)
     cast: dict[str, object] = field(default_factory=dict)
     activity: list[dict[str, object]] = field(default_factory=list)
@@ -79,7 +82,7 @@ def run(scenario: Scenario, seed: int, out: Path, say: Callable[[str], None]) ->
     rng = random.Random(f"{scenario.name}:{seed}:network")
     try:
         with network.Network(world.subnet(rng)) as net:
-            stage = Stage(net, scenario.name, seed, folder, scenario.duration)
+            stage = Stage(net, scenario.name, seed, folder, scenario.duration, weight=scenario.weight)
             busy = world.draw(scenario.busy, rng)
             assert isinstance(busy, int | float), "busy: a number is wanted"
             stage.busy = float(busy)
@@ -112,7 +115,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 def _record(stage: Stage, scenario: Scenario, out: Path, say: Callable[[str], None]) -> dict[str, object]:
     command = ["ip", "netns", "exec", stage.network.switch, "tcpdump", "-i", "br0", "-n", "-Z", "root"]
-    command += ["-s", str(SNAPLEN), "-B", "16384", "-w", str(out / "capture.pcap")]
+    command += ["-s", str(scenario.snaplen), "-B", "16384", "-w", str(out / "capture.pcap")]
     time.sleep(1.5)
     recorder = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:

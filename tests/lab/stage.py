@@ -31,6 +31,8 @@ class Stage:
     duration: float = 0.0
     busy: float = 1.0
     """factor on the waiting times of everyday traffic"""
+    weight: float = 1.0
+    """factor on the sizes of web pages"""
     sites: list[str] = field(default_factory=list)
     clouds: list[str] = field(default_factory=list)
     spare: list[str] = field(default_factory=list)

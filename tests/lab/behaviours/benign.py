@@ -47,6 +47,10 @@ def _look_up(stage: Stage, rng: random.Random, name: str) -> None:
         wire.dns(stage.one("resolver").address, name, rng, kind=28)
 
 
+def _weigh(stage: Stage, size: int) -> int:
+    return int(size * stage.weight)
+
+
 def telemetry(stage: Stage, me: Host, rng: random.Random) -> None:
     """A sensor that publishes to the broker: one long connection, or one a reading."""
     broker, interval = stage.one("broker"), rng.uniform(2, 15)
@@ -141,13 +145,13 @@ def browse(stage: Stage, me: Host, rng: random.Random) -> None:
             _look_up(stage, rng, f"www{rng.randrange(40)}.example.com")
             tls = rng.random() < 0.7
             for _ in range(rng.randint(1, 4)):
-                paths = [f"/{rng.randint(300, 60000)}/x" for _ in range(rng.randint(1, 6))]
+                paths = [f"/{_weigh(stage, rng.randint(300, 60000))}/x" for _ in range(rng.randint(1, 6))]
                 wire.http(site, 443 if tls else 80, paths, tls=tls)
                 stage.sleep(rng.uniform(0.05, 0.5))
             if rng.random() < 0.4:
                 other = rng.choice(stage.sites)
                 _look_up(stage, rng, f"cdn{rng.randrange(20)}.example.net")
-                wire.http(other, 443, [f"/{rng.randint(1000, 200000)}/img"], tls=True)
+                wire.http(other, 443, [f"/{_weigh(stage, rng.randint(1000, 200000))}/img"], tls=True)
 
 
 def intranet(stage: Stage, me: Host, rng: random.Random) -> None:

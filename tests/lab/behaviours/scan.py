@@ -7,7 +7,7 @@ import socket
 from contextlib import AbstractContextManager, suppress
 
 from tests.lab import wire
-from tests.lab.network import Host
+from tests.lab.network import GATE, Host
 from tests.lab.stage import Stage
 
 
@@ -63,13 +63,13 @@ def sweep(
 
 
 def masscan(stage: Stage, me: Host, rng: random.Random, *, ports: str = "22,23,80,443,8080", rate: int = 150) -> None:
-    """masscan over the second network behind the router and, through the router, some sites."""
-    network = stage.annex
+    """masscan over the second network behind the router, or from outside over the local one."""
+    outside = me.role == "outside"
+    network = str(stage.network.subnet) if outside else stage.annex
     wanted = [int(one) for one in ports.split(",")]
     command = ["masscan", network, "-p", ports, "--rate", str(rate), "--wait", "2", "--adapter-ip", me.address]
     command += ["--interface", "eth0", "--seed", str(rng.randrange(10**6))]
-    if me.role != "outside":
-        command += ["--router-ip", stage.network.gateway]
+    command += ["--router-ip", GATE if outside else stage.network.gateway]
     with _label(stage, "masscan", me, [network], "tcp", wanted):
         stage.note(f"masscan: {stage.tool(command, 60)[-400:]}")
 
