@@ -247,10 +247,14 @@ def flood(net: Network, rng: Draw, host: int, begin: float, end: float) -> list[
     victim = int(cloud(rng, 1)[0]) if outward else int(rng.choice(net.hosts))
     t = _steady(rng, int(whole(rng, 50, 30000, 1)[0]), begin, min(end, begin + one(rng, 10, 1800)), one(rng, 5, 5000))
     n = len(t)
-    style = rng.choice(["syn", "ack", "udp", "icmp", "http"], p=[0.35, 0.1, 0.3, 0.07, 0.18])
+    style = rng.choice(["syn", "ack", "udp", "icmp", "http", "slow"], p=[0.33, 0.09, 0.3, 0.07, 0.14, 0.07])
+    if style == "slow":
+        return slow_flood(rng, t[:2500], _bots(rng, host, n, outward)[:2500], victim)
     spoofed = style in ("syn", "udp", "ack") and rng.random() < 0.4
     orig = cloud(rng, n) if spoofed else _bots(rng, host, n, outward)
     port = int(rng.choice([80, 443, 53, 22, 25565, int(rng.integers(1, 65535))]))
+    if style == "udp" and not outward and rng.random() < 0.5:
+        return [reflection(rng, t, victim)]
     if style == "udp":
         scattered = rng.random() < 0.4
         size, packets = (
@@ -335,6 +339,51 @@ def flood(net: Network, rng: Draw, host: int, begin: float, end: float) -> list[
     ]
 
 
+def reflection(rng: Draw, t: F64, victim: int) -> Batch:
+    """Answers that a victim never asked for, from many servers that were asked in its name."""
+    n, servers = len(t), cloud(rng, int(whole(rng, 20, 5000, 1)[0]))
+    packets = np.maximum(whole(rng, 1, one(rng, 2, 100), n), 1)
+    return batch(
+        rng,
+        "reflection",
+        t,
+        servers[rng.integers(0, len(servers), n)],
+        victim,
+        rng.integers(1024, 65535, n) if rng.random() < 0.5 else int(rng.choice([80, 443])),
+        proto=UDP,
+        orig_port=int(rng.choice([53, 123, 1900, 389, 11211, 19])),
+        up=packets * one(rng, 100, 1400),
+        rounds=packets,
+        span=(packets - 1) * one(rng, 1e-4, 0.5),
+        ending=UNANSWERED,
+        label="flood",
+    )
+
+
+def slow_flood(rng: Draw, t: F64, orig: I64, victim: int) -> list[Batch]:
+    """A web server's places taken by requests that never end."""
+    n = len(t)
+    ending = rng.choice([ONGOING, RESET, ABORTED, UNANSWERED, DONE], n, p=[0.35, 0.3, 0.1, 0.15, 0.1])
+    span, rounds = one(rng, 30, 900) * rng.uniform(0.6, 1.3, n), int(rng.integers(2, 60))
+    return [
+        batch(
+            rng,
+            "slow_flood",
+            t,
+            orig,
+            victim,
+            int(rng.choice([80, 443, 8080])),
+            service="http",
+            up=rounds * one(rng, 4, 60) * rng.uniform(0.8, 1.2, n),
+            down=one(rng, 1, 400) * (rng.random(n) < 0.3),
+            span=span,
+            rounds=rounds,
+            ending=ending,
+            label="flood",
+        )
+    ]
+
+
 def _bots(rng: Draw, host: int, n: int, outward: bool) -> I64:
     """Originators of a flood that aren't forged."""
     if outward:
@@ -375,6 +424,14 @@ def flood_in_few(net: Network, rng: Draw, host: int, begin: float, end: float) -
     ]
 
 
+def _with_pauses(rng: Draw, t: F64, begin: float, end: float) -> F64:
+    """Times of a controller's client that now and then sleeps for a while."""
+    if rng.random() < 0.7:
+        return t
+    phase, cycle, duty = rng.random(), one(rng, 300, max(600, (end - begin) / 2)), rng.uniform(0.3, 0.8)
+    return t[((t - begin) / cycle + phase) % 1 < duty]
+
+
 def beacon(net: Network, rng: Draw, host: int, begin: float, end: float) -> list[Batch]:
     """A controller that answers: short connections every so often, over plain TCP, TLS, HTTP, IRC or DNS."""
     style = rng.choice(["tcp", "ssl", "http", "irc", "dns"], p=[0.34, 0.2, 0.2, 0.14, 0.12])
@@ -389,8 +446,13 @@ def beacon(net: Network, rng: Draw, host: int, begin: float, end: float) -> list
     _, t = beats(
         rng, np.array([begin]), np.array([end]), np.array([period]), np.array([rng.uniform(*net.ranges.jitter)])
     )
-    t = t[:6000]
-    n, peer = len(t), int(cloud(rng, 1)[0])
+    t = _with_pauses(rng, t, begin, end)[:6000]
+    n, peers = len(t), cloud(rng, int(rng.choice([1, 1, 1, 2, 5])))
+    peer = peers[
+        np.minimum(
+            (np.linspace(0, len(peers), n, endpoint=False) + (rng.random(n) < 0.1)).astype(np.int64), len(peers) - 1
+        )
+    ]
     up, down, spread = one(rng, 20, 1500), one(rng, 20, 2500), float(rng.choice([0.0, 0.01, 0.1, 0.3]))
     habit = int(rng.choice([DONE, DONE, RESET, HALF_R, ABORTED]))
     other = ends(rng, n, {UNANSWERED: one(rng, 0.01, 0.4), RESET: one(rng, 0.01, 0.15), REFUSED: one(rng, 0.005, 0.15)})

@@ -92,7 +92,7 @@ class Ranges:
     period: tuple[float, float] = (5.0, 7200.0)
     jitter: tuple[float, float] = (0.0, 0.8)
     rate: tuple[float, float] = (1 / 60, 1e4)
-    attacks: tuple[int, int] = (1, 6)
+    attacks: tuple[int, int] = (1, 8)
     size: tuple[float, float] = (40, 6000)
 
 

@@ -46,6 +46,13 @@ V6_LINK, V6_GROUP, V6_WIDE = 1 << 32, 2 << 32, 3 << 32
 """Address codes: below 2³² an IPv4 address; above, an IPv6 one with the low 32 bits as its last. In V6_WIDE the first
 65,536 are the network's own."""
 
+SERVICES = (
+    "", "dhcp", "dns", "ftp", "http", "imap", "irc", "ldap_tcp", "mqtt", "mysql", "ntp", "quic", "rdp", "sip", "smb",
+    "smtp", "snmp", "ssh", "ssl",
+)  # fmt: skip
+"""In order, because they are looked up in it"""
+_SERVICES = np.array(SERVICES)
+
 _V6 = {1: int(IPv6Address("fe80::200:ff:fe00:0")), 2: int(IPv6Address("ff02::")), 3: int(IPv6Address("2a0e:97c0::"))}
 _BODIES = (
     "ShA",
@@ -88,7 +95,8 @@ class Batch:
     orig_port: I64
     resp_port: I64
     proto: I64
-    service: npt.NDArray[np.str_]
+    service: I64
+    """index into SERVICES"""
     ending: I64
     up: I64
     """payload bytes from the originator; `down` from the responder"""
@@ -139,7 +147,7 @@ def batch(
         whole(source),
         whole(port),
         whole(proto),
-        np.broadcast_to(np.asarray(service, dtype="U9"), (n,)),
+        whole(_service_codes(np.asarray(service))),
         whole(ending),
         whole(up),
         whole(down),
@@ -148,6 +156,13 @@ def batch(
         whole(attempts),
         whole(syn),
     )
+
+
+def _service_codes(names: npt.NDArray[np.str_]) -> I64:
+    codes = np.minimum(np.searchsorted(_SERVICES, names), len(SERVICES) - 1)
+    if (_SERVICES[codes] != names).any():
+        raise ValueError(f"not in SERVICES: {set(np.atleast_1d(names).tolist()) - set(SERVICES)}")
+    return np.asarray(codes, dtype=np.int64)
 
 
 def mix(code: I64, salt: int) -> I64:
@@ -380,6 +395,23 @@ def seen(b: Batch) -> Batch:
     return _take(b, np.flatnonzero(b.orig != b.resp))
 
 
+def outage(b: Batch, sensor: Sensor, begin: float, end: float) -> Batch:
+    """The same contacts while nothing outside can be reached: asked in vain from inside, and nothing comes in."""
+    inside, far = sensor.local(b.orig), ~sensor.local(b.resp) & (b.resp < V6_LINK)
+    dark = (b.t >= begin) & (b.t < end)
+    kept = _take(b, np.flatnonzero(inside | ~dark))
+    lost = (dark & far)[inside | ~dark]
+    return replace(kept, ending=np.where(lost, UNANSWERED, kept.ending))
+
+
+def behind(b: Batch, sensor: Sensor, address: int) -> Batch:
+    """What is left of the contacts outside of a router that lends all its hosts one address."""
+    ours, theirs = sensor.local(b.orig), sensor.local(b.resp)
+    crossing = (ours != theirs) & (b.orig < V6_LINK) & (b.resp < V6_LINK)
+    masked = replace(b, orig=np.where(ours, address, b.orig), resp=np.where(theirs, address, b.resp))
+    return _take(masked, np.flatnonzero(crossing))
+
+
 def widen(b: Batch, sensor: Sensor) -> Batch:
     """The same contacts in a network that has IPv6: a fifth of the peers outside are reached by it."""
     ours, theirs = sensor.local(b.orig), sensor.local(b.resp)
@@ -464,7 +496,8 @@ def _frame(
     single = p.orig + p.resp <= 1
     states = np.where(b.proto == ICMP, len(STATES), b.ending)
     states = np.where((b.proto == UDP) & ~np.isin(b.ending, (DONE, UNANSWERED, BACKSCATTER)), UNANSWERED, states)
-    silent = (p.up + p.down == 0) | np.isin(b.service, tuple(sensor.blind)) | (b.service == "")
+    unknown = np.isin(_SERVICES, ("", *sensor.blind))
+    silent = (p.up + p.down == 0) | unknown[b.service]
     columns = {
         "ts": pl.Series(sensor.begin + (b.t * 1e6).astype(np.int64)).cast(pl.Datetime("us", "UTC")),
         "uid": _uids(sensor.first_uid, len(b.t)),
@@ -473,7 +506,7 @@ def _frame(
         "resp_h": addresses(b.resp),
         "resp_p": b.resp_port,
         "proto": pl.Series(["tcp", "udp", "icmp"]).gather(b.proto),
-        "service": pl.Series(b.service),
+        "service": pl.Series(SERVICES).gather(b.service),
         "duration": pl.Series((p.span * 1e6).astype(np.int64)).cast(pl.Duration("us")),
         "orig_bytes": p.up,
         "resp_bytes": p.down,

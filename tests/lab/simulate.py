@@ -22,19 +22,19 @@ import polars as pl
 from ids_plugin.schema.score import CLASSES
 from tests.lab import _sim_attacks, _sim_benign, _sim_check
 from tests.lab._sim_lookalikes import LOOKALIKES, noise, unchecked
-from tests.lab._sim_net import Ranges, draw, one
-from tests.lab._sim_wire import before, render, seen, widen
+from tests.lab._sim_net import Draw, Network, Ranges, draw, one
+from tests.lab._sim_wire import Batch, before, behind, outage, render, seen, widen
 
 CORPUS: dict[str, tuple[int, int, float, Ranges]] = {
     "train": (11, 240, 30.0, Ranges()),
     "validation": (1201, 72, 30.0, Ranges(period=(8, 5000), jitter=(0.05, 0.9), rate=(1 / 90, 3e3), size=(80, 9000))),
-    "calibration": (2301, 72, 30.0, Ranges(period=(4, 9000), jitter=(0, 0.7), attacks=(1, 4), size=(30, 5000))),
+    "calibration": (2301, 72, 30.0, Ranges(period=(4, 9000), jitter=(0, 0.7), attacks=(1, 5), size=(30, 5000))),
 }
 """shard → seed, networks, most hours of one, ranges to draw from"""
 
 FLOWS = (2000, 15000)
 """Fewest and most benign flows of one network; a recording ends when it has as many as drawn"""
-VIOLENT = ("scan", "flood", "spreading", "brute_force")
+VIOLENT = ("scan", "flood", "spreading", "brute_force", "inbound_noise")
 """Classes whose peers outside are never reached by IPv6: nobody guesses such addresses"""
 
 
@@ -52,9 +52,21 @@ def network(seed: int, number: int, hours: float, ranges: Ranges, name: str) -> 
     active = np.intersect1d(net.hosts, np.concatenate([b.orig for b in batches]))
     attacks = _sim_attacks.campaign(net, rng, active)
     lookups = _sim_benign.resolve(net, rng, [*batches, *attacks])
-    quiet = [b if CLASSES[b.label] in VIOLENT or not net.six else widen(b, net.sensor) for b in [*batches, *attacks]]
-    wired = [seen(b) for b in [*quiet, *lookups, *noise(net, rng)]]
+    wired = [seen(b) for b in placed(net, rng, [*batches, *attacks, *lookups, *noise(net, rng)])]
     return render(rng, [b for b in wired if len(b.t)], net.sensor)
+
+
+def placed(net: Network, rng: Draw, batches: list[Batch]) -> list[Batch]:
+    """The contacts as this network's line and the sensor's place on it let them be seen."""
+    if rng.random() < 0.15:
+        begin = rng.uniform(0, net.seconds)
+        end = begin + one(rng, 30, 2400)
+        batches = [outage(b, net.sensor, begin, end) for b in batches]
+    if not net.public and rng.random() < 0.07:
+        return [behind(b, net.sensor, net.gateway) for b in batches]
+    if net.six:
+        return [b if CLASSES[b.label] in VIOLENT else widen(b, net.sensor) for b in batches]
+    return batches
 
 
 def networks(seed: int, count: int, hours: float, ranges: Ranges, prefix: str) -> Iterator[pl.DataFrame]:
