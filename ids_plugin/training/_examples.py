@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -41,7 +42,7 @@ class Examples:
     def __len__(self) -> int:
         return len(self.label)
 
-    @property
+    @cached_property
     def weight(self) -> Doubles:
         """(n) sums to 1: half benign, the attack classes equal, activities of a class by the root of their size."""
         size = np.bincount(self.activity)

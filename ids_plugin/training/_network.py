@@ -16,6 +16,7 @@ from ids_plugin.schema.window import STEPS
 from ids_plugin.training._examples import Examples
 
 Progress = Callable[[str], None]
+_SCALING = 20_000
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def fit(
     torch.set_num_threads(options.threads)
     classes = tuple(int(label) for label in np.unique(train.label))
     module = family.build(train.spec, len(classes))
-    cast(Network, module).set_scaling(*_scaling(train))
+    cast(Network, module).set_scaling(*_scaling(train, seed))
     optimiser = torch.optim.AdamW(module.parameters(), lr=options.rate, weight_decay=options.decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.epochs)
     losses: list[dict[str, float]] = []
@@ -80,19 +81,18 @@ def fit(
     return Fitted(module.eval(), classes, losses)
 
 
-def _scaling(train: Examples) -> tuple[list[Tensor], list[Tensor]]:
-    """Mean and 1 / standard deviation over the weighted training windows; 0 for what never varies."""
+def _scaling(train: Examples, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Mean and 1 / standard deviation over windows drawn by weight; 0 for what never varies."""
+    shown = train.take(np.random.default_rng(seed).choice(len(train), _SCALING, p=train.weight))
     means, scales = [], []
-    present = train.steps[train.mask]
-    of_steps = np.repeat(train.weight, train.mask.sum(axis=1))
-    for values, weight in ((present, of_steps), (train.table, train.weight)):
+    for values in (shown.steps[shown.mask], shown.table):
         known = ~np.isnan(values)
-        total = np.maximum((known * weight[:, None]).sum(axis=0), 1e-12)
+        count = np.maximum(known.sum(axis=0), 1)
         filled = np.nan_to_num(values.astype(np.float64))
-        mean = (filled * weight[:, None]).sum(axis=0) / total
-        variance = (known * weight[:, None] * (filled - mean) ** 2).sum(axis=0) / total
-        means.append(torch.tensor(mean, dtype=torch.float32))
+        mean = filled.sum(axis=0) / count
+        variance = (known * (filled - mean) ** 2).sum(axis=0) / count
         scale = np.where(variance > 1e-8, 1 / np.sqrt(np.maximum(variance, 1e-8)), 0.0)
+        means.append(torch.tensor(mean, dtype=torch.float32))
         scales.append(torch.tensor(scale, dtype=torch.float32))
     return means, scales
 
