@@ -457,7 +457,7 @@ function rowOf(alert, index) {
     make("span", {}, words(alert.class)),
     make("span", { class: "what" }, make("b", {}, deed(alert.message, alert.host)), deed(alert.summary, alert.host)),
     make("span", { class: "num" }, number.format(alert.count)),
-    make("span", { class: "num" }, alert.score.toFixed(2)),
+    make("span", { class: "num" }, alert.score.toFixed(3)),
     make("span", { class: "muted num" }, state.oneDay ? hour(alert.first) : when(alert.first)));
 }
 
