@@ -16,12 +16,12 @@ BATCH = 100_000
 
 
 def read(folder: Path) -> pl.DataFrame:
-    """The flows of `folder`/capture.pcap (Flow frame, ordered by time), labelled by labels.jsonl."""
+    """The flows of `folder`/capture.pcap (Flow frame, ordered by time), labelled; the sensor is the folder's name."""
     path = folder / "capture.pcap"
     with path.open("rb") as stream:
         head = stream.read(65536)
         stream.seek(0)
-        source = Input(name=path.name, stream=stream, head=head, sensor="lab")
+        source = Input(name=path.name, stream=stream, head=head, sensor=folder.name)
         frames = [step.flows for step in capture.PLUGIN.read(source, BATCH)]
     flows = pl.concat(frames) if frames else flow.empty()
     nets = [ipaddress.ip_network(net) for net in json.loads((folder / "scenario.json").read_text())["local_nets"]]
