@@ -97,9 +97,10 @@ class Meter:
         if len(packets):
             chunk = Ordered(table, packets, arrivals)
             quiet[chunk.touched] = False
-            ended = chunk.measure(self.holes)
-            self.letters.append(chunk.letters())
-            self.announced |= chunk.announced
+            measured = _Measured(chunk, self.holes)
+            ended = measured.ended
+            self.letters.append(measured.letters)
+            self.announced |= measured.announced
         _look(table, np.flatnonzero(quiet), arrivals, ended)
         ends = np.minimum(ended, _deadline(table))
         return self._give_out(table.live & (ends <= self.clock), ends)
@@ -233,54 +234,62 @@ class Ordered:
         self.first = np.ones(len(self.group), dtype=bool)
         self.first[1:] = self.group[1:] != self.group[:-1]
 
-    def measure(self, holes: dict[tuple[int, int], Reassembler]) -> Int64s:
-        """Brings the table up to date; when each of its connections ended, NEVER if it is open."""
-        self.walk = Walk(self)
+
+class _Measured:
+    """One chunk's packets measured; the table is up to date afterwards.
+
+    Attributes: `ended` (when each connection of the table ended, NEVER if it is open), `announced` (endpoints FTP spoke of),
+    `letters` (rows and letters to add to the histories).
+    """
+
+    def __init__(self, chunk: Ordered, holes: dict[tuple[int, int], Reassembler]) -> None:
+        self.chunk = chunk
+        self.walk = Walk(chunk)
         self.walk.run()
         self._stretches()
         self._identify()
         self._count()
-        self.streams = Streams(self, holes)
-        self._write_state()
+        streams = Streams(chunk, self.walk, holes)
+        self.letters = letters(streams)
+        self._write_state(streams.shut)
         self._look_inside()
         self._look_for_announcements()
-        return self.ended
 
     def _look_inside(self) -> None:
         """What the first payloads of each side look like."""
-        table, packets = self.table, self.packets
-        position = np.flatnonzero((self.payload > 0) & np.isin(self.protocol, (TCP, UDP)))
-        row, side = self.row[self.stretch[position]], self.side[position]
+        table, packets = self.chunk.table, self.chunk.packets
+        position = np.flatnonzero((self.chunk.payload > 0) & np.isin(self.chunk.protocol, (TCP, UDP)))
+        row, side = self.chunk.row[self.chunk.stretch[position]], self.chunk.side[position]
         open_still = table["looked"][row, side] < LOOKED_AT
         position, row, side = position[open_still], row[open_still], side[open_still]
         rank = _rank(row * 2 + side) + table["looked"][row, side]
         chosen = rank < LOOKED_AT
         position, row, side = position[chosen], row[chosen], side[chosen]
         np.add.at(table["looked"], (row, side), 1)
-        at = self.order[position]
+        at = self.chunk.order[position]
         length = packets.captured[at]
         heads = beginnings(packets.data, packets.content[at], length, WIDTH)
         originator = table["originator"][row]
         port = np.where(originator == 0, table["high_port"][row], table["low_port"][row])
-        found = signs(heads, length, self.protocol[position], port)
+        found = signs(heads, length, self.chunk.protocol[position], port)
         np.bitwise_or.at(table["signs"], (row, side), found)
         self._look_deep(row, side, at, found)
 
     def _look_deep(self, row: Int64s, side: Int64s, at: Int64s, found: Int64s) -> None:
         """Request lines and authentication inside SMB, packet by packet: these are few."""
-        table = self.table["signs"]
+        table = self.chunk.table["signs"]
         for index in np.flatnonzero(found & LOOK_DEEPER != 0).tolist():
             table[row[index], side[index]] |= deep_signs(self._payload(int(at[index])), int(found[index]))
 
     def _payload(self, packet: int) -> bytes:
         """Beginning of a packet's payload."""
-        packets = self.packets
+        packets = self.chunk.packets
         start = int(packets.content[packet])
         return packets.data[start : start + min(int(packets.captured[packet]), DEEP)].tobytes()
 
     def _look_for_announcements(self) -> None:
         """Endpoints of data connections that FTP control connections speak of."""
-        packets = self.packets
+        packets = self.chunk.packets
         control = (packets.source_port == FTP_CONTROL) | (packets.target_port == FTP_CONTROL)
         control &= (packets.protocol == TCP) & (packets.captured > 8)
         self.announced: dict[Endpoint, int] = {}
@@ -294,28 +303,28 @@ class Ordered:
     def _stretches(self) -> None:
         """Stretches of packets of one connection; which row of the table each is; when connections were replaced."""
         begins = self.walk.begins
-        starts = self.first | begins
-        self.stretch = np.cumsum(starts) - 1
-        self.at = np.flatnonzero(starts)
-        self.stop = np.append(self.at[1:], len(starts))
-        self.fresh = begins[self.at]
-        group = self.group[self.at]
-        self.row = self.carried[group]
-        self.row[self.fresh] = self.table.claim(int(self.fresh.sum()))
-        self.ended = np.full(len(self.table), NEVER, dtype=np.int64)
-        follows = np.flatnonzero(self.fresh[1:] & (group[1:] == group[:-1]))
-        self.ended[self.row[follows]] = self.now[self.at[follows + 1]]
-        head = self.first[self.at] & self.fresh & (self.carried[group] >= 0)
-        self.ended[self.carried[group[head]]] = self.now[self.at[head]]
+        starts = self.chunk.first | begins
+        self.chunk.stretch = np.cumsum(starts) - 1
+        self.chunk.at = np.flatnonzero(starts)
+        self.chunk.stop = np.append(self.chunk.at[1:], len(starts))
+        self.chunk.fresh = begins[self.chunk.at]
+        group = self.chunk.group[self.chunk.at]
+        self.chunk.row = self.chunk.carried[group]
+        self.chunk.row[self.chunk.fresh] = self.chunk.table.claim(int(self.chunk.fresh.sum()))
+        self.ended = np.full(len(self.chunk.table), NEVER, dtype=np.int64)
+        follows = np.flatnonzero(self.chunk.fresh[1:] & (group[1:] == group[:-1]))
+        self.ended[self.chunk.row[follows]] = self.chunk.now[self.chunk.at[follows + 1]]
+        head = self.chunk.first[self.chunk.at] & self.chunk.fresh & (self.chunk.carried[group] >= 0)
+        self.ended[self.chunk.carried[group[head]]] = self.chunk.now[self.chunk.at[head]]
 
     def _identify(self) -> None:
         """Addresses, ports and first packet of the new connections."""
-        at, row = self.order[self.at[self.fresh]], self.row[self.fresh]
-        table, packets = self.table, self.packets
-        table.hash[row] = self.key[at]
-        for name, address in zip(ADDRESSES, (*self.low, *self.high), strict=True):
+        at, row = self.chunk.order[self.chunk.at[self.chunk.fresh]], self.chunk.row[self.chunk.fresh]
+        table, packets = self.chunk.table, self.chunk.packets
+        table.hash[row] = self.chunk.key[at]
+        for name, address in zip(ADDRESSES, (*self.chunk.low, *self.chunk.high), strict=True):
             table.address(name)[row] = address[at]
-        columns = {"low_port": self.ports[0], "high_port": self.ports[1], "protocol": packets.protocol}
+        columns = {"low_port": self.chunk.ports[0], "high_port": self.chunk.ports[1], "protocol": packets.protocol}
         columns |= {"first_time": packets.time, "last_time": packets.time, "first_packet": packets.number}
         for column, value in columns.items():
             table[column][row] = value[at]
@@ -324,15 +333,15 @@ class Ordered:
 
     def _count(self) -> None:
         """Packets, IP bytes and payload of both sides."""
-        sizes = self.packets.ip_bytes[self.order]
+        sizes = self.chunk.packets.ip_bytes[self.chunk.order]
         for side in (0, 1):
-            own = self.side == side
-            for name, value in (("packets", own), ("ip_bytes", sizes * own), ("payload", self.payload * own)):
-                self.table[name][self.row, side] += np.add.reduceat(value.astype(np.int64), self.at)
+            own = self.chunk.side == side
+            for name, value in (("packets", own), ("ip_bytes", sizes * own), ("payload", self.chunk.payload * own)):
+                self.chunk.table[name][self.chunk.row, side] += np.add.reduceat(value.astype(np.int64), self.chunk.at)
 
-    def _write_state(self) -> None:
+    def _write_state(self, shut: Bools) -> None:
         """What the walk left at each connection's last packet."""
-        last, row, table, walk = self.stop - 1, self.row, self.table, self.walk
+        last, row, table, walk = self.chunk.stop - 1, self.chunk.row, self.chunk.table, self.walk
         for side in (0, 1):
             table["state"][row, side] = walk.state[side][last]
             table["before"][row, side] = walk.previous[side][last]
@@ -340,19 +349,15 @@ class Ordered:
         table["originator"][row] = walk.originator[last]
         table["attempt_until"][row] = walk.attempt[last]
         table["idle"][row] = walk.idle[last]
-        position = np.where(self.streams.shut, -1, np.arange(len(self.stretch)))
-        newest = np.maximum.reduceat(position, self.at)
-        has = newest >= self.at
-        table["last_time"][row[has]] = self.time[newest[has]]
-        group = self.group[last]
+        position = np.where(shut, -1, np.arange(len(self.chunk.stretch)))
+        newest = np.maximum.reduceat(position, self.chunk.at)
+        has = newest >= self.chunk.at
+        table["last_time"][row[has]] = self.chunk.time[newest[has]]
+        group = self.chunk.group[last]
         final = np.append(group[1:] != group[:-1], True)
         table["poll_at"][row[final]] = walk.polls[group[final]]
         over = final & walk.ended[group]
         self.ended[row[over]] = walk.polls[group[over]]
-
-    def letters(self) -> tuple[Int64s, Bytes]:
-        """Rows and letters that this chunk adds to the histories."""
-        return letters(self.streams)
 
 
 def _rank(key: Int64s) -> Int64s:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ids_plugin.sources._pcap import Chunk
+from ids_plugin.sources._pcap import BROKEN, PADDING, Chunk
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
@@ -23,9 +23,6 @@ Bools = npt.NDArray[np.bool_]
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
 MAPPED = np.uint64(0x0000FFFF_00000000)
 """Low half of an IPv4 address kept as IPv6 (::ffff:a.b.c.d)."""
-PADDING = 128
-"""Zero bytes behind the chunk, so that headers can be read before their length is checked."""
-
 VLAN_TYPES = (0x8100, 0x88A8, 0x9100)
 MPLS_TYPES = (0x8847, 0x8848)
 ETHERTYPE_NAMES = {0x0806: "arp", 0x88CC: "lldp", 0x888E: "eapol", 0x8863: "pppoe_discovery", 0x8035: "rarp"}
@@ -141,7 +138,7 @@ class _Decoder:
 
     def __init__(self, chunk: Chunk) -> None:
         self.chunk = chunk
-        self.read = _Reader(np.concatenate([chunk.data, np.zeros(PADDING, dtype=np.uint8)]))
+        self.read = _Reader(chunk.data)
         self.unhandled: Counter[str] = Counter()
         self.bad: list[Bad] = []
         self.parts: list[Packets] = []
@@ -170,8 +167,9 @@ class _Decoder:
         everything = _Layer(np.arange(len(chunk.offset)), chunk.offset, chunk.captured, chunk.length)
         found = []
         for kind in np.unique(chunk.link).tolist():
-            layer = everything.keep(chunk.link == kind) if len(chunk.link) else everything
-            found.append(self._network(kind, layer))
+            if kind != BROKEN:
+                layer = everything if (chunk.link == kind).all() else everything.keep(chunk.link == kind)
+                found.append(self._network(kind, layer))
         return found
 
     def _network(self, kind: int, layer: _Layer) -> _Layer:

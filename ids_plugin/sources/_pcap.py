@@ -15,19 +15,30 @@ import numpy.typing as npt
 
 from ids_plugin.errors import InputError
 
-CHUNK = 8 << 20
-"""Bytes read at a time: small enough that everything derived from a chunk stays in tens of megabytes."""
+CHUNK = 16 << 20
+"""Bytes read at a time."""
+MOST_PACKETS = 1 << 16
+"""Packets of a chunk: enough to hide the cost of a step over all of them, few enough to stay in the processor's cache."""
+PADDING = 128
+"""Zero bytes behind a chunk's data, so that headers can be read before their length is checked."""
 MAX_PACKET = 1 << 20
 """Longer records are taken for damage; four times the largest snapshot length tools write (262,144)."""
 MAX_BLOCK = 32 << 20
 """Longest pcapng block that isn't a packet (name tables, decryption secrets) worth skipping over."""
+BROKEN = -1
+"""Link type of a record that is no packet; it keeps its number."""
 
 PCAP_MAGICS = {b"\xa1\xb2\xc3\xd4": (">", 1000), b"\xd4\xc3\xb2\xa1": ("<", 1000)}
 PCAP_MAGICS |= {b"\xa1\xb2\x3c\x4d": (">", 1), b"\x4d\x3c\xb2\xa1": ("<", 1)}
 PCAPNG_MAGIC = b"\x0a\x0d\x0d\x0a"
+SECTION, INTERFACE, OBSOLETE, SIMPLE, ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
+BLOCK_NAMES = {4: "name_resolution", 5: "statistics", 10: "secrets"}
+LATEST = (1 << 62) // 1_000_000_000
+"""Seconds; later times can't be counted in ns."""
 
 Int64s = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
 
 
 class Damage(NamedTuple):
@@ -42,10 +53,10 @@ class Damage(NamedTuple):
 
 @dataclass
 class Chunk:
-    """Packets of one piece of a capture; the arrays have one element a packet."""
+    """Packets of one piece of a capture; the arrays have one element a packet. Valid until the next is asked for."""
 
     data: Bytes
-    """the bytes the offsets point into"""
+    """the bytes the offsets point into, and PADDING zeros"""
     offset: Int64s
     """where the packet's first captured byte is"""
     captured: Int64s
@@ -55,7 +66,7 @@ class Chunk:
     time: Int64s
     """ns since the epoch"""
     link: Int64s
-    """link type, https://www.tcpdump.org/linktypes.html"""
+    """link type, https://www.tcpdump.org/linktypes.html; BROKEN where there is no packet"""
     first: int
     """number of the first packet, from 1"""
     damage: list[Damage] = field(default_factory=list)
@@ -69,99 +80,105 @@ def chunks(stream: BinaryIO, chunk_bytes: int = CHUNK) -> Iterator[Chunk]:
     Raises:
         InputError: the stream doesn't begin as a capture does.
     """
-    head = _read(stream, 24)
-    if head[:4] in PCAP_MAGICS and len(head) == 24:
-        return _pcap_chunks(stream, head, chunk_bytes)
-    if head[:4] == PCAPNG_MAGIC and len(head) >= 12:
-        return _pcapng_chunks(stream, head, chunk_bytes)
-    raise InputError("not a capture" if head else "empty", hint="pcap and pcapng begin with a magic number")
+    window = _Window(stream, max(chunk_bytes, 64))
+    window.fill(0)
+    magic = bytes(window.view[:4])
+    if magic in PCAP_MAGICS and window.filled >= 24:
+        return _pcap_chunks(window, *PCAP_MAGICS[magic])
+    if magic == PCAPNG_MAGIC and window.filled >= 12:
+        return _pcapng_chunks(window)
+    raise InputError("not a capture" if window.filled else "empty", hint="pcap and pcapng begin with a magic number")
 
 
-def _read(stream: BinaryIO, count: int) -> bytes:
-    """Up to `count` bytes; fewer only at the end of the stream."""
-    parts = []
-    while count > 0:
-        part = stream.read(count)
-        if not part:
-            break
-        parts.append(part)
-        count -= len(part)
-    return b"".join(parts)
+class _Window:
+    """The part of a stream that is in memory: one buffer, used again and again."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self.stream = stream
+        self.filled = 0
+        self.ended = False
+        self._allocate(size)
+
+    def _allocate(self, size: int) -> None:
+        self.size = size
+        self.data = np.zeros(size + PADDING, dtype=np.uint8)
+        self.view = memoryview(self.data)  # type: ignore[arg-type]
+
+    def fill(self, used: int) -> None:
+        """Drops the first `used` bytes and reads on, until the buffer is full or the stream ends."""
+        rest = self.data[used : self.filled].copy()
+        if len(rest) > self.size // 2:
+            self._allocate(self.size * 2)
+        self.data[: len(rest)] = rest
+        self.filled = len(rest)
+        while self.filled < self.size and not self.ended:
+            part = self.stream.read(self.size - self.filled)
+            self.ended = not part
+            self.view[self.filled : self.filled + len(part)] = part
+            self.filled += len(part)
+        self.data[self.filled : self.filled + PADDING] = 0
+
+    def beginning(self, position: int, end: int | None = None) -> bytes:
+        """The first bytes from `position`, for a person to look at."""
+        return bytes(self.view[position : min(position + 64, self.filled if end is None else end)])
 
 
-def _pcap_chunks(stream: BinaryIO, head: bytes, chunk_bytes: int) -> Iterator[Chunk]:
-    order, nanoseconds = PCAP_MAGICS[head[:4]]
-    link = struct.unpack(order + "I", head[20:24])[0] & 0x0FFFFFFF
-    number, rest = 1, b""
+def _pcap_chunks(window: _Window, order: str, nanoseconds: int) -> Iterator[Chunk]:
+    link = struct.unpack_from(order + "I", window.view, 20)[0] & 0x0FFFFFFF
+    number, position = 1, 24
     while True:
-        new = _read(stream, chunk_bytes)
-        buffer = rest + new
-        ended = len(new) < chunk_bytes
-        starts, position, broken = _walk_pcap(buffer, order)
-        chunk = _pcap_chunk(buffer, starts, order, nanoseconds, link, number)
-        number += len(starts)
-        rest = buffer[position:]
+        starts, position, broken = _walk_pcap(window, position, order)
+        damage = []
         if broken:
-            chunk.damage.append(Damage(number, "bad_length", "record length can't be; the rest is unreadable", rest[:64]))
+            detail = "a record's length can't be; the rest is unreadable"
+            damage.append(Damage(number + len(starts), "bad_length", detail, window.beginning(position)))
+        elif window.ended and position < window.filled:
+            detail = f"the file ends {window.filled - position} bytes into a record"
+            damage.append(Damage(number + len(starts), "cut_off", detail, window.beginning(position)))
+        for begin in range(0, max(len(starts), 1), MOST_PACKETS):
+            chunk = _pcap_chunk(window, starts[begin : begin + MOST_PACKETS], order, nanoseconds, link, number + begin)
+            if begin + MOST_PACKETS >= len(starts):
+                chunk.damage = damage
             yield chunk
+        number += len(starts)
+        if broken or window.ended:
             return
-        if ended and rest:
-            cut = _cut_record(rest, order, nanoseconds, link, number)
-            chunk.damage.append(Damage(number, "cut_off", f"the file ends {len(rest)} bytes into a record", rest[:64]))
-            yield chunk
-            if cut is not None:
-                yield cut
-            return
-        if starts or ended:
-            yield chunk
-        if ended:
-            return
+        window.fill(position)
+        position = 0
 
 
-def _walk_pcap(buffer: bytes, order: str) -> tuple[list[int], int, bool]:
+def _walk_pcap(window: _Window, position: int, order: str) -> tuple[list[int], int, bool]:
     """Offsets of the complete records, where the first incomplete one begins, and whether its length can't be."""
     unpack = struct.Struct(order + "I").unpack_from
+    view, filled = window.view, window.filled
     starts: list[int] = []
     add = starts.append
-    position, last = 0, len(buffer) - 16
+    last = filled - 16
     while position <= last:
-        captured = unpack(buffer, position + 8)[0]
+        (captured,) = unpack(view, position + 8)
+        following = position + 16 + captured
+        if following > filled:
+            return starts, position, captured > MAX_PACKET
         if captured > MAX_PACKET:
             return starts, position, True
-        following = position + 16 + captured
-        if following > last + 16:
-            break
         add(position)
         position = following
     return starts, position, False
 
 
-def _pcap_chunk(buffer: bytes, starts: list[int], order: str, nanoseconds: int, link: int, number: int) -> Chunk:
-    data = np.frombuffer(buffer, dtype=np.uint8)
+def _words(data: Bytes, at: Int64s, count: int, order: str) -> Int64s:
+    """(count, n) 32-bit integers from each offset."""
+    rows = np.lib.stride_tricks.sliding_window_view(data, 4 * count)[at]
+    words: Int64s = rows.view(order + "u4").astype(np.int64).T
+    return words
+
+
+def _pcap_chunk(window: _Window, starts: list[int], order: str, nanoseconds: int, link: int, number: int) -> Chunk:
     at = np.array(starts, dtype=np.int64)
-    heads = data[at[:, None] + np.arange(16)].view(order + "u4").astype(np.int64) if len(at) else np.zeros((0, 4), np.int64)
-    time = heads[:, 0] * 1_000_000_000 + heads[:, 1] * nanoseconds
+    seconds, fraction, captured, length = _words(window.data, at, 4, order)
+    time = seconds * 1_000_000_000 + fraction * nanoseconds
     links = np.full(len(at), link, dtype=np.int64)
-    return Chunk(data, at + 16, heads[:, 2], heads[:, 3], time, links, number)
-
-
-def _cut_record(rest: bytes, order: str, nanoseconds: int, link: int, number: int) -> Chunk | None:
-    """Nothing: a packet the file's end cuts isn't measured, as in Zeek and tcpdump."""
-    return None
-
-
-def _pcapng_chunks(stream: BinaryIO, head: bytes, chunk_bytes: int) -> Iterator[Chunk]:
-    walker = _PcapNg()
-    rest, ended = head, False
-    while not ended:
-        new = _read(stream, chunk_bytes)
-        ended = len(new) < chunk_bytes
-        buffer = rest + new
-        chunk, position = walker.walk(buffer, ended)
-        rest = buffer[position:]
-        yield chunk
-        if walker.lost:
-            return
+    return Chunk(window.data, at + 16, captured, np.maximum(length, captured), time, links, number)
 
 
 class _Interface(NamedTuple):
@@ -173,141 +190,167 @@ class _Interface(NamedTuple):
     offset: int
 
 
+@dataclass
+class _Section:
+    """Packet blocks of one section, or of a piece of one, and the interfaces they may name."""
+
+    order: str
+    interfaces: list[_Interface]
+    described: list[int]
+    """position of each interface's block; -1 for those of earlier pieces"""
+    packets: list[int] = field(default_factory=list)
+
+
+def _pcapng_chunks(window: _Window) -> Iterator[Chunk]:
+    walker = _PcapNg(window)
+    number = 1
+    while True:
+        position = walker.walk(number)
+        count = sum(len(section.packets) for section in walker.sections)
+        if window.ended and position < window.filled and not walker.lost:
+            detail = f"the file ends {window.filled - position} bytes into a block"
+            walker.damage.append(Damage(number + count, "cut_off", detail, window.beginning(position)))
+        yield walker.chunk(number)
+        number += count
+        if window.ended or walker.lost:
+            return
+        window.fill(position)
+
+
 class _PcapNg:
     """Walks the blocks of a pcapng stream; holds the section's byte order and interfaces between chunks."""
 
-    def __init__(self) -> None:
-        self.order = "<"
-        self.interfaces: list[_Interface] = []
-        self.number = 1
+    def __init__(self, window: _Window) -> None:
+        self.window = window
+        self.sections = [_Section("<", [], [])]
         self.lost = False
-        self.skipping = 0
 
-    def walk(self, buffer: bytes, ended: bool) -> tuple[Chunk, int]:
-        """Packets of the complete blocks in `buffer`, and where the first incomplete one begins."""
-        self.rows: list[tuple[int, int, int, int, int]] = []
+    def walk(self, number: int) -> int:
+        """Notes the complete blocks in the window; where the first incomplete one begins."""
+        last = self.sections[-1]
+        self.sections = [_Section(last.order, last.interfaces, [-1] * len(last.interfaces))]
         self.damage: list[Damage] = []
         self.skipped: dict[str, int] = {}
-        first, position = self.number, 0
+        self.number = number
+        position = 0
         while not self.lost:
-            following = self._block(buffer, position)
+            following = self._block(position)
             if following < 0:
                 break
             position = following
-        if ended and position < len(buffer) and not self.lost:
-            detail = f"the file ends {len(buffer) - position} bytes into a block"
-            self.damage.append(Damage(self.number, "cut_off", detail, buffer[position : position + 64]))
-            position = len(buffer)
-        rows = np.array(self.rows, dtype=np.int64).reshape(-1, 5)
-        data = np.frombuffer(buffer, dtype=np.uint8)
-        columns = (np.ascontiguousarray(rows[:, i]) for i in range(5))
-        return Chunk(data, *columns, first, self.damage, self.skipped), position
+        return position
 
-    def _block(self, buffer: bytes, position: int) -> int:
-        """Reads the block at `position`; the next block's position, or -1 where it isn't complete."""
-        if position + 12 > len(buffer):
+    def _block(self, position: int) -> int:
+        """Notes the block at `position`; the next block's position, or -1 where it isn't complete."""
+        view, filled = self.window.view, self.window.filled
+        if position + 12 > filled:
             return -1
-        kind_bytes = buffer[position : position + 4]
-        if kind_bytes == PCAPNG_MAGIC:
-            magic = buffer[position + 8 : position + 12]
+        section = self.sections[-1]
+        kind, length = struct.unpack_from(section.order + "II", view, position)
+        if kind == SECTION:
+            magic = bytes(view[position + 8 : position + 12])
             if magic not in (b"\x1a\x2b\x3c\x4d", b"\x4d\x3c\x2b\x1a"):
-                return self._give_up(position, buffer, "section header without a byte-order magic")
-            self.order = ">" if magic[0] == 0x1A else "<"
-            self.interfaces = []
-        kind, length = struct.unpack_from(self.order + "II", buffer, position)
+                return self._give_up(position, "section header without a byte-order magic")
+            order = ">" if magic[0] == 0x1A else "<"
+            length = struct.unpack_from(order + "I", view, position + 4)[0]
         if length < 12 or length % 4 or length > MAX_BLOCK:
-            return self._give_up(position, buffer, f"block of {length} bytes; the rest is unreadable")
-        end = position + length
-        if end > len(buffer):
+            return self._give_up(position, f"block of {length} bytes; the rest is unreadable")
+        end = int(position + length)
+        if end > filled:
             return -1
-        if struct.unpack_from(self.order + "I", buffer, end - 4)[0] != length:
-            self.damage.append(Damage(self.number, "bad_block", "its two lengths differ", buffer[position : position + 64]))
-            return end
-        self._contents(kind, buffer, position, end)
+        if kind == SECTION:
+            self.number += len(section.packets)
+            self.sections.append(_Section(order, [], []))
+        elif struct.unpack_from(section.order + "I", view, end - 4)[0] != length:
+            self._damaged(position, "a block's two lengths differ")
+        elif kind in (ENHANCED, SIMPLE, OBSOLETE):
+            section.packets.append(position)
+        elif kind == INTERFACE:
+            self._interface(section, position, end)
+        else:
+            name = BLOCK_NAMES.get(kind, f"block_{kind:#x}")
+            self.skipped[name] = self.skipped.get(name, 0) + 1
         return end
 
-    def _give_up(self, position: int, buffer: bytes, detail: str) -> int:
-        self.damage.append(Damage(self.number, "bad_block", detail, buffer[position : position + 64]))
+    def _damaged(self, position: int, detail: str) -> None:
+        number = self.number + len(self.sections[-1].packets)
+        self.damage.append(Damage(number, "bad_block", detail, self.window.beginning(position)))
+
+    def _give_up(self, position: int, detail: str) -> int:
+        self._damaged(position, detail)
         self.lost = True
         return -1
 
-    def _contents(self, kind: int, buffer: bytes, position: int, end: int) -> None:
-        if kind == 6:
-            self._enhanced(buffer, position, end)
-        elif kind == 1:
-            self._interface(buffer, position, end)
-        elif kind == 3:
-            self._simple(buffer, position, end)
-        elif kind == 2:
-            self._obsolete(buffer, position, end)
-        elif kind != 0x0A0D0D0A:
-            name = {4: "name_resolution", 5: "statistics", 10: "secrets"}.get(kind, f"block_{kind:#x}")
-            self.skipped[name] = self.skipped.get(name, 0) + 1
-
-    def _packet(self, buffer: bytes, at: int, end: int, interface: int, ticks: int | None, sizes: tuple[int, int]) -> None:
-        captured, length = sizes
-        if interface >= len(self.interfaces):
-            detail = f"interface {interface} of {len(self.interfaces)}"
-            self.damage.append(Damage(self.number, "bad_block", detail, buffer[at : at + 64]))
-        elif at + captured > end - 4:
-            detail = f"{captured} captured bytes in a shorter block"
-            self.damage.append(Damage(self.number, "bad_block", detail, buffer[at : at + 64]))
-        else:
-            has = self.interfaces[interface]
-            time = 0 if ticks is None else ticks * has.multiplier // has.divisor + has.offset
-            time = time if -(1 << 62) < time < 1 << 62 else 0
-            self.rows.append((at, captured, length, time, has.link))
-        self.number += 1
-
-    def _enhanced(self, buffer: bytes, position: int, end: int) -> None:
-        if end - position < 32:
-            self.damage.append(Damage(self.number, "bad_block", "packet block too short", buffer[position:end]))
-            self.number += 1
-            return
-        interface, high, low, captured, length = struct.unpack_from(self.order + "5I", buffer, position + 8)
-        self._packet(buffer, position + 28, end, interface, high << 32 | low, (captured, length))
-
-    def _obsolete(self, buffer: bytes, position: int, end: int) -> None:
-        if end - position < 32:
-            self.damage.append(Damage(self.number, "bad_block", "packet block too short", buffer[position:end]))
-            self.number += 1
-            return
-        interface, _, high, low, captured, length = struct.unpack_from(self.order + "2H4I", buffer, position + 8)
-        self._packet(buffer, position + 28, end, interface, high << 32 | low, (captured, length))
-
-    def _simple(self, buffer: bytes, position: int, end: int) -> None:
-        if end - position < 16:
-            self.damage.append(Damage(self.number, "bad_block", "packet block too short", buffer[position:end]))
-            self.number += 1
-            return
-        length = struct.unpack_from(self.order + "I", buffer, position + 8)[0]
-        limit = self.interfaces[0].snaplen if self.interfaces and self.interfaces[0].snaplen else length
-        captured = min(length, limit, end - 4 - (position + 12))
-        self._packet(buffer, position + 12, end, 0, None, (captured, length))
-
-    def _interface(self, buffer: bytes, position: int, end: int) -> None:
+    def _interface(self, section: _Section, position: int, end: int) -> None:
         if end - position < 20:
-            self.damage.append(Damage(self.number, "bad_block", "interface block too short", buffer[position:end]))
+            self._damaged(position, "interface block too short")
             return
-        link, _, snaplen = struct.unpack_from(self.order + "2HI", buffer, position + 8)
+        view, order = self.window.view, section.order
+        link, _, snaplen = struct.unpack_from(order + "2HI", view, position + 8)
         resolution, offset = 6, 0
         at = position + 16
         while at + 4 <= end - 4:
-            code, size = struct.unpack_from(self.order + "2H", buffer, at)
+            code, size = struct.unpack_from(order + "2H", view, at)
             if code == 0 or at + 4 + size > end - 4:
                 break
             if code == 9 and size >= 1:
-                resolution = buffer[at + 4]
+                resolution = view[at + 4]
             elif code == 14 and size == 8:
-                offset = struct.unpack_from(self.order + "q", buffer, at + 4)[0]
+                (offset,) = struct.unpack_from(order + "q", view, at + 4)
             at += 4 + (size + 3) // 4 * 4
-        self.interfaces.append(_Interface(link, snaplen, *_nanoseconds(resolution), offset * 1_000_000_000))
+        offset = min(max(offset, -LATEST), LATEST) * 1_000_000_000
+        section.interfaces.append(_Interface(link, snaplen, *_nanoseconds(resolution), offset))
+        section.described.append(position)
+
+    def chunk(self, number: int) -> Chunk:
+        """The packets noted by the last walk."""
+        parts = [self._packets(section) for section in self.sections if section.packets]
+        columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else [_NONE] * 5
+        offset, captured, length, time, link = columns
+        for row in np.flatnonzero(link == BROKEN).tolist():
+            detail = "a packet block names no interface or is shorter than its packet"
+            self.damage.append(Damage(number + row, "bad_block", detail, self.window.beginning(int(offset[row]))))
+        self.damage.sort(key=lambda damage: damage.packet)
+        return Chunk(self.window.data, offset, captured, length, time, link, number, self.damage, self.skipped)
+
+    def _packets(self, section: _Section) -> tuple[Int64s, ...]:
+        """Offset, captured bytes, length, time and link type of a section's packets."""
+        at = np.array(section.packets, dtype=np.int64)
+        kind, size, first, high, low, captured, length = _words(self.window.data, at, 7, section.order)
+        simple = kind == SIMPLE
+        wide = first if section.order == "<" else first >> 16
+        interface = np.where(kind == ENHANCED, first, np.where(simple, 0, wide & 0xFFFF))
+        known = np.searchsorted(np.array(section.described, dtype=np.int64), at)
+        body = np.where(simple, 12, 28)
+        room = size - body - 4
+        broken = (interface >= known) | (room < 0)
+        table = np.array(section.interfaces or [(BROKEN, 0, 1, 1, 0)], dtype=np.int64)
+        chosen = table[np.clip(interface, 0, len(table) - 1)]
+        snaplen = np.where(chosen[:, 1] == 0, MAX_BLOCK, chosen[:, 1])
+        length = np.where(simple, first, length)
+        captured = np.where(simple, np.minimum(np.minimum(first, snaplen), room), captured)
+        broken |= captured > room
+        ticks = np.where(simple, 0, (high & 0x7FFFFFFF) << 32 | low)
+        time = np.where(simple, 0, _to_nanoseconds(ticks, chosen[:, 2], chosen[:, 3]) + chosen[:, 4])
+        link = np.where(broken, BROKEN, chosen[:, 0])
+        return at + body, np.where(broken, 0, captured), np.maximum(length, captured), time, link
+
+
+_NONE = np.zeros(0, dtype=np.int64)
+
+
+def _to_nanoseconds(ticks: Int64s, multiplier: Int64s, divisor: Int64s) -> Int64s:
+    """ticks * multiplier // divisor without overflow; times beyond 2^62 ns are kept at that."""
+    whole, part = np.divmod(ticks, divisor)
+    seconds = np.minimum(whole, LATEST * 1_000_000_000 // np.maximum(multiplier, 1))
+    exact = part * (multiplier // np.gcd(multiplier, divisor)) // (divisor // np.gcd(multiplier, divisor))
+    return seconds * multiplier + np.where(part < (1 << 32), exact, (part / divisor * multiplier).astype(np.int64))
 
 
 def _nanoseconds(resolution: int) -> tuple[int, int]:
     """Multiplier and divisor that turn ticks of an if_tsresol into ns."""
     if resolution & 0x80:
-        return 1_000_000_000, 1 << min(resolution & 0x7F, 63)
+        return 1_000_000_000, 1 << min(resolution & 0x7F, 62)
     if resolution <= 9:
-        return int(10 ** (9 - resolution)), 1
-    return 1, int(10 ** min(resolution - 9, 18))
+        return 10 ** (9 - resolution), 1
+    return 1, 10 ** min(resolution - 9, 18)

@@ -29,6 +29,7 @@ from ids_plugin.sources._table import (
 
 if TYPE_CHECKING:
     from ids_plugin.sources._meter import Ordered
+    from ids_plugin.sources._walk import Walk
 
 Int64s = npt.NDArray[np.int64]
 Int8s = npt.NDArray[np.int8]
@@ -108,13 +109,13 @@ class Reassembler:
 class Streams:
     """Bytes, gaps, closing and history letters of one chunk's packets; updates the table as it goes."""
 
-    def __init__(self, chunk: Ordered, holes: dict[tuple[int, int], Reassembler]) -> None:
+    def __init__(self, chunk: Ordered, walk: Walk, holes: dict[tuple[int, int], Reassembler]) -> None:
         self.chunk = chunk
-        self.walk = chunk.walk
+        self.walk = walk
         self.holes = holes
         self.found: list[tuple[Int64s, int, Int64s, int]] = []
         self.is_tcp = chunk.protocol == TCP
-        self.starts = chunk.first | chunk.walk.begins
+        self.starts = chunk.first | walk.begins
         self.count = len(self.starts)
         self.goes_on = chunk.at[~chunk.fresh]
         self.goes_on_row = chunk.row[~chunk.fresh]
