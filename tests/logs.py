@@ -20,7 +20,7 @@ FIELDS = tuple(name for name in ZEEK_NAMES if name != "community_id")
 START = 1_700_000_000.0
 
 
-def conn(n: int = 0, **changes: object) -> dict[str, Any]:
+def conn(n: int = 0, **changes: Any) -> dict[str, Any]:
     """A Zeek conn record; None leaves a field out. `id_` stands for `id.` in names of changes."""
     record: dict[str, Any] = {
         "ts": START + n / 8,
@@ -49,7 +49,7 @@ def conn(n: int = 0, **changes: object) -> dict[str, Any]:
     return {name: value for name, value in record.items() if value is not None}
 
 
-def eve(n: int = 0, **changes: object) -> dict[str, Any]:
+def eve(n: int = 0, **changes: Any) -> dict[str, Any]:
     """A Suricata flow event; `flow` and `tcp` are merged with what there is."""
     record: dict[str, Any] = {
         "timestamp": "2024-05-01T12:05:00.000000+0200",

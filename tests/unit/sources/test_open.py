@@ -24,7 +24,7 @@ def put(folder: Path, name: str, data: bytes) -> Path:
 
 def kinds(*specs: Path | str) -> list[tuple[str, str | None]]:
     found = open_inputs([str(spec) for spec in specs], stdin=io.BytesIO())
-    return [(Path(one.input.name).name, one.source and one.source.name) for one in found]
+    return [(Path(one.input.name).name, one.source.name if one.source else None) for one in found]
 
 
 def test_kinds_are_told_apart_by_content_not_by_name(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.logs import conn, eve, jsonl, read
 
 
-def row(**changes: object) -> dict[str, Any]:
+def row(**changes: Any) -> dict[str, Any]:
     return read(jsonl([eve(**changes)]), "suricata").row
 
 
