@@ -24,21 +24,22 @@ ODD: st.SearchStrategy[Any] = st.one_of(
     st.lists(st.one_of(st.text(max_size=3), st.integers(0, 9)), max_size=3),
     st.dictionaries(st.sampled_from(["ts", "ip", "orig_h", "start", "x"]), st.integers(0, 9), max_size=2),
 )
+ZEEK_FIELDS = (*conn(), "tunnel_parents", "_path", "_system_name", "label", "id", "conn", "message")
+EVE_FIELDS = (*eve(), *(f"flow {name}" for name in eve()["flow"]), *(f"tcp {name}" for name in eve()["tcp"]))
+ECS_FIELDS = (
+    *document(),
+    "source ip",
+    "source port",
+    "source bytes",
+    "source ip_bytes",
+    "event duration",
+    "event dataset",
+)
 PATHS: dict[str, list[tuple[str, ...]]] = {
-    "zeek": [
-        (name,) for name in (*conn(), "tunnel_parents", "_path", "_system_name", "label", "id", "conn", "message")
-    ],
-    "suricata": [(name,) for name in (*eve(), "icmp_type", "vlan", "host")]
-    + [("flow", name) for name in eve()["flow"]]
-    + [("tcp", name) for name in eve()["tcp"]],
-    "ecs": [(name,) for name in document()]
-    + [("source", name) for name in ("ip", "port", "bytes", "ip_bytes", "packets")]
-    + [
-        ("event", "duration"),
-        ("event", "dataset"),
-        ("zeek", "session_id"),
-        ("zeek", "connection"),
-        ("network", "connection"),
+    "zeek": [(name,) for name in ZEEK_FIELDS],
+    "suricata": [tuple(name.split(" ")) for name in (*EVE_FIELDS, "icmp_type", "vlan", "host")],
+    "ecs": [
+        tuple(name.split(" ")) for name in (*ECS_FIELDS, "zeek session_id", "zeek connection", "network connection")
     ],
 }
 MAKERS: dict[str, Callable[[int], dict[str, Any]]] = {"zeek": conn, "suricata": eve, "ecs": document}
