@@ -242,101 +242,99 @@ def brute_force(net: Network, rng: Draw, host: int, begin: float, end: float) ->
 
 
 def flood(net: Network, rng: Draw, host: int, begin: float, end: float) -> list[Batch]:
-    """SYN (spoofed or not), ACK, UDP, ICMP or HTTP, towards one victim: many flows."""
+    """SYN or ACK (forged or not), UDP, ICMP or HTTP, reflected or slow, towards one victim: many flows."""
     outward = rng.random() < 0.6
     victim = int(cloud(rng, 1)[0]) if outward else int(rng.choice(net.hosts))
     t = _steady(rng, int(whole(rng, 50, 30000, 1)[0]), begin, min(end, begin + one(rng, 10, 1800)), one(rng, 5, 5000))
-    n = len(t)
-    style = rng.choice(["syn", "ack", "udp", "icmp", "http", "slow"], p=[0.33, 0.09, 0.3, 0.07, 0.14, 0.07])
-    if style == "slow":
-        return slow_flood(rng, t[:2500], _bots(rng, host, n, outward)[:2500], victim)
-    spoofed = style in ("syn", "udp", "ack") and rng.random() < 0.4
-    orig = cloud(rng, n) if spoofed else _bots(rng, host, n, outward)
-    port = int(rng.choice([80, 443, 53, 22, 25565, int(rng.integers(1, 65535))]))
+    style = str(rng.choice(["tcp", "udp", "icmp", "http", "slow"], p=[0.42, 0.3, 0.07, 0.14, 0.07]))
     if style == "udp" and not outward and rng.random() < 0.5:
         return [reflection(rng, t, victim)]
-    if style == "udp":
-        scattered = rng.random() < 0.4
-        size, packets = (
-            one(rng, 1, 1400),
-            np.maximum(whole(rng, 1, one(rng, 2, 400), n) * (rng.random(n) < rng.random()), 1),
-        )
-        return [
-            batch(
-                rng,
-                "udp_flood",
-                t,
-                orig,
-                victim,
-                rng.integers(1, 65535, n) if scattered else port,
-                proto=UDP,
-                up=size * packets,
-                rounds=packets,
-                ending=UNANSWERED,
-                span=(packets - 1) * one(rng, 1e-5, 0.05) * rng.uniform(0.7, 1.4, n),
-                label="flood",
-            )
-        ]
-    if style == "icmp":
-        packets, size = whole(rng, 1, one(rng, 2, 5000), n), int(rng.integers(8, 1400))
-        answered = rng.random() < 0.5
-        return [
-            batch(
-                rng,
-                "icmp_flood",
-                t,
-                orig,
-                victim,
-                0,
-                proto=ICMP,
-                orig_port=8,
-                up=packets * size,
-                down=packets * size,
-                rounds=packets,
-                ending=DONE if answered else UNANSWERED,
-                span=(packets - 1) * one(rng, 1e-5, 0.05) * rng.uniform(0.7, 1.4, n),
-                label="flood",
-            )
-        ]
-    if style == "http":
-        return [
-            batch(
-                rng,
-                "http_flood",
-                t,
-                orig,
-                victim,
-                port,
-                service="http",
-                up=one(rng, 60, 900) * rng.uniform(0.9, 1.1, n),
-                down=one(rng, 100, 40000) * (rng.random(n) < 0.9),
-                span=one(rng, 0.01, 8) * rng.uniform(0.5, 1.5, n),
-                ending=ends(rng, n, {RESET: 0.15, ABORTED: 0.15, UNANSWERED: one(rng, 0.01, 0.5)}),
-                label="flood",
-            )
-        ]
-    odds = {
-        "syn": [{UNANSWERED: 0.97}, {UNACKED: 0.9, UNANSWERED: 0.08}, {REFUSED: 0.9}, {PROBED: 0.9}, {GHOST: 0.97}][
-            rng.integers(0, 5)
-        ],
-        "ack": {MIDSTREAM: 0.8, GHOST: 0.1},
-    }[str(style)]
-    ending = np.where((e := ends(rng, n, odds)) == DONE, UNANSWERED, e)
-    return [
-        batch(
-            rng,
-            f"{style}_flood",
-            t,
-            orig,
-            victim,
-            port,
-            ending=ending,
-            syn=int(rng.choice([0, 4, 20])),
-            attempts=1 if rng.random() < 0.7 else 2,
-            orig_port=rng.integers(1024, 65535, n),
-            label="flood",
-        )
-    ]
+    forged = style in ("tcp", "udp") and rng.random() < 0.4
+    orig = cloud(rng, len(t)) if forged else _bots(rng, host, len(t), outward)
+    port = int(rng.choice([80, 443, 53, 22, 25565, int(rng.integers(1, 65535))]))
+    make = {"tcp": segments, "udp": datagrams, "icmp": echoes, "http": requests, "slow": slow_requests}[style]
+    return [make(rng, t, orig, victim, port)]
+
+
+def segments(rng: Draw, t: F64, orig: I64, victim: int, port: int) -> Batch:
+    """SYNs that find no answer, an answer, a refusal or a sensor that refuses their checksums; or stray ACKs."""
+    styles = ({UNANSWERED: 0.97}, {UNACKED: 0.9, UNANSWERED: 0.08}, {REFUSED: 0.9}, {PROBED: 0.9}, {GHOST: 0.97})
+    ack = rng.random() < 0.2
+    ending = ends(rng, len(t), {MIDSTREAM: 0.8, GHOST: 0.1} if ack else styles[rng.integers(0, len(styles))])
+    return batch(
+        rng,
+        "ack_flood" if ack else "syn_flood",
+        t,
+        orig,
+        victim,
+        port,
+        ending=np.where(ending == DONE, UNANSWERED, ending),
+        syn=int(rng.choice([0, 4, 20])),
+        attempts=1 if rng.random() < 0.7 else 2,
+        orig_port=rng.integers(1024, 65535, len(t)),
+        label="flood",
+    )
+
+
+def datagrams(rng: Draw, t: F64, orig: I64, victim: int, port: int) -> Batch:
+    """UDP to one port or to all."""
+    n, scattered = len(t), rng.random() < 0.4
+    packets = np.maximum(whole(rng, 1, one(rng, 2, 400), n) * (rng.random(n) < rng.random()), 1)
+    return batch(
+        rng,
+        "udp_flood",
+        t,
+        orig,
+        victim,
+        rng.integers(1, 65535, n) if scattered else port,
+        proto=UDP,
+        up=one(rng, 1, 1400) * packets,
+        rounds=packets,
+        ending=UNANSWERED,
+        span=(packets - 1) * one(rng, 1e-5, 0.05) * rng.uniform(0.7, 1.4, n),
+        label="flood",
+    )
+
+
+def echoes(rng: Draw, t: F64, orig: I64, victim: int, port: int) -> Batch:
+    """ICMP echo requests, answered or not."""
+    n, size = len(t), int(rng.integers(8, 1400))
+    packets = whole(rng, 1, one(rng, 2, 5000), n)
+    return batch(
+        rng,
+        "icmp_flood",
+        t,
+        orig,
+        victim,
+        0,
+        proto=ICMP,
+        orig_port=8,
+        up=packets * size,
+        down=packets * size,
+        rounds=packets,
+        ending=DONE if rng.random() < 0.5 else UNANSWERED,
+        span=(packets - 1) * one(rng, 1e-5, 0.05) * rng.uniform(0.7, 1.4, n),
+        label="flood",
+    )
+
+
+def requests(rng: Draw, t: F64, orig: I64, victim: int, port: int) -> Batch:
+    """Whole HTTP requests, alike, more than the server can bear."""
+    n = len(t)
+    return batch(
+        rng,
+        "http_flood",
+        t,
+        orig,
+        victim,
+        port,
+        service="http",
+        up=one(rng, 60, 900) * rng.uniform(0.9, 1.1, n),
+        down=one(rng, 100, 40000) * (rng.random(n) < 0.9),
+        span=one(rng, 0.01, 8) * rng.uniform(0.5, 1.5, n),
+        ending=ends(rng, n, {RESET: 0.15, ABORTED: 0.15, UNANSWERED: one(rng, 0.01, 0.5)}),
+        label="flood",
+    )
 
 
 def reflection(rng: Draw, t: F64, victim: int) -> Batch:
@@ -360,28 +358,25 @@ def reflection(rng: Draw, t: F64, victim: int) -> Batch:
     )
 
 
-def slow_flood(rng: Draw, t: F64, orig: I64, victim: int) -> list[Batch]:
+def slow_requests(rng: Draw, t: F64, orig: I64, victim: int, port: int) -> Batch:
     """A web server's places taken by requests that never end."""
-    n = len(t)
-    ending = rng.choice([ONGOING, RESET, ABORTED, UNANSWERED, DONE], n, p=[0.35, 0.3, 0.1, 0.15, 0.1])
-    span, rounds = one(rng, 30, 900) * rng.uniform(0.6, 1.3, n), int(rng.integers(2, 60))
-    return [
-        batch(
-            rng,
-            "slow_flood",
-            t,
-            orig,
-            victim,
-            int(rng.choice([80, 443, 8080])),
-            service="http",
-            up=rounds * one(rng, 4, 60) * rng.uniform(0.8, 1.2, n),
-            down=one(rng, 1, 400) * (rng.random(n) < 0.3),
-            span=span,
-            rounds=rounds,
-            ending=ending,
-            label="flood",
-        )
-    ]
+    t, orig = t[:2500], orig[:2500]
+    n, rounds = len(t), int(rng.integers(2, 60))
+    return batch(
+        rng,
+        "slow_flood",
+        t,
+        orig,
+        victim,
+        port,
+        service="http",
+        up=rounds * one(rng, 4, 60) * rng.uniform(0.8, 1.2, n),
+        down=one(rng, 1, 400) * (rng.random(n) < 0.3),
+        span=one(rng, 30, 900) * rng.uniform(0.6, 1.3, n),
+        rounds=rounds,
+        ending=rng.choice([ONGOING, RESET, ABORTED, UNANSWERED, DONE], n, p=[0.35, 0.3, 0.1, 0.15, 0.1]),
+        label="flood",
+    )
 
 
 def _bots(rng: Draw, host: int, n: int, outward: bool) -> I64:

@@ -203,13 +203,12 @@ def time_keeping(net: Network, rng: Draw) -> list[Batch]:
     ]
 
 
-def housekeeping(net: Network, rng: Draw) -> list[Batch]:
-    """DHCP, mDNS, SSDP, neighbour discovery, pings of the gateway."""
-    hosts, everywhere = net.hosts, span_of(net, len(net.hosts))
-    made = []
-    who, t = beats(rng, *everywhere, log_uniform(rng, 1800, 43200, len(hosts)), np.full(len(hosts), 0.05))
-    lost = rng.random(len(who)) < 0.2
-    made.append(
+def leases(net: Network, rng: Draw) -> list[Batch]:
+    """DHCP."""
+    hosts = net.hosts
+    who, t = beats(rng, *span_of(net, len(hosts)), log_uniform(rng, 1800, 43200, len(hosts)), np.full(len(hosts), 0.05))
+    lost, n = rng.random(len(who)) < 0.2, len(who)
+    return [
         batch(
             rng,
             "dhcp",
@@ -220,24 +219,27 @@ def housekeeping(net: Network, rng: Draw) -> list[Batch]:
             proto=UDP,
             service="dhcp",
             orig_port=68,
-            up=rng.integers(250, 400, len(who)),
-            down=rng.integers(250, 400, len(who)),
+            up=rng.integers(250, 400, n),
+            down=rng.integers(250, 400, n),
             ending=np.where(lost, UNANSWERED, DONE),
         )
-    )
-    chatty = hosts[rng.random(len(hosts)) < 0.5]
+    ]
+
+
+def discovery(net: Network, rng: Draw) -> list[Batch]:
+    """mDNS, SSDP, LLMNR and NetBIOS: said to everybody, answered by nobody."""
+    chatty = net.hosts[rng.random(len(net.hosts)) < 0.5]
     groups = np.array([0xE00000FB, 0xEFFFFFFA, 0xE00000FC, V6_GROUP + 0xFB, net.base + net.width - 1])
     ports = np.array([5353, 1900, 5355, 5353, 137])
     who, t = beats(rng, *span_of(net, len(chatty)), log_uniform(rng, 60, 3600, len(chatty)), np.full(len(chatty), 0.5))
     g, n = rng.integers(0, 5, len(who)), len(who)
-    origin = np.where(g == 3, V6_LINK + (chatty[who] & 0xFFFF), chatty[who])
     times = rng.integers(1, 8, n)
-    made.append(
+    return [
         batch(
             rng,
             "discovery",
             t,
-            origin,
+            np.where(g == 3, V6_LINK + (chatty[who] & 0xFFFF), chatty[who]),
             groups[g],
             ports[g],
             proto=UDP,
@@ -247,48 +249,54 @@ def housekeeping(net: Network, rng: Draw) -> list[Batch]:
             rounds=times,
             up=times * rng.integers(40, 400, n),
         )
-    )
-    who, t = beats(rng, *span_of(net, len(chatty)), log_uniform(rng, 120, 7200, len(chatty)), np.full(len(chatty), 0.8))
-    kinds = np.array([[135, 136], [133, 134], [143, 0]])[rng.integers(0, 3, len(who))]
-    made.append(
+    ]
+
+
+def neighbours(net: Network, rng: Draw) -> list[Batch]:
+    """IPv6 neighbour and router solicitations, multicast reports."""
+    hosts = net.hosts[rng.random(len(net.hosts)) < 0.5]
+    who, t = beats(rng, *span_of(net, len(hosts)), log_uniform(rng, 120, 7200, len(hosts)), np.full(len(hosts), 0.8))
+    kinds, n = np.array([[135, 136], [133, 134], [143, 0]])[rng.integers(0, 3, len(who))], len(who)
+    return [
         batch(
             rng,
             "neighbours",
             t,
-            V6_LINK + (chatty[who] & 0xFFFF),
-            V6_GROUP + rng.integers(1, 30, len(who)),
+            V6_LINK + (hosts[who] & 0xFFFF),
+            V6_GROUP + rng.integers(1, 30, n),
             kinds[:, 1],
             proto=ICMP,
             ending=UNANSWERED,
             orig_port=kinds[:, 0],
-            rounds=rng.integers(1, 8, len(who)),
-            up=rng.choice([0, 24, 72], len(who)),
+            rounds=rng.integers(1, 8, n),
+            up=rng.choice([0, 24, 72], n),
         )
-    )
-    pinging = hosts[rng.random(len(hosts)) < 0.15]
-    target = np.where(rng.random(len(pinging)) < 0.5, net.gateway, cloud(rng, len(pinging)))
-    who, t = beats(
-        rng, *span_of(net, len(pinging)), log_uniform(rng, 30, 3600, len(pinging)), np.full(len(pinging), 0.05)
-    )
-    times = rng.integers(1, 6, len(pinging))[who]
-    made.append(
+    ]
+
+
+def pings(net: Network, rng: Draw) -> list[Batch]:
+    """Devices that ping the gateway or something outside to see whether they are connected."""
+    hosts = net.hosts[rng.random(len(net.hosts)) < 0.15]
+    target = np.where(rng.random(len(hosts)) < 0.5, net.gateway, cloud(rng, len(hosts)))
+    who, t = beats(rng, *span_of(net, len(hosts)), log_uniform(rng, 30, 3600, len(hosts)), np.full(len(hosts), 0.05))
+    times, size = rng.integers(1, 6, len(hosts))[who], rng.choice([8, 32, 56, 56], len(hosts))[who]
+    return [
         batch(
             rng,
             "ping",
             t,
-            pinging[who],
+            hosts[who],
             target[who],
             0,
             proto=ICMP,
             orig_port=8,
-            up=56 * times,
-            down=56 * times,
+            up=size * times,
+            down=size * times,
             rounds=times,
             span=times - 1.0,
             ending=ends(rng, len(who), {UNANSWERED: 0.05}),
         )
-    )
-    return made
+    ]
 
 
 def messaging(net: Network, rng: Draw) -> list[Batch]:
@@ -638,70 +646,47 @@ def peers(net: Network, rng: Draw) -> list[Batch]:
     return made
 
 
-def offices(net: Network, rng: Draw) -> list[Batch]:
-    """Printers asked over SNMP, telephones that register and talk."""
-    made = []
-    printers, asking = net.of("printer"), net.of("workstation", "server", "monitor")
-    if len(printers) and len(asking):
-        pair = np.arange(min(40, len(printers) * len(asking)))
-        who, t = beats(rng, *span_of(net, len(pair)), log_uniform(rng, 60, 3600, len(pair)), np.full(len(pair), 0.05))
-        n, printing = len(who), rng.random(len(who)) < 0.1
-        made.append(
-            batch(
-                rng,
-                "printer",
-                t,
-                asking[who % len(asking)],
-                printers[who % len(printers)],
-                np.where(printing, 9100, 161),
-                proto=np.where(printing, 0, UDP),
-                service=np.where(printing, "", "snmp"),
-                up=np.where(printing, log_uniform(rng, 1e4, 5e6, n), 80),
-                down=np.where(printing, 0, 90),
-                ending=ends(rng, n, {UNANSWERED: 0.1}),
-            )
+def printers(net: Network, rng: Draw) -> list[Batch]:
+    """Printers: asked for their state over SNMP, now and then printed on."""
+    machines, asking = net.of("printer"), net.of("workstation", "server", "monitor")
+    pair = np.arange(min(40, len(machines) * len(asking)))
+    if len(pair) == 0:
+        return []
+    who, t = beats(rng, *span_of(net, len(pair)), log_uniform(rng, 60, 3600, len(pair)), np.full(len(pair), 0.05))
+    n, printing = len(who), rng.random(len(who)) < 0.1
+    size = rng.integers(60, 200, len(pair))[who]
+    return [
+        batch(
+            rng,
+            "printer",
+            t,
+            asking[who % len(asking)],
+            machines[who % len(machines)],
+            np.where(printing, 9100, 161),
+            proto=np.where(printing, 0, UDP),
+            service=np.where(printing, "", "snmp"),
+            up=np.where(printing, log_uniform(rng, 1e4, 5e6, n), size),
+            down=np.where(printing, 0, size + 10),
+            ending=ends(rng, n, {UNANSWERED: 0.1}),
         )
-    phones = net.of("voip")
-    if len(phones):
-        exchange = int(cloud(rng, 1)[0])
-        who, t = beats(
-            rng, *span_of(net, len(phones)), log_uniform(rng, 20, 600, len(phones)), np.full(len(phones), 0.05)
-        )
-        made.append(
-            batch(
-                rng,
-                "sip",
-                t,
-                phones[who],
-                exchange,
-                5060,
-                proto=UDP,
-                service="sip",
-                orig_port=5060,
-                up=rng.integers(350, 900, len(phones))[who],
-                down=rng.integers(300, 700, len(phones))[who],
-            )
-        )
-        who, t = beats(
-            rng, *span_of(net, len(phones)), log_uniform(rng, 1200, 14400, len(phones)), np.ones(len(phones))
-        )
-        life = log_uniform(rng, 10, 1800, len(who))
-        made.append(
-            batch(
-                rng,
-                "call",
-                t,
-                phones[who],
-                exchange + rng.integers(0, 9, len(who)),
-                2 * rng.integers(5000, 15000, len(who)),
-                proto=UDP,
-                up=life * 8600,
-                down=life * 8600,
-                rounds=life * 50,
-                span=life,
-            )
-        )
-    return made
+    ]
+
+
+def telephones(net: Network, rng: Draw) -> list[Batch]:
+    """Telephones that register at their exchange and talk."""
+    phones, exchange = net.of("voip"), int(cloud(rng, 1)[0])
+    m = len(phones)
+    who, t = beats(rng, *span_of(net, m), log_uniform(rng, 20, 600, m), np.full(m, 0.05))
+    up, down = rng.integers(350, 900, m)[who], rng.integers(300, 700, m)[who]
+    registered = batch(
+        rng, "sip", t, phones[who], exchange, 5060, proto=UDP, service="sip", orig_port=5060, up=up, down=down
+    )
+    who, t = beats(rng, *span_of(net, m), log_uniform(rng, 1200, 14400, m), np.ones(m))
+    life, n = log_uniform(rng, 10, 1800, len(who)), len(who)
+    ports, gates = 2 * rng.integers(5000, 15000, n), exchange + rng.integers(0, 9, n)
+    size = life * rng.choice([3000, 8600])
+    talk = batch(rng, "call", t, phones[who], gates, ports, proto=UDP, up=size, down=size, rounds=life * 50, span=life)
+    return [registered, talk]
 
 
 def updates(net: Network, rng: Draw) -> list[Batch]:
@@ -757,7 +742,10 @@ def meetings(net: Network, rng: Draw) -> list[Batch]:
 ACTIVITIES: tuple[Activity, ...] = (
     cloud_polling,
     time_keeping,
-    housekeeping,
+    leases,
+    discovery,
+    neighbours,
+    pings,
     messaging,
     cameras,
     browsing,
@@ -767,7 +755,8 @@ ACTIVITIES: tuple[Activity, ...] = (
     mail,
     naming,
     peers,
-    offices,
+    printers,
+    telephones,
     updates,
     meetings,
 )

@@ -212,8 +212,22 @@ def _block(rng: Draw, public: bool, hosts: int) -> tuple[int, int]:
     return base, width
 
 
+def _sensor(rng: Draw, name: str, number: int, nets: tuple[int, int]) -> Sensor:
+    services = ("ntp", "quic", "mqtt", "sip", "snmp", "dhcp", "rdp", "smb")
+    return Sensor(
+        name=name,
+        source=str(rng.choice(["zeek", "suricata", "capture"])),
+        begin=int((1_640_995_200 + int(rng.integers(0, 4 * 365 * 86400))) * 1_000_000),
+        salt=int(rng.integers(0, 2**31)),
+        first_uid=number << 28,
+        nets=(nets,),
+        says_local=bool(rng.random() < 0.7),
+        blind=frozenset(s for s in services if rng.random() < 0.3),
+    )
+
+
 def draw(rng: Draw, name: str, hours: float, number: int, ranges: Ranges) -> Network:
-    """A network of a drawn kind, watched for up to `hours`."""
+    """A network of a drawn kind, watched for up to `hours`; `number`, below 2²⁴, keeps its uids its own."""
     kind = str(rng.choice(list(KINDS), p=[0.2, 0.24, 0.18, 0.16, 0.12, 0.1]))
     low, high, mixture = KINDS[kind]
     count = int(whole(rng, low, high + 1, 1)[0])
@@ -225,18 +239,7 @@ def draw(rng: Draw, name: str, hours: float, number: int, ranges: Ranges) -> Net
     ports = [int(h) * 65536 + p for h, t in zip(hosts, types, strict=True) for p in OFFERS[t] if rng.random() < 0.8]
     gateway = base + 1
     ports += [gateway * 65536 + p for p in (53, 80, 443)]
-    sensor = Sensor(
-        name=name,
-        source=str(rng.choice(["zeek", "suricata", "capture"])),
-        begin=int((1_640_995_200 + int(rng.integers(0, 4 * 365 * 86400))) * 1_000_000),
-        salt=int(rng.integers(0, 2**31)),
-        first_uid=number << 28,
-        nets=((base, base + width - 1),),
-        says_local=bool(rng.random() < 0.7),
-        blind=frozenset(
-            str(s) for s in ("ntp", "quic", "mqtt", "sip", "snmp", "dhcp", "rdp", "smb") if rng.random() < 0.3
-        ),
-    )
+    sensor = _sensor(rng, name, number, (base, base + width - 1))
     return Network(
         sensor=sensor,
         kind=kind,

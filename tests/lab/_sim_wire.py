@@ -525,9 +525,14 @@ def _frame(
         "single": single,
         "silent": silent,
     }
+    return _as_logged(pl.DataFrame(columns), sensor)
+
+
+def _as_logged(frame: pl.DataFrame, sensor: Sensor) -> pl.DataFrame:
+    """The counted columns as a Flow frame: unset what this sensor would leave unset, in known order."""
     unset = [pl.when(~pl.col("single")).then(pl.col(c)).alias(c) for c in ("duration", "orig_bytes", "resp_bytes")]
     said = [pl.when(pl.lit(sensor.says_local)).then(pl.col(c)).alias(c) for c in ("local_orig", "local_resp")]
-    frame = pl.DataFrame(columns).with_columns(
+    frame = frame.with_columns(
         *unset,
         *said,
         pl.when(~pl.col("silent")).then(pl.col("service")).alias("service"),

@@ -41,7 +41,7 @@ VIOLENT = ("scan", "flood", "spreading", "brute_force", "inbound_noise")
 def network(seed: int, number: int, hours: float, ranges: Ranges, name: str) -> pl.DataFrame:
     """Flow frame of one network, in known order. Depends on its arguments alone."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, number]))
-    net = draw(rng, name, hours, number, ranges)
+    net = draw(rng, name, hours, seed % 4096 * 4096 + number % 4096, ranges)
     batches = [b for activity in (*_sim_benign.ACTIVITIES, *LOOKALIKES) for b in activity(net, rng)]
     times = np.sort(np.concatenate([b.t for b in batches]))
     budget = int(one(rng, *FLOWS))
