@@ -13,6 +13,18 @@ Halves = npt.NDArray[np.float16]
 
 DAY = 24 * 3600 * 1_000_000
 _NEVER = np.iinfo(np.int64).max
+_COLUMNS = {
+    "seq": np.int64,
+    "clock": np.int64,
+    "ts": np.int64,
+    "pair": np.int32,
+    "origin": np.int32,
+    "before": np.int32,
+    "host_before": np.int32,
+    "replaced_at": np.int64,
+}
+"""of a flow: its number and clock, start (µs), pair and originator, the flow before it of its pair and of its
+originator (index here, -1 for none), the number of the record that replaces it"""
 _KEPT = (
     "uid", "ts", "orig_h", "orig_p", "resp_h", "resp_p", "proto", "conn_state", "duration", "orig_bytes", "resp_bytes",
 )  # fmt: skip
@@ -25,12 +37,11 @@ class History:
         self.count = 0
         self.frame = pl.DataFrame()
         self.features: Halves = np.zeros((0, features), np.float16)
-        self.columns: dict[str, Ints] = {
-            name: np.zeros(0, np.int64)
-            for name in ("seq", "clock", "ts", "known", "pair", "origin", "before", "host_before", "replaced_at")
+        self.columns: dict[str, npt.NDArray[np.signedinteger]] = {
+            name: np.zeros(0, dtype) for name, dtype in _COLUMNS.items()
         }
 
-    def __getitem__(self, name: str) -> Ints:
+    def __getitem__(self, name: str) -> npt.NDArray[np.signedinteger]:
         """(count) one of the columns."""
         return self.columns[name][: self.count]
 
@@ -43,7 +54,7 @@ class History:
                 [self.features[: self.count], np.empty((room - self.count, self.features.shape[1]), np.float16)]
             )
             self.columns = {
-                name: np.concatenate([values[: self.count], np.empty(room - self.count, np.int64)])
+                name: np.concatenate([values[: self.count], np.empty(room - self.count, values.dtype)])
                 for name, values in self.columns.items()
             }
         self.features[self.count : size] = features
@@ -85,31 +96,35 @@ class History:
     def prune(self, limit: int, clock: int) -> int:
         """Keeps the last EARLIER flows of each pair, none older than a day, at most `limit` flows: the pairs seen
         least recently leave first. Returns how many flows that windows could still reach had to leave."""
+        if self.count <= limit:
+            return 0
         fresh = np.flatnonzero((clock - self["clock"] < DAY) & (self["replaced_at"] == _NEVER))
-        order = fresh[np.lexsort((-self["seq"][fresh], self["pair"][fresh]))]
+        order = fresh[np.argsort(self["pair"][fresh].astype(np.int64) * self.count - fresh)]
         pair = self["pair"][order]
         starts = np.flatnonzero(np.r_[True, pair[1:] != pair[:-1]]) if len(pair) else np.zeros(0, np.int64)
         lengths = np.diff(np.r_[starts, len(pair)])
         reachable = np.arange(len(pair)) - np.repeat(starts, lengths) < EARLIER
-        newest = np.repeat(self["seq"][order][starts], lengths)[reachable]
         kept = order[reachable]
-        by_pair = np.lexsort((-self["seq"][kept], -newest))
-        self._select(np.sort(kept[by_pair[:limit]]))
-        return max(0, len(kept) - limit)
+        lost = max(0, len(kept) - limit)
+        if lost:
+            newest = np.repeat(order[starts], lengths)[reachable]
+            kept = kept[np.lexsort((-kept, -newest))[:limit]]
+        self._select(np.sort(kept))
+        return lost
 
     def _select(self, kept: Ints) -> None:
         self.frame = self.frame[kept].rechunk() if self.count else self.frame
         self.features = self.features[: self.count][kept]
         self.columns = {name: values[: self.count][kept] for name, values in self.columns.items()}
         self.count = len(kept)
-        self.columns["before"] = _previous(self["pair"], self["seq"])
-        self.columns["host_before"] = _previous(self["origin"], self["seq"])
+        self.columns["before"] = _previous(self["pair"])
+        self.columns["host_before"] = _previous(self["origin"])
 
 
-def _previous(group: Ints, seq: Ints) -> Ints:
-    """(n) index of the row before each one in its group, in the order of `seq`, -1 for the first."""
-    order = np.lexsort((seq, group))
-    before = np.full(len(group), -1, np.int64)
+def _previous(group: npt.NDArray[np.signedinteger]) -> npt.NDArray[np.int32]:
+    """(n) index of the row before each one in its group, -1 for the first."""
+    order = np.argsort(group.astype(np.int64) * len(group) + np.arange(len(group)))
+    before = np.full(len(group), -1, np.int32)
     same = group[order[1:]] == group[order[:-1]]
     before[order[1:][same]] = order[:-1][same]
     return before

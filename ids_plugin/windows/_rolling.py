@@ -8,6 +8,7 @@ total per group only ever needs the differences of one batch; these are summed i
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,14 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
-NONE = np.int64(-1)
-NEVER = np.iinfo(np.int64).max
+Small = npt.NDArray[np.int32]
+NEVER = np.iinfo(np.int32).max
 
 
 class Column(NamedTuple):
     """One number per event to be summed; `successor` names what ends it early (a key of `EventLog.successors`)."""
 
-    values: Ints
+    values: npt.NDArray[np.signedinteger]
     successor: str
 
 
@@ -32,7 +33,8 @@ class EventLog:
     def __init__(self, successors: tuple[str, ...]) -> None:
         self.first = 0
         self.clock: Ints = np.zeros(0, np.int64)
-        self.successors: dict[str, Ints] = {name: np.zeros(0, np.int64) for name in successors}
+        self.successors: dict[str, Small] = {name: np.zeros(0, np.int32) for name in successors}
+        """how many events later; NEVER if not yet"""
 
     @property
     def end(self) -> int:
@@ -40,13 +42,13 @@ class EventLog:
         return self.first + len(self.clock)
 
     def append(self, clock: Ints, predecessors: dict[str, Ints]) -> None:
-        """Adds a batch; `predecessors[name]` says which earlier event each one takes the place of, NONE if none."""
+        """Adds a batch; `predecessors[name]` says which earlier event each one takes the place of, -1 if none."""
         start = self.end
         self.clock = np.concatenate([self.clock, clock])
         for name, before in predecessors.items():
-            after = np.concatenate([self.successors[name], np.full(len(clock), NEVER)])
+            after = np.concatenate([self.successors[name], np.full(len(clock), NEVER, np.int32)])
             placed = np.flatnonzero(before >= self.first)
-            after[before[placed] - self.first] = start + placed
+            after[before[placed] - self.first] = start + placed - before[placed]
             self.successors[name] = after
 
     def drop(self, before: int) -> None:
@@ -91,7 +93,7 @@ def expire(log: EventLog, rows: int, low: int, horizon: int, visible: int, prede
     for name, before in predecessors.items():
         after = log.successors[name][low - log.first : high - log.first]
         gone = after != NEVER
-        gone[gone] = counts(seq[gone], after[gone])
+        gone[gone] = counts(seq[gone], seq[gone] + after[gone])
         replaced[name] = gone
         still = before >= log.first
         still[still] = counts(before[still], start + np.flatnonzero(still))
@@ -129,18 +131,18 @@ class Side:
     """Running totals of one grouping (originators, responders, pairs): one per group, horizon and column."""
 
     def __init__(self, horizons: int, columns: int) -> None:
-        self.group: Ints = np.zeros(0, np.int64)
-        self.values: list[Ints] = [np.zeros(0, np.int64) for _ in range(columns)]
+        self.group: Small = np.zeros(0, np.int32)
+        self.values: list[npt.NDArray[np.signedinteger]] = [np.zeros(0, np.int8) for _ in range(columns)]
         self.totals = np.zeros((horizons, columns, 256), np.int64)
 
     def append(self, group: Ints, columns: list[Column]) -> None:
         """Adds a batch of events."""
-        self.group = np.concatenate([self.group, group])
+        self.group = np.concatenate([self.group, group.astype(np.int32)])
         self.values = [np.concatenate([old, new.values]) for old, new in zip(self.values, columns, strict=True)]
 
     def drop(self, count: int, renamed: Ints, groups: int) -> None:
         """Forgets the `count` oldest events; groups get their new numbers, `groups` of them."""
-        self.group = renamed[self.group[count:]]
+        self.group = renamed[self.group[count:]].astype(np.int32)
         self.values = [values[count:].copy() for values in self.values]
         kept = np.flatnonzero(renamed >= 0)
         totals = np.zeros((*self.totals.shape[:2], max(256, 2 * groups)), np.int64)
@@ -155,32 +157,30 @@ class Side:
 
     def step(
         self, log: EventLog, horizon: int, expiry: Expiry, order: Order, rank: Ints, columns: list[Column], stride: int
-    ) -> list[Ints]:
+    ) -> Iterator[Ints]:
         """Per column: (r) its sum at every sorted row of `order`, its own event included. Updates the totals.
 
         `rank` is where each event of the batch stands in `order`; rows of the order are `stride` to an event.
         """
         leaving = slice(expiry.low - log.first, expiry.high - log.first)
-        group = self.group[leaving]
+        group = self.group[leaving].astype(np.int64)
         target = _places(order.keys, group * order.span + expiry.row * stride)
         inside = target < len(order.keys)
         inside[inside] = order.group[target[inside]] == group[inside]
         target, outside = target[inside], ~inside
-        sums = []
         for index, column in enumerate(columns):
             total = self.totals[horizon, index]
             delta = np.zeros(len(order.keys) + 1, np.int64)
             delta[rank + 1] = column.values
             rows, earlier = expiry.replacing[column.successor]
             delta[rank[rows] + 1] -= self.values[index][earlier - log.first]
-            loss = np.where(expiry.replaced[column.successor], 0, self.values[index][leaving])
+            loss = np.where(expiry.replaced[column.successor], 0, self.values[index][leaving]).astype(np.int64)
             np.subtract.at(delta, target + 1, loss[inside])
             running = np.cumsum(delta)
             value = total[order.group] + running[1:] - running[order.base]
             total[order.group[order.last]] = value[order.last]
             np.subtract.at(total, group[outside], loss[outside])
-            sums.append(value)
-        return sums
+            yield value
 
 
 def _places(ordered: Ints, wanted: Ints) -> Ints:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import datetime as dt
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +53,7 @@ class Windower:
         self._last_of_host: Ints = np.zeros(0, np.int64)
         self._history = History(len(self.spec.flow))
         self._sides = {plugin: Side(len(plugin.horizons), len(plugin.measures)) for plugin in windows.rollings()}
+        self._read = _readings()
         self._low = dict.fromkeys({h for plugin in windows.rollings() for h in plugin.horizons}, 0)
 
     def step(self, flows: pl.DataFrame) -> Iterator[BatchWindows]:
@@ -87,7 +89,7 @@ class Windower:
             return BatchWindows(self.spec, flows, np.zeros((0, len(self.spec.context)), np.float32), self._history, 0)
         self.clock = int(clock[-1])
         context = self._rolling(flows, clock, orig, resp, replaces)
-        first = self._remember(flows, clock, known, orig, resp, replaces, start)
+        first = self._remember(flows, clock, orig, resp, replaces, start)
         return BatchWindows(self.spec, flows, context, self._history, first)
 
     def _rolling(self, flows: pl.DataFrame, clock: Ints, orig: Keys, resp: Keys, replaces: Ints) -> Floats:
@@ -105,20 +107,20 @@ class Windower:
         )
         pairs, pair_rank = Order.of(groups["pair"], np.arange(rows), rows)
         ranks = {"orig": host_rank[0::2], "resp": host_rank[1::2], "pair": pair_rank}
-        found: list[Floats] = []
+        context = np.empty((len(self.spec.context), rows), np.float32)
         for plugin, side in self._sides.items():
             own = {"originator": "orig", "responder": "resp", "pair": "pair"}[plugin.side]
             order, stride = (pairs, 1) if own == "pair" else (hosts, 2)
             columns = _columns(flows, plugin.measures)
             side.reserve(self._pairs.count if own == "pair" else self._hosts.count)
             side.append(groups[own], columns)
-            sums = {
-                horizon: side.step(self._log, at, expiries[horizon], order, ranks[own], columns, stride)
-                for at, horizon in enumerate(plugin.horizons)
-            }
-            found += _read(plugin, sums, ranks)
+            for at, horizon in enumerate(plugin.horizons):
+                sums = side.step(self._log, at, expiries[horizon], order, ranks[own], columns, stride)
+                for measure, total in zip(plugin.measures, sums, strict=True):
+                    for whose, column in self._read[plugin][measure.name, horizon]:
+                        context[column] = np.log(total[ranks[whose]].astype(np.float32) + 1)
         self._low = {horizon: expiry.high for horizon, expiry in expiries.items()}
-        return np.array(found, np.float32).T
+        return context.T
 
     def _groups(self, orig: Keys, resp: Keys) -> dict[str, Ints]:
         hosts = self._hosts.slots(np.concatenate([orig, resp]))
@@ -146,9 +148,7 @@ class Windower:
         before[rows] = _link(thing[rows], rows + self._log.end, last)
         return before
 
-    def _remember(
-        self, flows: pl.DataFrame, clock: Ints, known: Ints, orig: Keys, resp: Keys, replaces: Ints, start: int
-    ) -> int:
+    def _remember(self, flows: pl.DataFrame, clock: Ints, orig: Keys, resp: Keys, replaces: Ints, start: int) -> int:
         """Adds the batch to the history; returns the index of its first flow there."""
         first, history = self._history.count, self._history
         groups = self._groups(orig, resp)
@@ -159,7 +159,6 @@ class Windower:
             "seq": np.arange(start, start + len(flows)),
             "clock": clock,
             "ts": flows["ts"].to_physical().to_numpy(),
-            "known": known,
             "pair": groups["pair"],
             "origin": groups["orig"],
             "before": _link(groups["pair"], node, self._last_node),
@@ -277,12 +276,13 @@ class BatchWindows:
 
     def _flow(self, at: int, row: int) -> EarlierFlow:
         kept = self._history.frame.row(at, named=True)
-        duration = kept["duration"]
+        ts = int(self._history["ts"][at])
+        duration = None if kept["duration"] is None else round(kept["duration"] / dt.timedelta(microseconds=1))
         return EarlierFlow(
             uid=kept["uid"],
-            ts=int(self._history["ts"][at]),
-            known=int(self._history["known"][at]),
-            duration=None if duration is None else round(duration.total_seconds() * windows.SECOND),
+            ts=ts,
+            known=ts + (duration or 0),
+            duration=duration,
             reverse=kept["orig_h"] == self.flows["resp_h"][row] and kept["orig_h"] != self.flows["orig_h"][row],
             **{
                 name: kept[name]
@@ -308,21 +308,28 @@ def _content(flows: pl.DataFrame) -> Keys:
 
 def _columns(flows: pl.DataFrame, measures: tuple[Measure, ...]) -> list[Column]:
     values = flows.select(measure.value.cast(pl.Int64).fill_null(0).alias(measure.name) for measure in measures)
-    return [
-        Column(np.broadcast_to(values[measure.name].to_numpy(), len(flows)).astype(np.int64), measure.distinct or "uid")
-        for measure in measures
-    ]
+    return [Column(_small(values[m.name].to_numpy(), len(flows)), m.distinct or "uid") for m in measures]
 
 
-def _read(plugin: Rolling, sums: dict[int, list[Ints]], ranks: dict[str, Ints]) -> list[Floats]:
-    """One (n) array of log(1 + sum) per feature of the plugin."""
-    at = {measure.name: index for index, measure in enumerate(plugin.measures)}
-    return [
-        np.log(sums[horizon][at[name]][ranks[reading.whose]].astype(np.float32) + 1)
-        for reading in plugin.readings
-        for name in reading.measures
-        for horizon in reading.horizons
-    ]
+def _small(values: Ints, rows: int) -> npt.NDArray[np.signedinteger]:
+    """(rows) the values in the smallest integers that hold them: most are flags."""
+    largest = int(values.max(initial=0))
+    dtype = next(one for one in (np.int8, np.int32, np.int64) if largest <= np.iinfo(one).max)
+    return np.broadcast_to(values.astype(dtype), rows)
+
+
+def _readings() -> dict[Rolling, dict[tuple[str, int], list[tuple[str, int]]]]:
+    """Per plugin: (measure, horizon) → whose sum it is in which column of the context."""
+    found: dict[Rolling, dict[tuple[str, int], list[tuple[str, int]]]] = {}
+    column = 0
+    for plugin in windows.rollings():
+        mine = found[plugin] = {(m.name, horizon): [] for m in plugin.measures for horizon in plugin.horizons}
+        for reading in plugin.readings:
+            for name in reading.measures:
+                for horizon in reading.horizons:
+                    mine[name, horizon].append((reading.whose, column))
+                    column += 1
+    return found
 
 
 def _link(group: Ints, number: Ints, last: Ints) -> Ints:
@@ -343,7 +350,7 @@ def _room(values: Ints, size: int) -> Ints:
     return np.concatenate([values, np.full(max(size - len(values), len(values)), -1, np.int64)])
 
 
-def _used(count: int, groups: list[Ints]) -> Ints:
+def _used(count: int, groups: Sequence[npt.NDArray[np.signedinteger]]) -> Ints:
     """The numbers below `count` that occur, in order."""
     occurs = np.zeros(count, np.bool_)
     for group in groups:
