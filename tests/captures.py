@@ -22,7 +22,7 @@ def checksum(data: bytes) -> int:
     total = sum(struct.unpack(f">{len(padded) // 2}H", padded))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    return int(~total) & 0xFFFF
 
 
 def ip(source: str, target: str, protocol: int, payload: bytes, options: bytes = b"", fragment: int = 0) -> bytes:
@@ -155,7 +155,9 @@ class _Ends:
         self.server = 0xC6336400 + random.integers(1, 5_000, size=count)
         self.client_port = random.integers(32_768, 60_999, size=count)
         web = random.choice((80, 443, 8883, 1883, 22), size=count)
-        self.server_port = np.select([kind == 0, kind == 1, kind == 2], [web, 53, 0], random.integers(1, 10_000, size=count))
+        self.server_port = np.select(
+            [kind == 0, kind == 1, kind == 2], [web, 53, 0], random.integers(1, 10_000, size=count)
+        )
         self.protocol = np.select([kind == 1, kind == 2], [17, 1], 6)
         self.sequence = random.integers(0, 1 << 32, size=(count, 2))
 
@@ -166,7 +168,9 @@ def _columns(
     """Header fields of every packet."""
     total, what = per_kind[owner], kind[owner]
     back = step % 2 == 1
-    sizes = np.where(back, random.choice((0, 1448, 1448, 1448, 600), len(owner)), random.choice((0, 0, 80, 400), len(owner)))
+    sizes = np.where(
+        back, random.choice((0, 1448, 1448, 1448, 600), len(owner)), random.choice((0, 0, 80, 400), len(owner))
+    )
     body = (what == 0) & (step > 2) & (step < total - 3)
     length = np.select([body, what == 1, what == 2], [sizes, 40 + back * 80, 56], 0)
     flags = np.select(
@@ -209,7 +213,12 @@ def _serialise(time: Int64s, column: dict[str, Int64s]) -> bytes:
     _put(head, 30, np.full(len(time), 0x4500), ">u2")
     _put(head, 32, captured - 14, ">u2")
     head[:, 38], head[:, 39] = 64, column["protocol"]
-    for at, name, kind in ((42, "source", ">u4"), (46, "target", ">u4"), (50, "source_port", ">u2"), (52, "target_port", ">u2")):
+    for at, name, kind in (
+        (42, "source", ">u4"),
+        (46, "target", ">u4"),
+        (50, "source_port", ">u2"),
+        (52, "target_port", ">u2"),
+    ):
         _put(head, at, column[name], kind)
     udp_length = np.where(column["protocol"] == 17, (column["length"] + 8) << 16, 0)
     _put(head, 54, np.where(is_tcp, column["sequence"], udp_length), ">u4")

@@ -22,7 +22,8 @@ BASE62 = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrs
 UID_LENGTH = 18
 SPECIAL_IPV4 = (
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
-    "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+    "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4",
+    "240.0.0.0/4",
 )  # fmt: skip
 SPECIAL_IPV6 = (
     "::/127", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "fc00::/7", "fe80::/10",
@@ -148,7 +149,5 @@ def _uids(table: Table) -> pl.Series:
 
 def texts_of(letters: npt.NDArray[np.uint8], ends: Int64s) -> pl.Series:
     """A String column from ASCII letters, text i being letters[ends[i]:ends[i + 1]]."""
-    buffers = [None, pa.py_buffer(np.ascontiguousarray(ends)), pa.py_buffer(np.ascontiguousarray(letters))]
-    column = pl.from_arrow(pa.LargeStringArray.from_buffers(len(ends) - 1, buffers[1], buffers[2]))
-    assert isinstance(column, pl.Series)
-    return column
+    offsets, data = pa.py_buffer(np.ascontiguousarray(ends)), pa.py_buffer(np.ascontiguousarray(letters))
+    return pl.Series(pa.LargeStringArray.from_buffers(len(ends) - 1, offsets, data))

@@ -1,8 +1,8 @@
 """Packets → connections with Zeek's meaning of every column.
 
-Follows the documented behaviour of Zeek 8 (https://docs.zeek.org/en/v8.0.8/scripts/base/protocols/conn/main.zeek.html).
-Packets of a chunk are ordered by connection; `_walk` finds where connections begin, end and change state, `_streams` what
-their bytes and histories are; `_table` keeps what stays open between chunks.
+Follows the documented behaviour of Zeek 8, https://docs.zeek.org/en/v8.0.8/scripts/base/protocols/conn/main.zeek.html.
+`_order` puts the packets of a chunk in order of their connections, `_walk` finds where these begin, end and change
+state, `_streams` what their bytes and histories are, `_services` what they speak; `_table` keeps what stays open.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from ids_plugin.sources._order import Ordered, rank
 from ids_plugin.sources._packets import ICMP, ICMP6, TCP, UDP, Packets, beginnings
 from ids_plugin.sources._services import (
     ANNOUNCES,
@@ -43,7 +44,6 @@ from ids_plugin.sources._table import (
     SYN_ACK_SENT,
     SYN_SENT,
     Table,
-    mix,
 )
 from ids_plugin.sources._walk import Walk
 
@@ -72,8 +72,8 @@ class Finished:
 class Meter:
     """Takes packets chunk by chunk and gives out connections when their end or timeout is reached in capture time.
 
-    At most `most_open` connections are kept between chunks; beyond that the longest silent are given out as they are and
-    counted in `given_out_early`.
+    At most `most_open` connections are kept between chunks; beyond that the longest silent are given out as they are
+    and counted in `given_out_early`.
     """
 
     def __init__(self, most_open: int = MOST_OPEN) -> None:
@@ -138,7 +138,9 @@ class Meter:
             return
         swapped = table["originator"] == 1
         port = np.where(swapped, table["low_port"], table["high_port"])
-        likely = np.flatnonzero(np.isin(port, [endpoint.port for endpoint in self.announced]) & (table["protocol"] == TCP))
+        likely = np.flatnonzero(
+            np.isin(port, [endpoint.port for endpoint in self.announced]) & (table["protocol"] == TCP)
+        )
         for row in likely.tolist():
             side = "low" if swapped[row] else "high"
             high, low = table.address(f"{side}_high"), table.address(f"{side}_low")
@@ -157,7 +159,8 @@ def _deadline(table: Table) -> Int64s:
     state = table["state"]
     waiting = np.isin(state[rows, originator], (SYN_SENT, SYN_ACK_SENT)) & (state[rows, 1 - originator] == INACTIVE)
     attempt = np.where(waiting & (table["protocol"] == TCP), table["attempt_until"], NEVER)
-    return np.minimum(np.minimum(attempt, table["close_at"]), table["last_time"] + table["idle"])
+    deadline: Int64s = np.minimum(np.minimum(attempt, table["close_at"]), table["last_time"] + table["idle"])
+    return deadline
 
 
 def _look(table: Table, rows: Int64s, arrivals: Int64s, ended: Int64s) -> None:
@@ -198,55 +201,19 @@ class _Letters:
         self.row, self.letter = self.row[kept], self.letter[kept]
 
 
-class Ordered:
-    """The packets of one chunk beside the connections open before it, ordered by connection and time."""
-
-    def __init__(self, table: Table, packets: Packets, arrivals: Int64s) -> None:
-        self.packets = packets
-        self.table = table
-        self.arrivals = arrivals
-        self.place = packets.number - packets.first
-        now = np.maximum(self.arrivals[self.place], packets.time)
-        swapped, low, high, ports = _canonical(packets)
-        proto = packets.protocol.astype(np.uint64)
-        key = mix(low[0] * np.uint64(0x9E3779B97F4A7C15) ^ mix(low[1] + np.uint64(0x632BE59BD9B4E019)))
-        key = mix(key ^ mix(high[0] * np.uint64(0xC2B2AE3D27D4EB4F) ^ mix(high[1] + np.uint64(0x165667B19E3779F9))))
-        key = mix(key ^ (ports[0].astype(np.uint64) << np.uint64(24) | ports[1].astype(np.uint64) << np.uint64(8) | proto))
-        live = np.flatnonzero(table.live)
-        unique, group = np.unique(key, return_inverse=True)
-        at = np.minimum(np.searchsorted(unique, table.hash[live]), len(unique) - 1)
-        self.touched = live[unique[at] == table.hash[live]]
-        self.carried = np.full(len(unique), -1, dtype=np.int64)
-        """row of the connection that was open before, per group; -1 where there was none"""
-        self.carried[at[unique[at] == table.hash[live]]] = self.touched
-        self.order = np.argsort(group, kind="stable")
-        self.group = group[self.order]
-        self.key, self.low, self.high, self.ports = key, low, high, ports
-        self.place = self.place[self.order]
-        self.window = packets.window[self.order]
-        self.time, self.now = packets.time[self.order], now[self.order]
-        self.side = swapped[self.order].astype(np.int64)
-        self.protocol = packets.protocol[self.order]
-        self.flags = packets.flags[self.order]
-        self.sequence = packets.sequence[self.order]
-        self.acknowledged = packets.acknowledged[self.order]
-        self.payload = packets.payload[self.order]
-        self.first = np.ones(len(self.group), dtype=bool)
-        self.first[1:] = self.group[1:] != self.group[:-1]
-
-
 class _Measured:
     """One chunk's packets measured; the table is up to date afterwards.
 
-    Attributes: `ended` (when each connection of the table ended, NEVER if it is open), `announced` (endpoints FTP spoke of),
-    `letters` (rows and letters to add to the histories).
+    Attributes: `ended` (when each connection of the table ended, NEVER if it is open), `announced` (endpoints FTP spoke
+    of), `letters` (rows and letters to add to the histories).
     """
 
     def __init__(self, chunk: Ordered, holes: dict[tuple[int, int], Reassembler]) -> None:
         self.chunk = chunk
         self.walk = Walk(chunk)
         self.walk.run()
-        self._stretches()
+        chunk.cut(self.walk.begins)
+        self.ended = self._replaced()
         self._identify()
         self._count()
         streams = Streams(chunk, self.walk, holes)
@@ -262,8 +229,7 @@ class _Measured:
         row, side = self.chunk.row[self.chunk.stretch[position]], self.chunk.side[position]
         open_still = table["looked"][row, side] < LOOKED_AT
         position, row, side = position[open_still], row[open_still], side[open_still]
-        rank = _rank(row * 2 + side) + table["looked"][row, side]
-        chosen = rank < LOOKED_AT
+        chosen = rank(row * 2 + side) + table["looked"][row, side] < LOOKED_AT
         position, row, side = position[chosen], row[chosen], side[chosen]
         np.add.at(table["looked"], (row, side), 1)
         at = self.chunk.order[position]
@@ -300,22 +266,16 @@ class _Measured:
             if endpoint:
                 self.announced[endpoint] = int(packets.time[packet])
 
-    def _stretches(self) -> None:
-        """Stretches of packets of one connection; which row of the table each is; when connections were replaced."""
-        begins = self.walk.begins
-        starts = self.chunk.first | begins
-        self.chunk.stretch = np.cumsum(starts) - 1
-        self.chunk.at = np.flatnonzero(starts)
-        self.chunk.stop = np.append(self.chunk.at[1:], len(starts))
-        self.chunk.fresh = begins[self.chunk.at]
-        group = self.chunk.group[self.chunk.at]
-        self.chunk.row = self.chunk.carried[group]
-        self.chunk.row[self.chunk.fresh] = self.chunk.table.claim(int(self.chunk.fresh.sum()))
-        self.ended = np.full(len(self.chunk.table), NEVER, dtype=np.int64)
-        follows = np.flatnonzero(self.chunk.fresh[1:] & (group[1:] == group[:-1]))
-        self.ended[self.chunk.row[follows]] = self.chunk.now[self.chunk.at[follows + 1]]
-        head = self.chunk.first[self.chunk.at] & self.chunk.fresh & (self.chunk.carried[group] >= 0)
-        self.ended[self.chunk.carried[group[head]]] = self.chunk.now[self.chunk.at[head]]
+    def _replaced(self) -> Int64s:
+        """When connections gave way to another of the same endpoints; NEVER for the rest of the table."""
+        chunk = self.chunk
+        ended = np.full(len(chunk.table), NEVER, dtype=np.int64)
+        group = chunk.group[chunk.at]
+        follows = np.flatnonzero(chunk.fresh[1:] & (group[1:] == group[:-1]))
+        ended[chunk.row[follows]] = chunk.now[chunk.at[follows + 1]]
+        head = chunk.first[chunk.at] & chunk.fresh & (chunk.carried[group] >= 0)
+        ended[chunk.carried[group[head]]] = chunk.now[chunk.at[head]]
+        return ended
 
     def _identify(self) -> None:
         """Addresses, ports and first packet of the new connections."""
@@ -360,32 +320,6 @@ class _Measured:
         self.ended[row[over]] = walk.polls[group[over]]
 
 
-def _rank(key: Int64s) -> Int64s:
-    """How many equal keys stand before each, without order among keys."""
-    order = np.argsort(key, kind="stable")
-    sorted_key = key[order]
-    first = np.ones(len(key), dtype=bool)
-    first[1:] = sorted_key[1:] != sorted_key[:-1]
-    begin = np.maximum.accumulate(np.where(first, np.arange(len(key)), 0))
-    rank = np.empty(len(key), dtype=np.int64)
-    rank[order] = np.arange(len(key)) - begin
-    return rank
-
-
-def _canonical(packets: Packets) -> tuple[Bools, tuple[UInt64s, UInt64s], tuple[UInt64s, UInt64s], tuple[Int64s, Int64s]]:
-    """The endpoints ordered, so that both directions are one connection; `swapped` where the source is the higher."""
-    source, target = packets.source, packets.target
-    same_high, same_low = source[0] == target[0], source[1] == target[1]
-    swapped = np.where(same_high, source[1] > target[1], source[0] > target[0])
-    swapped |= same_high & same_low & (packets.source_port > packets.target_port)
-    swapped &= ~packets.one_way
-    low = tuple(np.where(swapped, t, s) for s, t in zip(source, target, strict=True))
-    high = tuple(np.where(swapped, s, t) for s, t in zip(source, target, strict=True))
-    ports = (
-        np.where(swapped, packets.target_port, packets.source_port),
-        np.where(swapped, packets.source_port, packets.target_port),
-    )
-    return swapped, (low[0], low[1]), (high[0], high[1]), ports
 def sizes(table: Table) -> Int64s:
     """(n, 2) payload bytes of both sides: TCP by sequence numbers, others by their headers' lengths."""
     span = np.maximum(table["top"], table["acked"])

@@ -349,7 +349,15 @@ def select(packets: Packets, which: Bools | Int64s) -> Packets:
     return replace(packets, **columns)
 
 
-_COLUMNS = frozenset(Packets.__dataclass_fields__) - {"source", "target", "data", "arrivals", "first", "unhandled", "bad"}
+_COLUMNS = frozenset(Packets.__dataclass_fields__) - {
+    "source",
+    "target",
+    "data",
+    "arrivals",
+    "first",
+    "unhandled",
+    "bad",
+}
 
 
 def decode(chunk: Chunk) -> Packets:

@@ -18,7 +18,7 @@ from ids_plugin.errors import InputError
 CHUNK = 16 << 20
 """Bytes read at a time."""
 MOST_PACKETS = 1 << 16
-"""Packets of a chunk: enough to hide the cost of a step over all of them, few enough to stay in the processor's cache."""
+"""Packets of a chunk: enough to hide the cost of a step over all of them, few enough for the processor's cache."""
 PADDING = 128
 """Zero bytes behind a chunk's data, so that headers can be read before their length is checked."""
 MAX_PACKET = 1 << 20
@@ -324,7 +324,7 @@ class _PcapNg:
         body = np.where(simple, 12, 28)
         room = size - body - 4
         broken = (interface >= known) | (room < 0)
-        table = np.array(section.interfaces or [(BROKEN, 0, 1, 1, 0)], dtype=np.int64)
+        table = np.array(section.interfaces or [_Interface(BROKEN, 0, 1, 1, 0)], dtype=np.int64)
         chosen = table[np.clip(interface, 0, len(table) - 1)]
         snaplen = np.where(chosen[:, 1] == 0, MAX_BLOCK, chosen[:, 1])
         length = np.where(simple, first, length)
@@ -344,7 +344,10 @@ def _to_nanoseconds(ticks: Int64s, multiplier: Int64s, divisor: Int64s) -> Int64
     whole, part = np.divmod(ticks, divisor)
     seconds = np.minimum(whole, LATEST * 1_000_000_000 // np.maximum(multiplier, 1))
     exact = part * (multiplier // np.gcd(multiplier, divisor)) // (divisor // np.gcd(multiplier, divisor))
-    return seconds * multiplier + np.where(part < (1 << 32), exact, (part / divisor * multiplier).astype(np.int64))
+    time: Int64s = seconds * multiplier + np.where(
+        part < (1 << 32), exact, (part / divisor * multiplier).astype(np.int64)
+    )
+    return time
 
 
 def _nanoseconds(resolution: int) -> tuple[int, int]:

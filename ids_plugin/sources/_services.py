@@ -1,8 +1,8 @@
 """Application protocols by what the first packets of both sides say.
 
-Zeek's rule (https://docs.zeek.org/en/v8.0.8/frameworks/dpd.html): a protocol counts once its parser has confirmed it. Here a
-payload that looks like the protocol stands for a successful parse: from both sides, or from one side on a registered port
-where Zeek's parser confirms a single message.
+Zeek's rule (https://docs.zeek.org/en/v8.0.8/frameworks/dpd.html): a protocol counts once its parser has confirmed it.
+Here a payload that looks like the protocol stands for a successful parse: from both sides, or from one side on a
+registered port where Zeek's parser confirms a single message.
 """
 
 from __future__ import annotations
@@ -29,10 +29,14 @@ DEEP = 2048
 """Bytes of a packet in which authentication inside SMB and RPC is searched."""
 
 HTTP_PORTS = (80, 81, 631, 1080, 3128, 8000, 8080, 8888)
-METHODS = (b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"TRACE ", b"PATCH ", b"PROPFIND")
-METHODS += (b"SEARCH ", b"REPORT ", b"MKCOL ", b"LOCK ", b"UNLOCK ", b"MOVE ", b"COPY ", b"SUBSCRIB", b"NOTIFY ")
-SIP_METHODS = (b"INVITE s", b"REGISTER", b"OPTIONS ", b"ACK sip:", b"BYE sip:", b"CANCEL s", b"SUBSCRIB", b"NOTIFY s")
-SIP_METHODS += (b"MESSAGE ", b"INFO sip", b"PRACK si", b"UPDATE s", b"REFER si", b"PUBLISH ", b"SIP/2.0 ")
+METHODS = (
+    b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"TRACE ", b"PATCH ", b"PROPFIND",
+    b"SEARCH ", b"REPORT ", b"MKCOL ", b"LOCK ", b"UNLOCK ", b"MOVE ", b"COPY ", b"SUBSCRIB", b"NOTIFY ",
+)  # fmt: skip
+SIP_METHODS = (
+    b"INVITE s", b"REGISTER", b"OPTIONS ", b"ACK sip:", b"BYE sip:", b"CANCEL s", b"SUBSCRIB", b"NOTIFY s", b"MESSAGE ",
+    b"INFO sip", b"PRACK si", b"UPDATE s", b"REFER si", b"PUBLISH ", b"SIP/2.0 ",
+)  # fmt: skip
 
 
 class Heads(NamedTuple):
@@ -74,8 +78,8 @@ def _http_request(heads: Heads) -> Bools:
 def _tls(kind: int) -> Callable[[Heads], Bools]:
     def test(heads: Heads) -> Bools:
         record = (heads.byte(0) == 0x16) & (heads.byte(1) == 3) & (heads.byte(2) <= 4) & (heads.byte(5) == kind)
-        old = (heads.byte(0) >= 0x80) & (heads.byte(2) == 1) & (heads.byte(3) <= 3) & (heads.byte(3) + heads.byte(4) > 0)
-        found: Bools = record | old & (kind == 1) & (heads.length > 20)
+        old = (heads.byte(0) >= 0x80) & (heads.byte(2) == 1) & (heads.byte(3) <= 3) & (heads.u16(3) > 0)
+        found: Bools = record | (old & (kind == 1) & (heads.length > 20))
         return found
 
     return test
@@ -152,7 +156,8 @@ def _smb(heads: Heads) -> Bools:
 
 def _dce_rpc(*kinds: int) -> Callable[[Heads], Bools]:
     def test(heads: Heads) -> Bools:
-        found: Bools = (heads.byte(0) == 5) & (heads.byte(1) <= 1) & np.isin(heads.byte(2), kinds) & (heads.length >= 16)
+        version = (heads.byte(0) == 5) & (heads.byte(1) <= 1)
+        found: Bools = version & np.isin(heads.byte(2), kinds) & (heads.length >= 16)
         return found
 
     return test
@@ -196,7 +201,7 @@ def _texts(*texts: bytes, fold: bool = False) -> Callable[[Heads], Bools]:
 
 
 def _irc_numeric(heads: Heads) -> Bools:
-    """":server 001 ..."""
+    """ ":server 001 ..."""
     space = np.argmax(heads.rows == 0x20, axis=1)
     index = np.minimum(space[:, None] + np.arange(1, 4), WIDTH - 1)
     code = np.take_along_axis(heads.rows, index, axis=1)
@@ -311,8 +316,10 @@ SIGNS: dict[str, Sign] = {
 DEEP_SIGNS = {"ntlm": b"NTLMSSP\0", "gssapi": b"\x2b\x06\x01\x05\x05\x02", "dce_rpc": b"\x05\x00\x0b\x03"}
 """Bytes anywhere in the beginning of a packet of an SMB connection."""
 BIT = {name: 1 << index for index, name in enumerate([*SIGNS, *DEEP_SIGNS, "http", "ftp-data"])}
-EITHER = ("dns", "dhcp", "ntp", "snmp", "krb", "sip", "sip_tcp", "radius", "quic", "gtpv1", "vxlan", "geneve", "dnp3_udp")
-EITHER += ("krb_tcp", "dns_tcp", "dnp3_tcp", "modbus", "xmpp", "ftp-data")
+EITHER = (
+    "dns", "dhcp", "ntp", "snmp", "krb", "sip", "sip_tcp", "radius", "quic", "gtpv1", "vxlan", "geneve", "dnp3_udp",
+    "krb_tcp", "dns_tcp", "dnp3_tcp", "modbus", "xmpp", "ftp-data",
+)  # fmt: skip
 """Protocols that one message confirms."""
 PAIRS = {
     "http": ("http?", "http!"),
@@ -357,7 +364,7 @@ def _apply(sign: Sign, heads: Heads) -> Int64s:
     there = np.isin(heads.port, sign.ports)
     result = np.zeros(len(there), dtype=np.int64)
     if there.any():
-        result[there] = sign.test(Heads(*(column[there] for column in heads)))
+        result[there] = sign.test(Heads(heads.rows[there], heads.word[there], heads.length[there], heads.port[there]))
     return result
 
 

@@ -6,11 +6,12 @@ Only where a segment is missing or comes early does a reassembler walk single pa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from ids_plugin.sources._order import Ordered
 from ids_plugin.sources._packets import TCP, UDP
 from ids_plugin.sources._table import (
     ACK,
@@ -26,10 +27,7 @@ from ids_plugin.sources._table import (
     SYN_ACK_SENT,
     SYN_SENT,
 )
-
-if TYPE_CHECKING:
-    from ids_plugin.sources._meter import Ordered
-    from ids_plugin.sources._walk import Walk
+from ids_plugin.sources._walk import Walk
 
 Int64s = npt.NDArray[np.int64]
 Int8s = npt.NDArray[np.int8]
@@ -39,7 +37,7 @@ Bytes = npt.NDArray[np.uint8]
 TOO_LARGE = 1 << 20
 """A SYN or RST that jumps farther in sequence space isn't believed."""
 ABOVE_HOLE = 16384
-"""tcp_max_above_hole_without_any_acks: data so far ahead, and nothing acknowledged, makes Zeek give up on the stream."""
+"""tcp_max_above_hole_without_any_acks: data so far ahead, nothing acknowledged, and Zeek gives up on the stream."""
 FARTHEST = 1 << 40
 """Bytes of a stream that are told apart; more than any capture holds."""
 SEEN_DATA, SEEN_ACK, SEEN_SYN, SEEN_FIN, SEEN_RST, SEEN_INCONSISTENT, SEEN_MULTIPLE = (1 << bit for bit in range(7))
@@ -164,7 +162,7 @@ class Streams:
                 self._once(udp & (self.chunk.side == side), side, SEEN_DATA, "D")
 
     def _letter(self, position: Int64s, rank: int, letter: str, side: int | None = None) -> None:
-        """Adds `letter` at packets; within a packet lower ranks come first. It is the sender's unless `side` is given."""
+        """Adds `letter` at packets, by rank within a packet. It is the sender's unless `side` is given."""
         if len(position):
             sides = self.chunk.side[position] if side is None else np.full(len(position), side, dtype=np.int64)
             self.found.append((position, rank, sides, ord(letter)))
@@ -254,7 +252,7 @@ class Streams:
     def _anew(self, side: int, own: Bools) -> Bools:
         """Where the side's sequence numbers start anew."""
         mine = self.mine_before
-        anew = own & ((mine == INACTIVE) | self.syn & ((mine == ESTABLISHED) | (mine == PARTIAL)))
+        anew: Bools = own & ((mine == INACTIVE) | (self.syn & ((mine == ESTABLISHED) | (mine == PARTIAL))))
         again = own & self.syn & ((mine == SYN_SENT) | (mine == SYN_ACK_SENT) | (mine == RESET))
         if again.any():
             start = self.walk.start[side]
@@ -264,7 +262,7 @@ class Streams:
         return anew
 
     def _carry(self, column: str, side: int, values: Int64s, anew: Bools) -> None:
-        """Folds what earlier chunks left into the first packets of connections that go on, unless numbers start anew."""
+        """Folds what earlier chunks left into the first packets of connections that go on."""
         held = np.where(anew[self.goes_on], 0, self.chunk.table[column][self.goes_on_row, side])
         values[self.goes_on] = np.maximum(values[self.goes_on], held)
 
@@ -351,7 +349,9 @@ class Streams:
         size = value[shown] - before[shown]
         held = [row for row in self.goes_on_row.tolist() if (row, side) in self.holes]
         if early.any() or held:
-            shown, size = self._around_holes(side, early, held, (data, start, end, value), arrived, received, shown, size)
+            shown, size = self._around_holes(
+                side, early, held, (data, start, end, value), arrived, received, shown, size
+            )
         clean = self._clean(0) & self._clean(1)
         counts = clean[shown] & (shown < self.given_up[self.chunk.stretch[shown]])
         shown, size = shown[counts], size[counts]
@@ -426,13 +426,13 @@ class Streams:
             if value[at]:
                 found.extend((at, gap) for gap in hole.acknowledge(int(value[at])))
             received[at] = hole.delivered
-            if hole.given_up or not hole.blocks and hole.delivered >= arrived.with_it[at]:
+            if hole.given_up or (not hole.blocks and hole.delivered >= arrived.with_it[at]):
                 return at + 1
         return stop
 
     def _closing(self, sides: list[_Side]) -> None:
         """When each side counts as closed: at its FIN or RST, or once the bytes still missing by then have come."""
-        chunk, walk, table = self.chunk, self.walk, self.chunk.table
+        walk, table = self.walk, self.chunk.table
         was_shut = (table["closed"][self.goes_on_row] != 0).all(axis=1)
         closed: list[Bools] = []
         for side in (0, 1):

@@ -29,12 +29,13 @@ DNS_STILL = 9 * SECOND
 NEVER = np.int64(1 << 62)
 
 TCP_SERVERS = (
-    21, 22, 25, 53, 80, 81, 88, 110, 135, 139, 143, 389, 443, 445, 502, 514, 563, 585, 587, 614, 631, 636, 989, 990, 992,
-    993, 995, 1080, 1434, 1883, 2811, 3128, 3268, 3306, 3389, 5060, 5222, 5223, 5269, 5432, 6379, 6666, 6667, 6668, 6669,
-    8000, 8080, 8888, 20000,
+    21, 22, 25, 53, 80, 81, 88, 110, 135, 139, 143, 389, 443, 445, 502, 514, 563, 585, 587, 614, 631, 636, 989, 990,
+    992, 993, 995, 1080, 1434, 1883, 2811, 3128, 3268, 3306, 3389, 5060, 5222, 5223, 5269, 5432, 6379, 6666, 6667, 6668,
+    6669, 8000, 8080, 8888, 20000,
 )  # fmt: skip
 UDP_SERVERS = (
-    53, 67, 69, 88, 123, 137, 161, 162, 389, 443, 514, 1812, 2123, 2152, 3544, 4789, 5060, 5072, 5353, 5355, 6081, 20000,
+    53, 67, 69, 88, 123, 137, 161, 162, 389, 443, 514, 1812, 2123, 2152, 3544, 4789, 5060, 5072, 5353, 5355, 6081,
+    20000,
 )  # fmt: skip
 """Zeek's likely_server_ports, as its default scripts fill it."""
 
@@ -42,8 +43,8 @@ ADDRESSES = ("low_high", "low_low", "high_high", "high_low")
 WIDE = ("first_time", "last_time", "first_packet", "attempt_until", "close_at", "poll_at", "idle", "missed")
 NARROW = ("low_port", "high_port", "protocol", "originator")
 WIDE_SIDES = (
-    "packets", "ip_bytes", "payload", "start", "top", "acked", "delivered", "data_end", "trimmed", "fin_end", "last_syn",
-    "last_fin", "last_rst", "signs",
+    "packets", "ip_bytes", "payload", "start", "top", "acked", "delivered", "data_end", "trimmed", "fin_end",
+    "last_syn", "last_fin", "last_rst", "signs",
 )  # fmt: skip
 NARROW_SIDES = (
     "state", "before", "closing", "closed", "fins", "seen", "resent", "zero_windows", "gaps", "given_up", "looked",
@@ -54,8 +55,8 @@ SMALLEST = 1 << 12
 class Table:
     """Connections as columns; each has a row as long as it is open, and rows are used again.
 
-    `table[name]` is a view: (rows,) for what a connection has once, (rows, 2) for what each side has, side 0 being the lower
-    endpoint. Times are µs.
+    `table[name]` is a view: (rows,) for what a connection has once, (rows, 2) for what each side has, side 0 being the
+    lower endpoint. Times are µs.
     """
 
     def __init__(self, rows: int = 0) -> None:
@@ -75,11 +76,13 @@ class Table:
     @property
     def hash(self) -> UInt64s:
         """(rows,) of the endpoints and the protocol."""
-        return self.keys[0]
+        hash_: UInt64s = self.keys[0]
+        return hash_
 
     def address(self, name: str) -> UInt64s:
         """(rows,) half of an address, of `ADDRESSES`."""
-        return self.keys[1 + ADDRESSES.index(name)]
+        half: UInt64s = self.keys[1 + ADDRESSES.index(name)]
+        return half
 
     def take(self, rows: Int64s) -> Table:
         """A table of these rows alone."""
@@ -106,13 +109,15 @@ class Table:
 
     def _grow(self, least: int) -> None:
         more = max(least, len(self) // 4, SMALLEST)
-        self.keys, self.wide, self.narrow = (np.pad(block, ((0, 0), (0, more))) for block in (self.keys, self.wide, self.narrow))
+        wider = ((0, 0), (0, more))
+        self.keys = np.pad(self.keys, wider)
+        self.wide, self.narrow = np.pad(self.wide, wider), np.pad(self.narrow, wider)
         self.live = np.pad(self.live, (0, more))
 
 
 def _places() -> dict[str, tuple[str, int, int]]:
     """Block, first row in it and number of rows of every column."""
-    places = {}
+    places: dict[str, tuple[str, int, int]] = {}
     for block, once, sides in (("wide", WIDE, WIDE_SIDES), ("narrow", NARROW, NARROW_SIDES)):
         places |= {name: (block, index, 1) for index, name in enumerate(once)}
         places |= {name: (block, len(once) + 2 * index, 2) for index, name in enumerate(sides)}

@@ -1,17 +1,17 @@
 """The packets that can change a connection's state, one of every connection a round.
 
-For TCP these are SYN, FIN and RST, the first packets of a side, and whatever comes behind a timeout; for DNS over UDP the
-times at which Zeek looks whether an exchange is over. What Zeek's TCP session does with them is in `Live`.
+For TCP these are SYN, FIN and RST, the first packets of a side, and whatever comes behind a timeout; for DNS over UDP
+the times at which Zeek looks whether an exchange is over. What Zeek's TCP session does with them is in `Live`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from ids_plugin.sources._order import Ordered
 from ids_plugin.sources._packets import TCP, UDP
 from ids_plugin.sources._table import (
     ACK,
@@ -39,9 +39,6 @@ from ids_plugin.sources._table import (
     UDP_SERVERS,
     Table,
 )
-
-if TYPE_CHECKING:
-    from ids_plugin.sources._meter import Ordered
 
 Int64s = npt.NDArray[np.int64]
 Int8s = npt.NDArray[np.int8]
@@ -97,7 +94,7 @@ class Walk:
         known[0, list(TCP_SERVERS)] = True
         known[1, list(UDP_SERVERS)] = True
         udp = (packets.protocol[order] == UDP).astype(np.int64)
-        ports = ((packets.protocol[order] == TCP) | (udp == 1))
+        ports = (packets.protocol[order] == TCP) | (udp == 1)
         return known[udp, packets.source_port[order]] & ports, known[udp, packets.target_port[order]] & ports
 
     def _plain(self) -> None:
@@ -350,10 +347,11 @@ class Live:
         same = step.sequence == self.start[who, asked]
         reversal = ~step.ack & (own == SYN_ACK_SENT) & (other == INACTIVE)
         reversal &= step.sequence == self.start[who, 1 - originator]
-        return ~self.exists[who] | timeout | again & (both | ~(same | reversal))
+        opens: Bools = ~self.exists[who] | timeout | (again & (both | ~(same | reversal)))
+        return opens
 
     def advance(self, step: Step, flipped: Bools, position: Int64s) -> Bools:
-        """Sequence starts, last time, then the endpoint states as Zeek's TCP session moves them; which of them close."""
+        """Sequence starts, last time and the endpoint states as Zeek's TCP session moves them; which close."""
         who, side, other = step.who, step.side, 1 - step.side
         mine, peer = self.state[who, side], self.state[who, other]
         self._starts(step, mine, peer)
@@ -428,7 +426,7 @@ class Live:
         close = close & ~self.closed[step.who, step.side]
         who, side = step.who[close], step.side[close]
         self.closed[who, side] = True
-        complete = (self.state[who, side] == RESET) | self.closed[who, 1 - side] | (self.state[who, 1 - side] == INACTIVE)
+        complete = (
+            (self.state[who, side] == RESET) | self.closed[who, 1 - side] | (self.state[who, 1 - side] == INACTIVE)
+        )
         self.close[who[complete]] = self.last[who[complete]] + CLOSE
-
-

@@ -28,7 +28,7 @@ class Capture:
         return 1.0 if head[:4] in PCAP_MAGICS or head[:4] == PCAPNG_MAGIC else 0.0
 
     def read(self, source: Input, batch_rows: int) -> Iterator[Read]:
-        """Reads to the end, giving connections out as they end; `batch_rows` is an upper bound on none of it.
+        """Reads to the end, giving connections out as they end; a step covers a chunk, whatever `batch_rows`.
 
         Raises:
             InputError: it isn't a capture.
@@ -42,12 +42,11 @@ class Capture:
             packets = decode(chunk)
             finished = measured.add(packets)
             yield _step(source, finished, _rejects(source, chunk, packets), _notes(chunk, packets))
-        yield _step(source, measured.finish(), (), {})
+        early = {"given_out_early": measured.given_out_early} if measured.given_out_early else {}
+        yield _step(source, measured.finish(), (), early)
 
 
-def _step(
-    source: Input, finished: meter.Finished, rejects: tuple[Reject, ...], notes: dict[str, int]
-) -> Read:
+def _step(source: Input, finished: meter.Finished, rejects: tuple[Reject, ...], notes: dict[str, int]) -> Read:
     flows = frame(finished, source.name, source.sensor)
     return Read(flows=flows, read=len(flows) + len(rejects), rejects=rejects, notes=notes)
 
