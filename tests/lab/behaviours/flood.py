@@ -43,7 +43,7 @@ def hping(
     name = f"hping3 {kind} {source}"
     with (
         stage.activity("flood", "T1498.001", name, orig, [victim], proto, ports),
-        stage.activity("flood", "T1498.001", f"{name} refused", [me], [victim], "icmp", None),
+        stage.activity("flood", "T1498.001", f"{name} refused", orig, [victim], "icmp", None),
     ):
         stage.note(f"{name}: {stage.tool(command, count / rate + 20)[-300:]}")
 

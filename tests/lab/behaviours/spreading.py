@@ -66,7 +66,7 @@ def _infect(stage: Stage, address: str, loader: str) -> None:
 
 
 def _download(stage: Stage, victim: Host, loader: str) -> None:
-    with stage.activity("spreading", "T1105", "download of the bot", [victim], [loader], "tcp", [80]):
+    with stage.activity("other", "T1105", "download of the bot", [victim], [loader], "tcp", [80]):
         for _ in range(2):
             with suppress(OSError):
                 wire.http(loader, 80, ["/64000/bot"])
@@ -97,7 +97,7 @@ def ssh_worm(
                         wire.ssh_knock(address, port)
             stage.sleep(wait * rng.uniform(0.3, 1.7))
         with (
-            stage.activity("spreading", "T1105", "download of the bot", [me], [loader], "tcp", [80]),
+            stage.activity("other", "T1105", "download of the bot", [me], [loader], "tcp", [80]),
             suppress(OSError),
         ):
             wire.http(loader, 80, ["/48000/worm"])
