@@ -1,7 +1,7 @@
 """Packets → connections with Zeek's meaning of every column.
 
 Follows the documented behaviour of Zeek 8, https://docs.zeek.org/en/v8.0.8/scripts/base/protocols/conn/main.zeek.html.
-`_order` puts the packets of a chunk in order of their connections, `_walk` finds where these begin, end and change
+`_grouped` puts the packets of a chunk in order of their connections, `_walk` finds where these begin, end and change
 state, `_streams` what their bytes and histories are, `_services` what they speak; `_table` keeps what stays open.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ids_plugin.sources._order import Ordered, rank
+from ids_plugin.sources._grouped import Ordered, rank
 from ids_plugin.sources._packets import ICMP, ICMP6, TCP, UDP, Packets, beginnings
 from ids_plugin.sources._services import (
     ANNOUNCES,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ids_plugin.sources._order import Ordered
+from ids_plugin.sources._grouped import Ordered
 from ids_plugin.sources._packets import TCP, UDP
 from ids_plugin.sources._table import (
     ACK,

@@ -1,0 +1,97 @@
+"""Packets of a chunk ordered by connection and time, beside the connections that were open before it."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ids_plugin.sources._packets import Packets
+from ids_plugin.sources._table import Table, mix
+
+Int64s = npt.NDArray[np.int64]
+UInt64s = npt.NDArray[np.uint64]
+Bools = npt.NDArray[np.bool_]
+
+
+class Ordered:
+    """The packets of one chunk beside the connections open before it, ordered by connection and time."""
+
+    def __init__(self, table: Table, packets: Packets, arrivals: Int64s) -> None:
+        self.packets = packets
+        self.table = table
+        self.arrivals = arrivals
+        self.place = packets.number - packets.first
+        now = np.maximum(self.arrivals[self.place], packets.time)
+        swapped, low, high, ports = _canonical(packets)
+        proto = packets.protocol.astype(np.uint64)
+        key = mix(low[0] * np.uint64(0x9E3779B97F4A7C15) ^ mix(low[1] + np.uint64(0x632BE59BD9B4E019)))
+        key = mix(key ^ mix(high[0] * np.uint64(0xC2B2AE3D27D4EB4F) ^ mix(high[1] + np.uint64(0x165667B19E3779F9))))
+        key = mix(
+            key ^ (ports[0].astype(np.uint64) << np.uint64(24) | ports[1].astype(np.uint64) << np.uint64(8) | proto)
+        )
+        live = np.flatnonzero(table.live)
+        unique, group = np.unique(key, return_inverse=True)
+        at = np.minimum(np.searchsorted(unique, table.hash[live]), len(unique) - 1)
+        self.touched = live[unique[at] == table.hash[live]]
+        self.carried = np.full(len(unique), -1, dtype=np.int64)
+        """row of the connection that was open before, per group; -1 where there was none"""
+        self.carried[at[unique[at] == table.hash[live]]] = self.touched
+        self.order = np.argsort(group, kind="stable")
+        self.group = group[self.order]
+        self.key, self.low, self.high, self.ports = key, low, high, ports
+        self.place = self.place[self.order]
+        self.window = packets.window[self.order]
+        self.time, self.now = packets.time[self.order], now[self.order]
+        self.side = swapped[self.order].astype(np.int64)
+        self.protocol = packets.protocol[self.order]
+        self.flags = packets.flags[self.order]
+        self.sequence = packets.sequence[self.order]
+        self.acknowledged = packets.acknowledged[self.order]
+        self.payload = packets.payload[self.order]
+        self.first = np.ones(len(self.group), dtype=bool)
+        self.first[1:] = self.group[1:] != self.group[:-1]
+        self.cut(self.first, claim=False)
+
+    def cut(self, begins: Bools, claim: bool = True) -> None:
+        """Stretches of packets of one connection, which row of the table each is; those at `begins` get new rows."""
+        starts = self.first | begins
+        self.stretch = np.cumsum(starts) - 1
+        """which stretch each packet is of"""
+        self.at = np.flatnonzero(starts)
+        """first packet of each stretch"""
+        self.stop = np.append(self.at[1:], len(starts))
+        self.fresh = begins[self.at]
+        """whether the stretch begins a connection"""
+        self.row = self.carried[self.group[self.at]]
+        if claim:
+            self.row[self.fresh] = self.table.claim(int(self.fresh.sum()))
+
+
+def rank(key: Int64s) -> Int64s:
+    """How many equal keys stand before each, without order among keys."""
+    order = np.argsort(key, kind="stable")
+    sorted_key = key[order]
+    first = np.ones(len(key), dtype=bool)
+    first[1:] = sorted_key[1:] != sorted_key[:-1]
+    begin = np.maximum.accumulate(np.where(first, np.arange(len(key)), 0))
+    rank = np.empty(len(key), dtype=np.int64)
+    rank[order] = np.arange(len(key)) - begin
+    return rank
+
+
+def _canonical(
+    packets: Packets,
+) -> tuple[Bools, tuple[UInt64s, UInt64s], tuple[UInt64s, UInt64s], tuple[Int64s, Int64s]]:
+    """The endpoints ordered, so that both directions are one connection; `swapped` where the source is the higher."""
+    source, target = packets.source, packets.target
+    same_high, same_low = source[0] == target[0], source[1] == target[1]
+    swapped = np.where(same_high, source[1] > target[1], source[0] > target[0])
+    swapped |= same_high & same_low & (packets.source_port > packets.target_port)
+    swapped &= ~packets.one_way
+    low = tuple(np.where(swapped, t, s) for s, t in zip(source, target, strict=True))
+    high = tuple(np.where(swapped, s, t) for s, t in zip(source, target, strict=True))
+    ports = (
+        np.where(swapped, packets.target_port, packets.source_port),
+        np.where(swapped, packets.source_port, packets.target_port),
+    )
+    return swapped, (low[0], low[1]), (high[0], high[1]), ports
