@@ -530,7 +530,7 @@ function renderEvidence(alert, told, closing) {
     make("p", { class: "summary" }, evidence.summary ?? told.message ?? "No sentence was kept with this alert."),
     evidenceTabs(alert, told, closing),
     factsOf(alert, told),
-    ...part("Flows the decision looked at", "share of the attention, oldest left; absent steps had no flow", flows.length ? strip : null),
+    ...part("Flows the decision looked at", whichFlows(flows), flows.length ? strip : null),
     flows.length ? flowTable(flows) : null,
     ...part("What was unusual", methodOf(evidence), (evidence.features ?? []).length ? bars : null),
     ...part("Each model by itself", "0 benign, 1 not; the mark is the threshold of the decision", votes),
@@ -543,6 +543,13 @@ function renderEvidence(alert, told, closing) {
   panel.scrollTop = 0;
   if (!panel.contains(document.activeElement)) panel.focus({ preventScroll: true });
   drawEvidence({ strip, bars, votes, behaviours }, own, flows);
+}
+
+const pairOf = (flow) => [flow.orig_h, flow.resp_h].sort().join("\n");
+
+function whichFlows(flows) {
+  const ofPair = flows.every((flow) => pairOf(flow) === pairOf(flows.at(-1)));
+  return ofPair ? "share of the attention, oldest left; absent steps had no flow" : "the host's flows before this one, as its pair had none; oldest left";
 }
 
 function drawEvidence({ strip, bars, votes, behaviours }, own, flows) {
