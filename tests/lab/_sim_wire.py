@@ -69,6 +69,9 @@ _BODIES = (
     "^hr",
     "^h",
     "DdA",
+    "DAa",
+    "dAa",
+    "Aa",
     "C",
     "Sh",
     "^d",
@@ -247,13 +250,14 @@ def _established(rng: np.random.Generator, b: Batch, rtt: F64, salt: int) -> _Pa
     back = np.where(b.down > 0, np.maximum(-(-b.down // mss), np.minimum(rounds, 1 + b.down // 16)), 0)
     lazy = rng.uniform(0.35, 1.0, n)
     talk = np.minimum(out, back)
-    closing = np.isin(b.ending, (DONE,)).astype(np.int64)
-    orig = 2 + out + np.ceil((back - talk * rng.random(n)) * lazy).astype(np.int64) + closing + rng.integers(0, 2, n)
-    resp = 1 + back + np.ceil((out - talk * rng.random(n)) * lazy).astype(np.int64) + closing
+    ends_o = np.isin(b.ending, (DONE, ABORTED, HALF_O)).astype(np.int64)
+    ends_r = np.isin(b.ending, (DONE, RESET, HALF_R)).astype(np.int64)
+    orig = 2 + out + np.ceil((back - talk * rng.random(n)) * lazy).astype(np.int64) + ends_o + rng.integers(0, 2, n)
+    resp = 1 + back + np.ceil((out - talk * rng.random(n)) * lazy).astype(np.int64) + ends_r
     resp += (rng.random(n) < 0.5) & (out > 0)
     lost = rng.random(n) < 1 - (1 - mix(b.resp, salt + 1) % 100 / 2500.0) ** np.minimum(orig + resp, 60)
     loss = np.where(
-        lost,
+        lost & (out + back > 0),
         _choose(
             rng, n, dict.fromkeys(_LOSSES[1:], 0.05) | {"t": 0.55, "T": 0.2}, {v: i for i, v in enumerate(_LOSSES)}
         ),
@@ -306,9 +310,11 @@ def _handshake(rng: np.random.Generator, b: Batch, rtt: F64, salt: int) -> _Pack
     refused = np.where(b.attempts > 0, b.attempts, np.where(stubborn, 3, 1))
     quirk = (e == REFUSED) & (mix(b.orig, salt + 6) % 8 == 0)
     cases = [e == UNANSWERED, e == REFUSED, e == PROBED, e == SYN_RST, e == BACKSCATTER, e == MIDSTREAM, e == GHOST]
-    orig = np.select(cases, [tries, refused + quirk, 2, 2, 0, 2 + b.attempts, 0], 1)
-    resp = np.select(cases, [0, refused, 1, 0, 1, 1 + b.attempts, 0], np.maximum(b.attempts, 1))
-    whole = np.where(b.up > 0, b.up, 0) * (e == MIDSTREAM)
+    orig = np.select(cases, [tries, refused + quirk, 2, 2, 0, np.maximum(2 + b.attempts, b.up // 1400 + 1), 0], 1)
+    resp = np.select(
+        cases, [0, refused, 1, 0, 1, np.maximum(1 + b.attempts, b.down // 1400 + 1), 0], np.maximum(b.attempts, 1)
+    )
+    up, down = b.up * (e == MIDSTREAM), b.down * (e == MIDSTREAM)
     body = np.select(
         cases,
         [
@@ -317,7 +323,7 @@ def _handshake(rng: np.random.Generator, b: Batch, rtt: F64, salt: int) -> _Pack
             _BODY["ShR"],
             _BODY["SR"],
             _BODY["^h"],
-            _BODY["DdA"],
+            np.select([up * down > 0, up > 0, down > 0], [_BODY["DdA"], _BODY["DAa"], _BODY["dAa"]], _BODY["Aa"]),
             _BODY["C"],
         ],
         _BODY["Sh"],
@@ -341,11 +347,11 @@ def _handshake(rng: np.random.Generator, b: Batch, rtt: F64, salt: int) -> _Pack
     return _Packets(
         orig,
         resp,
-        orig * head - np.where(e == PROBED, syn, 0) + whole,
-        resp * np.where(e == REFUSED, 40, 44),
+        orig * head - np.where(e == PROBED, syn, 0) + up,
+        resp * np.where(e == REFUSED, 40, 44) + down,
         span,
-        whole,
-        none,
+        up,
+        down,
         _history(body, none, ends),
         none,
     )

@@ -88,7 +88,7 @@ def test_state_agrees_with_packets_and_history(flows: pl.DataFrame, state: str, 
 
 
 def test_history_names_who_sent_data(flows: pl.DataFrame) -> None:
-    tcp = flows.filter(pl.col("proto") == "tcp", pl.col("duration").is_not_null(), pl.col("conn_state") != "OTH")
+    tcp = flows.filter(pl.col("proto") == "tcp", pl.col("duration").is_not_null())
     assert (tcp["history"].str.contains("D") == (tcp["orig_bytes"] > 0)).all()
     assert (tcp["history"].str.contains("d") == (tcp["resp_bytes"] > 0)).all()
 
@@ -142,7 +142,9 @@ def test_every_class_occurs_and_most_hours_are_quiet() -> None:
 
 
 def test_trivial_rules_get_nowhere(flows: pl.DataFrame) -> None:
-    assert _sim_check.rules(flows)["tcp = attack"] < 0.75
+    accuracy, balanced = _sim_check.rules(flows)["tcp = attack"]
+    assert accuracy < (flows["label"] == "benign").to_numpy().mean()
+    assert balanced < 0.75
     scores = _sim_check.f1(flows["label"], _sim_check.lookup(flows))
     assert sum(scores.values()) / len(scores) < 0.5
     odd = flows.filter(pl.col("label") == "benign", pl.col("proto") == "tcp")["conn_state"]
