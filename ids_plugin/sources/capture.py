@@ -14,6 +14,7 @@ from ids_plugin.sources import _meter as meter
 from ids_plugin.sources._frame import frame
 from ids_plugin.sources._packets import Packets, decode
 from ids_plugin.sources._pcap import CHUNK, PCAP_MAGICS, PCAPNG_MAGIC, Chunk, Damage, chunks
+from ids_plugin.sources._programs import measure
 
 
 class Capture:
@@ -32,7 +33,12 @@ class Capture:
 
         Raises:
             InputError: it isn't a capture.
+            UsageError: the program that the option `meter` names isn't there.
         """
+        program = source.options.get("meter", "builtin")
+        if program != "builtin":
+            yield from measure(program, source, batch_rows)
+            return
         measured = meter.Meter()
         try:
             pieces = chunks(source.stream, self.chunk_bytes)

@@ -110,7 +110,7 @@ def _micros(seconds: str) -> int:
 
 
 def _equal(name: str, mine: Any, theirs: str) -> bool:
-    """Whether a value is what Zeek wrote; services in any order, tunnels by being there (uids are each program's own)."""
+    """Whether a value is what Zeek wrote; services in any order, tunnels by being there."""
     if mine is None or theirs == "-":
         return mine is None and theirs == "-"
     if name == "service":

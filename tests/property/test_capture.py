@@ -29,15 +29,16 @@ packets = st.one_of(
     st.builds(udp, ends, ends, payloads),
     st.builds(icmp, hosts, hosts, st.sampled_from((0, 3, 8, 11)), st.integers(0, 3), payloads),
 )
-pauses: st.SearchStrategy[float] = st.sampled_from((0.0, 0.001, 0.5, 2.0, 6.0, 61.0, 301.0, -3.0))
+pauses = st.sampled_from((0.0, 0.001, 0.5, 2.0, 6.0, 61.0, 301.0, -3.0))
 
 
 @st.composite
 def records(draw: st.DrawFn) -> list[Record]:
     """Packets of few hosts at odd intervals."""
-    clock, made = 1000.0, list[Record]()
+    clock: float = 1000
+    made: list[Record] = []
     for pause, packet in draw(st.lists(st.tuples(pauses, packets), max_size=60)):
-        clock += pause
+        clock += float(pause)
         made.append(Record(clock, ethernet(packet)))
     return made
 
