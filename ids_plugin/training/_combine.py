@@ -130,9 +130,17 @@ def with_thresholds(judged: Judged, thresholds: Mapping[str, float]) -> Judged:
 
 
 def fit_gate_threshold(passed: Sequence[Doubles], networks: Sequence[Judged], missed: float) -> float:
-    """The highest gate value that keeps all but a `missed` share of the flows over a threshold."""
+    """The highest gate value that keeps all but a `missed` share of the flows over a threshold, and of every activity
+    that is found at least the flow the gate is surest of."""
     over = np.concatenate([gate[judged.scores.over] for gate, judged in zip(passed, networks, strict=True)])
-    return 0.0 if not len(over) else round(float(np.quantile(over, missed)), 8)
+    if not len(over):
+        return 0.0
+    surest = [float(np.quantile(over, missed))]
+    for gate, judged in zip(passed, networks, strict=True):
+        named = judged.flows.select("label", "label_detail").with_columns(gate=pl.Series(gate))
+        found = named.filter(pl.Series(judged.scores.over) & (pl.col("label") != "benign"))
+        surest += found.group_by("label", "label_detail").agg(pl.col("gate").max())["gate"].to_list()
+    return round(min(surest), 8)
 
 
 def report(networks: Sequence[Judged]) -> dict[str, object]:

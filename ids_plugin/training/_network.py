@@ -35,7 +35,7 @@ class Fit:
     """weight of the reconstruction error"""
     blind: float = 0.25
     """share of windows whose table is hidden, so that the sequence must do"""
-    threads: int = 2
+    threads: int = 1
 
 
 class Fitted:

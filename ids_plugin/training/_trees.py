@@ -11,7 +11,7 @@ from ids_plugin.training._examples import Examples
 
 GATE_COLUMNS = 20
 _GATE = {"objective": "binary", "num_leaves": 12, "learning_rate": 0.3, "min_data_in_leaf": 40, "max_bin": 63}
-_ALWAYS = {"verbosity": -1, "deterministic": True, "force_row_wise": True, "num_threads": 2}
+_ALWAYS = {"verbosity": -1, "deterministic": True, "force_row_wise": True, "num_threads": 1}
 
 
 def fit(family: TreeFamily, train: Examples, rounds: int, seed: int) -> tuple[bytes, tuple[int, ...]]:
