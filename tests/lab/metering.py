@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import ipaddress
 import json
 from pathlib import Path
@@ -16,9 +17,10 @@ BATCH = 100_000
 
 
 def read(folder: Path) -> pl.DataFrame:
-    """The flows of `folder`/capture.pcap (Flow frame, ordered by time), labelled; the sensor is the folder's name."""
+    """The flows of `folder`/capture.pcap or .pcap.gz (Flow frame, ordered by time), labelled; the sensor is the folder's name."""
     path = folder / "capture.pcap"
-    with path.open("rb") as stream:
+    packed = folder / "capture.pcap.gz"
+    with path.open("rb") if path.exists() else gzip.open(packed) as stream:
         head = stream.read(65536)
         stream.seek(0)
         source = Input(name=path.name, stream=stream, head=head, sensor=folder.name)
