@@ -24,11 +24,11 @@ def take(browser: Browser, report: Path, picture: Path, scheme: str, keys: tuple
 
 
 def main(report: Path, folder: Path) -> None:
-    """An overview in the dark theme, the evidence of the first alert in the light one."""
+    """An overview in the dark theme, the evidence of the second alert in the light one."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         take(browser, report, folder / "report-dark.png", "dark", (), 860)
-        take(browser, report, folder / "report-light.png", "light", ("j", "Enter"), 1120)
+        take(browser, report, folder / "report-light.png", "light", ("j", "j", "Enter"), 1000)
         browser.close()
 
 

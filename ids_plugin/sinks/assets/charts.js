@@ -85,7 +85,7 @@ const charts = (() => {
       flows: [{weight, step, title}], step is "label|second line" */
   function strip(flows) {
     const x = { field: "step", type: "ordinal", sort: flows.map((flow) => flow.step), title: null };
-    const most = Math.max(...flows.map((flow) => flow.weight), 0.4);
+    const most = Math.max(...flows.map((flow) => flow.weight), 0.25);
     const y = { field: "weight", type: "quantitative", axis: null, scale: { domain: [0, most * 1.18] } };
     return {
       width: { step: 66 }, height: 92, data: { values: flows }, padding: { left: 0, right: 0, top: 2, bottom: 0 },

@@ -46,9 +46,13 @@ function span(ms) {
   if (ms < 1000) return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
   const seconds = ms / 1000;
   if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s`;
-  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.round((seconds % 3600) / 60)} min`;
-  return `${Math.floor(seconds / 86400)} d ${Math.round((seconds % 86400) / 3600)} h`;
+  const split = (unit, part, [large, small]) => {
+    const parts = Math.round(seconds / part), rest = parts % (unit / part);
+    return `${Math.floor(parts / (unit / part))} ${large}${rest ? ` ${rest} ${small}` : ""}`;
+  };
+  if (seconds < 3600) return split(60, 1, ["min", "s"]);
+  if (seconds < 86400) return split(3600, 60, ["h", "min"]);
+  return split(86400, 3600, ["d", "h"]);
 }
 
 function size(bytes) {
