@@ -6,6 +6,7 @@ import gzip
 import ipaddress
 import json
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import polars as pl
 
@@ -17,10 +18,11 @@ BATCH = 100_000
 
 
 def read(folder: Path) -> pl.DataFrame:
-    """The flows of `folder`/capture.pcap or .pcap.gz (Flow frame, ordered by time), labelled; the sensor is the folder's name."""
+    """The flows of `folder`/capture.pcap or .pcap.gz: a Flow frame ordered by time, labelled, the folder as sensor."""
     path = folder / "capture.pcap"
-    packed = folder / "capture.pcap.gz"
-    with path.open("rb") if path.exists() else gzip.open(packed) as stream:
+    packed = not path.exists()
+    with gzip.open(f"{path}.gz") if packed else path.open("rb") as opened:
+        stream = cast(BinaryIO, opened)
         head = stream.read(65536)
         stream.seek(0)
         source = Input(name=path.name, stream=stream, head=head, sensor=folder.name)
