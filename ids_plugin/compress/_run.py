@@ -31,7 +31,7 @@ class Options:
     shown: int = 2_000
     """windows that fix the scales"""
     seed: int = 1
-    sampling: Sampling = field(default_factory=lambda: Sampling(poorer=0.0))
+    sampling: Sampling = field(default_factory=lambda: Sampling(attack=60, benign=200, look_alike=30))
 
 
 def compress(bundle: Bundle, options: Options, progress: Progress = quiet) -> Bundle:

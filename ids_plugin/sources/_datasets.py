@@ -1,10 +1,11 @@
-"""Labelled data sets by name: `lab:DIR_OR_FILE` and `iot23:FILE` give flows with `label` filled, one network each."""
+"""Labelled data sets by name: `lab:DIR_OR_FILE` (or a glob) and `iot23:FILE` give flows with `label` filled."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from glob import glob
 from pathlib import Path
 
 import polars as pl
@@ -47,9 +48,10 @@ def load(spec: str) -> list[Labelled]:
 
 
 def _lab(path: Path) -> Iterator[Labelled]:
-    if not path.exists():
+    named = sorted(Path(found) for found in glob(str(path)))
+    if not named:
         raise InputError("no such file or folder", location=str(path))
-    for file in sorted(path.rglob("*.parquet")) if path.is_dir() else [path]:
+    for file in [file for one in named for file in (sorted(one.rglob("*.parquet")) if one.is_dir() else [one])]:
         try:
             flows = pl.read_parquet(file)
         except (pl.exceptions.PolarsError, OSError) as error:

@@ -63,9 +63,9 @@ class Examples:
 class Sampling:
     """How many flows of each activity are kept, and how often a network is seen through a poorer source."""
 
-    attack: int = 1_000
-    benign: int = 6_000
-    look_alike: int = 800
+    attack: int = 120
+    benign: int = 800
+    look_alike: int = 60
     """benign flows of a named activity: backup, monitoring, failed logins, ..."""
     poorer: float = 0.4
 

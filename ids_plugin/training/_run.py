@@ -45,7 +45,7 @@ class Options:
     seed: int = 1
     rounds: int = 40
     """trees per class"""
-    gate_rounds: int = 24
+    gate_rounds: int = 40
     gate_missed: float = 0.001
     """share of the flows over a threshold that the gate may hold back on the calibration networks"""
     false_per_day: float = 1.0

@@ -9,8 +9,8 @@ from ids_plugin.models import TreeFamily
 from ids_plugin.schema.window import Bools, Ints
 from ids_plugin.training._examples import Examples
 
-GATE_COLUMNS = 20
-_GATE = {"objective": "binary", "num_leaves": 12, "learning_rate": 0.3, "min_data_in_leaf": 40, "max_bin": 63}
+GATE_COLUMNS = 32
+_GATE = {"objective": "binary", "num_leaves": 16, "learning_rate": 0.3, "min_data_in_leaf": 40, "max_bin": 63}
 _ALWAYS = {"verbosity": -1, "deterministic": True, "force_row_wise": True, "num_threads": 1}
 
 
@@ -34,7 +34,10 @@ def fit_gate(train: Examples, confident: Bools, rounds: int, seed: int) -> tuple
 
 
 def _binary(train: Examples, confident: Bools, columns: Ints, rounds: int, seed: int) -> lightgbm.Booster:
-    data = lightgbm.Dataset(np.ascontiguousarray(train.table[:, columns]), confident, params={"max_bin": 63})
+    share = np.where(confident, train.weight, 0.0)
+    weight = np.where(confident, share * confident.sum() / max(share.sum(), 1e-12), 1.0)
+    rows = np.ascontiguousarray(train.table[:, columns])
+    data = lightgbm.Dataset(rows, confident, weight=weight, params={"max_bin": 63})
     return lightgbm.train({**_GATE, **_ALWAYS, "seed": seed}, data, rounds)
 
 
