@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import polars as pl
 
 from ids_plugin.errors import DialectError
-from ids_plugin.schema.flow import SCHEMA
+from ids_plugin.schema.flow import SCHEMA, empty
 
 EARLIEST, LATEST = 631_152_000, 4_102_444_800
 """Seconds: 1990 and 2100. A capture's clock lies between them, in whichever unit its time is written."""
@@ -79,39 +81,91 @@ def make(draft: pl.DataFrame, *, source: str, name: str, sensor: str) -> Made:
         name: the input's name.
         sensor: what the command says; SENSOR leaves it to the message.
     """
-    absent = [column for column in SCHEMA if column not in draft.columns]
-    frame = draft.with_columns(pl.lit(None).cast(SCHEMA[column]).alias(column) for column in absent)
-    frame = _canonical(frame)
-    good = frame.select(~pl.any_horizontal(wrong for _, wrong in _wrong())).to_series().fill_null(False)
-    faults: tuple[Fault, ...] = ()
-    if not good.all():
-        faults = _faults(frame.filter(~good))
-        frame = frame.filter(good)
-    return Made(_typed(frame, source, name, sensor), faults)
+    if not draft.height:
+        return Made(empty(), ())
+    plan = _plan(tuple(draft.columns), source, sensor)
+    origin = pl.concat_str(pl.lit(f"{name}:"), pl.col("line").cast(pl.String)).alias("origin")
+    made = draft.select(*plan, origin)
+    if made["_odd"].any():
+        draft = _canonical(draft)
+        made = draft.select(*plan, origin)
+    flows = made.drop("_odd")
+    if not draft.select(_extremes(tuple(draft.columns))).item():
+        return Made(flows, ())
+    wrong = draft.select(pl.any_horizontal(test for _, test in _wrong(draft.columns))).to_series()
+    return Made(flows.filter(~wrong), _faults(draft.filter(wrong)))
 
 
-def _wrong() -> list[tuple[str, pl.Expr]]:
+@cache
+def _plan(columns: tuple[str, ...], source: str, sensor: str) -> tuple[pl.Expr, ...]:
+    """Typed columns of the Flow frame but `origin`, then `_odd`: an address isn't plain IPv4."""
+    absent = {name: pl.lit(None, dtype=dtype) for name, dtype in SCHEMA.items() if name not in columns}
+    said = pl.lit(sensor) if sensor != SENSOR else _column("sensor", absent).fill_null(SENSOR)
+    no_ports = (_column("proto", absent) == "unknown_transport") & (_column("orig_p", absent) == 0)
+    no_ports = (no_ports & (_column("resp_p", absent) == 0)).fill_null(False)
+    ours = {
+        "sensor": said,
+        "source": pl.lit(source),
+        "open": _column("open", absent).fill_null(False),
+        "ts": pl.from_epoch("ts", "us").dt.replace_time_zone("UTC"),
+        "duration": (_seconds(absent) * 1e6).round().cast(pl.Int64, strict=False).cast(pl.Duration("us")),
+        "orig_p": pl.when(~no_ports).then(_column("orig_p", absent)),
+        "resp_p": pl.when(~no_ports).then(_column("resp_p", absent)),
+    }
+    typed = [
+        (ours[name] if name in ours else _column(name, absent)).cast(dtype, strict=False).alias(name)
+        for name, dtype in SCHEMA.items()
+        if name != "origin"
+    ]
+    odd = [~_column(name, absent).str.contains(IPV4) for name in ("orig_h", "resp_h")]
+    return (*typed, pl.any_horizontal(odd).fill_null(False).alias("_odd"))
+
+
+@cache
+def _extremes(columns: tuple[str, ...]) -> pl.Expr:
+    """Whether any record may be wrong, from the least and greatest values: cheaper than asking each."""
+    tests = [pl.col(name).is_null().any() for name in ("ts", "orig_h", "resp_h")]
+    limits = {"orig_p": 65535, "resp_p": 65535, "ip_proto": 255}
+    tests += [pl.col(name).max() > limit for name, limit in limits.items() if name in columns]
+    tests += [pl.col(name).min() < 0 for name in (*limits, *COUNTS, "duration") if name in columns]
+    if "duration" in columns:
+        longest = pl.col("duration").cast(pl.Float64).max()
+        tests += [pl.col("ts").max() / 1e6 + longest > LATEST, pl.col("duration").cast(pl.Float64).is_nan().any()]
+    return pl.any_horizontal(test.fill_null(False) for test in tests)
+
+
+def _column(name: str, absent: dict[str, pl.Expr]) -> pl.Expr:
+    return absent.get(name, pl.col(name))
+
+
+def _seconds(absent: dict[str, pl.Expr]) -> pl.Expr:
+    return _column("duration", absent).cast(pl.Float64)
+
+
+def _wrong(columns: Sequence[str]) -> list[tuple[str, pl.Expr]]:
     """Reasons and when they hold; never null."""
-    duration = pl.col("duration").cast(pl.Float64)
-    end = pl.col("ts") / 1e6 + duration
-    port = [~pl.col(name).cast(pl.Int64).is_between(0, 65535) for name in ("orig_p", "resp_p")]
-    count = [pl.col(name) < 0 for name in COUNTS]
     tests = [
         ("bad_time", pl.col("ts").is_null()),
-        ("bad_address", pl.col("orig_h").is_null() | pl.col("resp_h").is_null()),
-        ("bad_port", pl.any_horizontal(port)),
-        ("bad_duration", (duration < 0) | ~duration.is_finite() | (end > LATEST)),
-        ("bad_count", pl.any_horizontal(count)),
-        ("bad_ip_proto", ~pl.col("ip_proto").cast(pl.Int64).is_between(0, 255)),
+        ("bad_address", pl.any_horizontal(pl.col("orig_h", "resp_h").is_null())),
     ]
+    port = [~pl.col(name).is_between(0, 65535) for name in ("orig_p", "resp_p") if name in columns]
+    count = [pl.col(name) < 0 for name in COUNTS if name in columns]
+    if port:
+        tests.append(("bad_port", pl.any_horizontal(port)))
+    if "duration" in columns:
+        duration = pl.col("duration").cast(pl.Float64)
+        late = pl.col("ts") / 1e6 + duration > LATEST
+        tests.append(("bad_duration", (duration < 0) | ~duration.is_finite() | late))
+    if count:
+        tests.append(("bad_count", pl.any_horizontal(count)))
+    if "ip_proto" in columns:
+        tests.append(("bad_ip_proto", ~pl.col("ip_proto").is_between(0, 255)))
     return [(reason, test.fill_null(False)) for reason, test in tests]
 
 
-def _faults(frame: pl.DataFrame) -> tuple[Fault, ...]:
-    tests = _wrong()
-    reason = pl.coalesce(pl.when(test).then(pl.lit(reason)) for reason, test in tests)
-    shown = ("orig_h", "orig_p", "resp_h", "resp_p", "duration", *COUNTS, "ip_proto")
-    rows = frame.select("line", reason.alias("reason"), *shown).sort("line").iter_rows(named=True)
+def _faults(draft: pl.DataFrame) -> tuple[Fault, ...]:
+    reason = pl.coalesce(pl.when(test).then(pl.lit(reason)) for reason, test in _wrong(draft.columns))
+    rows = draft.with_columns(reason.alias("reason")).sort("line").iter_rows(named=True)
     return tuple(Fault(row["line"], row["reason"], _detail(row)) for row in rows)
 
 
@@ -126,17 +180,18 @@ def _detail(row: dict[str, object]) -> str:
     }[str(row["reason"])]
     if not columns:
         return "no time between 1990 and 2100 in s, ms, µs, ns or ISO 8601"
-    return ", ".join(f"{name} {row[name]}" for name in columns if row[name] is not None or columns is not COUNTS)
+    return ", ".join(
+        f"{name} {row.get(name)}" for name in columns if row.get(name) is not None or columns is not COUNTS
+    )
 
 
-def _canonical(frame: pl.DataFrame) -> pl.DataFrame:
+def _canonical(draft: pl.DataFrame) -> pl.DataFrame:
     """Addresses in canonical text form; null where they are none."""
     for name in ("orig_h", "resp_h"):
-        other = frame.filter(~pl.col(name).str.contains(IPV4))[name].unique().to_list()
-        if other:
-            new = [canonical_address(address) for address in other]
-            frame = frame.with_columns(pl.col(name).replace(pl.Series(other), pl.Series(new, dtype=pl.String)))
-    return frame
+        old = draft[name].filter(~draft[name].str.contains(IPV4)).unique()
+        new = pl.Series([canonical_address(address) for address in old], dtype=pl.String)
+        draft = draft.with_columns(pl.col(name).replace(old, new))
+    return draft
 
 
 def canonical_address(text: str) -> str | None:
@@ -146,22 +201,6 @@ def canonical_address(text: str) -> str | None:
         return socket.inet_ntop(family, socket.inet_pton(family, text))
     except (OSError, ValueError):
         return None
-
-
-def _typed(frame: pl.DataFrame, source: str, name: str, sensor: str) -> pl.DataFrame:
-    said = pl.lit(sensor) if sensor != SENSOR else pl.col("sensor").fill_null(SENSOR)
-    no_ports = (pl.col("proto") == "unknown_transport") & (pl.col("orig_p") == 0) & (pl.col("resp_p") == 0)
-    ours = {
-        "sensor": said,
-        "source": pl.lit(source),
-        "open": pl.col("open").fill_null(False),
-        "ts": pl.from_epoch("ts", "us").dt.replace_time_zone("UTC"),
-        "duration": (pl.col("duration").cast(pl.Float64) * 1e6).round().cast(pl.Int64).cast(pl.Duration("us")),
-        "orig_p": pl.when(~no_ports.fill_null(False)).then("orig_p"),
-        "resp_p": pl.when(~no_ports.fill_null(False)).then("resp_p"),
-        "origin": pl.concat_str(pl.lit(f"{name}:"), pl.col("line").cast(pl.String)),
-    }
-    return frame.select(ours.get(column, pl.col(column)).cast(dtype).alias(column) for column, dtype in SCHEMA.items())
 
 
 def refuse_wrong_units(made: Made, name: str) -> None:

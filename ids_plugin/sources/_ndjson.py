@@ -12,14 +12,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import orjson
 import polars as pl
 
+from ids_plugin.schema.flow import empty
 from ids_plugin.sources import Input, Read, Reject
 from ids_plugin.sources._draft import Fault, make, refuse_wrong_units, text_times, times
-from ids_plugin.sources._lines import Chunk, TooLong, chunks
+from ids_plugin.sources._lines import Chunk, TooLong, chunks, count, whole_lines
 
 CHUNK = 4 << 20
 BYTES_PER_RECORD = 400
@@ -53,8 +55,10 @@ class Layout:
     """How the records of one shape become draft columns."""
 
     fields: tuple[Field, ...]
-    derive: Callable[[pl.DataFrame], pl.DataFrame] = lambda frame: frame
-    """what is left to do with the loose columns (units, constants) before `_draft.make`"""
+    tidy: tuple[pl.Expr, ...] = ()
+    """draft columns out of the loose ones, and `ts` in µs"""
+    derive: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+    """what else is left to do with the tidy columns before `_draft.make`"""
     ours: pl.Expr = field(default_factory=lambda: pl.lit(True))
     """over the loose columns: the row surely is a record of this layout"""
     beside: pl.Expr | None = None
@@ -62,7 +66,7 @@ class Layout:
     inner: str | None = None
     """path of a text that holds the record as JSON"""
 
-    @property
+    @cached_property
     def schema(self) -> dict[str, Any]:
         """What polars is told to read: nested structs along the paths."""
         tree: dict[str, Any] = {}
@@ -73,7 +77,12 @@ class Layout:
             node[item.path[-1]] = KINDS[item.kind]
         return {key: _dtype(value) for key, value in tree.items()}
 
-    @property
+    @cached_property
+    def columns(self) -> dict[str, pl.DataType]:
+        """Loose columns and their types."""
+        return {_name(item): KINDS[item.kind] for item in self.fields}
+
+    @cached_property
     def loose(self) -> list[pl.Expr]:
         """Columns out of the frame that polars read."""
         found: dict[str, list[pl.Expr]] = {}
@@ -84,10 +93,26 @@ class Layout:
             found.setdefault(_name(item), []).append(at)
         return [(exprs[0] if len(exprs) == 1 else pl.coalesce(exprs)).alias(name) for name, exprs in found.items()]
 
-    @property
-    def columns(self) -> dict[str, pl.DataType]:
-        """Loose columns and their types."""
-        return {_name(item): KINDS[item.kind] for item in self.fields}
+    @cached_property
+    def flat(self) -> bool:
+        """No column stands inside an object of the record."""
+        return all(len(item.path) == 1 for item in self.fields)
+
+    @cached_property
+    def odd(self) -> pl.Expr:
+        """Over the loose columns: a text that is no text but an object or a list, as polars writes them."""
+        texts = [name for name, dtype in self.columns.items() if dtype == pl.String()]
+        return pl.any_horizontal(pl.col(name).str.starts_with(mark) for name in texts for mark in ("{", "["))
+
+    @cached_property
+    def tidied(self) -> list[pl.Expr]:
+        """Over the loose columns: `ts` in µs from whichever form there is, and `tidy`."""
+        forms = []
+        if "ts" in self.columns:
+            forms.append(times(pl.col("ts")))
+        if "ts_text" in self.columns:
+            forms.append(pl.col("ts_text").map_batches(text_times, return_dtype=pl.Int64))
+        return [pl.coalesce(forms).alias("ts"), *self.tidy]
 
 
 MESSAGE = Layout((), inner="message")
@@ -129,34 +154,34 @@ class _Step:
     out_of_scope: Counter[str] = field(default_factory=Counter)
 
 
-def read(source: Input, batch_rows: int, classify: Classify, plugin: str) -> Iterator[Read]:
-    """Reads a stream of JSON lines to its end.
+def probe(source: Input, classify: Classify, plugin: str) -> None:
+    """Looks at the input's head, so that what is decided about the whole doesn't depend on how it is cut.
 
     Raises:
-        DialectError: the first records can't be in the units they claim.
+        DialectError: the records can't be in the units they claim.
     """
+    step = _chunk(whole_lines(source.head), classify)
+    refuse_wrong_units(make(_joined(step.frames), source=plugin, name=source.name, sensor=source.sensor), source.name)
+
+
+def read(source: Input, batch_rows: int, classify: Classify, plugin: str) -> Iterator[Read]:
+    """Reads a stream of JSON lines to its end."""
     size = min(CHUNK, max(1 << 16, batch_rows * BYTES_PER_RECORD))
-    checked = False
     for piece in chunks(source.stream, size):
         if isinstance(piece, TooLong):
-            detail = f"a line of {piece.size:,} bytes"
-            data = piece.start.decode("utf-8", "replace")[:SHOWN]
-            rejected = Reject(source.name, f"line {piece.line}", "too_long", detail, data)
-            yield Read(_empty(source, plugin), 1, (rejected,))
+            yield Read(empty(), 1, (too_long(source.name, piece),))
             continue
         step = _chunk(piece, classify)
-        draft = _joined(step.frames)
-        made = make(draft, source=plugin, name=source.name, sensor=source.sensor)
-        if not checked and made.flows.height + len(made.faults):
-            refuse_wrong_units(made, source.name)
-            checked = True
+        made = make(_joined(step.frames), source=plugin, name=source.name, sensor=source.sensor)
         rejects = rejects_of(source.name, piece, [*step.faults, *made.faults])
         total = made.flows.height + len(rejects) + step.out_of_scope.total()
         yield Read(made.flows, total, rejects, dict(step.out_of_scope))
 
 
-def _empty(source: Input, plugin: str) -> pl.DataFrame:
-    return make(_joined([]), source=plugin, name=source.name, sensor=source.sensor).flows
+def too_long(name: str, line: TooLong) -> Reject:
+    """The reject of a line that is too long."""
+    data = line.start.decode("utf-8", "replace")[:SHOWN]
+    return Reject(name, f"line {line.line}", "too_long", f"a line of {line.size:,} bytes", data)
 
 
 def _joined(frames: list[pl.DataFrame]) -> pl.DataFrame:
@@ -219,30 +244,22 @@ def _fast(piece: Chunk, layout: Layout, out_of_scope: Counter[str]) -> tuple[pl.
         frame = pl.read_ndjson(piece.data, schema=layout.schema)
     except (pl.exceptions.PolarsError, ValueError):
         return None
-    lines = piece.data.count(b"\n") + (not piece.data.endswith(b"\n"))
-    if frame.height != lines:
+    if frame.height != piece.lines:
         return None
-    frame = frame.select(*layout.loose)
-    texts = [name for name, dtype in layout.columns.items() if dtype == pl.String()]
-    odd = [pl.col(name).str.starts_with(mark) for name in texts for mark in ("{", "[")]
-    fits = frame.select(layout.ours.fill_null(False) & ~pl.any_horizontal(odd).fill_null(False)).to_series()
-    frame = frame.with_columns(pl.int_range(piece.first, piece.first + lines, dtype=pl.Int64).alias("line"))
-    others = (~fits).arg_true()
-    if layout.beside is not None and others.len():
-        reasons = frame[others].select(layout.beside.alias("reason")).to_series()
+    line = pl.int_range(piece.first, piece.first + piece.lines, dtype=pl.Int64).alias("line")
+    fits = layout.ours.fill_null(False)
+    if not (layout.flat and b"[" not in piece.data and count(piece.data, b"{") == piece.lines):
+        fits &= ~layout.odd.fill_null(False)
+    beside = pl.lit(None, dtype=pl.String) if layout.beside is None else layout.beside
+    loose = frame.lazy().select(layout.loose)
+    frame = loose.with_columns(fits.alias("_fits"), beside.alias("_beside"), *layout.tidied, line).collect()
+    others = (~frame["_fits"]).arg_true()
+    if others.len():
+        reasons = frame["_beside"].gather(others)
         out_of_scope.update(reasons.drop_nulls().to_list())
         others = others.filter(reasons.is_null())
-    return layout.derive(_timed(frame.filter(fits))), others.to_list()
-
-
-def _timed(frame: pl.DataFrame) -> pl.DataFrame:
-    """`ts` in µs, from whichever of `ts` (a number) and `ts_text` there is."""
-    forms = []
-    if "ts" in frame.columns:
-        forms.append(times(pl.col("ts")))
-    if "ts_text" in frame.columns:
-        forms.append(pl.lit(text_times(frame["ts_text"])))
-    return frame.with_columns(pl.coalesce(forms).alias("ts"))
+        frame = frame.filter("_fits")
+    return layout.derive(frame) if layout.derive else frame, others.to_list()
 
 
 def _careful(lines: Iterator[tuple[int, bytes, bool]], classify: Classify, step: _Step) -> None:
@@ -262,8 +279,8 @@ def _careful(lines: Iterator[tuple[int, bytes, bool]], classify: Classify, step:
             rows.setdefault(id(layout), (layout, []))[1].append((number, *values))
     for layout, found_rows in rows.values():
         schema = {"line": pl.Int64(), **layout.columns}
-        frame = pl.DataFrame(found_rows, schema=schema, orient="row")
-        step.frames.append(layout.derive(_timed(frame)))
+        frame = pl.DataFrame(found_rows, schema=schema, orient="row").with_columns(layout.tidied)
+        step.frames.append(layout.derive(frame) if layout.derive else frame)
 
 
 def _record(text: bytes, ended: bool, classify: Classify) -> tuple[Layout, list[Any]] | OutOfScope | Bad:

@@ -20,8 +20,8 @@ from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import empty
 from ids_plugin.sources import Input, Read, Reject, Source
 from ids_plugin.sources._draft import SENSOR
+from ids_plugin.sources._lines import HEAD
 
-HEAD = 1 << 16
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 SHOWN = 16
 
@@ -304,6 +304,9 @@ def _stream(raw: BinaryIO, keep_open: bool) -> tuple[bytes, BinaryIO]:
         rest = _Unpacked(raw, start, lambda: zstandard.ZstdDecompressor().decompressobj(), 1 << 11)
     if rest is not raw:
         head = _ahead(rest)
+    if rest is raw and not keep_open and raw.seekable():
+        raw.seek(0)
+        return head, raw
     joined = _Joined(head, rest, keep_open)
     return head, io.BufferedReader(joined, HEAD)
 

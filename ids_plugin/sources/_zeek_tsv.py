@@ -11,10 +11,10 @@ import polars as pl
 
 from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import ZEEK_NAMES, empty
-from ids_plugin.sources import Input, Read, Reject
-from ids_plugin.sources._draft import COUNTS, Fault, make, refuse_wrong_units, text_times, times
-from ids_plugin.sources._lines import Chunk, TooLong, chunks
-from ids_plugin.sources._ndjson import INT64, SHOWN, rejects_of
+from ids_plugin.sources import Input, Read
+from ids_plugin.sources._draft import COUNTS, Fault, Made, make, refuse_wrong_units, text_times, times
+from ids_plugin.sources._lines import Chunk, TooLong, chunks, count, whole_lines
+from ids_plugin.sources._ndjson import INT64, rejects_of, too_long
 
 CHUNK = 4 << 20
 BYTES_PER_RECORD = 150
@@ -62,22 +62,26 @@ def read(source: Input, batch_rows: int) -> Iterator[Read]:
         InputError: no `#fields` before the first record, or no ts and addresses among them.
         DialectError: the first records can't be in the units they claim.
     """
-    header = Header()
     size = min(CHUNK, max(1 << 16, batch_rows * BYTES_PER_RECORD))
-    checked = False
-    for piece in chunks(source.stream, size):
+    for made, _ in _parts_read(source, iter([whole_lines(source.head)])):
+        refuse_wrong_units(made, source.name)
+        break
+    for _, step in _parts_read(source, chunks(source.stream, size)):
+        yield step
+
+
+def _parts_read(source: Input, pieces: Iterator[Chunk | TooLong]) -> Iterator[tuple[Made, Read]]:
+    """What the records between directives gave."""
+    header = Header()
+    for piece in pieces:
         if isinstance(piece, TooLong):
-            data = piece.start.decode("utf-8", "replace")[:SHOWN]
-            detail = f"a line of {piece.size:,} bytes"
-            yield Read(empty(), 1, (Reject(source.name, f"line {piece.line}", "too_long", detail, data),))
+            yield Made(empty(), ()), Read(empty(), 1, (too_long(source.name, piece),))
             continue
         for part in _parts(piece):
             if part.data.startswith(b"#"):
                 header = _directive(header, part.data)
-                continue
-            step, seen = _records(source, part, header, not checked)
-            checked |= seen
-            yield step
+            else:
+                yield _records(source, part, header)
 
 
 def _parts(piece: Chunk) -> Iterator[Chunk]:
@@ -89,8 +93,9 @@ def _parts(piece: Chunk) -> Iterator[Chunk]:
         else:
             end = data.find(b"\n#", at) + 1 or len(data)
         part = data[at:end] if (at, end) != (0, len(data)) else data
-        yield Chunk(part, line)
-        at, line = end, line + part.count(b"\n")
+        lines = piece.lines if part is data else count(part, b"\n") + (not part.endswith(b"\n"))
+        yield Chunk(part, line, lines)
+        at, line = end, line + lines
 
 
 def _directive(header: Header, data: bytes) -> Header:
@@ -118,23 +123,22 @@ def _unescaped(texts: pl.Series) -> pl.Series:
     return texts.replace(old, pl.Series([unescape(text) for text in old], dtype=pl.String)) if old.len() else texts
 
 
-def _records(source: Input, part: Chunk, header: Header, check: bool) -> tuple[Read, bool]:
-    """What the records of one part gave, and whether there were any to check units on."""
+def _records(source: Input, part: Chunk, header: Header) -> tuple[Made, Read]:
     if not header.fields:
         raise InputError("a Zeek log without #fields before its records", location=f"{source.name}:{part.first}")
     if not header.is_conn:
         lines = sum(1 for line in part.data.split(b"\n") if line.strip())
-        return Read(empty(), lines, (), {f"zeek_{header.path or 'other'}": lines} if lines else {}), False
+        beside = {f"zeek_{header.path or 'other'}": lines} if lines else {}
+        return Made(empty(), ()), Read(empty(), lines, (), beside)
     columns = _columns(header, source.name)
     frame = _fast(part, header, columns)
     faults: list[Fault] = []
     if frame is None:
         frame, faults = _careful(part, header, columns)
-    made = make(_draft(frame, header, b"\\" in part.data), source="zeek", name=source.name, sensor=source.sensor)
-    if check:
-        refuse_wrong_units(made, source.name)
+    draft = _draft(frame, header, b"\\" in part.data)
+    made = make(draft, source="zeek", name=source.name, sensor=source.sensor)
     rejects = rejects_of(source.name, part, [*faults, *made.faults])
-    return Read(made.flows, made.flows.height + len(rejects), rejects), bool(made.flows.height)
+    return made, Read(made.flows, made.flows.height + len(rejects), rejects)
 
 
 def _columns(header: Header, name: str) -> list[str]:
@@ -158,8 +162,8 @@ def _dtype(column: str, text_time: bool) -> pl.DataType:
 def _fast(part: Chunk, header: Header, columns: list[str]) -> pl.DataFrame | None:
     """All records in one go; None where a line has another number of fields or a value of another type."""
     separator = header.separator.encode()
-    lines = part.data.count(b"\n") + (not part.data.endswith(b"\n"))
-    if len(separator) != 1 or part.data.count(separator) != lines * (len(columns) - 1) or b"\r" in part.data:
+    lines = part.lines
+    if len(separator) != 1 or count(part.data, separator) != lines * (len(columns) - 1) or b"\r" in part.data:
         return None
     schema = {column: _dtype(column, False) for column in columns}
     try:

@@ -154,6 +154,7 @@ class Ecs:
             DialectError: durations that should be whole nanoseconds have fractions.
         """
         try:
+            ndjson.probe(source, classify, self.name)
             yield from ndjson.read(source, batch_rows, classify, self.name)
         except DialectError as error:
             error.location = error.location or source.name
@@ -205,7 +206,7 @@ def layout(dialect: str, hit: bool, dotted: bool) -> Layout:
     fields = []
     for column, path in {**SHARED, **chosen.paths, **marks, "dataset": "event.dataset"}.items():
         fields.append(Field(column, _kind(column), (*root, *((path,) if dotted else path.split(".")))))
-    return Layout(tuple(fields), lambda frame: _finish(frame, chosen), _ours(dialect))
+    return Layout(tuple(fields), derive=lambda frame: _finish(frame, chosen), ours=_ours(dialect))
 
 
 def _kind(column: str) -> str:

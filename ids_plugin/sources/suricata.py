@@ -81,7 +81,13 @@ class Suricata:
         """All flow events. Notes count those whose IP bytes can't be told from their frames' bytes."""
         link = _Link()
         layout = replace(_FLOW, derive=link.derive)
-        for step in ndjson.read(source, batch_rows, lambda record: classify(record, layout), self.name):
+
+        def of(record: dict[str, Any]) -> Layout | OutOfScope | Bad:
+            return classify(record, layout)
+
+        ndjson.probe(source, of, self.name)
+        link.ethernet, link.unknown = link.ethernet is not False, 0
+        for step in ndjson.read(source, batch_rows, of, self.name):
             notes = {"ip_bytes_unknown": link.unknown} if link.unknown else {}
             link.unknown = 0
             yield replace(step, notes=notes)
@@ -111,7 +117,7 @@ class _Link:
     """The link layer of a source: Suricata counts whole frames, a Flow has IP bytes."""
 
     ethernet: bool | None = None
-    """None until flows were seen"""
+    """what the input's head says, which is looked at first; None before that"""
     unknown: int = 0
 
     def derive(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -146,10 +152,10 @@ class _Link:
             sides[side] = (pl.col(f"{side}_frames") - head * packets, least * packets)
         fits = pl.all_horizontal(bytes_ >= need for bytes_, need in sides.values())
         known = frame.select(fits.alias("fits")).to_series()
-        if self.ethernet is None and known.drop_nulls().len():
-            self.ethernet = not float(known.drop_nulls().mean() or 0) < 1 - NOT_ETHERNET  # type: ignore[arg-type]
-        good = fits & pl.lit(bool(self.ethernet))
-        self.unknown += int((~known.fill_null(False)).sum()) if self.ethernet else frame.height
+        if self.ethernet is None:
+            self.ethernet = float(known.cast(pl.Float64).mean() or 1) > 1 - NOT_ETHERNET  # type: ignore[arg-type]
+        good = known.fill_null(False) & self.ethernet
+        self.unknown += frame.height - int(good.sum())
         return frame.with_columns(
             pl.when(good).then(bytes_).alias(f"{side}_ip_bytes") for side, (bytes_, _) in sides.items()
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import orjson
@@ -45,7 +45,9 @@ class Zeek:
             yield from tsv.read(source, batch_rows)
             return
         open_named = bool(OPEN.search(source.name.rsplit("/", 1)[-1]))
-        yield from ndjson.read(source, batch_rows, lambda record: classify(record, open_named), self.name)
+        of = partial(classify, open_named=open_named)
+        ndjson.probe(source, of, self.name)
+        yield from ndjson.read(source, batch_rows, of, self.name)
 
 
 def _is_zeek(line: bytes) -> bool:
@@ -105,19 +107,16 @@ def layout(tag: str, style: str, text: bool, opened: bool) -> Layout:
     ours = pl.col("orig_h").is_not_null() & pl.col("resp_h").is_not_null()
     ours &= pl.col("ts_text" if text else "ts").is_not_null()
     ours &= (marked & path.is_null()) | named if not tag else marked
-    return Layout(tuple(fields), lambda frame: _finish(frame, opened), ours)
-
-
-def _id_path(style: str, name: str) -> tuple[str, ...]:
-    return ("id", name) if style == "nested" else (f"id.{name}" if style == "dotted" else f"id_{name}",)
-
-
-def _finish(frame: pl.DataFrame, opened: bool) -> pl.DataFrame:
-    return frame.with_columns(
+    tidy = (
         pl.lit(opened).alias("open"),
         pl.col("tunnel_parents", "service").replace("", None),
         pl.col("label").str.to_lowercase(),
     )
+    return Layout(tuple(fields), tidy, ours=ours)
+
+
+def _id_path(style: str, name: str) -> tuple[str, ...]:
+    return ("id", name) if style == "nested" else (f"id.{name}" if style == "dotted" else f"id_{name}",)
 
 
 PLUGIN = Zeek()
