@@ -115,7 +115,7 @@ def _card(bundle: Bundle) -> list[tuple[str, str]]:
         ),
     ]
     for use, networks in (training.get("data") or {}).items():
-        lines.append((f"data: {use}", ", ".join(f"{one['name']} ({one['flows']:,} flows)" for one in networks)))
+        lines.append((f"data: {use}", ", ".join(f"{one['file']} ({one['flows']:,} flows)" for one in networks)))
     for name, threshold in sorted((manifest.get("thresholds") or {}).items()):
         lines.append(("threshold", f"{name} {threshold:.4f}"))
     for split, metrics in (manifest.get("metrics") or {}).items():

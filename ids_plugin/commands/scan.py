@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import tempfile
 from pathlib import Path
@@ -57,12 +58,11 @@ def run(args: argparse.Namespace, console: Console) -> int:
     bundle = read(find(args.bundle), spec=spec(), public_key=key)
     pipeline = Pipeline(bundle, allow=_allow(args.allow), cascade=not args.ask_every_model)
     outputs = Outputs(Path(args.out) if args.out else None, console)
-    try:
+    with contextlib.ExitStack() as unless_complete:
+        unless_complete.callback(outputs.abort)
         worst = _scan(args, console, pipeline, outputs)
         outputs.close(pipeline.ledger, {"id": bundle.id, "family": bundle.family, "trained_on": _trained_on(bundle)})
-    except BaseException:
-        outputs.abort()
-        raise
+        unless_complete.pop_all()
     _tell(console, pipeline, args.out)
     return 1 if args.fail_on and worst >= LEVELS.index(args.fail_on) else 0
 
@@ -190,7 +190,7 @@ def _allow(path: str | None) -> AllowList | None:
 
 
 def _trained_on(bundle: Bundle) -> list[str]:
-    return [one["name"] for one in bundle.manifest.get("training", {}).get("data", {}).get("train", [])]
+    return [one["file"] for one in bundle.manifest.get("training", {}).get("data", {}).get("train", [])]
 
 
 def _tell(console: Console, pipeline: Pipeline, out: str | None) -> None:

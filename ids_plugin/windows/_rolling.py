@@ -145,7 +145,7 @@ class Side:
         self.group = renamed[self.group[count:]].astype(np.int32)
         self.values = [values[count:].copy() for values in self.values]
         kept = np.flatnonzero(renamed >= 0)
-        totals = np.zeros((*self.totals.shape[:2], max(256, 2 * groups)), np.int64)
+        totals = np.zeros((*self.totals.shape[:2], groups + max(256, groups // 2)), np.int64)
         totals[:, :, renamed[kept]] = self.totals[:, :, kept]
         self.totals = totals
 
@@ -153,7 +153,7 @@ class Side:
         """Makes room for `groups` groups."""
         missing = groups - self.totals.shape[2]
         if missing > 0:
-            self.totals = np.pad(self.totals, ((0, 0), (0, 0), (0, max(missing, self.totals.shape[2]))))
+            self.totals = np.pad(self.totals, ((0, 0), (0, 0), (0, max(missing, self.totals.shape[2] // 2))))
 
     def step(
         self, log: EventLog, horizon: int, expiry: Expiry, order: Order, rank: Ints, columns: list[Column], stride: int
