@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -58,15 +59,15 @@ def frame(finished: meter.Finished, name: str, sensor: str) -> pl.DataFrame:
         "resp_h": _texts(*resp),
         "resp_p": pl.Series(np.where(swapped, table["low_port"], table["high_port"])),
         "proto": _protocols(table["protocol"]),
-        "service": pl.Series(meter.named_services(table), dtype=pl.String),
+        "service": _chosen(*meter.named_services(table)),
         "duration": _where(lasted, duration),
         "orig_bytes": _where(lasted, sizes[own]),
         "resp_bytes": _where(lasted, sizes[other]),
-        "conn_state": pl.Series(meter.conn_states(table, finished.history, sizes)),
+        "conn_state": _chosen(meter.STATES, meter.conn_states(finished, sizes)),
         "local_orig": pl.Series(_local(*orig)),
         "local_resp": pl.Series(_local(*resp)),
         "missed_bytes": pl.Series(table["missed"]),
-        "history": pl.Series(finished.history, dtype=pl.String).replace("", None),
+        "history": _history(finished),
         "orig_pkts": pl.Series(table["packets"][own]),
         "orig_ip_bytes": pl.Series(table["ip_bytes"][own]),
         "resp_pkts": pl.Series(table["packets"][other]),
@@ -86,7 +87,7 @@ def _complete(columns: pl.DataFrame, sensor: str) -> pl.DataFrame:
     )
 
 
-def _where(known: pl.Series, values: Int64s) -> pl.Series:
+def _where(known: pl.Series, values: Int64s | pl.Series) -> pl.Series:
     """Values, null where not known."""
     return pl.select(pl.when(known).then(pl.Series(values))).to_series()
 
@@ -101,7 +102,18 @@ def _protocols(number: Int64s) -> pl.Series:
     names = ["unknown_transport"] * 256
     for known, name in PROTOCOLS.items():
         names[known] = name
-    return pl.Series(names).gather(number)
+    return _chosen(names, number)
+
+
+def _chosen(names: Sequence[str | None], index: Int64s) -> pl.Series:
+    """The name of each index."""
+    return pl.Series(names, dtype=pl.String).gather(index)
+
+
+def _history(finished: meter.Finished) -> pl.Series:
+    """Histories as text, null where there are no letters."""
+    text = texts_of(finished.letters, finished.ends)
+    return _where(pl.Series(np.diff(finished.ends) > 0), text)
 
 
 def _is_ipv4(high: UInt64s, low: UInt64s) -> Bools:

@@ -29,15 +29,13 @@ class Ordered:
         key = mix(
             key ^ (ports[0].astype(np.uint64) << np.uint64(24) | ports[1].astype(np.uint64) << np.uint64(8) | proto)
         )
+        self.order, self.group, unique = _grouped(key)
         live = np.flatnonzero(table.live)
-        unique, group = np.unique(key, return_inverse=True)
         at = np.minimum(np.searchsorted(unique, table.hash[live]), len(unique) - 1)
         self.touched = live[unique[at] == table.hash[live]]
         self.carried = np.full(len(unique), -1, dtype=np.int64)
         """row of the connection that was open before, per group; -1 where there was none"""
         self.carried[at[unique[at] == table.hash[live]]] = self.touched
-        self.order = np.argsort(group, kind="stable")
-        self.group = group[self.order]
         self.key, self.low, self.high, self.ports = key, low, high, ports
         self.place = self.place[self.order]
         self.window = packets.window[self.order]
@@ -50,9 +48,8 @@ class Ordered:
         self.payload = packets.payload[self.order]
         self.first = np.ones(len(self.group), dtype=bool)
         self.first[1:] = self.group[1:] != self.group[:-1]
-        self.cut(self.first, claim=False)
 
-    def cut(self, begins: Bools, claim: bool = True) -> None:
+    def cut(self, begins: Bools) -> None:
         """Stretches of packets of one connection, which row of the table each is; those at `begins` get new rows."""
         starts = self.first | begins
         self.stretch = np.cumsum(starts) - 1
@@ -63,8 +60,27 @@ class Ordered:
         self.fresh = begins[self.at]
         """whether the stretch begins a connection"""
         self.row = self.carried[self.group[self.at]]
-        if claim:
-            self.row[self.fresh] = self.table.claim(int(self.fresh.sum()))
+        self.row[self.fresh] = self.table.claim(int(self.fresh.sum()))
+
+
+def _grouped(key: UInt64s) -> tuple[Int64s, Int64s, UInt64s]:
+    """Stable order by key, number of the key of each element in that order, and the keys that there are.
+
+    Sorting the upper bits of the key with the place in the lower ones is much faster than a stable argsort; should two
+    keys have the same upper bits, that is what remains.
+    """
+    bits = np.uint64(max(len(key) - 1, 1).bit_length())
+    place = np.arange(len(key), dtype=np.uint64)
+    packed = np.sort(key >> bits << bits | place)
+    order = (packed & (np.uint64(1) << bits) - np.uint64(1)).astype(np.int64)
+    sorted_key = key[order]
+    first = np.ones(len(key), dtype=bool)
+    first[1:] = sorted_key[1:] != sorted_key[:-1]
+    if (first[1:] & (packed[1:] >> bits == packed[:-1] >> bits)).any():
+        order = np.argsort(key, kind="stable")
+        sorted_key = key[order]
+        first[1:] = sorted_key[1:] != sorted_key[:-1]
+    return order, np.cumsum(first) - 1, sorted_key[first]
 
 
 def rank(key: Int64s) -> Int64s:

@@ -8,7 +8,7 @@ state, `_streams` what their bytes and histories are, `_services` what they spea
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ from ids_plugin.sources._services import (
     FTP_CONTROL,
     LOOK_DEEPER,
     LOOKED_AT,
+    LOOKED_AT_FIRST,
+    TALKATIVE,
     WIDTH,
     Endpoint,
     announced,
@@ -65,8 +67,14 @@ class Finished:
     """Connections that ended, in the order in which they did."""
 
     table: Table
-    history: list[str]
-    ended: Int64s = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    letters: Bytes
+    """history letters of all, one connection behind the other"""
+    ends: Int64s
+    """(n + 1) where each connection's letters begin, and the last's end"""
+
+    def history(self, row: int) -> str:
+        """The history of one connection."""
+        return self.letters[self.ends[row] : self.ends[row + 1]].tobytes().decode("ascii")
 
 
 class Meter:
@@ -88,7 +96,7 @@ class Meter:
     def add(self, packets: Packets) -> Finished:
         """Measures the packets of one chunk; the connections that have ended by then."""
         if not len(packets.arrivals):
-            return Finished(Table(), [])
+            return Finished(Table(), np.zeros(0, dtype=np.uint8), np.zeros(1, dtype=np.int64))
         arrivals = np.maximum.accumulate(np.maximum(packets.arrivals, self.clock))
         self.clock = int(arrivals[-1])
         table = self.table
@@ -114,14 +122,14 @@ class Meter:
         self._make_room(over)
         rows = np.flatnonzero(over)
         rows = rows[np.argsort(ends[rows], kind="stable")]
-        history = self.letters.take(rows, len(table))
+        found = self.letters.take(rows, len(table))
         self.letters.forget(over)
         for key in [key for key in self.holes if over[key[0]]]:
             del self.holes[key]
         finished = table.take(rows)
         table.release(rows)
         self._name_announced(finished)
-        return Finished(finished, history, ends[rows])
+        return Finished(finished, *found)
 
     def _make_room(self, over: Bools) -> None:
         """Marks the longest silent connections as over where more than `most_open` would stay."""
@@ -187,13 +195,15 @@ class _Letters:
         self.row = np.concatenate([self.row, new[0]])
         self.letter = np.concatenate([self.letter, new[1]])
 
-    def take(self, rows: Int64s, count: int) -> list[str]:
-        """The histories of `rows`, of `count` connections there are."""
-        order = np.argsort(self.row, kind="stable")
-        text = self.letter[order].tobytes().decode("ascii")
-        ends = np.cumsum(np.bincount(self.row, minlength=count))
-        stops, lengths = ends[rows].tolist(), np.bincount(self.row, minlength=count)[rows].tolist()
-        return [text[stop - length : stop] for stop, length in zip(stops, lengths, strict=True)]
+    def take(self, rows: Int64s, count: int) -> tuple[Bytes, Int64s]:
+        """Letters of `rows`, one behind the other, and where each begins; `count` is the rows of the table."""
+        place = np.full(count, -1, dtype=np.int64)
+        place[rows] = np.arange(len(rows))
+        asked = np.flatnonzero(place[self.row] >= 0)
+        of = place[self.row[asked]]
+        order = np.argsort(of, kind="stable")
+        ends = np.concatenate([[0], np.cumsum(np.bincount(of, minlength=len(rows)))])
+        return self.letter[asked[order]], ends.astype(np.int64)
 
     def forget(self, over: Bools) -> None:
         """Drops the letters of connections that are over."""
@@ -229,7 +239,9 @@ class _Measured:
         row, side = self.chunk.row[self.chunk.stretch[position]], self.chunk.side[position]
         open_still = table["looked"][row, side] < LOOKED_AT
         position, row, side = position[open_still], row[open_still], side[open_still]
-        chosen = rank(row * 2 + side) + table["looked"][row, side] < LOOKED_AT
+        talkative = TALKATIVE[table["low_port"][row]] | TALKATIVE[table["high_port"][row]]
+        limit = np.where(talkative, LOOKED_AT, LOOKED_AT_FIRST)
+        chosen = rank(row * 2 + side) + table["looked"][row, side] < limit
         position, row, side = position[chosen], row[chosen], side[chosen]
         np.add.at(table["looked"], (row, side), 1)
         at = self.chunk.order[position]
@@ -332,22 +344,28 @@ def sizes(table: Table) -> Int64s:
     return np.where(protocol == TCP, span, np.where(counted, table["payload"], 0))
 
 
-def conn_states(table: Table, history: list[str], size: Int64s) -> list[str]:
-    """Zeek's conn_state of every connection, as base/protocols/conn/main.zeek decides it."""
+STATES = ("REJ", "RSTRH", "RSTR", "RSTOS0", "OTH", "RSTO", "SF", "SH", "S2", "SHR", "S3", "S0", "S1")
+
+
+def conn_states(finished: Finished, size: Int64s) -> Int64s:
+    """Zeek's conn_state of every connection as index into STATES, as base/protocols/conn/main.zeek decides it."""
+    table = finished.table
     row = np.arange(len(table))
     originator = table["originator"]
     own, other = table["state"][row, originator], table["state"][row, 1 - originator]
     silent = (own == INACTIVE) | (own == PARTIAL)
     unanswered = (other == INACTIVE) | (other == PARTIAL)
     empty = (size == 0).all(axis=1)
-    rejected = (own == SYN_SENT) | (own == SYN_ACK_SENT) | (own == RESET) & empty
-    stealth = np.array([_SYN_THEN_RESET.fullmatch(text) is not None for text in history])
+    rejected = (own == SYN_SENT) | (own == SYN_ACK_SENT) | ((own == RESET) & empty)
+    stealth = np.zeros(len(table), dtype=bool)
+    for index in np.flatnonzero((own == RESET) & unanswered & (table["protocol"] == TCP)).tolist():
+        stealth[index] = _SYN_THEN_RESET.fullmatch(finished.history(index)) is not None
     tcp = np.select(
         [
             (other == RESET) & rejected,
             (other == RESET) & silent,
             other == RESET,
-            (own == RESET) & unanswered & stealth,
+            stealth,
             (own == RESET) & unanswered,
             own == RESET,
             (own == CLOSED) & (other == CLOSED),
@@ -358,20 +376,21 @@ def conn_states(table: Table, history: list[str], size: Int64s) -> list[str]:
             (own == SYN_SENT) & (other == INACTIVE),
             (own == ESTABLISHED) & (other == ESTABLISHED),
         ],
-        ["REJ", "RSTRH", "RSTR", "RSTOS0", "OTH", "RSTO", "SF", "SH", "S2", "SHR", "S3", "S0", "S1"],
-        "OTH",
+        range(len(STATES)),
+        STATES.index("OTH"),
     )
     sent, got = table["packets"][row, originator] > 0, table["packets"][row, 1 - originator] > 0
-    udp = np.select([sent & got, sent, got], ["SF", "S0", "SHR"], "OTH")
-    chosen = np.select([table["protocol"] == TCP, table["protocol"] == UDP], [tcp, udp], "OTH")
-    return [str(state) for state in chosen]
+    names = [STATES.index(name) for name in ("SF", "S0", "SHR")]
+    udp = np.select([sent & got, sent, got], names, STATES.index("OTH"))
+    is_tcp, is_udp = table["protocol"] == TCP, table["protocol"] == UDP
+    return np.select([is_tcp, is_udp], [tcp, udp], STATES.index("OTH")).astype(np.int64)
 
 
 _SYN_THEN_RESET = re.compile(r"\^?S[^HAFGIQ]*R.*")
 
 
-def named_services(table: Table) -> list[str | None]:
-    """Zeek's service of every connection, None where nothing was recognised."""
+def named_services(table: Table) -> tuple[list[str | None], Int64s]:
+    """Zeek's services that occur, and which of them each connection has; None where nothing was recognised."""
     row = np.arange(len(table))
     originator = table["originator"]
     port = np.where(originator == 0, table["high_port"], table["low_port"])

@@ -58,7 +58,7 @@ class Packets:
     payload: Int64s
     """payload bytes by the headers"""
     flags: Int64s
-    """TCP flags byte, 0 elsewhere"""
+    """TCP flags byte; this and the next three mean nothing where there is no TCP"""
     sequence: Int64s
     acknowledged: Int64s
     window: Int64s
@@ -95,6 +95,8 @@ class _Layer(NamedTuple):
     length: Int64s
 
     def keep(self, mask: Bools) -> _Layer:
+        if mask.all():
+            return self
         return _Layer(*(column[mask] for column in self))
 
     def skip(self, count: Int64s | int) -> _Layer:
@@ -111,7 +113,7 @@ class _Reader:
     def rows(self, at: Int64s, width: int) -> Bytes:
         """(n, width) bytes from each offset."""
         view = np.lib.stride_tricks.sliding_window_view(self.data, width)
-        rows: Bytes = view[np.clip(at, 0, self.limit)]
+        rows: Bytes = view[np.minimum(at, self.limit)]
         return rows
 
     def u8(self, at: Int64s) -> Int64s:
@@ -124,8 +126,8 @@ class _Reader:
 
 def _field(rows: Bytes, start: int, kind: str) -> Int64s:
     """Column of big-endian integers from fixed header bytes."""
-    width = np.dtype(kind).itemsize
-    return np.ascontiguousarray(rows[:, start : start + width]).view(kind).ravel().astype(np.int64)
+    column = np.ndarray(len(rows), dtype=kind, buffer=rows, offset=start, strides=(rows.shape[1],))
+    return column.astype(np.int64)
 
 
 def _halves(rows: Bytes, start: int) -> tuple[UInt64s, UInt64s]:
@@ -236,7 +238,8 @@ class _Decoder:
         self.reject(layer, wrong, "bad_ip_length")
         self.reject(layer, missing & ~wrong, "shorter_than_claimed")
         self.drop(layer, later & ~wrong & ~missing, "fragments")
-        layer, rows, header, total = layer.keep(good), rows[good], header[good], total[good]
+        if not good.all():
+            layer, rows, header, total = layer.keep(good), rows[good], header[good], total[good]
         low = _field(rows, 12, ">u4").astype(np.uint64), _field(rows, 16, ">u4").astype(np.uint64)
         high = np.zeros(len(total), dtype=np.uint64)
         inside = _Layer(layer.row, layer.at + header, np.minimum(layer.captured, total) - header, total - header)
@@ -282,8 +285,10 @@ class _Decoder:
         short = (layer.length < minimum) | (layer.captured < minimum)
         self.reject(layer, short, "cut_transport_header")
         keep = ~short
-        layer, protocol, total, minimum = layer.keep(keep), protocol[keep], total[keep], minimum[keep]
-        source, target = ((high[keep], low[keep]) for high, low in ends)
+        source, target = ends
+        if not keep.all():
+            layer, protocol, total, minimum = layer.keep(keep), protocol[keep], total[keep], minimum[keep]
+            source, target = ((high[keep], low[keep]) for high, low in ends)
         rows = self.read.rows(layer.at, 20)
         is_tcp, is_udp = protocol == TCP, protocol == UDP
         is_icmp = (protocol == ICMP) | (protocol == ICMP6)
@@ -291,9 +296,8 @@ class _Decoder:
         wrong = is_tcp & ((header < 20) | (header > layer.length) | (header > layer.captured))
         ports = is_tcp | is_udp
         first, second = np.where(ports, _field(rows, 0, ">u2"), 0), np.where(ports, _field(rows, 2, ">u2"), 0)
-        payload = np.where(is_udp, np.maximum(_field(rows, 4, ">u2") - 8, 0), layer.length - header)
-        udp_zero = is_udp & (_field(rows, 4, ">u2") == 0)
-        payload = np.where(udp_zero, layer.length - 8, payload)
+        said = _field(rows, 4, ">u2")
+        payload = np.where(is_udp & (said > 0), np.maximum(said - 8, 0), layer.length - header)
         one_way = np.zeros(len(protocol), dtype=bool)
         if is_icmp.any():
             first, second, one_way = _icmp_ports(rows, protocol, is_icmp, first, second)
@@ -309,10 +313,10 @@ class _Decoder:
             one_way=one_way,
             ip_bytes=total,
             payload=payload,
-            flags=np.where(is_tcp, rows[:, 13], 0).astype(np.int64),
-            sequence=np.where(is_tcp, _field(rows, 4, ">u4"), 0),
-            acknowledged=np.where(is_tcp, _field(rows, 8, ">u4"), 0),
-            window=np.where(is_tcp, _field(rows, 14, ">u2"), 1),
+            flags=rows[:, 13].astype(np.int64),
+            sequence=_field(rows, 4, ">u4"),
+            acknowledged=_field(rows, 8, ">u4"),
+            window=_field(rows, 14, ">u2"),
             content=layer.at + header,
             captured=np.clip(np.minimum(layer.captured - header, payload), 0, None),
             data=self.read.data,

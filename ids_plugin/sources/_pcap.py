@@ -101,8 +101,9 @@ class _Window:
 
     def _allocate(self, size: int) -> None:
         self.size = size
-        self.data = np.zeros(size + PADDING, dtype=np.uint8)
-        self.view = memoryview(self.data)  # type: ignore[arg-type]
+        self.bytes = bytearray(size + PADDING)
+        self.data = np.frombuffer(self.bytes, dtype=np.uint8)
+        self.view = memoryview(self.bytes)
 
     def fill(self, used: int) -> None:
         """Drops the first `used` bytes and reads on, until the buffer is full or the stream ends."""
@@ -112,11 +113,19 @@ class _Window:
         self.data[: len(rest)] = rest
         self.filled = len(rest)
         while self.filled < self.size and not self.ended:
-            part = self.stream.read(self.size - self.filled)
-            self.ended = not part
-            self.view[self.filled : self.filled + len(part)] = part
-            self.filled += len(part)
+            count = self._read_into(self.view[self.filled : self.size])
+            self.ended = not count
+            self.filled += count
         self.data[self.filled : self.filled + PADDING] = 0
+
+    def _read_into(self, room: memoryview) -> int:
+        """Bytes read into `room`, 0 at the end of the stream."""
+        readinto = getattr(self.stream, "readinto", None)
+        if readinto is not None:
+            return int(readinto(room) or 0)
+        part = self.stream.read(len(room))
+        room[: len(part)] = part
+        return len(part)
 
     def beginning(self, position: int, end: int | None = None) -> bytes:
         """The first bytes from `position`, for a person to look at."""
@@ -147,23 +156,20 @@ def _pcap_chunks(window: _Window, order: str, nanoseconds: int) -> Iterator[Chun
         position = 0
 
 
-def _walk_pcap(window: _Window, position: int, order: str) -> tuple[list[int], int, bool]:
+def _walk_pcap(window: _Window, position: int, order: str) -> tuple[Int64s, int, bool]:
     """Offsets of the complete records, where the first incomplete one begins, and whether its length can't be."""
-    unpack = struct.Struct(order + "I").unpack_from
-    view, filled = window.view, window.filled
+    unpack = struct.Struct(order + "8xI").unpack_from
+    data, last = window.bytes, window.filled - 16
     starts: list[int] = []
     add = starts.append
-    last = filled - 16
     while position <= last:
-        (captured,) = unpack(view, position + 8)
-        following = position + 16 + captured
-        if following > filled:
-            return starts, position, captured > MAX_PACKET
-        if captured > MAX_PACKET:
-            return starts, position, True
         add(position)
-        position = following
-    return starts, position, False
+        position += unpack(data, position)[0] + 16
+    at = np.array(starts, dtype=np.int64)
+    ends = np.append(at[1:], position)
+    wrong = ends - at > MAX_PACKET + 16
+    stop = int(np.argmax(wrong)) if wrong.any() else len(at) - (position > window.filled)
+    return at[:stop], int(at[stop]) if stop < len(at) else position, bool(wrong.any())
 
 
 def _words(data: Bytes, at: Int64s, count: int, order: str) -> Int64s:
@@ -173,8 +179,7 @@ def _words(data: Bytes, at: Int64s, count: int, order: str) -> Int64s:
     return words
 
 
-def _pcap_chunk(window: _Window, starts: list[int], order: str, nanoseconds: int, link: int, number: int) -> Chunk:
-    at = np.array(starts, dtype=np.int64)
+def _pcap_chunk(window: _Window, at: Int64s, order: str, nanoseconds: int, link: int, number: int) -> Chunk:
     seconds, fraction, captured, length = _words(window.data, at, 4, order)
     time = seconds * 1_000_000_000 + fraction * nanoseconds
     links = np.full(len(at), link, dtype=np.int64)

@@ -16,19 +16,26 @@ import numpy as np
 import numpy.typing as npt
 
 from ids_plugin.sources._packets import TCP, UDP
+from ids_plugin.sources._table import mix
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 
-LOOKED_AT = 8
+LOOKED_AT_FIRST = 3
 """Packets with payload of each side that are looked at."""
+LOOKED_AT = 8
+"""The same on ports of protocols that come to the point late, or carry others."""
+TALKATIVE = np.zeros(65536, dtype=bool)
+TALKATIVE[[21, 25, 80, 110, 135, 139, 143, 445, 587, 1080, 3128, 3389, 6666, 6667, 6668, 6669, 8080]] = True
 WIDTH = 64
 DEEP = 2048
 """Bytes of a packet in which authentication inside SMB and RPC is searched."""
 
 HTTP_PORTS = (80, 81, 631, 1080, 3128, 8000, 8080, 8888)
+WEB = np.zeros(65536, dtype=bool)
+WEB[list(HTTP_PORTS)] = True
 METHODS = (
     b"GET ", b"POST ", b"HEAD ", b"PUT ", b"DELETE ", b"OPTIONS ", b"CONNECT ", b"TRACE ", b"PATCH ", b"PROPFIND",
     b"SEARCH ", b"REPORT ", b"MKCOL ", b"LOCK ", b"UNLOCK ", b"MOVE ", b"COPY ", b"SUBSCRIB", b"NOTIFY ",
@@ -415,13 +422,16 @@ def announced(payload: bytes, server: tuple[int, int]) -> Endpoint | None:
     return None
 
 
-def services(originator: Int64s, responder: Int64s, port: Int64s) -> list[str | None]:
-    """Services of n connections from the bits both sides have shown, comma-separated as in a conn.log."""
-    web = np.isin(port, HTTP_PORTS).astype(np.int64)
-    key = np.column_stack([originator, responder, web])
-    unique, inverse = np.unique(key, axis=0, return_inverse=True)
-    names = [_named(int(first), int(second), bool(third)) for first, second, third in unique]
-    return [names[index] for index in inverse.ravel().tolist()]
+def services(originator: Int64s, responder: Int64s, port: Int64s) -> tuple[list[str | None], Int64s]:
+    """Names that occur among n connections, from the bits both sides have shown, and which of them each has.
+
+    Names are comma-separated as in a conn.log; None where nothing was recognised.
+    """
+    web = WEB[port]
+    key = mix(mix(originator.astype(np.uint64)) ^ responder.astype(np.uint64)) ^ web.astype(np.uint64)
+    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+    seen = zip(originator[first].tolist(), responder[first].tolist(), web[first].tolist(), strict=True)
+    return [_named(*each) for each in seen], inverse.astype(np.int64)
 
 
 def _named(originator: int, responder: int, web: bool) -> str | None:

@@ -56,6 +56,22 @@ class Running(NamedTuple):
     before: Int64s
 
 
+class _Segments(NamedTuple):
+    """Stretches of one side's sequence numbers."""
+
+    anew: Bools
+    """where the side's sequence numbers start anew"""
+    starts: Bools
+    """there, and where connections begin"""
+    base: Int64s
+    """number of the segment, above the bits of any value: running maxima don't cross segments"""
+
+    @classmethod
+    def of(cls, begins: Bools, anew: Bools) -> _Segments:
+        starts = begins | anew
+        return cls(anew, starts, np.cumsum(starts) << 41)
+
+
 class Reassembler:
     """What one side has sent and not all been received in order: Zeek's reassembler for the packets around a hole."""
 
@@ -141,10 +157,16 @@ class Streams:
         state[self.goes_on] = self.chunk.table["state"][self.goes_on_row, side]
         return state
 
-    def _running(self, values: Int64s, starts: Bools, first: Int64s | int = 0) -> Running:
-        """Running maximum within segments; values in 0 … FARTHEST. `first` is what stands before a segment's start."""
-        base = np.cumsum(starts) << 41
-        top = np.maximum.accumulate(values + base) - base
+    def _maximum(self, values: Int64s, base: Int64s) -> Int64s:
+        """Running maximum within segments; values in 0 … FARTHEST, `base` as `_base` gives it."""
+        top = values + base
+        np.maximum.accumulate(top, out=top)
+        top -= base
+        return top
+
+    def _running(self, values: Int64s, base: Int64s, starts: Bools, first: Int64s) -> Running:
+        """The same, also before each packet: `first` where a segment starts."""
+        top = self._maximum(values, base)
         before = np.empty_like(top)
         before[1:] = top[:-1]
         return Running(top, np.where(starts, first, before))
@@ -227,8 +249,9 @@ class Streams:
         zero = own & (chunk.window == 0) & ~self.rst & (self.peer_before != CLOSED) & (self.mine_before != RESET)
         self._scaled(np.flatnonzero(zero), side, 1, "zero_windows", "W")
         anew = self._anew(side, own)
-        top = self._sent(side, own, relative, anew)
-        return self._received(side, own, relative, anew, top)
+        segments = _Segments.of(self.starts, anew)
+        top = self._sent(side, own, relative, segments)
+        return self._received(side, own, relative, segments, top)
 
     def _control_letters(self, side: int, own: Bools, relative: Int64s, length: Int64s) -> None:
         """S H F R I Q, D and A."""
@@ -266,10 +289,10 @@ class Streams:
         held = np.where(anew[self.goes_on], 0, self.chunk.table[column][self.goes_on_row, side])
         values[self.goes_on] = np.maximum(values[self.goes_on], held)
 
-    def _sent(self, side: int, own: Bools, relative: Int64s, anew: Bools) -> Int64s:
+    def _sent(self, side: int, own: Bools, relative: Int64s, segments: _Segments) -> Int64s:
         """Highest sequence number the side has used (Zeek's last_seq); retransmissions on the way."""
         chunk, table = self.chunk, self.chunk.table
-        starts = self.starts | anew
+        anew, starts, base = segments
         upper = relative + self.syn + self.fin + np.where(self.rst, 0, chunk.payload)
         live = own & (self.mine_before != RESET)
         believed = live & ~self.rst
@@ -279,13 +302,13 @@ class Streams:
         value = np.clip(np.where(believed, upper, 0), 0, FARTHEST)
         self._carry("top", side, value, anew)
         start_value = np.where(anew, np.clip(first, 0, None), held)
-        top = self._running(value, starts, start_value)
+        top = self._running(value, base, starts, start_value)
         jumps = live & (self.rst | self.syn) & (np.abs(upper - top.before) <= TOO_LARGE) & ~anew
         wild = believed & self.syn & ~anew & (np.abs(upper - top.before) > TOO_LARGE)
         if jumps.any() or wild.any():
             value = np.clip(np.where((believed & ~wild) | jumps, upper, 0), 0, FARTHEST)
             self._carry("top", side, value, anew)
-            top = self._running(value, starts, start_value)
+            top = self._running(value, base, starts, start_value)
         only_fin = self.fin & (top.before == 1)
         resent = live & (chunk.payload > 0) & (upper <= top.before) & ~only_fin
         self._scaled(np.flatnonzero(resent), side, 2, "resent", "T")
@@ -294,21 +317,21 @@ class Streams:
         table["fins"][chunk.row, side] += np.add.reduceat((own & self.fin).astype(np.int64), chunk.at)
         return top.with_it
 
-    def _received(self, side: int, own: Bools, relative: Int64s, anew: Bools, top: Int64s) -> _Side:
+    def _received(self, side: int, own: Bools, relative: Int64s, segments: _Segments, top: Int64s) -> _Side:
         """What of the stream has arrived in order and what was acknowledged."""
         chunk, table = self.chunk, self.chunk.table
-        starts = self.starts | anew
+        anew, starts, base = segments
         start = relative + self.syn
         data = own & (chunk.payload > 0) & ~self.rst & (relative >= 0)
         fin_end = np.where(own & self.fin, np.clip(start + chunk.payload, 0, FARTHEST), 0)
         self._carry("fin_end", side, fin_end, anew)
-        finish = self._running(fin_end, starts).with_it
+        finish = self._maximum(fin_end, base)
         self.given_up = np.where(table["given_up"][chunk.row, side] & ~chunk.fresh, 0, self.count)
         known = self.state_before[side] != INACTIVE
         acks = self.is_tcp & ~own & self.ack
         number = np.where(known, signed(chunk.acknowledged - self.walk.start[side]), 1)
         value = np.where(acks, np.clip(number, 0, FARTHEST), 0)
-        self._acknowledged(side, value, number, anew)
+        self._acknowledged(side, value, number, segments)
         value = np.where((finish > 0) & (value > finish), finish, value)
         end = np.where(data, np.clip(start + chunk.payload, 0, FARTHEST), 0)
         ends, trims = end.copy(), value.copy()
@@ -317,8 +340,8 @@ class Streams:
             self._carry(column, side, values, anew)
         held = np.ones(self.count, dtype=np.int64)
         held[self.goes_on] = np.maximum(table["delivered"][self.goes_on_row, side], 1)
-        arrived = self._running(both, starts, held)
-        sent, trimmed = self._running(ends, starts).with_it, self._running(trims, starts).with_it
+        arrived = self._running(both, base, starts, held)
+        sent, trimmed = self._maximum(ends, base), self._maximum(trims, base)
         self._store(side, ("delivered", "data_end", "trimmed", "fin_end"), (arrived.with_it, sent, trimmed, finish))
         received = np.maximum(arrived.with_it, 1)
         self._gaps(side, data, start, end, value, arrived, received)
@@ -331,13 +354,13 @@ class Streams:
         for column, value in zip(columns, values, strict=True):
             self.chunk.table[column][self.chunk.row, side] = value[last]
 
-    def _acknowledged(self, side: int, value: Int64s, number: Int64s, anew: Bools) -> None:
+    def _acknowledged(self, side: int, value: Int64s, number: Int64s, segments: _Segments) -> None:
         """Highest acknowledgement of the side's bytes that counts as size (Zeek's ack_seq)."""
         chunk = self.chunk
         broken = (chunk.acknowledged == 0) & (number > TOO_LARGE)
         counted = np.where(self.rst | broken, 0, value)
-        self._carry("acked", side, counted, anew)
-        self._store(side, ("acked",), (self._running(counted, self.starts | anew).with_it,))
+        self._carry("acked", side, counted, segments.anew)
+        self._store(side, ("acked",), (self._maximum(counted, segments.base),))
 
     def _gaps(
         self, side: int, data: Bools, start: Int64s, end: Int64s, value: Int64s, arrived: Running, received: Int64s
@@ -433,6 +456,7 @@ class Streams:
     def _closing(self, sides: list[_Side]) -> None:
         """When each side counts as closed: at its FIN or RST, or once the bytes still missing by then have come."""
         walk, table = self.walk, self.chunk.table
+        base = _Segments.of(self.starts, self.starts).base
         was_shut = (table["closed"][self.goes_on_row] != 0).all(axis=1)
         closed: list[Bools] = []
         for side in (0, 1):
@@ -443,10 +467,10 @@ class Streams:
             pending &= ~mine.given_up
             trigger = walk.closing[:, side].astype(np.int64)
             trigger[self.goes_on] |= table["closing"][self.goes_on_row, side]
-            asked = self._running(trigger, self.starts).with_it > 0
+            asked = self._maximum(trigger, base) > 0
             done = (asked & ~pending & (mine.own | mine.acknowledged)).astype(np.int64)
             done[self.goes_on] |= table["closed"][self.goes_on_row, side]
-            closed.append(self._running(done, self.starts).with_it > 0)
+            closed.append(self._maximum(done, base) > 0)
             self._store(side, ("closing", "closed"), (asked.astype(np.int64), closed[side].astype(np.int64)))
         self._shut(closed, was_shut)
 
