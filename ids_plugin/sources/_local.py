@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from ids_plugin.errors import ConfigError
+from ids_plugin.sources._frame import SPECIAL_IPV4, SPECIAL_IPV6
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -36,7 +37,7 @@ def networks(texts: Sequence[str]) -> tuple[Network, ...]:
     return tuple(found)
 
 
-_PRIVATE, _LINK = networks(PRIVATE), networks(LINK)
+_PRIVATE, _LINK, _SPECIAL = networks(PRIVATE), networks(LINK), networks((*SPECIAL_IPV4, *SPECIAL_IPV6))
 
 
 @dataclass
@@ -52,7 +53,7 @@ class _Seen:
 class Locality:
     """Watches flows (`see`), then fills `local_orig` and `local_resp` of every flow (`fill`).
 
-    Per sensor: the networks configured, else the sensor's own flags, else private ranges, else (no private address in
+    Per sensor: the networks configured, else the sensor's own flags if it was told, else private ranges, else (no private address in
     sight) the address that takes part in most flows.
     """
 
@@ -126,7 +127,7 @@ class Locality:
 
 def _see(seen: _Seen, flows: pl.DataFrame) -> None:
     if not seen.flagged:
-        seen.flagged = bool(flows.select(pl.any_horizontal(pl.col("local_orig", "local_resp").any())).item())
+        seen.flagged = _told(flows)
     if seen.flagged or seen.private:
         seen.counts = None
         return
@@ -142,6 +143,16 @@ def _see(seen: _Seen, flows: pl.DataFrame) -> None:
     if counts.height > COUNTED:
         counts = counts.sort(["count", "address"], descending=[True, False]).head(COUNTED // 2)
     seen.counts = counts
+
+
+def _told(flows: pl.DataFrame) -> bool:
+    """Whether the sensor calls an address local that no Zeek would without being told: then its flags are knowledge,
+    not the default list, which counts documentation and benchmark ranges in."""
+    for flag, address in (("local_orig", "orig_h"), ("local_resp", "resp_h")):
+        named = flows.filter(pl.col(flag)).select(pl.col(address).unique())
+        if named.height and not named.select(within(pl.col(address), _SPECIAL).all()).item():
+            return True
+    return False
 
 
 def _busiest(seen: _Seen) -> str:

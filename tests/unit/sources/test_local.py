@@ -34,8 +34,14 @@ def test_configured_networks_come_first() -> None:
 
 
 def test_the_sensors_own_flags_are_taken_and_the_rest_is_private_ranges() -> None:
-    flagged = flows(("203.0.113.9", "10.0.0.1"), local_orig=True, local_resp=False)
-    assert filled(Locality(), flagged, flows(("10.0.0.1", "203.0.113.9"))) == [(True, False), (True, False)]
+    flagged = flows(("9.9.9.9", "10.0.0.1"), local_orig=True, local_resp=False)
+    assert filled(Locality(), flagged, flows(("10.0.0.1", "9.9.9.9"))) == [(True, False), (True, False)]
+
+
+def test_flags_of_a_sensor_that_was_told_nothing_are_not_knowledge() -> None:
+    """Zeek's own list of local networks has the documentation ranges in it."""
+    flagged = flows(("203.0.113.9", "10.0.0.1"), local_orig=True, local_resp=True)
+    assert filled(Locality(), flagged) == [(False, True)]
 
 
 def test_flags_that_are_never_true_say_nothing() -> None:
