@@ -72,15 +72,22 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _wanted(result: dict[str, Any]) -> Table:
+    """Hosts one by one, but the many that strangers knock at: these in one row a network."""
     total = result["total"]
-    table = _table(
-        f"hosts: {total['found']} of {total['wanted']} found", "network", "host", "class", "flows", "found", "after"
-    )
+    columns = ("network", "host", "class", "flows", "found", "after")
+    table = _table(f"hosts: {total['found']} of {total['wanted']} found", *columns)
     for network in result["networks"]:
+        noise = [one for one in network["wanted"] if one["class"] == "inbound_noise"]
         for one in network["wanted"]:
-            found = "yes" if one["found"] else ("other class" if one["found_in_any_class"] else "no")
-            after = "" if one["delay_s"] is None else f"{one['delay_s']:.0f} s"
-            table.add_row(network["name"], one["host"], one["class"], f"{one['flows']:,}", found, after)
+            if one not in noise:
+                found = "yes" if one["found"] else ("other class" if one["found_in_any_class"] else "no")
+                after = "" if one["delay_s"] is None else f"{one['delay_s']:.0f} s"
+                table.add_row(network["name"], one["host"], one["class"], f"{one['flows']:,}", found, after)
+        if noise:
+            flows, found = sum(one["flows"] for one in noise), sum(one["found"] for one in noise)
+            table.add_row(
+                network["name"], f"{len(noise)} hosts", "inbound_noise", f"{flows:,}", f"{found} of {len(noise)}", ""
+            )
     return table
 
 
