@@ -126,7 +126,9 @@ class _Reader:
 
 def _field(rows: Bytes, start: int, kind: str) -> Int64s:
     """Column of big-endian integers from fixed header bytes."""
-    column = np.ndarray(len(rows), dtype=kind, buffer=rows, offset=start, strides=(rows.shape[1],))
+    if not len(rows):
+        return np.zeros(0, dtype=np.int64)
+    column = np.ndarray(len(rows), dtype=kind, buffer=np.ascontiguousarray(rows), offset=start, strides=rows.shape[1:])
     return column.astype(np.int64)
 
 

@@ -161,22 +161,21 @@ class Walk:
     def _tcp(self) -> None:
         chunk = self.chunk
         is_tcp = chunk.protocol == TCP
-        begin = np.flatnonzero(chunk.first & is_tcp)
+        begin = np.flatnonzero(is_tcp & (chunk.first | self._new_attempts()))
         if not len(begin):
             return
         self.begin = begin
         stops = np.append(np.flatnonzero(chunk.first), self.count)
-        self.end = stops[np.searchsorted(stops, begin, side="right")]
-        pause = np.zeros(self.count, dtype=bool)
-        pause[1:] = chunk.now[1:] - chunk.time[:-1] >= TCP_IDLE
-        marked = (chunk.flags & (SYN | FIN | RST) != 0) | pause
+        self.end = np.minimum(np.append(begin[1:], self.count), stops[np.searchsorted(stops, begin, side="right")])
+        marked = self._marked()
         self.jumps = (
             _next(marked),
             _next(marked | (chunk.side == 0)),
             _next(marked | (chunk.side == 1)),
         )
+        self.clock = _Clock(chunk.group, chunk.now)
         live = Live(len(begin))
-        row = chunk.carried[chunk.group[begin]]
+        row = np.where(chunk.first[begin], chunk.carried[chunk.group[begin]], -1)
         live.load(chunk.table, row)
         live.login[row >= 0] = self._login(row[row >= 0])
         position = begin
@@ -186,6 +185,35 @@ class Walk:
             following = self._jump(live, active, position)
             going = following < self.end[active]
             active, position = active[going], following[going]
+
+    def _new_attempts(self) -> Bools:
+        """SYNs with another number than the SYN their side sent before: each opens a connection, whatever came between.
+
+        But for one that the other side seems to have answered already: these two may only have changed places.
+        """
+        chunk = self.chunk
+        opens = chunk.flags & (SYN | ACK) == SYN
+        place = np.arange(self.count)
+        again = np.zeros(self.count, dtype=bool)
+        for side in (0, 1):
+            own = chunk.side == side
+            before = np.maximum.accumulate(np.where(own, place, 0))
+            at = np.flatnonzero(own & opens & ~chunk.first)
+            last = before[at - 1]
+            known = (chunk.group[last] == chunk.group[at]) & own[last] & opens[last]
+            again[at] = known & (chunk.sequence[last] != chunk.sequence[at])
+            again[at] &= chunk.acknowledged[at - 1] != (chunk.sequence[at] + 1) & 0xFFFFFFFF
+        return again
+
+    def _marked(self) -> Bools:
+        """Packets that may change the state of an established connection: not those that only repeat the one before."""
+        chunk = self.chunk
+        control = chunk.flags & (SYN | FIN | RST)
+        marked = control != 0
+        same = (control[1:] == control[:-1]) & (chunk.side[1:] == chunk.side[:-1]) & (control[1:] & SYN == 0)
+        marked[1:] &= ~same | chunk.first[1:]
+        marked[1:] |= chunk.now[1:] - chunk.time[:-1] >= TCP_IDLE
+        return marked
 
     def _login(self, row: Int64s) -> Bools:
         """Whether connections open before the chunk go to a port where people log in."""
@@ -202,9 +230,12 @@ class Walk:
         following = self.jumps[0][after]
         following = np.where(silent0, self.jumps[1][after], following)
         following = np.where(silent1, self.jumps[2][after], following)
-        timed = (live.close[active] < NEVER) | (silent0 & silent1)
-        waiting = (live.attempt[active] < NEVER) & (silent0 | silent1)
-        return np.where(timed | waiting, after, following)
+        following = np.where(silent0 & silent1, after, following)
+        deadline = np.where(silent0 | silent1, np.minimum(live.close[active], live.attempt[active]), live.close[active])
+        timed = np.flatnonzero(deadline < NEVER)
+        expires = self.clock.first(self.chunk.group[position[timed]], deadline[timed])
+        following[timed] = np.minimum(following[timed], np.maximum(expires, after[timed]))
+        return following
 
     def _round(self, live: Live, active: Int64s, position: Int64s) -> None:
         """One packet of every active connection."""
@@ -268,6 +299,19 @@ class Walk:
         self.attempt = self.attempt_at[latest]
         self.close = self.close_at[latest]
         self.idle = self.idle_at[latest]
+
+
+class _Clock:
+    """Finds the first packet of a group at or after a time."""
+
+    def __init__(self, group: Int64s, now: Int64s) -> None:
+        self.start = int(now.min())
+        self.span = min(int(now.max()) - self.start + 2, (1 << 62) // (int(group[-1]) + 1))
+        self.key = group * self.span + np.minimum(now - self.start, self.span - 1)
+
+    def first(self, group: Int64s, time: Int64s) -> Int64s:
+        """Positions; that of the group's end where there is none."""
+        return np.searchsorted(self.key, group * self.span + np.clip(time - self.start, 0, self.span - 1))
 
 
 @dataclass
