@@ -26,8 +26,10 @@ def write_zeek_json(path: Path, flows: int, attack_share: float = 0.001, seed: i
 
 
 def piece(rng: np.random.Generator, first: int, rows: int, attack_share: float) -> pl.DataFrame:
-    """Rows `first` … of the log: clients that browse, resolve names and poll, and one that scans a server's ports."""
-    client = rng.zipf(1.2, rows) % CLIENTS
+    """Rows `first` … of the log: clients that browse and resolve names, the busiest about thirty times as much as the
+    typical one, and one that scans a server's ports."""
+    busy = np.exp(np.random.default_rng(7).normal(0.0, 1.0, CLIENTS))
+    client = rng.choice(CLIENTS, rows, p=busy / busy.sum())
     server = (client * 31 + rng.zipf(1.4, rows)) % SERVERS
     dns = rng.random(rows) < 0.35
     attack = rng.random(rows) < attack_share
@@ -43,7 +45,9 @@ def piece(rng: np.random.Generator, first: int, rows: int, attack_share: float) 
             "uid": _uids(first, rows),
             "id.orig_h": _named("10.0.{}.{}", np.where(attack, CLIENTS + 7, client)),
             "id.orig_p": rng.integers(32_768, 61_000, rows),
-            "id.resp_h": _named("198.18.{}.{}", np.where(attack, 3, np.where(dns, 1, server))),
+            "id.resp_h": pl.Series(
+                np.where(dns & ~attack, "10.0.200.1", _named("198.18.{}.{}", np.where(attack, 3, server)).to_numpy())
+            ),
             "id.resp_p": np.where(
                 attack, rng.integers(1, 20_000, rows), np.where(dns, 53, rng.choice([80, 443], rows))
             ),
@@ -53,7 +57,7 @@ def piece(rng: np.random.Generator, first: int, rows: int, attack_share: float) 
             "resp_bytes": received,
             "conn_state": np.where(failed, "S0", "SF"),
             "local_orig": np.ones(rows, np.bool_),
-            "local_resp": np.zeros(rows, np.bool_),
+            "local_resp": dns & ~attack,
             "missed_bytes": np.zeros(rows, np.int64),
             "history": np.where(failed, "S", np.where(dns, "Dd", "ShADadFf")),
             "orig_pkts": np.maximum(1, sent // 800),
