@@ -11,6 +11,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -291,6 +292,9 @@ def _record(text: bytes, ended: bool, classify: Classify) -> tuple[Layout, list[
         return _bad_json(text, ended, error)
     if not isinstance(record, dict):
         return Bad("bad_json", f"not an object but {type(record).__name__}")
+    if text.count(b'":') != _keys(record):
+        with suppress(RecursionError):
+            record = json.loads(text, object_pairs_hook=_first_wins)
     layout = classify(record)
     if not isinstance(layout, Layout):
         return layout
@@ -298,6 +302,23 @@ def _record(text: bytes, ended: bool, classify: Classify) -> tuple[Layout, list[
         return _record(str(record[layout.inner]).encode("utf-8", "replace"), True, classify)
     values = _values(record, layout)
     return values if isinstance(values, Bad) else (layout, values)
+
+
+def _keys(record: dict[str, Any]) -> int:
+    """Keys of an object and of all objects in it."""
+    found = 0
+    todo: list[Any] = [record]
+    while todo:
+        value = todo.pop()
+        found += len(value) if isinstance(value, dict) else 0
+        inner = value.values() if isinstance(value, dict) else value
+        todo.extend(item for item in inner if isinstance(item, (dict, list)))
+    return found
+
+
+def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of which a key stands twice: polars takes the first, orjson the last."""
+    return dict(reversed(pairs))
 
 
 def _bad_json(text: bytes, ended: bool, error: json.JSONDecodeError) -> Bad:

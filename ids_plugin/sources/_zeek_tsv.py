@@ -240,10 +240,7 @@ def _value(column: str, text: str) -> object:
 def _draft(frame: pl.DataFrame, header: Header, escaped: bool) -> pl.DataFrame:
     """The records' texts as a draft has them: empty and unset null, escapes resolved, labels taken apart."""
     if GLUED in frame.columns:
-        names = [NAMES.get(field, field) for field in header.fields[-1].split(GLUED)]
-        glued = pl.col(GLUED).str.splitn(GLUED, len(names)).struct.rename_fields(names)
-        frame = frame.with_columns(glued).unnest(GLUED)
-        frame = frame.with_columns(pl.col(name).str.strip_chars(" ").replace(header.unset, None) for name in names)
+        frame = _unglued(frame, header)
     texts = [name for name in ("service", "tunnel_parents", "label", "label_detail") if name in frame.columns]
     frame = frame.with_columns(pl.col(name).replace([header.empty, ""], None) for name in texts)
     if escaped:
@@ -258,3 +255,14 @@ def _draft(frame: pl.DataFrame, header: Header, escaped: bool) -> pl.DataFrame:
     ]
     lower = [pl.col("label").str.to_lowercase()] if "label" in frame.columns else []
     return frame.with_columns(*switches, *lower, pl.lit(bool(OPEN.search(header.path))).alias("open"))
+
+
+def _unglued(frame: pl.DataFrame, header: Header) -> pl.DataFrame:
+    """The columns of the field that holds several, parted by three spaces; one that is there already stays as it is."""
+    glued = next(field for field in header.fields if GLUED in field)
+    names = [NAMES.get(field, "") for field in glued.split(GLUED)]
+    parts = frame[GLUED].str.splitn(GLUED, len(names)).struct.unnest()
+    texts = {*TEXTS, *LABELS.values()} - set(frame.columns)
+    new = {name: part for name, part in zip(names, parts, strict=True) if name in texts}
+    clean = [part.str.strip_chars(" ").replace(header.unset, None).alias(name) for name, part in new.items()]
+    return frame.drop(GLUED).with_columns(clean)

@@ -103,6 +103,13 @@ def test_labels_of_iot_23_are_taken_apart() -> None:
     ]
 
 
+def test_a_glued_field_that_names_other_columns_changes_nothing() -> None:
+    glued = "tunnel_parents   ip_proto   label   uid   label"
+    fields = [*FIELDS[:20], glued, "ip_proto"]
+    got = read(tsv([conn() | {glued: "-   7   Benign   x   Malicious"}], fields))
+    assert (got.row["label"], got.row["ip_proto"], got.row["uid"]) == ("malicious", 6, conn()["uid"])
+
+
 def test_open_connections_are_marked() -> None:
     for path in ("open_conn", "open-conn", "conn_long"):
         assert read(tsv([conn()], path=path)).row["open"] is True
@@ -189,6 +196,21 @@ def test_damaged_json_lines_are_rejects_beside_good_ones(line: bytes, reason: st
     assert got.reasons == [reason]
     assert got.rejects[0].place == "line 3"
     assert got.flows["origin"].to_list() == ["conn.log:1", "conn.log:2", "conn.log:5"]
+
+
+@pytest.mark.parametrize("depth", [100, 1000, 1020, 100_000])
+def test_deep_nesting_is_no_crash(depth: int) -> None:
+    objects = b'{"a":' * depth + b"1" + b"}" * depth
+    lists = jsonl([conn(1)]).rstrip(b"}\n") + b',"x":' + b"[" * depth + b"]" * depth + b"}"
+    got = read(jsonl([conn(0)]) + objects + b"\n" + lists + b"\n" + jsonl([conn(2)]))
+    assert got.flows.height + len(got.rejects) == 4
+    assert got.flows.height >= 2
+
+
+def test_a_key_that_stands_twice_is_taken_as_it_stands_first() -> None:
+    line = jsonl([conn(1)]).replace(b'"proto"', b'"uid": "second", "proto"')
+    for data in (line, line + b"junk\n", jsonl([{"conn": 1}]).replace(b"1", line.strip()) + b"junk\n"):
+        assert read(data).flows["uid"].to_list() == [conn(1)["uid"]]
 
 
 def test_damaged_tsv_lines_are_rejects_beside_good_ones() -> None:
