@@ -47,4 +47,3 @@ def small() -> Bundle:
 def batch() -> Windows:
     """Windows of a toy network that no training saw."""
     return next(windows(toy.network(99)))
-

@@ -60,7 +60,8 @@ class Spec:
     @property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the names, units and order."""
-        named = {part: [feature[:2] for feature in getattr(self, part)] for part in ("flow", "step", "context", "summary")}
+        parts = ("flow", "step", "context", "summary")
+        named = {part: [feature[:2] for feature in getattr(self, part)] for part in parts}
         return hashlib.sha256(json.dumps({"earlier": EARLIER, **named}).encode()).hexdigest()
 
 

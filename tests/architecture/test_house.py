@@ -28,6 +28,7 @@ MAY_IMPORT = {
 """What each place may import beside the base and itself; rooms not named here import no other room."""
 TORCH_ROOMS = {"models", "training", "compress"}
 PURE_ROOMS = {"features", "windows", "models", "explain", "alerts", "schema"}
+BROAD = {"Exception", "BaseException"}
 HEAVY = {"torch", "pandas", "sklearn", "onnx", "scipy"}
 
 
@@ -129,8 +130,9 @@ def test_public_things_say_what_they_are() -> None:
         if not ast.get_docstring(tree):
             wrong.append(f"{path.relative_to(ROOT)}: module")
         for node in tree.body:
-            named = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-            if named and not ast.get_docstring(node):
+            if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+                continue
+            if not ast.get_docstring(node):
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}")
     assert not wrong, "\n".join(wrong)
 
@@ -139,10 +141,9 @@ def test_broad_excepts_live_in_the_consumers_only() -> None:
     wrong = []
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
-            broad = isinstance(node, ast.ExceptHandler) and (
-                node.type is None
-                or (isinstance(node.type, ast.Name) and node.type.id in {"Exception", "BaseException"})
-            )
+            if not isinstance(node, ast.ExceptHandler):
+                continue
+            broad = node.type is None or (isinstance(node.type, ast.Name) and node.type.id in BROAD)
             if broad and path.is_relative_to(LIBRARY) and path.stem != "cli":
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert not wrong, "\n".join(wrong)
