@@ -213,7 +213,8 @@ class Walk:
         same = (control[1:] == control[:-1]) & (chunk.side[1:] == chunk.side[:-1]) & (control[1:] & SYN == 0)
         marked[1:] &= ~same | chunk.first[1:]
         marked[1:] |= chunk.now[1:] - chunk.time[:-1] >= TCP_IDLE
-        return marked
+        changes: Bools = marked
+        return changes
 
     def _login(self, row: Int64s) -> Bools:
         """Whether connections open before the chunk go to a port where people log in."""

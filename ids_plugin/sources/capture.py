@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ids_plugin.errors import InputError
+from ids_plugin.schema import flow
 from ids_plugin.sources import Input, Read, Reject
 from ids_plugin.sources import _meter as meter
 from ids_plugin.sources._frame import frame
@@ -48,8 +49,10 @@ class Capture:
             packets = decode(chunk)
             finished = measured.add(packets)
             yield _step(source, finished, _rejects(source, chunk, packets), _notes(chunk, packets))
-        early = {"given_out_early": measured.given_out_early} if measured.given_out_early else {}
-        yield _step(source, measured.finish(), (), early)
+        for finished in measured.finish():
+            yield _step(source, finished, (), {})
+        if measured.given_out_early:
+            yield Read(flow.empty(), 0, notes={"given_out_early": measured.given_out_early})
 
 
 def _step(source: Input, finished: meter.Finished, rejects: tuple[Reject, ...], notes: dict[str, int]) -> Read:
