@@ -23,7 +23,8 @@ _GROUP_ADDRESS = (
     .fill_null(value=False)
 )
 _ECHO = _ICMP & pl.col("orig_p").is_in([8, 128]).fill_null(value=False)
-_NO_ANSWER = (pl.col("resp_pkts").fill_null(0) == 0) & ~_GROUP_ADDRESS
+_HEARD = pl.coalesce("resp_pkts", "resp_ip_bytes", "resp_bytes")
+_NO_ANSWER = (_HEARD == 0).fill_null(value=False) & ~_GROUP_ADDRESS
 _CLOSED = ~pl.col("open").fill_null(value=False)
 
 UNANSWERED = _CLOSED & (

@@ -20,7 +20,7 @@ def _share(part: str, other: str) -> pl.Expr:
 
 
 def _per_packet(volume: str, packets: str) -> pl.Expr:
-    return _log(pl.when(pl.col(packets) > 0).then(pl.col(volume) / pl.col(packets)).otherwise(0.0))
+    return _log(pl.when(pl.col(packets) == 0).then(0.0).otherwise(pl.col(volume) / pl.col(packets)))
 
 
 _TABLE: tuple[tuple[Feature, pl.Expr], ...] = (
@@ -46,9 +46,9 @@ _TABLE: tuple[tuple[Feature, pl.Expr], ...] = (
     (
         Feature("packet_rate", "log packets/s", "packets a second, of flows of two packets or more"),
         _log(
-            pl.when((pl.col("orig_pkts") + pl.col("resp_pkts")) > 1)
-            .then((pl.col("orig_pkts") + pl.col("resp_pkts")) / (_SECONDS.fill_null(0.0) + 0.01))
-            .otherwise(0.0)
+            pl.when((pl.col("orig_pkts") + pl.col("resp_pkts")) < 2)
+            .then(0.0)
+            .otherwise((pl.col("orig_pkts") + pl.col("resp_pkts")) / (_SECONDS.fill_null(0.0) + 0.01))
         ),
     ),
 )
