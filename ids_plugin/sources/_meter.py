@@ -61,8 +61,8 @@ ANNOUNCED = 300 * SECOND
 MOST_ANNOUNCED = 10_000
 AT_ONCE = 1 << 15
 """Connections given out at once at the end."""
-MOST_OPEN = 1 << 17
-"""Connections kept open between chunks: about 60 MB."""
+MOST_OPEN = 100_000
+"""Connections kept open between chunks: about 45 MB."""
 
 
 @dataclass

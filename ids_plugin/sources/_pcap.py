@@ -17,7 +17,7 @@ from ids_plugin.errors import InputError
 
 CHUNK = 16 << 20
 """Bytes read at a time."""
-MOST_PACKETS = 1 << 16
+MOST_PACKETS = 1 << 15
 """Packets of a chunk: enough to hide the cost of a step over all of them, few enough for the processor's cache."""
 PADDING = 128
 """Zero bytes behind a chunk's data, so that headers can be read before their length is checked."""

@@ -176,6 +176,7 @@ class Streams:
         beginning = self.walk.begins[position]
         self._letter(position[beginning], -1, "^")
         self._letter(position[~beginning], 5, "^")
+        self._letter(np.flatnonzero(self.walk.turned), 5, "^")
 
     def _udp_letters(self) -> None:
         udp = self.chunk.protocol == UDP

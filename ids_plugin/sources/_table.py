@@ -108,10 +108,11 @@ class Table:
         self.live[rows] = False
 
     def _grow(self, least: int) -> None:
-        more = max(least, len(self) // 4, SMALLEST)
+        more = max(least, len(self) // 8, SMALLEST)
         wider = ((0, 0), (0, more))
         self.keys = np.pad(self.keys, wider)
-        self.wide, self.narrow = np.pad(self.wide, wider), np.pad(self.narrow, wider)
+        self.wide = np.pad(self.wide, wider)
+        self.narrow = np.pad(self.narrow, wider)
         self.live = np.pad(self.live, (0, more))
 
 

@@ -44,6 +44,8 @@ Int64s = npt.NDArray[np.int64]
 Int8s = npt.NDArray[np.int8]
 Bools = npt.NDArray[np.bool_]
 
+TURNED = (53, 137)
+"""DNS ports on both sides of servers that ask each other."""
 BROADCAST = np.uint64(0x0000FFFF_FFFFFFFF)
 
 
@@ -68,6 +70,7 @@ class Walk:
         self.begins = np.zeros(count, dtype=bool)
         self.event = np.zeros(count, dtype=bool)
         self.flipped = np.zeros(count, dtype=bool)
+        self.turned = np.zeros(count, dtype=bool)
         self.state_at = np.zeros((count, 2), dtype=np.int8)
         self.previous_at = np.zeros((count, 2), dtype=np.int8)
         self.start_at = np.zeros((count, 2), dtype=np.int64)
@@ -121,10 +124,23 @@ class Walk:
         flip = source & ~target & ~broadcast & (chunk.protocol[at] == UDP)
         self.flipped[at] = flip
         self.originator_at[at] = np.where(flip, 1 - chunk.side[at], chunk.side[at])
+        self._answers_first(at[dns[at] & ~flip])
         self.event |= other & (self.begins | chunk.first)
         goes_on = head[~self.begins[head]]
         self.originator_at[goes_on] = chunk.table["originator"][chunk.carried[chunk.group[goes_on]]]
         self.idle_at[other] = OTHER_IDLE
+
+    def _answers_first(self, at: Int64s) -> None:
+        """DNS that begins with an answer between two servers' ports: Zeek turns it round, the packet's count too."""
+        chunk, packets = self.chunk, self.chunk.packets
+        order = chunk.order[at]
+        both = np.isin(packets.source_port[order], TURNED) & np.isin(packets.target_port[order], TURNED)
+        both &= packets.captured[order] > 2
+        at, order = at[both], order[both]
+        at = at[packets.data[packets.content[order] + 2] & 0x80 != 0]
+        chunk.side[at] = 1 - chunk.side[at]
+        self.originator_at[at] = chunk.side[at]
+        self.turned[at] = True
 
     def _dns(self, head: Int64s, poll: Int64s, previous: Int64s) -> None:
         """Splits DNS exchanges where one of Zeek's looks, every ten seconds, finds them still."""
