@@ -24,7 +24,10 @@ from ids_plugin.sources import Read, Reject
 from ids_plugin.sources._local import Locality
 from ids_plugin.sources._order import ordered
 from ids_plugin.windows import spec
-from ids_plugin.windows._state import CHUNK, BatchWindows, Limits, Windower
+from ids_plugin.windows._state import BatchWindows, Limits, Windower
+
+BATCH = 16_384
+"""Flows a step: larger ones are hardly faster and hold more memory"""
 
 
 class Pipeline:
@@ -129,7 +132,7 @@ def scan(
         LedgerError: the ledger doesn't balance, up to the delivery of the documents.
     """
     steps = _counted(reads, pipeline.ledger, how)
-    for flows in ordered(steps, batch_rows=CHUNK, spill_dir=how.spill_dir, locality=how.locality):
+    for flows in ordered(steps, batch_rows=BATCH, spill_dir=how.spill_dir, locality=how.locality):
         how.watch(flows)
         yield pipeline.step(flows, ingested)
         how.progress("score", len(flows))

@@ -30,10 +30,10 @@ _CONTENT = ("ts", "duration", "orig_bytes", "resp_bytes", "orig_pkts", "resp_pkt
 class Limits:
     """What a sensor's state may grow to; reaching a limit is counted (`Windower.left_early`), never an error."""
 
-    visible: int = 524_288
-    """flows that rolling sums look back at most, beside the hour: 145 flows/s for an hour, 60 B each"""
-    history: int = 131_072
-    """flows kept for pair windows, ten a pair: at least 13,107 pairs, 170 B each"""
+    visible: int = 262_144
+    """flows that rolling sums look back at most, beside the hour: 73 flows/s for an hour, 75 B each"""
+    history: int = 65_536
+    """flows kept for pair windows after a clean-up, ten a pair: at least 6,553 pairs, 170 B each"""
 
 
 class Windower:
