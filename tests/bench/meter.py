@@ -12,7 +12,6 @@ import argparse
 import gzip
 import io
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -142,7 +141,8 @@ def _speed_of(path: Path) -> dict[str, float]:
             seen += step.notes.get("packets", 0)
             flows += step.flows.height
     ours = seen / (time.process_time() - begin)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = int(status["VmHWM"].split()[0]) / 1024
     with path.open("rb") as file:
         parsed = _dpkt(file)
     return {"packets": seen, "flows": flows, "ours": ours, "dpkt": parsed, "ratio": ours / parsed, "peak_mib": peak}
