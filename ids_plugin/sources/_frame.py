@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
 
 from ids_plugin.schema import flow
 from ids_plugin.sources import _meter as meter
@@ -161,5 +161,5 @@ def _uids(table: Table) -> pl.Series:
 
 def texts_of(letters: npt.NDArray[np.uint8], ends: Int64s) -> pl.Series:
     """A String column from ASCII letters, text i being letters[ends[i]:ends[i + 1]]."""
-    offsets, data = pa.py_buffer(np.ascontiguousarray(ends)), pa.py_buffer(np.ascontiguousarray(letters))
-    return pl.Series(pa.LargeStringArray.from_buffers(len(ends) - 1, offsets, data))
+    text = letters.tobytes().decode("ascii")
+    return pl.Series([text[begin:end] for begin, end in pairwise(ends.tolist())], dtype=pl.String)
