@@ -11,6 +11,9 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 import polars as pl
 
+WHOLE = "whole"
+"""`place` of a reject that is a whole input: it can't be opened, or nothing of it can be read"""
+
 
 class Reject(NamedTuple):
     """A record that could not be read; goes to rejects.ndjson."""
@@ -18,7 +21,7 @@ class Reject(NamedTuple):
     input: str
     """file name, or `-`"""
     place: str
-    """`line 7`, `packet 12`, `byte 4096`"""
+    """`line 7`, `packet 12`, `byte 4096`, or WHOLE"""
     reason: str
     """short and countable: `bad_json`, `cut_off`, ..."""
     detail: str
@@ -41,7 +44,7 @@ class Read:
     notes: dict[str, int] = field(default_factory=dict)
     """counts beside them (packets, packets of unknown link types, ...) for the ledger"""
     source: str = ""
-    """name of the plugin that read it; filled by who opened the input, as is `sensor`"""
+    """what the flows' column `source` says; who opened the input fills in the plugin's name, and `sensor`"""
     sensor: str = ""
 
 

@@ -53,8 +53,8 @@ class _Seen:
 class Locality:
     """Watches flows (`see`), then fills `local_orig` and `local_resp` of every flow (`fill`).
 
-    Per sensor: the networks configured, else the sensor's own flags if it was told, else private ranges, else (no private address in
-    sight) the address that takes part in most flows.
+    Per sensor: the networks configured, else the sensor's own flags if it was told, else private ranges, else (no
+    private address in sight) the address that takes part in most flows.
     """
 
     configured: tuple[Network, ...] = ()

@@ -18,7 +18,7 @@ import zstandard
 from ids_plugin import registry
 from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import empty
-from ids_plugin.sources import Input, Read, Reject, Source
+from ids_plugin.sources import WHOLE, Input, Read, Reject, Source
 from ids_plugin.sources._draft import SENSOR
 from ids_plugin.sources._lines import HEAD
 
@@ -118,11 +118,11 @@ class _Joined(io.RawIOBase):
 
 
 class Opened(NamedTuple):
-    """An input and who reads it; None: nobody knows its kind, `why` says what was seen."""
+    """An input and who reads it; None: it is of no known kind, or can't be opened, which `error` says."""
 
     input: Input
     source: Source | None
-    why: str
+    error: InputError | None = None
 
     @property
     def kind(self) -> str:
@@ -148,7 +148,7 @@ def read_inputs(
         options: passed on to every source (`meter`, ...).
 
     Raises:
-        InputError: an input named doesn't exist or can't be opened, or none of them could be read.
+        InputError: none of them could be read; the first one's reason.
     """
     failed: list[InputError] = []
     records = 0
@@ -157,22 +157,22 @@ def read_inputs(
             try:
                 for step in _steps(opened, batch_rows):
                     records += step.read
-                    yield replace(step, source=opened.kind, sensor=opened.input.sensor)
-            except InputError as error:
-                failed.append(error)
-                refused = _refused(opened.input, error)
-                yield replace(refused, source=opened.kind, sensor=opened.input.sensor)
+                    yield replace(step, source=step.source or opened.kind, sensor=opened.input.sensor)
+            except (InputError, OSError) as error:
+                why = error if isinstance(error, InputError) else _cannot(opened.input.name, error, "read")
+                failed.append(why)
+                reason = "refused" if why is error and not opened.error else "unreadable"
+                reject = Reject(opened.input.name, WHOLE, reason, why.message, "")
+                yield Read(empty(), 1, (reject,), source=opened.kind, sensor=opened.input.sensor)
     if failed and not records:
         raise failed[0]
-
-
-def _refused(source: Input, error: InputError) -> Read:
-    return Read(empty(), 1, (Reject(source.name, "whole", "refused", error.message, ""),))
 
 
 def _steps(opened: Opened, batch_rows: int) -> Iterator[Read]:
     source = opened.input
     records = 0
+    if opened.error:
+        raise opened.error
     if opened.source is None:
         yield Read(empty(), 0, notes={"empty_inputs" if not source.head else "unknown_inputs": 1})
     else:
@@ -195,63 +195,64 @@ def open_inputs(
 ) -> Iterator[Opened]:
     """Opens inputs one by one; the caller closes `input.stream`. Members of a directory come sorted by path.
 
-    Raises:
-        InputError: nothing there, no permission, or a file named on its own (not found in a directory or by a
-            glob) that is of no known kind; a directory or glob in which nothing is of a known kind.
+    An `error` have: what isn't there or may not be read, a file named on its own (not found in a directory or by a
+    glob) that is of no known kind, and a directory or glob in which nothing is of a known kind.
     """
     plugins: tuple[Source, ...] = registry.load_all("sources")
     for spec in specs:
-        named, paths = _paths(spec)
         known = 0
+        named, paths, missing = _paths(spec)
         for path in paths:
             opened = _opened(path, plugins, sensors, options or {}, stdin, named)
-            known += opened.source is not None or not opened.input.head
+            known += bool(opened.source or opened.error or not opened.input.head)
             yield opened
-        if not known:
-            raise InputError(
-                f"nothing of a known kind among {len(paths)} files" if paths else "an empty directory",
-                location=spec,
-                hint=f"known kinds: {', '.join(plugin.name for plugin in plugins)}",
-            )
+        if paths and not known:
+            missing = [_nothing(spec, f"nothing of a known kind among {len(paths)} files", plugins)]
+        for error in missing:
+            yield _closed(error.location or spec, error, sensors)
 
 
-def _paths(spec: str) -> tuple[bool, list[str]]:
-    """Whether the spec names one input, and the paths it stands for."""
-    if spec == "-":
-        return True, [spec]
-    if os.path.isdir(spec):
-        return False, _members(spec)
-    if not os.path.lexists(spec) and glob.has_magic(spec):
+def _nothing(spec: str, what: str, plugins: Sequence[Source]) -> InputError:
+    return InputError(what, location=spec, hint=f"known kinds: {', '.join(plugin.name for plugin in plugins)}")
+
+
+def _closed(path: str, error: InputError, sensors: Sequence[tuple[str, str]]) -> Opened:
+    """What couldn't be opened."""
+    return Opened(Input(path, io.BytesIO(), b"", _sensor(path, sensors)), None, error)
+
+
+def _paths(spec: str) -> tuple[bool, list[str], list[InputError]]:
+    """Whether the spec names one input, the paths it stands for, and why there are none or not all of them."""
+    if spec != "-" and os.path.isdir(spec):
+        return False, *_members(spec)
+    if spec != "-" and not os.path.lexists(spec) and glob.has_magic(spec):
         found = sorted(path for path in glob.glob(spec, recursive=True) if not os.path.isdir(path))
-        if not found:
-            raise InputError("no file matches", location=spec)
-        return False, found
-    return True, [spec]
+        return False, found, [] if found else [InputError("no file matches", location=spec)]
+    return True, [spec], []
 
 
-def _members(folder: str) -> list[str]:
-    """Regular files below a folder, hidden ones left out, sorted."""
-
-    def stop(error: OSError) -> None:
-        raise _cannot(error.filename or folder, error)
-
+def _members(folder: str) -> tuple[list[str], list[InputError]]:
+    """Regular files below a folder, hidden ones left out, sorted; and the folders that can't be read."""
+    closed: list[InputError] = []
     found: list[str] = []
-    for path, folders, files in os.walk(folder, onerror=stop):
+    for path, folders, files in os.walk(folder, onerror=lambda error: closed.append(_cannot(error.filename, error))):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             member = os.path.join(path, name)
             if not name.startswith(".") and os.path.isfile(member):
                 found.append(member)
-    return sorted(found)
+    if not found and not closed:
+        closed = [InputError("an empty directory", location=folder)]
+    return sorted(found), closed
 
 
-def _cannot(path: str, error: OSError) -> InputError:
+def _cannot(path: str, error: OSError, what: str = "opened") -> InputError:
     hints = {
         FileNotFoundError: "check the path",
         PermissionError: "check the permissions of the file and the folders above it",
     }
-    what = (error.strerror or str(error)).lower()
-    return InputError(f"can't be opened: {what}", location=path, hint=hints.get(type(error)))
+    why = (error.strerror or str(error)).lower()
+    return InputError(f"can't be {what}: {why}", location=path, hint=hints.get(type(error)))
 
 
 def _opened(
@@ -266,17 +267,14 @@ def _opened(
         raw = stdin if path == "-" else _file(path)
         head, stream = _stream(raw, keep_open=path == "-")
     except OSError as error:
-        raise _cannot(path, error) from error
+        return _closed(path, _cannot(path, error), sensors)
     source = Input(path, stream, head, _sensor(path, sensors), options)
     sure, plugin = max(((one.sniff(head), one) for one in plugins), key=lambda pair: pair[0])
     if head and sure > 0:
-        return Opened(source, plugin, "")
-    why = _seen(head)
+        return Opened(source, plugin)
     if head and named:
-        stream.close()
-        kinds = ", ".join(one.name for one in plugins)
-        raise InputError(f"of no known kind: it begins with {why}", location=path, hint=f"known kinds: {kinds}")
-    return Opened(source, None, why)
+        return Opened(source, None, _nothing(path, f"of no known kind: it begins with {_seen(head)}", plugins))
+    return Opened(source, None)
 
 
 def _file(path: str) -> BinaryIO:

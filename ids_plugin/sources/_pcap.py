@@ -87,6 +87,8 @@ def chunks(stream: BinaryIO, chunk_bytes: int = CHUNK) -> Iterator[Chunk]:
         return _pcap_chunks(window, *PCAP_MAGICS[magic])
     if magic == PCAPNG_MAGIC and window.filled >= 12:
         return _pcapng_chunks(window)
+    if magic in PCAP_MAGICS or magic == PCAPNG_MAGIC:
+        raise InputError(f"a capture cut off in its header, after {window.filled} bytes")
     raise InputError("not a capture" if window.filled else "empty", hint="pcap and pcapng begin with a magic number")
 
 

@@ -71,7 +71,7 @@ def measure(name: str, source: Input, batch_rows: int) -> Iterator[Read]:
 
     Raises:
         UsageError: there is no such meter, or its program isn't installed.
-        InputError: the program wrote nothing.
+        InputError: the program wrote nothing, or there is no room for the capture.
     """
     program = PROGRAMS.get(name)
     if program is None:
@@ -80,9 +80,7 @@ def measure(name: str, source: Input, batch_rows: int) -> Iterator[Read]:
         raise UsageError(f"--meter {name} needs {program.command[0]}, which isn't installed", hint=program.install)
     with tempfile.TemporaryDirectory(prefix="ids-plugin-") as folder:
         where = Path(folder)
-        with (where / "capture.pcap").open("wb") as capture:
-            shutil.copyfileobj(source.stream, capture)
-        (where / "suricata.yaml").write_text(FLOW_ONLY)
+        _lay_out(source, where)
         done = subprocess.run(program.command, cwd=where, capture_output=True, text=True, errors="replace", check=False)
         said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
         log = where / program.log
@@ -92,6 +90,20 @@ def measure(name: str, source: Input, batch_rows: int) -> Iterator[Read]:
             with log.open("rb") as stream:
                 head = stream.read(HEAD)
                 stream.seek(0)
-                yield from program.source.read(replace(source, stream=stream, head=head), batch_rows)
+                for step in program.source.read(replace(source, stream=stream, head=head), batch_rows):
+                    yield replace(step, source=program.source.name)
         if done.returncode:
-            yield Read(flows=flow.empty(), read=1, rejects=(Reject(source.name, "end", f"{name}_stopped", said, ""),))
+            reject = Reject(source.name, "end", f"{name}_stopped", said, "")
+            yield Read(flow.empty(), 1, (reject,), source=program.source.name)
+
+
+def _lay_out(source: Input, where: Path) -> None:
+    """What the programs read."""
+    try:
+        with (where / "capture.pcap").open("wb") as capture:
+            shutil.copyfileobj(source.stream, capture)
+        (where / "suricata.yaml").write_text(FLOW_ONLY)
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+        hint = "as much as the capture is needed there, unpacked; TMPDIR chooses another place"
+        raise InputError(f"can't keep the capture: {why}", location=str(where), hint=hint) from error

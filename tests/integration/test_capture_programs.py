@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
+from pathlib import Path
 
 import polars as pl
 import pytest
 
+from ids_plugin import cli
 from ids_plugin.errors import UsageError
 from ids_plugin.sources import Input
 from ids_plugin.sources.capture import PLUGIN
@@ -41,6 +44,17 @@ def test_the_real_program_finds_the_same_flows(program: str) -> None:
     same = ["orig_h", "orig_p", "resp_h", "resp_p", "proto", "orig_pkts", "resp_pkts", "ts"]
     assert found.select(same).equals(ours.select(same))
     assert set(found["sensor"]) == {"sensor"}
+
+
+def test_a_scan_with_suricata_as_the_meter_balances(tmp_path: Path) -> None:
+    if not shutil.which("suricata"):
+        pytest.skip("needs suricata: apt-get install suricata")
+    capture = tmp_path / "talk.pcap"
+    capture.write_bytes(DATA)
+    assert cli.main(["scan", str(capture), "--meter", "suricata", "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    ledger = json.loads((tmp_path / "out/ledger.json").read_text())
+    assert ledger["balanced"]
+    assert [(one["source"], one["scored"]) for one in ledger["sources"]] == [("suricata", 2)]
 
 
 @pytest.mark.parametrize("program", ["zeek", "suricata"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import os
@@ -11,6 +12,7 @@ import pytest
 import zstandard
 
 from ids_plugin.errors import InputError
+from ids_plugin.sources import WHOLE
 from ids_plugin.sources._open import open_inputs, read_inputs
 from tests.logs import conn, document, eve, jsonl, read_files, tsv
 
@@ -125,6 +127,35 @@ def test_nothing_known_in_a_directory_or_glob(tmp_path: Path) -> None:
 def test_an_empty_file_is_no_error(tmp_path: Path) -> None:
     got = read_files(put(tmp_path, "conn.log", b""))
     assert (got.flows.height, got.notes) == (0, {"empty_inputs": 1})
+
+
+def test_what_cannot_be_opened_is_an_error_alone_and_a_reject_beside_others(tmp_path: Path) -> None:
+    good = put(tmp_path, "a.log", jsonl([conn(1)]))
+    for bad, why in (
+        (tmp_path / "absent.log", "no such file"),
+        (put(tmp_path, "notes.txt", b"Dear diary"), "it begins"),
+    ):
+        with pytest.raises(InputError, match=why):
+            read_files(bad)
+        got = read_files(bad, good)
+        assert got.flows.height == 1
+        assert [(one.input, one.place, one.reason) for one in got.rejects] == [(str(bad), WHOLE, "unreadable")]
+
+
+def test_a_disk_that_fails_while_reading_keeps_what_came_before() -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            found = super().read(size)
+            if not found:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return found
+
+    whole = jsonl([conn(n) for n in range(2000)])
+    steps = list(read_inputs(["-"], batch_rows=100, stdin=Failing(whole)))
+    assert sum(step.flows.height for step in steps) > 1000
+    assert [(one.reason, one.detail) for step in steps for one in step.rejects][-1] == (
+        "unreadable", "can't be read: input/output error"
+    )  # fmt: skip
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
