@@ -7,9 +7,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from ids_plugin.errors import UsageError
-from ids_plugin.sources import Read
+
+if TYPE_CHECKING:
+    from ids_plugin.sources import Read
 
 METERS = ("builtin", "zeek", "suricata")
 BATCH_ROWS = 65_536

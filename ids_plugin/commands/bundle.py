@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Actions of `bundle`."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, help="what to do with bundles")
     actions.add_parser("list", help="bundles that ship with the package")
     for action, text in (
         ("show", "what a bundle is and what it was trained on"),

@@ -1,0 +1,178 @@
+"""What every plugin promises: the registry of every room crossed with checks. To exist is to be tested."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import io
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import numpy as np
+import polars as pl
+import pytest
+
+import ids_plugin
+from ids_plugin import bundle, compress, features, models, registry, scoring, sinks, sources, windows
+from ids_plugin.bundle import Bundle
+from ids_plugin.commands import Command
+from ids_plugin.schema import flow
+from ids_plugin.schema.score import CLASSES
+from ids_plugin.schema.window import STEPS, Feature
+from ids_plugin.sinks import Delivered, Sink
+from ids_plugin.windows import Rolling, Sequences, Summary
+from tests.factories import alerts_of, frame
+from tests.factories import flow as one_flow
+
+PROTOCOLS: dict[str, type] = {
+    "compress": compress.Step,
+    "models": models.Family,
+    "scoring": scoring.Plugin,
+    "sinks": sinks.Sink,
+    "sources": sources.Source,
+}
+DATA: dict[str, tuple[type, ...]] = {
+    "commands": (Command,),
+    "features": (features.Group,),
+    "windows": (Rolling, Summary),
+}
+MAKERS: dict[str, Callable[[Path], Sink]] = {
+    "ndjson": lambda folder: registry.load("sinks", "ndjson")(folder / "out"),
+    "report": lambda folder: registry.load("sinks", "report")(folder / "out"),
+    "table": lambda folder: registry.load("sinks", "table")(io.StringIO(), 100),
+}
+ROOMS = {path.parent.name for path in Path(ids_plugin.__file__).parent.glob("*/__init__.py")} - {"schema"}
+PLUGINS = [(room, name) for room in sorted(ROOMS) for name in registry.names(room)]
+
+
+@cache
+def default() -> Bundle:
+    return bundle.read(bundle.find("default"))
+
+
+def test_every_room_with_plugins_has_its_checks() -> None:
+    assert {room for room, _ in PLUGINS} == PROTOCOLS.keys() | DATA.keys()
+
+
+@pytest.mark.parametrize(("room", "name"), PLUGINS)
+def test_a_plugin_is_documented(room: str, name: str) -> None:
+    module = importlib.import_module(f"ids_plugin.{room}.{name}")
+    plugin = registry.load(room, name)
+    assert (module.__doc__ or "").strip()
+    assert (inspect.getdoc(plugin if inspect.isclass(plugin) else type(plugin)) or "").strip()
+
+
+@pytest.mark.parametrize(("room", "name"), [one for one in PLUGINS if one[0] in PROTOCOLS])
+def test_a_plugin_obeys_its_rooms_protocol(room: str, name: str) -> None:
+    plugin, protocol = registry.load(room, name), PROTOCOLS[room]
+    assert plugin.name == name
+    assert all(hasattr(plugin, attribute) for attribute in get_type_hints(protocol))
+    kind = plugin if inspect.isclass(plugin) else type(plugin)
+    for method, promised in inspect.getmembers(protocol, inspect.isfunction):
+        if not method.startswith("_"):
+            wanted = list(inspect.signature(promised).parameters)
+            given = inspect.signature(getattr(kind, method)).parameters
+            assert list(given)[: len(wanted)] == wanted, method
+            more = [given[extra] for extra in list(given)[len(wanted) :]]
+            assert all(one.default is not one.empty for one in more), method
+            assert get_type_hints(getattr(kind, method)).keys() >= {*wanted, "return"} - {"self"}, method
+
+
+@pytest.mark.parametrize(("room", "name"), [one for one in PLUGINS if one[0] in DATA])
+def test_a_plugin_that_is_data_is_of_its_rooms_kind(room: str, name: str) -> None:
+    assert isinstance(registry.load(room, name), DATA[room])
+
+
+def test_features_have_one_name_a_unit_and_words_each() -> None:
+    spec = windows.spec()
+    named: list[Feature] = [*spec.sequence, *spec.context, *spec.summary]
+    assert len({feature.name for feature in named}) == len(named)
+    for feature in named:
+        assert feature.name.isidentifier()
+        assert feature.unit.strip()
+        assert feature.text.strip()
+    texts = [feature.text for feature in spec.table]
+    assert len(set(texts)) == len(texts), "two features that a sentence would call the same"
+
+
+@pytest.mark.parametrize("name", registry.names("features"))
+def test_a_group_gives_a_number_or_null_per_flow(name: str) -> None:
+    group = registry.load("features", name)
+    assert len(group.features) == len(group.expressions) > 0
+    nothing = dict.fromkeys(flow.SCHEMA.keys() - {"ts", "sensor", "source"})
+    for rows in ([one_flow(0), one_flow(1) | nothing], []):
+        added = features.add(frame(rows)).select(feature.name for feature in group.features)
+        assert set(added.dtypes) == {pl.Float32}
+        assert all(added[column].drop_nulls().is_finite().all() for column in added.columns)
+
+
+@pytest.mark.parametrize("name", registry.names("windows"))
+def test_a_plugin_of_windows_reads_what_it_measures(name: str) -> None:
+    plugin = registry.load("windows", name)
+    if isinstance(plugin, Rolling):
+        measured = {measure.name for measure in plugin.measures}
+        assert {read for reading in plugin.readings for read in reading.measures} == measured
+        assert max(plugin.horizons) <= 3600
+        return
+    names = [feature.name for feature in windows.spec().flow]
+    for start in (np.full((3, STEPS), np.nan), np.tile(np.arange(STEPS) * 7.5, (3, 1))):
+        start[:, 0] = 0
+        there = np.where(np.isnan(start), np.nan, 1.0).astype(np.float32)
+        columns = plugin.compute(Sequences(start, dict.fromkeys(names, there)))
+        assert [(one.shape, one.dtype) for one in columns] == [((3,), np.float32)] * len(plugin.features)
+        assert not np.isinf(columns).any()
+
+
+@pytest.mark.parametrize("name", registry.names("models"))
+def test_a_family_builds_what_its_kind_says(name: str) -> None:
+    family, spec = registry.load("models", name), windows.spec()
+    made = family.build(spec, 4)
+    assert family.paper
+    if family.kind == "lightgbm":
+        assert made["num_class"] == 4
+        return
+    torch = pytest.importorskip("torch")
+    mask = torch.tensor([[False] * 8 + [True] * 3, [False] * 10 + [True]])
+    steps, table = torch.full((2, STEPS, len(spec.sequence)), torch.nan), torch.zeros(2, len(spec.table))
+    steps[mask] = 1.0
+    logits, attention, error = made.eval()(steps, mask, table)
+    assert (logits.shape, attention.shape, error.shape) == ((2, 4), (2, STEPS), (2,))
+    assert torch.allclose(attention.sum(1), torch.ones(2), atol=1e-5)
+    assert not attention[~mask].any()
+    assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", registry.names("scoring"))
+def test_a_member_gives_probabilities_of_every_class(name: str) -> None:
+    entries = [entry for entry in default().manifest["members"] if entry["kind"] == name]
+    assert entries, "the shipped bundle has none of this kind"
+    spec = windows.spec()
+    for entry in entries:
+        member = registry.load("scoring", name).open(default(), entry)
+        for rows in (0, 1, 5):
+            mask = np.zeros((rows, STEPS), np.bool_)
+            mask[:, -3:] = True
+            steps = np.where(mask[:, :, None], np.float32(1), np.float32(np.nan)).repeat(len(spec.sequence), axis=2)
+            table = np.full((rows, len(spec.table)), np.nan, np.float32)
+            found = member.probabilities(steps, mask, table)
+            assert (found.shape, found.dtype) == ((rows, len(CLASSES)), np.float64)
+            assert ((found >= 0) & (found <= 1)).all()
+            assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", registry.names("sinks"))
+def test_a_sink_takes_everything_or_leaves_nothing(name: str, tmp_path: Path) -> None:
+    documents = alerts_of("scan")
+    sink = MAKERS[name](tmp_path)
+    assert sink.write(documents) == Delivered(len(documents))
+    assert sink.write([]) == Delivered(0)
+    sink.abort()
+    assert list(tmp_path.iterdir()) == []
+    sink = MAKERS[name](tmp_path)
+    sink.write(documents[:1])
+    sink.write(documents[1:])
+    sink.close()
+    made: list[Any] = [path.name for path in tmp_path.iterdir()]
+    assert made == ([] if name == "table" else ["out"])
