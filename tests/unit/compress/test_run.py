@@ -15,7 +15,7 @@ def test_the_network_is_smaller_and_the_cost_is_stated() -> None:
     before, after = toy_bundle.trained(), toy_bundle.small()
     plain, small = after.manifest["compression"]
     assert (plain["step"], small["step"]) == ("fp32", "int8")
-    assert small["bytes"] == len(after.files["model.onnx"]) < 0.6 * len(before.files["model.onnx"])
+    assert small["bytes"] == len(after.files["model.onnx"]) < 0.75 * len(before.files["model.onnx"])
     assert small["macro_f1"] > plain["macro_f1"] - 0.02
     assert small["moved_mean"] < 0.02
 
