@@ -56,7 +56,7 @@ def _print(result: dict[str, Any], console: Console) -> None:
     from rich.console import Console as Rich
 
     rich = Rich(file=console.out)
-    for table in (_wanted(result), _networks(result), _models(result), _confusion(result)):
+    for table in (_wanted(result), _networks(result), _models(result), _alone(result), _confusion(result)):
         rich.print(table)
     deletion = result["deletion"]
     rich.print(f"deletion test: {deletion['passed']} of {deletion['tested']} explanations pass")
@@ -104,6 +104,15 @@ def _models(result: dict[str, Any]) -> Table:
     table = _table(f"flows, protocol {result['protocol']}", "model", *columns)
     for name, figures in result["models"].items():
         table.add_row(name, *("" if figures[c] is None else f"{figures[c]:.3f}" for c in columns))
+    return table
+
+
+def _alone(result: dict[str, Any]) -> Table:
+    """What each member would find without the others."""
+    members = sorted({name for row in result["alone"].values() for name in row})
+    table = _table("each member alone: share of hosts (and flows) it calls the right class", "class", *members)
+    for label, row in result["alone"].items():
+        table.add_row(label, *(f"{row[name]['hosts']:.0%} ({row[name]['flows']:.0%})" for name in members))
     return table
 
 

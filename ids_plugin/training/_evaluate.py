@@ -18,6 +18,7 @@ from ids_plugin.alerts import _policy
 from ids_plugin.bundle import Bundle
 from ids_plugin.explain import Explainer
 from ids_plugin.schema.score import CLASSES, Scores
+from ids_plugin.schema.window import Windows
 from ids_plugin.scoring._scorer import Scorer
 from ids_plugin.sources._datasets import Labelled
 from ids_plugin.training._examples import windows
@@ -58,6 +59,8 @@ class Judged:
     """(n) flows the protocol judges"""
     deletions: tuple[bool, ...]
     """results of the deletion test"""
+    alone: pl.DataFrame
+    """attack flows: `label`, `host` (whose behaviour it is) and, per member, the class that member alone calls it"""
 
 
 def evaluate(
@@ -80,6 +83,7 @@ def evaluate(
         "total": _total([_network(one) for one in judged]),
         "models": {name: _figures(judged, [o[name] for o in opinions]) for name in opinions[0]},
         "confusion": _confusion(judged),
+        "alone": _alone(judged),
         "deletion": {
             "tested": len(deletions),
             "passed": sum(deletions),
@@ -91,7 +95,7 @@ def evaluate(
 def _judge(bundle: Bundle, network: Labelled, options: Options, rng: np.random.Generator) -> Judged:
     scorer = Scorer(bundle, cascade=options.cascade)
     usual = {name: reference["median"] for name, reference in bundle.manifest["reference"].items()}
-    flows, scores = [], []
+    flows, scores, alone = [], [], []
     deletions: list[bool] = []
     for batch in windows(network.flows):
         scored = scorer.score(batch)
@@ -105,8 +109,44 @@ def _judge(bundle: Bundle, network: Labelled, options: Options, rng: np.random.G
         ]
         flows.append(batch.flows)
         scores.append(scored)
+        alone.append(_members(scorer, batch))
     frame = pl.concat(flows)
-    return Judged(network.name, frame, _joined(scores), _tested(frame, options, rng), tuple(deletions))
+    return Judged(
+        network.name, frame, _joined(scores), _tested(frame, options, rng), tuple(deletions), pl.concat(alone)
+    )
+
+
+def _members(scorer: Scorer, batch: Windows) -> pl.DataFrame:
+    """What every member alone calls the attack flows of a batch."""
+    rows = np.flatnonzero((batch.flows["label"] != "benign").to_numpy())
+    steps = batch.steps(rows)
+    victim = ~pl.col("local_orig").fill_null(value=False) & pl.col("local_resp").fill_null(value=False)
+    host = pl.when(victim | (pl.col("label") == "flood")).then("resp_h").otherwise("orig_h")
+    called = {
+        name: pl.Series(np.array(CLASSES)[probability.argmax(axis=1)], dtype=pl.String)
+        for name, probability in scorer.member_probabilities(steps.values, steps.mask, batch.table(rows)).items()
+    }
+    return batch.flows[rows].select("label", host=host).with_columns(**called)
+
+
+def _alone(judged: Sequence[Judged]) -> dict[str, dict[str, dict[str, float]]]:
+    """Class → member → share of its flows, and of its hosts, that the member alone calls that class."""
+    flows = pl.concat([one.alone.with_columns(network=pl.lit(one.name)) for one in judged])
+    members = [name for name in flows.columns if name not in ("label", "host", "network")]
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for label in CLASSES[1:]:
+        mine = flows.filter(pl.col("label") == label)
+        if not len(mine):
+            continue
+        hosts = mine.group_by("network", "host").agg((pl.col(name) == label).any() for name in members)
+        found[label] = {
+            name: {
+                "flows": round(float((mine[name] == label).mean() or 0.0), 4),  # type: ignore[arg-type]
+                "hosts": round(float(hosts[name].mean() or 0.0), 4),  # type: ignore[arg-type]
+            }
+            for name in members
+        }
+    return found
 
 
 def _tested(flows: pl.DataFrame, options: Options, rng: np.random.Generator) -> Bools:

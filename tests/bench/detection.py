@@ -100,6 +100,7 @@ def page(bundle: Bundle, results: dict[str, Any], scans: dict[str, Any]) -> str:
     ]
     for name, result in results.items():
         lines += ["", f"## {TITLES[name]}", "", *wanted(result), "", *alerts(result), "", *models(result)]
+        lines += ["", *alone(result)]
         deletion = result["deletion"]
         lines += ["", f"Deletion test: {deletion['passed']} of {deletion['tested']} explanations pass."]
     lines += ["", "## Scans without labels", "", "| data | flows | alerts |", "|---|---|---|"]
@@ -153,6 +154,21 @@ def models(result: dict[str, Any]) -> list[str]:
     for name, figures in result["models"].items():
         cells = ("–" if figures[one] is None else f"{figures[one]:.3f}" for one in FIGURES)
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def alone(result: dict[str, Any]) -> list[str]:
+    """What each member would find without the others."""
+    members = sorted({name for row in result["alone"].values() for name in row})
+    lines = [
+        "Each member alone: share of the hosts, and of the flows, that it calls the right class.",
+        "",
+        f"| class | {' | '.join(members)} |",
+        f"|---{'|---' * len(members)}|",
+    ]
+    for label, row in result["alone"].items():
+        cells = (f"{row[name]['hosts']:.0%}, {row[name]['flows']:.0%}" for name in members)
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     return lines
 
 
