@@ -130,16 +130,16 @@ def with_thresholds(judged: Judged, thresholds: Mapping[str, float]) -> Judged:
 
 
 def fit_gate_threshold(passed: Sequence[Doubles], networks: Sequence[Judged], missed: float) -> float:
-    """The highest gate value that keeps all but a `missed` share of the flows over a threshold, and of every activity
-    that is found at least the flow the gate is surest of."""
+    """The highest gate value that keeps all but a `missed` share of the flows over a threshold, and of every class
+    that is found in a network at least the flow the gate is surest of."""
     over = np.concatenate([gate[judged.scores.over] for gate, judged in zip(passed, networks, strict=True)])
     if not len(over):
         return 0.0
     surest = [float(np.quantile(over, missed))]
     for gate, judged in zip(passed, networks, strict=True):
-        named = judged.flows.select("label", "label_detail").with_columns(gate=pl.Series(gate))
+        named = judged.flows.select("label").with_columns(gate=pl.Series(gate))
         found = named.filter(pl.Series(judged.scores.over) & (pl.col("label") != "benign"))
-        surest += found.group_by("label", "label_detail").agg(pl.col("gate").max())["gate"].to_list()
+        surest += found.group_by("label").agg(pl.col("gate").max())["gate"].to_list()
     return round(min(surest), 8)
 
 
