@@ -62,16 +62,11 @@ class Locality:
 
     def see(self, flows: pl.DataFrame) -> None:
         """Takes in a Flow frame; call with all flows before `fill`."""
-        for name in flows["sensor"].unique().to_list():
-            self._sensors.setdefault(name, _Seen())
-        if self.configured:
-            return
-        for (name,), part in (
-            flows.partition_by("sensor", as_dict=True).items()
-            if len(self._sensors) > 1
-            else [((flows["sensor"][0],), flows) for _ in range(bool(flows.height))]
-        ):
-            _see(self._sensors[str(name)], part)
+        names = flows["sensor"].unique().to_list()
+        for name in names:
+            seen = self._sensors.setdefault(name, _Seen())
+            if not self.configured:
+                _see(seen, flows if len(names) == 1 else flows.filter(pl.col("sensor") == name))
 
     def rule(self, sensor: str) -> str:
         """configured, flags, private or busiest."""
@@ -149,7 +144,7 @@ def _told(flows: pl.DataFrame) -> bool:
     """Whether the sensor calls an address local that no Zeek would without being told: then its flags are knowledge,
     not the default list, which counts documentation and benchmark ranges in."""
     for flag, address in (("local_orig", "orig_h"), ("local_resp", "resp_h")):
-        named = flows.filter(pl.col(flag)).select(pl.col(address).unique())
+        named = flows.select(pl.col(address).filter(pl.col(flag)).unique())
         if named.height and not named.select(within(pl.col(address), _SPECIAL).all()).item():
             return True
     return False

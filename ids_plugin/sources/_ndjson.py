@@ -99,6 +99,15 @@ class Layout:
         """No column stands inside an object of the record."""
         return all(len(item.path) == 1 for item in self.fields)
 
+    def loose_of(self, keys: frozenset[str]) -> list[pl.Expr]:
+        """As `loose` for a flat layout of which only `keys` were read; the other columns are null."""
+        found: dict[str, list[pl.Expr]] = {name: [] for name in self.columns}
+        for item in self.fields:
+            if item.path[0] in keys:
+                found[_name(item)].append(pl.col(item.path[0]))
+        nothing = {name: pl.lit(None, dtype=dtype) for name, dtype in self.columns.items()}
+        return [pl.coalesce(exprs or [nothing[name]]).alias(name) for name, exprs in found.items()]
+
     @cached_property
     def odd(self) -> pl.Expr:
         """Over the loose columns: a text that is no text but an object or a list, as polars writes them."""
@@ -147,6 +156,41 @@ def _name(item: Field) -> str:
 
 
 @dataclass
+class _Habit:
+    """Which keys the records of a source have had so far. Absent keys cost as much to read as present ones.
+
+    Reading only `keys` is right for a chunk of flat objects whenever every colon of it is accounted for: one for every
+    value that was read, and those inside of texts. Otherwise there was another key, and all are read.
+    """
+
+    keys: frozenset[str] = frozenset()
+    useful: bool = True
+    """False once the source turned out to have keys that are none of ours"""
+
+    def read(self, data: bytes, layout: Layout) -> tuple[pl.DataFrame, list[pl.Expr]]:
+        """The frame polars reads, and its loose columns."""
+        if not self.useful or b"\\" in data:
+            return pl.read_ndjson(data, schema=layout.schema), layout.loose
+        if self.keys:
+            frame = pl.read_ndjson(data, schema={key: layout.schema[key] for key in layout.schema if key in self.keys})
+            if _values_read(frame) + _colons_inside(frame) == count(data, b":"):
+                return frame, layout.loose_of(self.keys)
+        frame = pl.read_ndjson(data, schema=layout.schema)
+        had = {column.name for column in frame if column.null_count() < frame.height}
+        self.useful, self.keys = not self.keys or not had <= self.keys, self.keys | had
+        return frame, layout.loose
+
+
+def _values_read(frame: pl.DataFrame) -> int:
+    return frame.height * frame.width - sum(column.null_count() for column in frame)
+
+
+def _colons_inside(frame: pl.DataFrame) -> int:
+    texts = pl.col(pl.String).str.count_matches(":", literal=True).sum().cast(pl.Int64)
+    return int(frame.select(pl.sum_horizontal(texts)).item() or 0)
+
+
+@dataclass
 class _Step:
     """What one chunk gave so far."""
 
@@ -161,18 +205,19 @@ def probe(source: Input, classify: Classify, plugin: str) -> None:
     Raises:
         DialectError: the records can't be in the units they claim.
     """
-    step = _chunk(whole_lines(source.head), classify)
+    step = _chunk(whole_lines(source.head), classify, _Habit())
     refuse_wrong_units(make(_joined(step.frames), source=plugin, name=source.name, sensor=source.sensor), source.name)
 
 
 def read(source: Input, batch_rows: int, classify: Classify, plugin: str) -> Iterator[Read]:
     """Reads a stream of JSON lines to its end."""
     size = min(CHUNK, max(1 << 16, batch_rows * BYTES_PER_RECORD))
+    habit = _Habit()
     for piece in chunks(source.stream, size):
         if isinstance(piece, TooLong):
             yield Read(empty(), 1, (too_long(source.name, piece),))
             continue
-        step = _chunk(piece, classify)
+        step = _chunk(piece, classify, habit)
         made = make(_joined(step.frames), source=plugin, name=source.name, sensor=source.sensor)
         rejects = rejects_of(source.name, piece, [*step.faults, *made.faults])
         total = made.flows.height + len(rejects) + step.out_of_scope.total()
@@ -205,13 +250,13 @@ def rejects_of(name: str, piece: Chunk, faults: list[Fault]) -> tuple[Reject, ..
     return tuple(found)
 
 
-def _chunk(piece: Chunk, classify: Classify) -> _Step:
+def _chunk(piece: Chunk, classify: Classify, habit: _Habit) -> _Step:
     step = _Step()
     lines: list[bytes] | None = None
     layout = _first_layout(piece.data, classify)
     numbers: list[int] | None = None
     if layout is not None:
-        fast = _fast(piece, layout, step.out_of_scope)
+        fast = _fast(piece, layout, habit, step.out_of_scope)
         if fast is not None:
             frame, others = fast
             step.frames.append(frame)
@@ -237,22 +282,28 @@ def _first_layout(data: bytes, classify: Classify) -> Layout | None:
     return found if isinstance(found, Layout) and found.inner is None else None
 
 
-def _fast(piece: Chunk, layout: Layout, out_of_scope: Counter[str]) -> tuple[pl.DataFrame, list[int]] | None:
+def _fast(
+    piece: Chunk, layout: Layout, habit: _Habit, out_of_scope: Counter[str]
+) -> tuple[pl.DataFrame, list[int]] | None:
     """The chunk's rows that fit the layout, and the indices of the other lines; None: it doesn't parse as a whole."""
     if b"\\" in piece.data and SURROGATE.search(piece.data):
         return None
+    flat = layout.flat and b"[" not in piece.data and count(piece.data, b"{") == piece.lines
     try:
-        frame = pl.read_ndjson(piece.data, schema=layout.schema)
+        if flat:
+            frame, columns = habit.read(piece.data, layout)
+        else:
+            frame, columns = pl.read_ndjson(piece.data, schema=layout.schema), layout.loose
     except (pl.exceptions.PolarsError, ValueError):
         return None
     if frame.height != piece.lines:
         return None
     line = pl.int_range(piece.first, piece.first + piece.lines, dtype=pl.Int64).alias("line")
     fits = layout.ours.fill_null(False)
-    if not (layout.flat and b"[" not in piece.data and count(piece.data, b"{") == piece.lines):
+    if not flat:
         fits &= ~layout.odd.fill_null(False)
     beside = pl.lit(None, dtype=pl.String) if layout.beside is None else layout.beside
-    loose = frame.lazy().select(layout.loose)
+    loose = frame.lazy().select(columns)
     frame = loose.with_columns(fits.alias("_fits"), beside.alias("_beside"), *layout.tidied, line).collect()
     others = (~frame["_fits"]).arg_true()
     if others.len():

@@ -26,11 +26,11 @@ from ids_plugin.schema.flow import SCHEMA, known
 from ids_plugin.sources import Read
 from ids_plugin.sources._local import Locality
 
-HELD = 1 << 16
-"""Flows in memory at most while reading, and while reading back: about 20 MB."""
+HELD = 1 << 15
+"""Flows in memory at most while reading, and while reading back: about 10 MB."""
 BATCH = 1 << 13
 """Flows of one batch of the temporary file: large enough for speed, small against HELD."""
-SMALLEST = 1 << 6
+SMALLEST = 1 << 4
 """Flows of a sorted run's batch at least: HELD / SMALLEST runs of HELD flows can be merged at once, 67 million."""
 KNOWN = "_known"
 TIES = ("uid", *(name for name in SCHEMA if name not in ("uid", "origin")), "origin")
