@@ -19,6 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--val", nargs="+", default=[], metavar="SPEC", help="networks held out to stop early and to calibrate"
     )
     parser.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="of the network, at most (default: the recipe's)")
     parser.add_argument("--false-per-day", type=float, default=1.0, help="false alerts a day that thresholds allow")
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="directory, or file ending in .idsb")
 
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     except ImportError as error:
         raise MissingExtraError(f"training needs {error.name}", hint="pip install 'ids-plugin[train]'") from error
     from ids_plugin.bundle import write
+    from ids_plugin.training._network import Fit
 
     options = Options(
         data=tuple(args.data),
@@ -40,6 +42,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         family=args.family,
         seed=args.seed,
         false_per_day=args.false_per_day,
+        fit=Fit(epochs=args.epochs) if args.epochs else Fit(),
     )
     bundle = train(options, console.say)
     write(bundle, Path(args.out))

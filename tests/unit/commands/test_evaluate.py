@@ -1,0 +1,85 @@
+"""`ids-plugin evaluate`: hosts found, false alerts and floors beside them, under every protocol."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ids_plugin import bundle, cli
+from ids_plugin.commands.evaluate import PROTOCOLS
+from ids_plugin.schema.score import CLASSES
+from tests import toy
+
+FIGURES = {"f1", "auc", "tcp_auc", "tcp_recall_at_1%", "tcp_recall_at_5%"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("networks")
+    for seed in (31, 32):
+        toy.network(seed, minutes=7).write_parquet(folder / f"toy-{seed}.parquet")
+    return f"lab:{folder}"
+
+
+def result(data: str, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+    assert cli.main(["evaluate", "--data", data, "--explained", "3", "--json", "--quiet", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    found: dict[str, Any] = json.loads(lines[0])
+    return found
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol(protocol: str, data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = result(data, capsys, "--protocol", protocol)
+    shipped = bundle.read(bundle.find("default"))
+    assert (found["bundle"], found["protocol"], found["seed"]) == (shipped.id, protocol, 1)
+    assert [one["name"] for one in found["networks"]] == ["toy-31", "toy-32"]
+    assert {len(one["sha256"]) for one in found["data"]} == {64}
+    members = {member["name"] for member in shipped.manifest["members"]}
+    assert found["models"].keys() == {"lookup", "tcp_is_malicious", "bundle"} | members
+    for figures in found["models"].values():
+        assert figures.keys() == FIGURES
+        assert all(value is None or 0 <= value <= 1 for value in figures.values())
+    flows = sum(one["flows"] for one in found["networks"])
+    judged = sum(sum(row.values()) for row in found["confusion"].values())
+    assert judged == flows if protocol == "leave-one-out" else 0.2 * flows < judged < 0.4 * flows
+    assert found["confusion"].keys() <= set(CLASSES)
+    assert found["deletion"]["tested"] == 6
+    total = found["total"]
+    wanted = [one for network in found["networks"] for one in network["wanted"]]
+    assert (total["wanted"], total["found"]) == (len(wanted), sum(one["found"] for one in wanted))
+    assert total["false_alerts"] == sum(one["false_alerts"] for one in found["networks"])
+    if protocol == "leave-one-out":
+        assert ("192.168.1.66", "scan", True) in [(one["host"], one["class"], one["found"]) for one in wanted]
+
+
+def test_the_floors_are_what_they_say(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = result(data, capsys)
+    assert found["models"]["lookup"]["auc"] > found["models"]["tcp_is_malicious"]["auc"]
+    assert found["models"]["tcp_is_malicious"]["tcp_auc"] == 0.5
+    assert found["models"]["bundle"]["auc"] > 0.9
+
+
+def test_the_same_seed_gives_the_same_figures(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, other = (result(data, capsys, "--protocol", "random", "--seed", seed) for seed in ("4", "4", "5"))
+    assert first == second
+    assert other["confusion"] != first["confusion"]
+
+
+def test_people_get_tables(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", "--data", data, "--explained", "2"]) == 0
+    shown = capsys.readouterr()
+    for word in ("192.168.1.66", "false alerts", "lookup", "confusion", "deletion test: "):
+        assert word in shown.out
+    assert "toy-31: " in shown.err
+
+
+def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", "--data", f"lab:{tmp_path}/none.parquet"]) == 3
+    assert cli.main(["evaluate", "--data", "nothing:here"]) == 2
+    assert cli.main(["evaluate", "--data", f"lab:{tmp_path}", "--bundle", "none"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 3

@@ -1,0 +1,103 @@
+"""`ids-plugin flows`: every format gives back the flows that were read, in known order, whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from ids_plugin import cli
+from ids_plugin.schema import flow
+from ids_plugin.sources._local import Locality
+from tests.captures import EPOCH, Record, ethernet, pcap, udp
+from tests.logs import conn, jsonl, read, read_files
+
+RECORDS = [
+    conn(0, duration=40.5),
+    conn(1, duration=None, orig_bytes=None, resp_bytes=None, service=None, local_orig=None),
+    conn(2, service='quo"te\\back', history="tab\there", uid="-", tunnel_parents=["Ca", "Cb"]),
+    conn(3, id_orig_h="2001:db8::1", proto="udp", duration=205201.298104),
+    *(conn(n) for n in range(4, 90)),
+]
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("log") / "conn.log"
+    path.write_bytes(jsonl(RECORDS))
+    return path
+
+
+def wanted() -> pl.DataFrame:
+    """What is in the records, in known order, with the local flags as the pipeline fills them."""
+    flows = read(jsonl(RECORDS)).flows
+    locality = Locality()
+    locality.see(flows)
+    return locality.fill(flows).sort(flow.known(), "uid").drop("origin")
+
+
+@pytest.mark.parametrize("form", ["json", "tsv"])
+def test_zeeks_forms_are_read_again_as_they_were(form: str, log: Path, tmp_path: Path) -> None:
+    out = tmp_path / "flows.log"
+    assert cli.main(["flows", str(log), "--format", form, "-o", str(out), "--quiet"]) == 0
+    assert_frame_equal(read_files(out).flows.drop("origin"), wanted())
+    again = tmp_path / "again.log"
+    assert cli.main(["flows", str(out), "--format", form, "-o", str(again), "--quiet"]) == 0
+    assert again.read_bytes() == out.read_bytes()
+
+
+@pytest.mark.parametrize(("form", "reader"), [("parquet", pl.read_parquet), ("arrow", pl.read_ipc)])
+def test_tables_hold_the_whole_frame(form: str, reader: object, log: Path, tmp_path: Path) -> None:
+    assert callable(reader)
+    out = tmp_path / "flows"
+    assert cli.main(["flows", str(log), "--format", form, "-o", str(out), "--quiet"]) == 0
+    found = reader(out)
+    assert_frame_equal(found.drop("origin"), wanted())
+    assert set(found["origin"]) == {f"{log}:{line}" for line in range(1, len(RECORDS) + 1)}
+
+
+def test_a_capture_becomes_a_log(tmp_path: Path) -> None:
+    ends = ("10.0.0.5", 40000), ("10.0.0.1", 53)
+    packets = [Record(0.0, ethernet(udp(*ends, b"who?"))), Record(0.25, ethernet(udp(*ends[::-1], b"me!!!!")))]
+    source, out = tmp_path / "some.pcap", tmp_path / "conn.log"
+    source.write_bytes(pcap(packets))
+    assert cli.main(["flows", str(source), "--format", "tsv", "-o", str(out), "--quiet"]) == 0
+    row = read_files(out).row
+    assert (row["orig_h"], row["resp_p"], row["proto"]) == ("10.0.0.5", 53, "udp")
+    assert (row["orig_bytes"], row["resp_bytes"], row["ts"].timestamp()) == (4, 6, EPOCH)
+
+
+def test_since_and_until_leave_the_rest_out(log: Path, tmp_path: Path) -> None:
+    out = tmp_path / "flows.parquet"
+    period = ["--since", "2023-11-14T22:13:21", "--until", "2023-11-14T22:13:25+00:00"]
+    assert cli.main(["flows", str(log), *period, "--format", "parquet", "-o", str(out), "--quiet"]) == 0
+    assert len(pl.read_parquet(out)) == 32
+
+
+def test_bad_records_are_named_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "conn.log"
+    source.write_bytes(jsonl(RECORDS[:3]) + b'{"ts": oops\n' + jsonl(RECORDS[3:6]))
+    assert cli.main(["flows", str(source), "-o", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().err
+    assert "line 4" in said
+    assert "7 records read, 1 rejected, 6 flows" in said
+
+
+def test_standard_input_to_standard_output() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ids_plugin.cli", "flows", "-", "--quiet"],
+        input=jsonl(RECORDS), capture_output=True, check=True,
+    )  # fmt: skip
+    assert_frame_equal(read(done.stdout).flows.drop("origin"), wanted())
+    assert io.BytesIO(done.stdout).readline().startswith(b'{"ts":')
+    assert done.stderr == b""
+
+
+def test_an_input_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    assert cli.main(["flows", str(tmp_path / "none.log"), "-o", str(tmp_path / "out")]) == 3
+    assert list(tmp_path.iterdir()) == []
