@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from ids_plugin import bundle, cli
@@ -13,14 +14,15 @@ from ids_plugin.commands.evaluate import PROTOCOLS
 from ids_plugin.schema.score import CLASSES
 from tests import toy
 
+SEEDS, MINUTES = (31, 32), 7
 FIGURES = {"f1", "auc", "tcp_auc", "tcp_recall_at_1%", "tcp_recall_at_5%"}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("networks")
-    for seed in (31, 32):
-        toy.network(seed, minutes=7).write_parquet(folder / f"toy-{seed}.parquet")
+    for seed in SEEDS:
+        toy.network(seed, minutes=MINUTES).write_parquet(folder / f"toy-{seed}.parquet")
     return f"lab:{folder}"
 
 
@@ -62,6 +64,30 @@ def test_the_floors_are_what_they_say(data: str, capsys: pytest.CaptureFixture[s
     assert found["models"]["lookup"]["auc"] > found["models"]["tcp_is_malicious"]["auc"]
     assert found["models"]["tcp_is_malicious"]["tcp_auc"] == 0.5
     assert found["models"]["bundle"]["auc"] > 0.9
+
+
+def test_figures_are_those_of_another_library(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    flows = pl.concat([toy.network(seed, minutes=MINUTES) for seed in SEEDS])
+    bad, tcp = (flows["label"] != "benign").to_numpy(), (flows["proto"] == "tcp").to_numpy()
+    found = result(data, capsys)["models"]["tcp_is_malicious"]
+    assert found["f1"] == pytest.approx(metrics.f1_score(bad, tcp, average="macro"), abs=1e-4)
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(bad, tcp), abs=1e-4)
+
+
+def test_hosts_that_attack_are_those_to_be_found(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for network in result(data, capsys)["networks"]:
+        wanted = {(one["host"], one["class"]): one for one in network["wanted"]}
+        assert wanted.keys() == {
+            ("192.168.1.66", "scan"),
+            ("192.168.1.67", "brute_force"),
+            ("192.168.1.5", "command_and_control"),
+        }
+        assert wanted["192.168.1.66", "scan"]["flows"] == 400
+        for one in wanted.values():
+            assert one["found_in_any_class"] >= one["found"]
+            assert (one["delay_s"] is None) == (not one["found"])
+            assert 0 <= (one["delay_s"] or 0) <= 60 * MINUTES
 
 
 def test_the_same_seed_gives_the_same_figures(data: str, capsys: pytest.CaptureFixture[str]) -> None:
