@@ -199,14 +199,16 @@ class _Step:
     out_of_scope: Counter[str] = field(default_factory=Counter)
 
 
-def probe(source: Input, classify: Classify, plugin: str) -> None:
-    """Looks at the input's head, so that what is decided about the whole doesn't depend on how it is cut.
+def probe(source: Input, classify: Classify, plugin: str) -> pl.DataFrame:
+    """The draft of the input's head: what is decided about the whole by it doesn't depend on how the input is cut.
 
     Raises:
         DialectError: the records can't be in the units they claim.
     """
     step = _chunk(whole_lines(source.head), classify, _Habit())
-    refuse_wrong_units(make(_joined(step.frames), source=plugin, name=source.name, sensor=source.sensor), source.name)
+    draft = _joined(step.frames)
+    refuse_wrong_units(make(draft, source=plugin, name=source.name, sensor=source.sensor), source.name)
+    return draft
 
 
 def read(source: Input, batch_rows: int, classify: Classify, plugin: str) -> Iterator[Read]:

@@ -20,6 +20,8 @@ from ids_plugin.sources._ndjson import Bad, Field, Layout, OutOfScope
 
 SNIFFED = 20
 NANO = 1e9
+FRACTION = "_fraction"
+"""Draft column: a duration that should be whole nanoseconds isn't."""
 
 
 class Dialect(NamedTuple):
@@ -153,12 +155,12 @@ class Ecs:
         Raises:
             DialectError: durations that should be whole nanoseconds have fractions.
         """
-        try:
-            ndjson.probe(source, classify, self.name)
-            yield from ndjson.read(source, batch_rows, classify, self.name)
-        except DialectError as error:
-            error.location = error.location or source.name
-            raise
+        draft = ndjson.probe(source, classify, self.name)
+        parts = draft[FRACTION].drop_nulls() if FRACTION in draft.columns else pl.Series(dtype=pl.Boolean)
+        if int(parts.sum()) * 2 > parts.len():
+            what = "event.duration can't be in nanoseconds: it has fractions"
+            raise DialectError(what, location=source.name, hint="is it in seconds?")
+        yield from ndjson.read(source, batch_rows, classify, self.name)
 
 
 def _is_document(line: bytes) -> bool:
@@ -236,12 +238,9 @@ def _finish(frame: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
     found = [
         pl.coalesce(name for name in names if name in frame.columns).alias(column) for column, names in ports.items()
     ]
-    if dialect.per_second != 1:
-        parts = frame["duration"].drop_nulls()
-        if parts.len() and float((parts % 1 != 0).mean() or 0) > 0.5:  # type: ignore[arg-type]
-            raise DialectError("event.duration can't be in nanoseconds: it has fractions", hint="is it in seconds?")
     return frame.with_columns(
         *found,
+        pl.when(dialect.per_second == NANO).then(pl.col("duration") % 1 != 0).alias(FRACTION),
         pl.col("duration") / dialect.per_second,
         pl.col("proto").str.to_lowercase().replace("ipv6-icmp", "icmp"),
         pl.col("service").replace("", None),
