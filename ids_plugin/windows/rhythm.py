@@ -51,7 +51,8 @@ def _compute(sequences: Sequences) -> list[Floats]:
     flows = np.sum(~np.isnan(start), axis=1).astype(np.float32)
     known = np.sum(~np.isnan(sent), axis=1).astype(np.float32)
     level = _mean(sent, known)
-    same = (np.abs(sent[:, 1:] - sent[:, :1]) < 0.02).sum(axis=1)
+    apart = np.abs(sent[:, 1:] - sent[:, :1])
+    alike = np.where(np.isnan(apart), np.nan, apart < 0.02).astype(np.float32)
     several = count > 1
     return [
         count,
@@ -59,7 +60,7 @@ def _compute(sequences: Sequences) -> list[Floats]:
         np.where(several, deviation / scale, np.nan).astype(np.float32),
         np.where(several, spread / np.maximum(median, 1e-3), np.nan).astype(np.float32),
         np.log1p(np.nansum(intervals, axis=1)).astype(np.float32),
-        np.where(count > 0, same / np.maximum(count, 1), np.nan).astype(np.float32),
+        _mean(alike, np.sum(~np.isnan(apart), axis=1).astype(np.float32)),
         _mean(sequences.features["failed"], flows),
         level,
         np.sqrt(_mean((sent - level[:, None]) ** 2, known)),
