@@ -89,5 +89,3 @@ def per_class(examples: Examples, probability: Doubles) -> Mapping[str, float]:
     labels = np.unique(examples.label).tolist()
     hit = {label: weight[(said == label) & (examples.label == label)].sum() for label in labels}
     return {CLASSES[label]: round(float(hit[label] / weight[examples.label == label].sum()), 4) for label in labels}
-
-

@@ -42,8 +42,8 @@ def fit_combination(opinions: Mapping[str, Doubles], held_out: Examples, known: 
         optimiser.step()
     return {
         "method": "multinomial logistic over log-probabilities, at equal odds of benign and attack",
-        "weights": dict(zip(logs, [round(float(value), 6) for value in weight.abs()], strict=True)),
-        "bias": {CLASSES[label]: round(float(value), 6) for label, value in zip(known, bias, strict=True)},
+        "weights": dict(zip(logs, [round(value, 6) for value in weight.abs().tolist()], strict=True)),
+        "bias": {CLASSES[label]: round(value, 6) for label, value in zip(known, bias.tolist(), strict=True)},
         "floor": FLOOR,
     }
 

@@ -138,5 +138,3 @@ def _joined(parts: Sequence[Examples]) -> Examples:
         np.concatenate([part.label for part in parts]),
         np.unique(np.concatenate([part.activity for part in parts]), return_inverse=True)[1],
     )
-
-

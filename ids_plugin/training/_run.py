@@ -256,4 +256,3 @@ def _check(examples: Examples) -> None:
         raise InputError("the networks to train on have no benign flows")
     if (examples.label == 0).all():
         raise InputError("the networks to train on have no attacks")
-
