@@ -158,7 +158,7 @@ def test_a_disk_that_fails_while_reading_keeps_what_came_before() -> None:
     )  # fmt: skip
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(os.geteuid() == 0, reason="not possible here: root may read everything")
 def test_no_permission(tmp_path: Path) -> None:
     path = put(tmp_path, "conn.log", jsonl([conn()]))
     path.chmod(0)
