@@ -8,51 +8,76 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import NoReturn
 
 from ids_plugin import __version__, registry
 from ids_plugin.commands import Command, Console, standard
 from ids_plugin.errors import IdsPluginError
+from ids_plugin.sinks._writing import writing
 
-INTERRUPTED = 130
-"""128 + SIGINT, as shells have it"""
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+"""as shells have it"""
+
+
+class _Terminated(KeyboardInterrupt):
+    """Somebody asked us to end (SIGTERM): as Ctrl-C, so that nothing half done stays behind."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    _give_memory_back()
-    args = _parser().parse_args(argv)
-    console = standard()
-    console.json, console.quiet = args.json, args.quiet
+    console, debug = standard(), False
     try:
-        code: int = args.run(args, console)
-        console.out.flush()
+        with _terminable():
+            args = _parser().parse_args(argv)
+            console.json, console.quiet, debug = args.json, args.quiet, args.debug
+            code: int = args.run(args, console)
+            with writing("standard output"):
+                console.out.flush()
     except IdsPluginError as error:
-        return _explain(console, str(error), error.exit_code, args.debug)
+        return _explain(console, str(error), error.exit_code, debug)
     except BrokenPipeError:
         _silence(console)
         return 0
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _explain(console, f"{where}{(error.strerror or str(error)).lower()}", 3, args.debug)
-    except KeyboardInterrupt:
-        return _explain(console, "interrupted", INTERRUPTED, args.debug)
+        return _explain(console, f"{where}{(error.strerror or str(error)).lower()}", 3, debug)
+    except KeyboardInterrupt as stop:
+        return _stopped(console, stop, debug)
     except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # it came while a library was being loaded
+            return _stopped(console, error.__cause__, debug)
         told = f"a defect of ours: {type(error).__name__}: {error} (--debug shows where; please report it)"
-        return _explain(console, told, 2, args.debug)
+        return _explain(console, told, 2, debug)
     return code
 
 
-def _give_memory_back() -> None:
-    """Tells glibc to give arrays of a megabyte or more back to the system when they are freed: otherwise it raises that
-    bound by itself, up to 32 MB, and keeps them. Measured on 500,000 flows: 40 MB less at the peak."""
-    mmap_threshold = -3
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(mmap_threshold, 1 << 20)
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stopped(console: Console, stop: KeyboardInterrupt, debug: bool) -> int:
+    if isinstance(stop, _Terminated):
+        return _explain(console, "terminated", TERMINATED, debug)
+    return _explain(console, "interrupted", INTERRUPTED, debug)
 
 
 def _explain(console: Console, message: str, code: int, debug: bool) -> int:
@@ -68,8 +93,15 @@ def _silence(console: Console) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), console.out.fileno())
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} ({self.prog} --help says more)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ids-plugin",
         description="Learned network intrusion detection for Zeek and Suricata pipelines that says why.",
         epilog="example: ids-plugin scan capture.pcap --out report/",
@@ -81,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add(commands: argparse._SubParsersAction[argparse.ArgumentParser], command: Command) -> None:
+def _add(commands: argparse._SubParsersAction[_Parser], command: Command) -> None:
     parser = commands.add_parser(
         command.name,
         help=command.help,
@@ -89,12 +121,24 @@ def _add(commands: argparse._SubParsersAction[argparse.ArgumentParser], command:
         epilog=command.example,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"ids-plugin {__version__}")
-    parser.add_argument("--json", action="store_true", help="machine-readable result on standard output")
-    parser.add_argument("--quiet", action="store_true", help="no progress, no remarks")
-    parser.add_argument("--debug", action="store_true", help="show where an error came from")
     command.configure(parser)
+    _add_common(parser)
     parser.set_defaults(run=command.run)
+
+
+def _add_common(parser: argparse.ArgumentParser, default: object = False) -> None:
+    """Options that every command has, before and behind the name of its action."""
+    parser.add_argument("--version", action="version", version=f"ids-plugin {__version__}")
+    for name, text in (
+        ("--json", "machine-readable result on standard output"),
+        ("--quiet", "no progress, no remarks"),
+        ("--debug", "show where an error came from"),
+    ):
+        parser.add_argument(name, action="store_true", default=default, help=text)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for one in action.choices.values():
+                _add_common(one, argparse.SUPPRESS)
 
 
 if __name__ == "__main__":

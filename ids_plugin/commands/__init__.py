@@ -6,9 +6,11 @@ Modules import what they run inside `run`, so that `--help` and small commands s
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import orjson
@@ -33,6 +35,10 @@ class Console:
     err: TextIO
     json: bool = False
     quiet: bool = False
+
+    def complain(self, message: str) -> None:
+        """One line about what went wrong beside what went well, on standard error; --quiet doesn't hide it."""
+        print(f"ids-plugin: {message}", file=self.err, flush=True)
 
     def say(self, message: str) -> None:
         """One line for a person, on standard error; nothing with --quiet."""
@@ -71,5 +77,14 @@ class Progress:
 
 
 def standard() -> Console:
-    """The process's own streams."""
-    return Console(sys.stdout, sys.stderr)
+    """The process's own streams; what is written to one that was closed before we started is lost."""
+    return Console(sys.stdout or _nowhere(), sys.stderr or _nowhere())
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w")
+
+
+def counted(count: int, what: str) -> str:
+    """`1 alert`, `2,390 alerts`."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

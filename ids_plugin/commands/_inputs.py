@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ids_plugin.errors import UsageError
+from ids_plugin.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
-    from ids_plugin.sources import Read
+    from ids_plugin.commands import Console
+    from ids_plugin.sources import Read, Reject
+    from ids_plugin.sources._local import Locality
+
+UNREAD = 3
+"""exit code when an input asked for by its name could not be read at all"""
 
 METERS = ("builtin", "zeek", "suricata")
 BATCH_ROWS = 65_536
@@ -49,13 +56,19 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
 
 
 def reads(args: argparse.Namespace) -> Iterator[Read]:
-    """All records of the inputs that `args` name."""
+    """All records of the inputs that `args` name.
+
+    Raises:
+        UsageError: standard input is to be read and was closed; an option isn't what it should be.
+    """
     from ids_plugin.sources._open import read_inputs
 
+    if sys.stdin is None and "-" in args.inputs:
+        raise UsageError("standard input is closed")
     return read_inputs(
         args.inputs,
         batch_rows=BATCH_ROWS,
-        stdin=sys.stdin.buffer,
+        stdin=sys.stdin.buffer if sys.stdin else io.BytesIO(),
         sensors=[_sensor(text) for text in args.sensor],
         options={"meter": args.meter},
     )
@@ -75,6 +88,45 @@ def within_period(step: Read, args: argparse.Namespace) -> Read:
     if not left_out:
         return step
     return replace(step, flows=flows, out_of_scope=step.out_of_scope | {"outside_period": left_out})
+
+
+def locality(args: argparse.Namespace) -> Locality:
+    """What is local: what --local-nets says, else what the flows show.
+
+    Raises:
+        ConfigError: it names what is no network.
+    """
+    from ids_plugin.sources._local import Locality, networks
+
+    return Locality(networks([text for text in args.local_nets.split(",") if text.strip()]))
+
+
+def unread(rejects: Iterable[Reject]) -> list[Reject]:
+    """Those that are inputs of which nothing could be read."""
+    from ids_plugin.sources import WHOLE
+
+    return [reject for reject in rejects if reject.place == WHOLE]
+
+
+def exit_code(inputs: Iterable[Reject], args: argparse.Namespace, console: Console) -> int:
+    """Names the inputs of which nothing could be read; UNREAD if one of them was asked for by its name, else 0."""
+    code = 0
+    for reject in inputs:
+        console.complain(f"{reject.input}: {reject.detail}")
+        code = UNREAD if reject.input in args.inputs else code
+    return code
+
+
+def key(path: str | None) -> bytes | None:
+    """The key file that an option names.
+
+    Raises:
+        ConfigError: it can't be read.
+    """
+    try:
+        return Path(path).read_bytes() if path else None
+    except OSError as error:
+        raise ConfigError(f"the key can't be read: {(error.strerror or str(error)).lower()}", location=path) from error
 
 
 def moment(text: str | None, option: str) -> datetime | None:

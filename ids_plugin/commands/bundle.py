@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ids_plugin.commands import Command, Console
+from ids_plugin.commands._inputs import key
 
 if TYPE_CHECKING:
     from ids_plugin.bundle import Bundle
@@ -15,14 +16,16 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Actions of `bundle`."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, help="what to do with bundles")
-    actions.add_parser("list", help="bundles that ship with the package")
-    for action, text in (
-        ("show", "what a bundle is and what it was trained on"),
-        ("verify", "whether a bundle is intact, fits this version and is signed by the key given"),
-        ("sign", "write a signed copy of a bundle"),
+    for action, text, example in (
+        ("list", "bundles that ship with the package", "list --json"),
+        ("show", "what a bundle is and what it was trained on", "show default"),
+        ("verify", "whether a bundle is intact, fits this version and is signed by the key given", "verify default"),
+        ("sign", "write a signed copy of a bundle", "sign default --key key.pem --out signed.idsb"),
     ):
-        one = actions.add_parser(action, help=text)
-        one.add_argument("bundle", metavar="BUNDLE", help="name, directory or .idsb file")
+        shown = f"example: ids-plugin bundle {example}"
+        one = actions.add_parser(action, help=text, description=text, epilog=shown)
+        if action != "list":
+            one.add_argument("bundle", metavar="BUNDLE", help="name, directory or .idsb file")
         if action == "verify":
             one.add_argument("--key", metavar="PEM", help="public key (Ed25519) that must have signed it")
         if action == "sign":
@@ -34,6 +37,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """
     Raises:
         BundleError: the bundle is damaged, foreign, unsigned where a key is given, or of another schema.
+        ConfigError: the key can't be read.
     """
     actions = {"list": _list, "show": _show, "verify": _verify, "sign": _sign}
     return actions[args.action](args, console)
@@ -69,12 +73,12 @@ def _verify(args: argparse.Namespace, console: Console) -> int:
     from ids_plugin.bundle import find, read
     from ids_plugin.windows import spec
 
-    key = Path(args.key).read_bytes() if args.key else None
-    bundle = read(find(args.bundle), spec=spec(), public_key=key)
+    public = key(args.key)
+    bundle = read(find(args.bundle), spec=spec(), public_key=public)
     if console.json:
         console.result({"intact": True, "signed": bundle.signature is not None, **_facts(bundle)})
     else:
-        print(f"{bundle.id}: intact, fits this version, {_signed(bundle, key)}", file=console.out)
+        print(f"{bundle.id}: intact, fits this version, {_signed(bundle, public)}", file=console.out)
     return 0
 
 
@@ -82,13 +86,15 @@ def _sign(args: argparse.Namespace, console: Console) -> int:
     from ids_plugin.bundle import find, read, sign, write
 
     bundle = read(find(args.bundle))
-    write(sign(bundle, Path(args.key).read_bytes()), Path(args.out))
+    write(sign(bundle, key(args.key) or b""), Path(args.out))
+    if console.json:
+        console.result({"bundle": bundle.id, "out": args.out})
     console.say(f"wrote {args.out}: {bundle.id[:12]}, signed")
     return 0
 
 
-def _signed(bundle: Bundle, key: bytes | None) -> str:
-    if key is not None:
+def _signed(bundle: Bundle, public: bytes | None) -> str:
+    if public is not None:
         return "signed by the key given"
     return "signed (by whom wasn't asked: --key)" if bundle.signature else "not signed"
 

@@ -8,11 +8,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from ids_plugin.commands import Command, Console
-from ids_plugin.commands._inputs import add_input_options, reads, within_period
+from ids_plugin.commands import Command, Console, counted
+from ids_plugin.commands._inputs import (
+    BATCH_ROWS,
+    add_input_options,
+    exit_code,
+    locality,
+    reads,
+    unread,
+    within_period,
+)
+from ids_plugin.sinks._writing import writing
 
 if TYPE_CHECKING:
-    from ids_plugin.sources import Read
+    from ids_plugin.sources import Read, Reject
 
 FORMATS = ("json", "tsv", "parquet", "arrow")
 
@@ -27,44 +36,56 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """
     Raises:
-        InputError: an input could not be read at all.
+        InputError: no input could be read at all.
+        UsageError: the output can't be written.
     """
-    from ids_plugin.commands._inputs import BATCH_ROWS
     from ids_plugin.sources._order import ordered
     from ids_plugin.sources._write import write
 
     counts = {"read": 0, "rejected": 0}
     progress = console.progress("flows")
+    whole: list[Reject] = []
 
-    def counted(steps: Iterable[Read]) -> Iterator[Read]:
+    def tallied(steps: Iterable[Read]) -> Iterator[Read]:
         for step in steps:
             counts["read"] += step.read
             counts["rejected"] += len(step.rejects)
+            whole.extend(unread(step.rejects))
             for reject in step.rejects:
                 console.say(f"{reject.input}, {reject.place}: {reject.reason}: {reject.detail}")
             progress("read", step.read)
             yield within_period(step, args)
 
-    with _opened(args.output, console) as out:
-        counts["flows"] = write(ordered(counted(reads(args)), batch_rows=BATCH_ROWS), args.format, out)
-    progress.close()
-    console.say(f"{counts['read']:,} records read, {counts['rejected']:,} rejected, {counts['flows']:,} flows")
-    return 0
+    try:
+        flows = ordered(tallied(reads(args)), batch_rows=BATCH_ROWS, locality=locality(args))
+        with _opened(args.output, console) as out:
+            counts["flows"] = write(flows, args.format, out)
+    finally:
+        progress.close()
+    if console.json and args.output:
+        console.result(counts)
+    read, flow = counted(counts["read"], "record"), counted(counts["flows"], "flow")
+    console.say(f"{read} read, {counts['rejected']:,} rejected, {flow}")
+    return exit_code(whole, args, console)
 
 
 @contextlib.contextmanager
 def _opened(path: str | None, console: Console) -> Iterator[BinaryIO]:
     """Standard output, or a file that appears under its name when it is complete."""
     if path is None:
-        yield console.out.buffer
+        with writing("standard output"):
+            yield console.out.buffer
+            console.out.flush()
         return
     part = Path(f"{path}.part")
     try:
-        with part.open("wb") as stream:
-            yield stream
-        part.replace(path)
+        with writing(path):
+            with part.open("wb") as stream:
+                yield stream
+            part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 PLUGIN = Command(

@@ -6,14 +6,16 @@ import argparse
 import contextlib
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from ids_plugin.commands import Command, Console, Progress
-from ids_plugin.commands._inputs import add_input_options, reads, within_period
+from ids_plugin.commands import Command, Console, Progress, counted
+from ids_plugin.commands._inputs import add_input_options, exit_code, key, locality, reads, unread, within_period
 from ids_plugin.errors import ConfigError, LedgerError
+from ids_plugin.sinks._writing import writing
 
 if TYPE_CHECKING:
     from ids_plugin.alerts import AllowList
@@ -46,16 +48,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """
     Raises:
-        UsageError: options that can't be; ConfigError, BundleError: a file that can't be used.
-        InputError: an input could not be read at all.
+        UsageError: options that can't be, a place that can't be written to.
+        ConfigError, BundleError: a file that can't be used.
+        InputError: no input could be read at all.
         LedgerError: the ledger doesn't balance.
     """
     from ids_plugin.bundle import find, read
     from ids_plugin.pipeline import Pipeline
     from ids_plugin.windows import spec
 
-    key = Path(args.key).read_bytes() if args.key else None
-    bundle = read(find(args.bundle), spec=spec(), public_key=key)
+    bundle = read(find(args.bundle), spec=spec(), public_key=key(args.key))
     pipeline = Pipeline(bundle, allow=_allow(args.allow), cascade=not args.ask_every_model)
     outputs = Outputs(Path(args.out) if args.out else None, console)
     with contextlib.ExitStack() as unless_complete:
@@ -64,7 +66,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         outputs.close(pipeline.ledger, {"id": bundle.id, "family": bundle.family, "trained_on": _trained_on(bundle)})
         unless_complete.pop_all()
     _tell(console, pipeline, args.out)
-    return 1 if args.fail_on and worst >= LEVELS.index(args.fail_on) else 0
+    failed = args.fail_on and worst >= LEVELS.index(args.fail_on)
+    return exit_code(outputs.unread, args, console) or int(bool(failed))
 
 
 def _scan(args: argparse.Namespace, console: Console, pipeline: Pipeline, outputs: Outputs) -> int:
@@ -72,7 +75,7 @@ def _scan(args: argparse.Namespace, console: Console, pipeline: Pipeline, output
     from ids_plugin.pipeline import scan
 
     progress = console.progress("scan")
-    worst, given = -1, 0
+    worst, given, hidden = -1, 0, 0
     try:
         for documents in scan(
             (within_period(step, args) for step in reads(args)), pipeline, _how(args, outputs, progress)
@@ -80,15 +83,18 @@ def _scan(args: argparse.Namespace, console: Console, pipeline: Pipeline, output
             given += len(documents)
             shown = [document for document in documents if _level(document) >= LEVELS.index(args.min_severity)]
             worst = max([worst, *(_level(one) for one in shown if one["event"]["kind"] == "alert")])
+            hidden += len(documents) - len(shown)
             outputs.write(shown)
     finally:
         progress.close()
+    if hidden:
+        pipeline.ledger.notes["below_min_severity"] = hidden
     _settle(pipeline.ledger, given)
     return worst
 
 
 def _settle(ledger: Ledger, given: int) -> None:
-    """Enters as delivered what the outputs were given.
+    """Enters as delivered what the outputs were given; what --min-severity keeps out of them is noted beside.
 
     Raises:
         LedgerError: the ledger doesn't balance.
@@ -112,29 +118,43 @@ class Outputs:
         from ids_plugin.sinks._traffic import Traffic
 
         self.traffic = Traffic()
-        self._folder, self._part = folder, None
+        self.unread: list[Reject] = []
+        """inputs of which nothing could be read"""
+        self._folder = folder
+        self._new = self._folder is not None and not self._folder.exists()
+        self._part: Path | None = None
         self._report: report.Report | None = None
         self._rejects: ndjson.Ndjson | None = None
         self._sinks: list[Sink] = []
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._part = part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
+        if self._folder:
+            with writing(self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._part = part = Path(tempfile.mkdtemp(prefix=".part-", dir=self._folder))
             self._rejects = ndjson.Ndjson(part / "rejects.ndjson")
             self._report = report.Report(part / "report.html")
-            self._sinks += [ndjson.Ndjson(part / "alerts.ndjson"), self._report, self._rejects]
+            self._sinks += [ndjson.Ndjson(part / "alerts.ndjson"), self._report]
         if console.json:
             self._sinks.append(ndjson.Ndjson(console.out.buffer))
-        elif not folder:
+        elif not self._folder:
             self._sinks.append(table.Table(console.out))
 
     def write(self, documents: list[Document]) -> None:
         """Alert documents, as they are made."""
-        for sink in self._sinks:
-            if sink is not self._rejects:
-                sink.write(documents)
+        self._each(lambda sink: sink.write(documents))
+
+    def _each(self, do: Callable[[Sink], object]) -> None:
+        """Does it with every sink. When nobody reads standard output any more, the files are still completed."""
+        for sink in tuple(self._sinks):
+            try:
+                do(sink)
+            except BrokenPipeError:
+                if not self._folder:
+                    raise
+                self._sinks.remove(sink)
 
     def reject(self, rejects: tuple[Reject, ...]) -> None:
         """Records that could not be read."""
+        self.unread += unread(rejects)
         if self._rejects:
             self._rejects.write([reject._asdict() for reject in rejects])
 
@@ -143,29 +163,32 @@ class Outputs:
         entries = ledger.to_dict()
         if self._report:
             self._report.tell(ledger=entries, traffic=self.traffic.buckets(), bundle=bundle)
-        for sink in self._sinks:
-            sink.close()
+        self._each(lambda sink: sink.close())
+        if self._rejects:
+            self._rejects.close()
         if self._folder and self._part:
-            (self._part / "ledger.json").write_bytes(orjson.dumps(entries, option=orjson.OPT_INDENT_2))
-            for made in sorted(self._part.iterdir()):
-                made.replace(self._folder / made.name)
-            self._part.rmdir()
+            with writing(self._folder):
+                (self._part / "ledger.json").write_bytes(orjson.dumps(entries, option=orjson.OPT_INDENT_2))
+                for made in sorted(self._part.iterdir()):
+                    made.replace(self._folder / made.name)
+                self._part.rmdir()
 
     def abort(self) -> None:
         """Leaves nothing half done."""
-        for sink in self._sinks:
+        for sink in (*self._sinks, *([self._rejects] if self._rejects else [])):
             sink.abort()
         if self._part:
             shutil.rmtree(self._part, ignore_errors=True)
+        if self._folder and self._new:
+            with contextlib.suppress(OSError):
+                self._folder.rmdir()
 
 
 def _how(args: argparse.Namespace, outputs: Outputs, progress: Progress) -> Scan:
     from ids_plugin.pipeline import Scan
-    from ids_plugin.sources._local import Locality, networks
 
-    nets = [text for text in args.local_nets.split(",") if text.strip()]
     return Scan(
-        locality=Locality(networks(nets)),
+        locality=locality(args),
         rejected=outputs.reject,
         watch=outputs.traffic.see,
         progress=progress,
@@ -184,9 +207,10 @@ def _allow(path: str | None) -> AllowList | None:
     if path is None:
         return None
     try:
-        return parse(Path(path).read_text(), path)
+        return parse(Path(path).read_text("utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("the allow-list can't be read", location=path) from error
+        why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ConfigError(f"the allow-list can't be read: {why}", location=path) from error
 
 
 def _trained_on(bundle: Bundle) -> list[str]:
@@ -194,13 +218,21 @@ def _trained_on(bundle: Bundle) -> list[str]:
 
 
 def _tell(console: Console, pipeline: Pipeline, out: str | None) -> None:
-    total = pipeline.ledger.total
-    rejected = total.value("rejected")
-    console.say(
-        f"{total.read:,} records read, {rejected:,} rejected, {total.scored:,} flows scored, "
-        f"{total.opened:,} alerts, {total.value('suppressed'):,} flows suppressed"
-        + (f"; {out}/report.html shows them" if out else "")
+    total, notes = pipeline.ledger.total, pipeline.ledger.notes
+    told = [
+        f"{counted(total.read, 'record')} read",
+        f"{total.value('rejected'):,} rejected",
+        f"{counted(total.scored, 'flow')} scored",
+        counted(total.opened, "alert"),
+        f"{counted(total.value('suppressed'), 'flow')} suppressed",
+    ]
+    beside = (
+        (total.value("out_of_scope"), "out of scope"),
+        (notes.get("unknown_inputs", 0), "of the files of no known kind"),
+        (notes.get("empty_inputs", 0), "of the inputs empty"),
     )
+    told += [f"{count:,} {what}" for count, what in beside if count]
+    console.say(", ".join(told) + (f"; {out}/report.html shows them" if out else ""))
 
 
 PLUGIN = Command(

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 import orjson
 
-from ids_plugin.errors import UsageError
 from ids_plugin.sinks import Delivered
+from ids_plugin.sinks._writing import writing
 
 
 class Ndjson:
@@ -29,19 +29,19 @@ class Ndjson:
 
     def __init__(self, target: Path | BinaryIO) -> None:
         self._path = target if isinstance(target, Path) else None
-        self.location = str(target) if isinstance(target, Path) else "-"
-        with self._explained():
+        self.location = str(target) if isinstance(target, Path) else "standard output"
+        with writing(self.location, self.abort):
             self._stream = _part(target).open("wb") if isinstance(target, Path) else target
 
     def write(self, documents: Sequence[Mapping[str, object]]) -> Delivered:
         """Appends any JSON-able mappings, in their order."""
-        with self._explained():
+        with writing(self.location, self.abort):
             self._stream.write(b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in documents))
         return Delivered(len(documents))
 
     def close(self) -> None:
         """Puts the file in its place; a stream is flushed and stays open."""
-        with self._explained():
+        with writing(self.location, self.abort):
             self._stream.flush()
             if self._path is not None:
                 self._stream.close()
@@ -62,19 +62,6 @@ class Ndjson:
             self.close()
         else:
             self.abort()
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            with contextlib.suppress(OSError, AttributeError):
-                self.abort()
-            raise UsageError(
-                f"can't be written: {(error.strerror or str(error)).lower()}", location=self.location
-            ) from error
 
 
 def _part(path: Path) -> Path:

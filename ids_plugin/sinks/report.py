@@ -22,8 +22,8 @@ from typing import Any, TypedDict
 
 import orjson
 
-from ids_plugin.errors import UsageError
 from ids_plugin.sinks import Delivered
+from ids_plugin.sinks._writing import writing
 
 Document = Mapping[str, Any]
 
@@ -63,7 +63,7 @@ class Report:
         self._rows: list[Document] = []
         self._chunk: list[Document] = []
         head, self._tail = _page()
-        with self._explained():
+        with writing(self._path, self.abort):
             self._file = self._part.open("w", encoding="utf-8", newline="\n")
             self._file.write(head)
 
@@ -94,7 +94,7 @@ class Report:
         self._flush("documents", self._chunk)
         self._flush("rows", self._rows)
         facts = _inert(self._facts | {"chunk": CHUNK})
-        with self._explained():
+        with writing(self._path, self.abort):
             self._file.write(f'<script type="application/json" id="facts">{facts}</script>\n')
             self._file.write(self._tail)
             self._file.close()
@@ -117,19 +117,9 @@ class Report:
 
     def _flush(self, kind: str, items: list[Document]) -> None:
         if items:
-            with self._explained():
+            with writing(self._path, self.abort):
                 self._file.write(f'<script type="text/plain" class="{kind}">{_packed(items)}</script>\n')
             items.clear()
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            with contextlib.suppress(OSError, AttributeError):
-                self.abort()
-            what = (error.strerror or str(error)).lower()
-            raise UsageError(f"can't be written: {what}", location=str(self._path)) from error
 
 
 def write(

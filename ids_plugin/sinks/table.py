@@ -14,6 +14,7 @@ from rich.text import Text
 
 from ids_plugin.schema.alert import ACTOR, SEVERITIES, Document
 from ids_plugin.sinks import Delivered
+from ids_plugin.sinks._writing import writing
 
 WIDE = 120
 """columns from which every fact has its own column"""
@@ -67,7 +68,9 @@ class Table:
         console.print(_count(rows))
         encoding = self._stream.encoding or "utf-8"
         lines = "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
-        self._stream.write(lines.encode(encoding, "replace").decode(encoding))
+        with writing("standard output"):
+            self._stream.write(lines.encode(encoding, "replace").decode(encoding))
+            self._stream.flush()
 
     def abort(self) -> None:
         """Prints nothing."""

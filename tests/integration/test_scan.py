@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -138,15 +139,22 @@ def test_bad_lines_are_rejects_and_lose_nothing_beside_them(log: Path, tmp_path:
         (["--version"], 0),
         (["scan", "--help"], 0),
         (["bundle", "verify", "default"], 0),
+        (["bundle", "show", "default", "--json"], 0),
+        (["bundle", "verify", "default", "--key", "no-such-key.pem"], 2),
+        (["scan", "LOG", "--key", "no-such-key.pem"], 2),
+        (["scan", "LOG", "--out", "LOG"], 2),
+        (["scan", "LOG", "--out", "LOG/below"], 2),
+        (["scan", "LOG", "--no-such-option"], 2),
+        (["flows", "LOG", "-o", "LOG/below"], 2),
     ],
 )
 def test_exit_codes_and_one_line_errors(
     arguments: list[str], code: int, log: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(*[str(log) if one == "LOG" else one for one in arguments]) == code
+    assert run(*[one.replace("LOG", str(log)) for one in arguments]) == code
     error = capsys.readouterr().err
     assert "Traceback" not in error
-    if code and arguments[0] == "scan" and len(arguments) > 1:
+    if code:
         assert len(error.strip().splitlines()) == 1
 
 
@@ -157,6 +165,52 @@ def test_inputs_that_are_none(content: bytes, code: int, tmp_path: Path) -> None
     source = tmp_path / "input"
     source.write_bytes(content)
     assert run("scan", source, "--quiet") == code
+
+
+def test_an_input_that_cannot_be_read_beside_one_that_can(
+    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("scan", log, "--out", tmp_path / "good", "--quiet")
+    assert run("scan", log, tmp_path / "absent.log", "--out", tmp_path / "both", "--quiet") == 3
+    assert f"{tmp_path}/absent.log: can't be opened: no such file" in capsys.readouterr().err
+    assert (tmp_path / "good/alerts.ndjson").read_bytes() == (tmp_path / "both/alerts.ndjson").read_bytes()
+    assert json.loads((tmp_path / "both/ledger.json").read_text())["total"]["rejected"] == {"unreadable": 1}
+
+
+def test_files_are_complete_though_nobody_reads_standard_output(log: Path, tmp_path: Path) -> None:
+    run("scan", log, "--out", tmp_path / "good", "--quiet")
+    command = f"{sys.executable} -m ids_plugin.cli scan {log} --out {tmp_path}/out --json --quiet | true"
+    assert subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stderr == ""
+    assert (tmp_path / "good/alerts.ndjson").read_bytes() == (tmp_path / "out/alerts.ndjson").read_bytes()
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_streams_may_be_closed(closed: str, log: Path) -> None:
+    command = f"{sys.executable} -m ids_plugin.cli scan {log} {closed}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_full_standard_output_is_an_error(log: Path) -> None:
+    for command in ("scan", "scan --json", "flows"):
+        typed = f"{sys.executable} -m ids_plugin.cli {command} {log} --quiet >/dev/full"
+        done = subprocess.run(["bash", "-c", typed], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr == "ids-plugin: standard output: can't be written: no space left on device\n"
+
+
+def test_what_min_severity_leaves_out_is_noted(log: Path, tmp_path: Path) -> None:
+    run("scan", log, "--out", tmp_path, "--min-severity", "critical", "--quiet")
+    ledger = json.loads((tmp_path / "ledger.json").read_text())
+    written = len(documents(tmp_path))
+    assert written + ledger["notes"]["below_min_severity"] == ledger["total"]["documents"]
+
+
+def test_flows_know_the_local_networks_given(log: Path, tmp_path: Path) -> None:
+    run("flows", log, "-o", tmp_path / "flows", "--local-nets", "203.0.113.0/24", "--quiet")
+    rows = [json.loads(line) for line in (tmp_path / "flows").read_text().splitlines()]
+    assert rows
+    assert not any(row["local_orig"] for row in rows if row["id.orig_h"].startswith("192.168."))
 
 
 def test_a_directory_with_nothing_known_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -193,9 +247,15 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_done(log: Path, tmp_pat
         assert done.returncode == 2
         assert "no space left" in done.stderr
         assert len(done.stderr.splitlines()) == 1
-        assert list((tmp_path / "out").iterdir()) == []
+        assert not (tmp_path / "out").exists()
     finally:
         subprocess.run(["umount", str(tmp_path)], check=False)
+
+
+def test_a_scan_leaves_no_trace_of_a_library_that_reports_to_its_maker(log: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ids_plugin.cli", "scan", str(log), "--quiet", "--json"]
+    subprocess.run(command, capture_output=True, check=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_scanning_loads_nothing_heavy(log: Path) -> None:
