@@ -64,8 +64,10 @@ class _Numbers:
         self.flow = flow
         self._values, self._usual = values, usual
 
-    def count(self, name: str) -> str:
-        return f"{self._values.get(name) or 0:,.0f}"
+    def count(self, name: str, what: str = "") -> str:
+        """`1 host`, `412 hosts`; the number alone without `what`."""
+        number = round(self._values.get(name) or 0)
+        return f"{number:,} {what if number == 1 else what + 's'}" if what else f"{number:,}"
 
     def size(self, name: str) -> str:
         return amount(self._values.get(name) or 0, "B")
@@ -74,61 +76,62 @@ class _Numbers:
         return self._values.get(name) or 0.0
 
     def usually(self, name: str, unit: str = "") -> str:
+        """The comparison with normal traffic; nothing where that has as much."""
         usual = self._usual.get(name)
-        return "" if usual is None else f"; normal traffic here shows {amount(usual, unit)}"
+        return "" if usual is None or usual >= self.number(name) else f"; normal traffic shows {amount(usual, unit)}"
 
 
 def _scan(n: _Numbers) -> str:
     ports, hosts, services = "pair_failed_ports_600s", "orig_acts_failed_peers_600s", "orig_acts_failed_services_600s"
     if n.number(ports) > n.number(hosts):
-        return f"{n.orig} tried {n.count(ports)} ports of {n.resp} without success in 10 min{n.usually(ports)}."
-    told = f"{n.orig} tried {n.count(services)} services of {n.count(hosts)} hosts without success in 10 min"
+        return f"{n.orig} tried {n.count(ports, 'port')} of {n.resp} without success in 10 min{n.usually(ports)}."
+    told = f"{n.orig} tried {n.count(services, 'service')} of {n.count(hosts, 'host')} without success in 10 min"
     return f"{told}, last {n.resp}{n.port}{n.usually(services)}."
 
 
 def _brute_force(n: _Numbers) -> str:
-    logins = n.count("pair_logins_600s")
-    told = f"{n.orig} opened {logins} sessions with the login service at {n.resp}{n.port} in 10 min"
+    logins = n.count("pair_logins_600s", "session")
+    told = f"{n.orig} opened {logins} with the login service at {n.resp}{n.port} in 10 min"
     return f"{told}, {n.count('pair_logins_60s')} of them in the last minute{n.usually('pair_logins_600s')}."
 
 
 def _flood(n: _Numbers) -> str:
     packets, flows, peers = (f"resp_acted_upon_{what}_60s" for what in ("packets", "flows", "peers"))
-    told = (
-        f"{n.resp} received {n.count(packets)} packets in {n.count(flows)} flows from {n.count(peers)} hosts in 1 min"
-    )
-    return f"{told}, this one from {n.orig}{n.usually(packets)} packets."
+    told = f"{n.resp} received {n.count(packets, 'packet')} in {n.count(flows, 'flow')} from {n.count(peers, 'host')} in 1 min"
+    return f"{told}, this one from {n.orig}{n.usually(packets)}."
 
 
 def _command_and_control(n: _Numbers) -> str:
     contacts, failed, median = "pair_flows_3600s", "pair_failed_3600s", n.number("interval_median")
     every = f", about every {amount(median, 's')}" if median else ""
     vain = f", {n.count(failed)} of them in vain" if n.number(failed) else ""
-    alike = f", {amount(n.number('same_size'), '0-1')} of the last ones alike" if n.number("same_size") else ""
-    told = f"{n.orig} contacted {n.resp}{n.port} {n.count(contacts)} times in 1 h"
+    alike = f", {amount(n.number('same_size'), '0-1')} of the last ones alike in size" if n.number("same_size") else ""
+    told = f"{n.orig} contacted {n.resp}{n.port} {n.count(contacts, 'time')} in 1 h"
     return f"{told}{every}{vain}{alike}{n.usually(contacts)}."
 
 
 def _exfiltration(n: _Numbers) -> str:
     told = (
-        f"{n.orig} sent {n.size('pair_sent_3600s')} to {n.resp}{n.port} in 1 h in {n.count('pair_flows_3600s')} flows"
+        f"{n.orig} sent {n.size('pair_sent_3600s')} to {n.resp}{n.port} in 1 h in {n.count('pair_flows_3600s', 'flow')}"
     )
     return f"{told} and received {n.size('pair_received_3600s')}{n.usually('pair_sent_3600s', 'B')}."
 
 
 def _spreading(n: _Numbers) -> str:
     peers = "orig_acts_peers_600s"
-    told = f"{n.orig} knocked at {n.count(peers)} hosts in 10 min, last {n.resp}{n.port}"
+    told = f"{n.orig} knocked at {n.count(peers, 'host')} in 10 min, last {n.resp}{n.port}"
     return f"{told}: {n.count('orig_acts_failed_peers_600s')} did not answer{n.usually(peers)}."
 
 
 def _inbound_noise(n: _Numbers) -> str:
-    told = f"{n.resp} was approached from outside by {n.count('resp_acted_upon_peers_3600s')} hosts in 1 h"
-    return f"{told} ({n.count('resp_acted_upon_flows_3600s')} flows), this time by {n.orig}{n.port and ' at' + n.port}."
+    told = f"{n.resp} was approached from outside by {n.count('resp_acted_upon_peers_3600s', 'host')} in 1 h"
+    return (
+        f"{told} ({n.count('resp_acted_upon_flows_3600s', 'flow')}), this time by {n.orig}{n.port and ' at' + n.port}."
+    )
 
 
 def _other(n: _Numbers) -> str:
-    told = f"{n.orig} and {n.resp}{n.port} exchanged {n.count('pair_flows_3600s')} flows in 1 h"
+    told = f"{n.orig} and {n.resp}{n.port} exchanged {n.count('pair_flows_3600s', 'flow')} in 1 h"
     return f"{told}, unlike normal traffic{n.usually('pair_flows_3600s')}."
 
 
