@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -65,6 +66,7 @@ def reads(args: argparse.Namespace) -> Iterator[Read]:
 
     if sys.stdin is None and "-" in args.inputs:
         raise UsageError("standard input is closed")
+    signal.siginterrupt(signal.SIGINT, True)  # or Ctrl-C waits for input: Polars has blocked reads restart
     return read_inputs(
         args.inputs,
         batch_rows=BATCH_ROWS,

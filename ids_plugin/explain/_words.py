@@ -97,8 +97,8 @@ def _brute_force(n: _Numbers) -> str:
 
 def _flood(n: _Numbers) -> str:
     packets, flows, peers = (f"resp_acted_upon_{what}_60s" for what in ("packets", "flows", "peers"))
-    told = f"{n.resp} received {n.count(packets, 'packet')} in {n.count(flows, 'flow')} from {n.count(peers, 'host')} in 1 min"
-    return f"{told}, this one from {n.orig}{n.usually(packets)}."
+    told = f"{n.resp} received {n.count(packets, 'packet')} in {n.count(flows, 'flow')} from {n.count(peers, 'host')}"
+    return f"{told} in 1 min, this one from {n.orig}{n.usually(packets)}."
 
 
 def _command_and_control(n: _Numbers) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +199,26 @@ def test_a_full_standard_output_is_an_error(log: Path) -> None:
         done = subprocess.run(["bash", "-c", typed], capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert done.stderr == "ids-plugin: standard output: can't be written: no space left on device\n"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_whoever_is_interrupted_leaves_nothing_behind(number: int, code: int, tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    command = [sys.executable, "-m", "ids_plugin.cli", "scan", "-", "--out", str(tmp_path / "out"), "--quiet"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as scan:
+        while not list((tmp_path / "tmp").glob("ids-plugin-*")):
+            assert scan.poll() is None
+            time.sleep(0.05)
+        scan.send_signal(number)
+        try:
+            assert scan.wait(20) == code
+        finally:
+            scan.kill()
+        assert scan.stderr
+        assert len(scan.stderr.read().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_what_min_severity_leaves_out_is_noted(log: Path, tmp_path: Path) -> None:
