@@ -301,8 +301,8 @@ def _instants(microseconds: Ints) -> pl.Series:
 
 def _content(flows: pl.DataFrame) -> Keys:
     content = _hashes(flows["conn_state"])
-    for name in _CONTENT:
-        content = mix(content, flows[name].to_physical().fill_null(-1).to_numpy().astype(np.uint64))
+    for values in flows.select(pl.col(_CONTENT).to_physical().fill_null(-1)):
+        content = mix(content, values.to_numpy().astype(np.uint64))
     return content
 
 

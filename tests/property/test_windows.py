@@ -122,8 +122,8 @@ def test_splitting_anywhere_changes_nothing(drawn: list[dict[str, Any]], cuts: l
 def test_limits_and_clean_ups_do_not_depend_on_batches(drawn: list[dict[str, Any]], cuts: list[int]) -> None:
     flows = frame(drawn)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_identity, "GENERATION", 16)
-        patch.setattr(_state, "CHUNK", 8)
+        patch.setattr(_identity, "GENERATION", 24)
+        patch.setattr(_state, "CHUNK", 12)
         limits = _state.Limits(visible=12, history=6)
         assert_same(run(flows, [], limits), run(flows, cuts, limits))
 
@@ -157,7 +157,7 @@ def test_batch_size_changes_nothing(size: int) -> None:
             "uid": None,
             "open": False,
         }
-        for _ in range(500)
+        for _ in range(300)
     ]
     flows = frame(drawn)
-    assert_same(run(flows, []), run(flows, list(range(0, 500, size))))
+    assert_same(run(flows, []), run(flows, list(range(0, 300, size))))
