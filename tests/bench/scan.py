@@ -1,6 +1,6 @@
 """Bench `scan`: logs and captures to alerts, on one core, beside zat reading the same log.
 
-    python -m tests.bench.scan [--json] [--flows 1000000] [--memory 10000000]
+    python -m tests.bench.scan [--json] [--flows 1000000] [--packets 1000000] [--memory 10000000]
 
 Every figure is of a whole process on one core (affinity), interpreter start included. Ratios are of runs of the same
 invocation. The log is a busy gateway's, drawn by seed, 0.1 % of its flows an attack (tests/bench/_traffic.py).
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.bench._traffic import write_zeek_json
+from tests.captures import mixed_traffic
 
 SAMPLE = Path(__file__).parents[1] / "lab" / "sample" / "capture.pcap.gz"
 ZAT = """
@@ -43,6 +44,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--flows", type=int, default=1_000_000)
     parser.add_argument("--memory", type=int, default=0, metavar="FLOWS", help="also a log of so many, for its memory")
+    parser.add_argument("--packets", type=int, default=1_000_000, help="packets of a capture the bench makes")
     parser.add_argument("--sample", type=Path, default=SAMPLE)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -82,6 +84,15 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         long = write_zeek_json(folder / "long.log", args.memory)
         result["long_log_flows"] = args.memory
         result["long_log_peak_mb"] = round(run(scan_command(long, folder / "long")).memory)
+    if args.packets:
+        capture = folder / "mixed.pcap"
+        with capture.open("wb") as stream:
+            stream.writelines(mixed_traffic(args.packets, seed=1))
+        mixed = run(scan_command(capture, folder / "mixed"))
+        result["packets"] = args.packets
+        result["scan_packets_per_s"] = round(args.packets / mixed.wall)
+        result["scan_cpu_packets_per_s"] = round(args.packets / mixed.cpu)
+        result["capture_peak_mb"] = round(mixed.memory)
     if args.sample.exists():
         sample = run(scan_command(args.sample, folder / "sample"))
         result["sample_seconds"] = round(sample.wall, 2)
