@@ -27,7 +27,13 @@ from ids_plugin.sources._lines import Chunk, TooLong, chunks, count, whole_lines
 CHUNK = 4 << 20
 BYTES_PER_RECORD = 400
 SHOWN = 200
+TOGETHER = 32
+"""Lines of one layout from which on reading them in one go is faster than one by one."""
+PARTS = 8
+"""In how many parts lines are read that don't parse together."""
 INT64 = 1 << 63
+LONG = re.compile(rb"\d{19}")
+"""A whole number that may be beyond 64 bits: exact to polars in a text column, rounded by orjson."""
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 """A lone half of a pair: polars takes it for text, orjson for damage."""
 KINDS: dict[str, pl.DataType] = {
@@ -254,23 +260,16 @@ def rejects_of(name: str, piece: Chunk, faults: list[Fault]) -> tuple[Reject, ..
 
 def _chunk(piece: Chunk, classify: Classify, habit: _Habit) -> _Step:
     step = _Step()
-    lines: list[bytes] | None = None
     layout = _first_layout(piece.data, classify)
-    numbers: list[int] | None = None
-    if layout is not None:
-        fast = _fast(piece, layout, habit, step.out_of_scope)
-        if fast is not None:
-            frame, others = fast
-            step.frames.append(frame)
-            numbers = others
-    if numbers == []:
-        return step
-    lines = piece.data.split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    chosen = range(len(lines)) if numbers is None else numbers
+    fast = _fast(piece, layout, habit, step.out_of_scope) if layout is not None else None
+    if fast is not None:
+        step.frames.append(fast[0])
+        if not fast[1]:
+            return step
+    lines = piece.data.split(b"\n")[: piece.lines]
     ended = piece.data.endswith(b"\n")
-    _careful(((piece.first + at, lines[at], ended or at < len(lines) - 1) for at in chosen), classify, step)
+    chosen = range(len(lines)) if fast is None else fast[1]
+    _careful(((piece.first + at, lines[at], ended or at < len(lines) - 1) for at in chosen), classify, habit, step)
     return step
 
 
@@ -316,45 +315,79 @@ def _fast(
     return layout.derive(frame) if layout.derive else frame, others.to_list()
 
 
-def _careful(lines: Iterator[tuple[int, bytes, bool]], classify: Classify, step: _Step) -> None:
-    """Looks at (number, line, whether its newline is there) one by one."""
-    rows: dict[int, tuple[Layout, list[tuple[Any, ...]]]] = {}
+class _Line(NamedTuple):
+    """A line that is a record of a layout."""
+
+    number: int
+    text: bytes
+    record: dict[str, Any]
+
+
+def _careful(lines: Iterator[tuple[int, bytes, bool]], classify: Classify, habit: _Habit, step: _Step) -> None:
+    """Looks at (number, line, whether its newline is there) one by one, and reads those of one layout together."""
+    groups: dict[int, tuple[Layout, list[_Line]]] = {}
     for number, line, ended in lines:
         text = line.strip(b" \t\r")
         if not text:
             continue
-        found = _record(text, ended, classify)
+        found = _look(text, ended, classify)
         if isinstance(found, Bad):
             step.faults.append(Fault(number, *found))
         elif isinstance(found, OutOfScope):
             step.out_of_scope[found.reason] += 1
         else:
-            layout, values = found
-            rows.setdefault(id(layout), (layout, []))[1].append((number, *values))
-    for layout, found_rows in rows.values():
+            layout, inner, record = found
+            groups.setdefault(id(layout), (layout, []))[1].append(_Line(number, inner, record))
+    for layout, members in groups.values():
+        rest = _together(layout, members, habit, step) if len(members) >= TOGETHER else members
+        _one_by_one(layout, rest, step)
+
+
+def _together(layout: Layout, members: list[_Line], habit: _Habit, step: _Step) -> list[_Line]:
+    """Reads lines of one layout in one go, or in parts where they don't parse; gives back those that don't fit it."""
+    joined = Chunk(b"\n".join(member.text for member in members), 0, len(members))
+    fast = _fast(joined, layout, habit, step.out_of_scope)
+    if fast is None and len(members) < 2 * TOGETHER:
+        return members
+    if fast is None:
+        size = -(-len(members) // PARTS)
+        parts = (members[at : at + size] for at in range(0, len(members), size))
+        return [member for part in parts for member in _together(layout, part, habit, step)]
+    numbers = pl.Series("line", [member.number for member in members], dtype=pl.Int64)
+    step.frames.append(fast[0].with_columns(numbers.gather(fast[0]["line"])))
+    return [members[at] for at in fast[1]]
+
+
+def _one_by_one(layout: Layout, members: list[_Line], step: _Step) -> None:
+    rows: list[tuple[Any, ...]] = []
+    for member in members:
+        values = _values(member.record, layout)
+        if isinstance(values, Bad):
+            step.faults.append(Fault(member.number, *values))
+        else:
+            rows.append((member.number, *values))
+    if rows:
         schema = {"line": pl.Int64(), **layout.columns}
-        frame = pl.DataFrame(found_rows, schema=schema, orient="row").with_columns(layout.tidied)
+        frame = pl.DataFrame(rows, schema=schema, orient="row").with_columns(layout.tidied)
         step.frames.append(layout.derive(frame) if layout.derive else frame)
 
 
-def _record(text: bytes, ended: bool, classify: Classify) -> tuple[Layout, list[Any]] | OutOfScope | Bad:
-    """One line's layout and loose values."""
+def _look(text: bytes, ended: bool, classify: Classify) -> tuple[Layout, bytes, dict[str, Any]] | OutOfScope | Bad:
+    """One line's layout, the text of the record itself and the record."""
     try:
         record = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         return _bad_json(text, ended, error)
     if not isinstance(record, dict):
         return Bad("bad_json", f"not an object but {type(record).__name__}")
-    if text.count(b'":') != _keys(record):
-        with suppress(RecursionError):
-            record = json.loads(text, object_pairs_hook=_first_wins)
     layout = classify(record)
-    if not isinstance(layout, Layout):
-        return layout
-    if layout.inner is not None:
-        return _record(str(record[layout.inner]).encode("utf-8", "replace"), True, classify)
-    values = _values(record, layout)
-    return values if isinstance(values, Bad) else (layout, values)
+    if isinstance(layout, Layout) and layout.inner is not None:
+        return _look(str(record[layout.inner]).encode("utf-8", "replace"), True, classify)
+    if text.count(b'":') not in (len(record), _keys(record)) or LONG.search(text):
+        with suppress(RecursionError, ValueError):
+            record = json.loads(text, object_pairs_hook=_first_wins)
+            layout = classify(record)
+    return (layout, text, record) if isinstance(layout, Layout) else layout
 
 
 def _keys(record: dict[str, Any]) -> int:
@@ -418,7 +451,9 @@ def _value(value: object, kind: str) -> object:
         return None
     if kind == "int":
         return value if isinstance(value, int) and -INT64 <= value < INT64 else None
-    return float(value)
+    with suppress(OverflowError):
+        return float(value)
+    return None
 
 
 def _text(value: object, kind: str) -> str | None:
@@ -429,7 +464,8 @@ def _text(value: object, kind: str) -> str | None:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
-        return str(value)
+        return str(value) if -(1 << 127) <= value < 1 << 128 else None
     if isinstance(value, float):
-        return str(pl.Series([value]).cast(pl.String)[0])
+        written = pl.read_ndjson(b'{"text":%s}' % orjson.dumps(value), schema={"text": pl.String()})
+        return str(written["text"][0])
     return None

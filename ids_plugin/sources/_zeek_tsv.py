@@ -14,7 +14,7 @@ from ids_plugin.schema.flow import ZEEK_NAMES, empty
 from ids_plugin.sources import Input, Read
 from ids_plugin.sources._draft import COUNTS, Fault, Made, make, refuse_wrong_units, text_times, times
 from ids_plugin.sources._lines import Chunk, TooLong, chunks, count, whole_lines
-from ids_plugin.sources._ndjson import INT64, rejects_of, too_long
+from ids_plugin.sources._ndjson import INT64, PARTS, TOGETHER, rejects_of, too_long
 
 CHUNK = 4 << 20
 BYTES_PER_RECORD = 150
@@ -162,13 +162,13 @@ def _dtype(column: str, text_time: bool) -> pl.DataType:
 def _fast(part: Chunk, header: Header, columns: list[str]) -> pl.DataFrame | None:
     """All records in one go; None where a line has another number of fields or a value of another type."""
     separator = header.separator.encode()
-    lines = part.lines
-    if len(separator) != 1 or count(part.data, separator) != lines * (len(columns) - 1) or b"\r" in part.data:
+    data = part.data.replace(b"\r\n", b"\n") if b"\r" in part.data else part.data
+    if len(separator) != 1 or count(data, separator) != part.lines * (len(columns) - 1) or b"\r" in data:
         return None
     schema = {column: _dtype(column, False) for column in columns}
     try:
         frame = pl.read_csv(
-            part.data,
+            data,
             has_header=False,
             schema=schema,
             separator=header.separator,
@@ -177,27 +177,63 @@ def _fast(part: Chunk, header: Header, columns: list[str]) -> pl.DataFrame | Non
         )
     except (pl.exceptions.PolarsError, ValueError):
         return None
-    if frame.height != lines or frame["ts"].null_count():
+    if frame.height != part.lines or frame["ts"].null_count():
         return None
     used = [column for column in columns if not column.startswith("?")]
-    first = pl.int_range(part.first, part.first + lines, dtype=pl.Int64).alias("line")
-    return frame.select(*used, first).with_columns(times(pl.col("ts")))
+    first = pl.int_range(part.first, part.first + part.lines, dtype=pl.Int64).alias("line")
+    return frame.select(first, *used).with_columns(times(pl.col("ts")))
 
 
 def _careful(part: Chunk, header: Header, columns: list[str]) -> tuple[pl.DataFrame, list[Fault]]:
-    """Record by record."""
+    """Lines with the right number of fields together as far as they parse, the others one by one."""
+    lines = part.data.split(b"\n")[: part.lines]
+    separator = header.separator.encode()
+    whole = [at for at, line in enumerate(lines) if line.count(separator) == len(columns) - 1 and _is_text(line)]
+    frames = list(_together(lines, whole, header, columns))
+    done = {at for frame in frames for at in frame["line"]}
+    ended = part.data.endswith(b"\n")
+    rest = [(at, line, ended or at < len(lines) - 1) for at, line in enumerate(lines) if at not in done]
+    frame, faults = _one_by_one(rest, header, columns)
+    frame = pl.concat([*frames, frame]).sort("line").with_columns(pl.col("line") + part.first)
+    return frame, [fault._replace(line=part.first + fault.line) for fault in faults]
+
+
+def _together(lines: list[bytes], chosen: list[int], header: Header, columns: list[str]) -> Iterator[pl.DataFrame]:
+    """Frames of the chosen lines, of all or of parts of them, as far as they parse; `line` is the index of a line."""
+    if not chosen:
+        return
+    frame = _fast(Chunk(b"\n".join(lines[at] for at in chosen), 0, len(chosen)), header, columns)
+    if frame is not None:
+        yield frame.with_columns(pl.Series("line", chosen, dtype=pl.Int64).gather(frame["line"]))
+    elif len(chosen) >= 2 * TOGETHER:
+        size = -(-len(chosen) // PARTS)
+        for at in range(0, len(chosen), size):
+            yield from _together(lines, chosen[at : at + size], header, columns)
+
+
+def _is_text(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _one_by_one(
+    lines: list[tuple[int, bytes, bool]], header: Header, columns: list[str]
+) -> tuple[pl.DataFrame, list[Fault]]:
+    """Reads (number, line, whether its newline is there) one by one."""
     rows: list[list[Any]] = []
     faults: list[Fault] = []
-    lines = part.data.split(b"\n")
-    for at, line in enumerate(lines):
+    for number, line, ended in lines:
         text = line.removesuffix(b"\r")
         if not text.strip():
             continue
-        found = _record(text, header, columns, at < len(lines) - 1)
+        found = _record(text, header, columns, ended)
         if isinstance(found, Fault):
-            faults.append(found._replace(line=part.first + at))
+            faults.append(found._replace(line=number))
         else:
-            rows.append([part.first + at, *found])
+            rows.append([number, *found])
     used = [column for column in columns if not column.startswith("?")]
     schema = {"line": pl.Int64(), **{column: _dtype(column, True) for column in used}}
     frame = pl.DataFrame(rows, schema=schema, orient="row")
@@ -217,7 +253,7 @@ def _record(line: bytes, header: Header, columns: list[str], ended: bool) -> lis
     for column, text in zip(columns, texts, strict=True):
         if column.startswith("?"):
             continue
-        value = None if text in (header.unset, "") else _value(column, text.lstrip(" "))
+        value = None if text in (header.unset, "") else _value(column, text)
         if value is ValueError:
             return Fault(0, "bad_value", f"{column} is no number: {text[:40]!r}")
         values.append(value)
@@ -227,6 +263,7 @@ def _record(line: bytes, header: Header, columns: list[str], ended: bool) -> lis
 def _value(column: str, text: str) -> object:
     """A number where the column has numbers, ValueError where it is none."""
     if column in INTS:
+        text = text.lstrip(" ")
         number = int(text) if INTEGER.fullmatch(text) and len(text) < 30 else INT64
         return number if -INT64 <= number < INT64 else ValueError
     if column == "duration":

@@ -118,6 +118,13 @@ def test_other_events_are_out_of_scope_by_type() -> None:
     assert got.out_of_scope == {"eve_alert": 1, "eve_dns": 2, "eve_stats": 1}
 
 
+@pytest.mark.parametrize("flow_id", [(1 << 64) - 1, -(1 << 63) - 48, (1 << 127) + 1])
+def test_long_ids_stay_exact_beside_damaged_lines(flow_id: int) -> None:
+    line = jsonl([eve(1, flow_id=flow_id)])
+    for data in (line, b"junk\n" + line):
+        assert read(data, "suricata").flows["uid"].to_list() == [str(flow_id)]
+
+
 def test_what_is_no_event_is_a_reject() -> None:
     got = read(jsonl([eve(1), conn(), eve(2)]) + b'{"event_type":"flow","src_ip":"10', "suricata")
     assert got.reasons == ["not_eve", "cut_off"]
