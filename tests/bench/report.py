@@ -2,8 +2,8 @@
 
     python -m tests.bench.report [--json] [--alerts 10000]
 
-Opening is the time of the page's own thread, so that what else runs on the machine doesn't count; filtering is wall time,
-the best of three of each query. Goals: 3 s and 200 ms.
+Opening is the time of the page's own thread, so that what else runs on the machine doesn't count; filtering is wall
+time, the best of three of each query. Goals: 3 s and 200 ms.
 """
 
 from __future__ import annotations
