@@ -22,7 +22,7 @@ from tests.logs import FIELDS, Got, conn, jsonl, tsv
 from tests.property.odd_lines import MAKERS, ODD, Dribble, lines
 
 KINDS = sorted(MAKERS)
-QUICK = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+QUICK = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 GOOD = 13
 """Good records before the odd ones, so that no source is refused for its units."""
 
