@@ -6,6 +6,12 @@ import os
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("exploring", deadline=None)
+settings.load_profile("repeatable" if os.environ.get("CI") else "exploring")
+"""A run that others wait for draws the same examples every time; everybody else's run looks for new ones."""
 
 NO_SKIPS = bool(os.environ.get("IDS_NO_SKIPS"))
 EXCUSED = ("not installable here", "not possible here", "shared data")
