@@ -71,12 +71,12 @@ class Windower:
     def _chunk(self, flows: pl.DataFrame) -> BatchWindows:
         orig, resp = _hashes(flows["orig_h"]), _hashes(flows["resp_h"])
         uid = mix(_hashes(flows["uid"]), mix(orig, resp))
-        repeated = self._identity.duplicates(uid, _content(flows))
+        repeated = self._identity.duplicates(uid, _content(flows)) & flows["uid"].is_not_null().to_numpy()
         if repeated.any():
             self.duplicates += int(repeated.sum())
             flows, uid, orig, resp = flows.filter(~repeated), uid[~repeated], orig[~repeated], resp[~repeated]
         start = self._log.end
-        opened = flows["open"].fill_null(value=False).to_numpy()
+        opened = (flows["open"].fill_null(value=False) & flows["uid"].is_not_null()).to_numpy()
         replaces = self._identity.replaced(uid, opened, start)
         self.replaced += int((replaces >= 0).sum())
         known = flows.select(flow.known().to_physical()).to_series().to_numpy()

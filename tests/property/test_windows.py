@@ -161,3 +161,13 @@ def test_batch_size_changes_nothing(size: int) -> None:
     ]
     flows = frame(drawn)
     assert_same(run(flows, []), run(flows, list(range(0, 300, size))))
+
+
+def test_flows_without_a_uid_are_never_taken_for_each_other() -> None:
+    record = {
+        "gap": 0, "late": 0, "orig_h": HOSTS[0], "resp_h": HOSTS[1], "resp_p": 22, "proto": "tcp", "conn_state": "S0",
+        "duration": None, "orig_ip_bytes": 40, "resp_pkts": 0, "uid": None, "open": False,
+    }  # fmt: skip
+    flows = frame([record] * 5).with_columns(pl.lit(None, pl.String).alias("uid"), orig_pkts=1, open=True)
+    found = run(flows, [2])
+    assert (len(found["context"]), found["duplicates"], found["replaced"]) == (5, 0, 0)
