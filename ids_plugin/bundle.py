@@ -61,6 +61,11 @@ class Bundle:
     def classes(self) -> tuple[str, ...]:
         return tuple(self.manifest["classes"])
 
+    @property
+    def usual(self) -> dict[str, float]:
+        """Feature → median of benign training windows, on the feature's own scale; unknown ones left out."""
+        return {name: float(seen["median"]) for name, seen in self.manifest.get("reference", {}).items()}
+
     def file(self, name: str) -> bytes:
         """Contents of one file.
 

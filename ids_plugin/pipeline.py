@@ -49,8 +49,7 @@ class Pipeline:
         self.ledger = Ledger()
         self.facts = BundleFacts(bundle.id, bundle.family, bundle.version)
         self._scorer = Scorer(bundle, cascade=cascade)
-        usual = {name: reference["median"] for name, reference in bundle.manifest.get("reference", {}).items()}
-        self._explainer = Explainer(self._scorer, spec(), usual)
+        self._explainer = Explainer(self._scorer, spec(), bundle.usual)
         self._allow, self._limits = allow, limits
         self._sensors: dict[str, tuple[Windower, Folder]] = {}
 

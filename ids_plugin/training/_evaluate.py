@@ -22,6 +22,7 @@ from ids_plugin.schema.window import Windows
 from ids_plugin.scoring._scorer import Scorer
 from ids_plugin.sources._datasets import Labelled
 from ids_plugin.training._examples import windows
+from ids_plugin.windows import spec
 
 Protocol = Literal["leave-one-out", "time", "random"]
 Doubles = npt.NDArray[np.float64]
@@ -33,6 +34,9 @@ TRAIN_SHARE = 0.7
 WORTH_FINDING = 5
 """attack flows a (host, class) has at least to be counted as found or not"""
 _GAP = 1_800_000_000
+_STRANGER = ~pl.col("local_orig").fill_null(value=False) & pl.col("local_resp").fill_null(value=False)
+_HOST = pl.when(_STRANGER | (pl.col("label") == "flood")).then("resp_h").otherwise("orig_h")
+"""whose behaviour a labelled flow is"""
 _NOISE = ("scan", "brute_force", "spreading", "inbound_noise")
 
 
@@ -94,12 +98,11 @@ def evaluate(
 
 def _judge(bundle: Bundle, network: Labelled, options: Options, rng: np.random.Generator) -> Judged:
     scorer = Scorer(bundle, cascade=options.cascade)
-    usual = {name: reference["median"] for name, reference in bundle.manifest["reference"].items()}
+    explainer = Explainer(scorer, spec(), bundle.usual)
     flows, scores, alone = [], [], []
     deletions: list[bool] = []
     for batch in windows(network.flows):
         scored = scorer.score(batch)
-        explainer = Explainer(scorer, batch.spec, usual)
         mask = batch.steps(np.flatnonzero(scored.over)).mask
         long = np.flatnonzero(scored.over)[mask.sum(axis=1) >= WORTH_FINDING]
         room = max(0, options.explained - len(deletions))
@@ -111,22 +114,18 @@ def _judge(bundle: Bundle, network: Labelled, options: Options, rng: np.random.G
         scores.append(scored)
         alone.append(_members(scorer, batch))
     frame = pl.concat(flows)
-    return Judged(
-        network.name, frame, _joined(scores), _tested(frame, options, rng), tuple(deletions), pl.concat(alone)
-    )
+    return Judged(network.name, frame, joined(scores), _tested(frame, options, rng), tuple(deletions), pl.concat(alone))
 
 
 def _members(scorer: Scorer, batch: Windows) -> pl.DataFrame:
     """What every member alone calls the attack flows of a batch."""
     rows = np.flatnonzero((batch.flows["label"] != "benign").to_numpy())
     steps = batch.steps(rows)
-    victim = ~pl.col("local_orig").fill_null(value=False) & pl.col("local_resp").fill_null(value=False)
-    host = pl.when(victim | (pl.col("label") == "flood")).then("resp_h").otherwise("orig_h")
     called = {
         name: pl.Series(np.array(CLASSES)[probability.argmax(axis=1)], dtype=pl.String)
         for name, probability in scorer.member_probabilities(steps.values, steps.mask, batch.table(rows)).items()
     }
-    return batch.flows[rows].select("label", host=host).with_columns(**called)
+    return batch.flows[rows].select("label", host=_HOST).with_columns(**called)
 
 
 def _alone(judged: Sequence[Judged]) -> dict[str, dict[str, dict[str, float]]]:
@@ -158,7 +157,8 @@ def _tested(flows: pl.DataFrame, options: Options, rng: np.random.Generator) -> 
     return np.ones(len(flows), np.bool_)
 
 
-def _joined(scores: Sequence[Scores]) -> Scores:
+def joined(scores: Sequence[Scores]) -> Scores:
+    """The scores of consecutive batches as one."""
     columns = {
         name: np.concatenate([getattr(one, name) for one in scores])
         for name in ("score", "label", "probability", "over", "threshold")
@@ -236,11 +236,9 @@ def _folds(alerts: pl.DataFrame) -> pl.DataFrame:
 
 def _wanted(one: Judged, alerts: pl.DataFrame) -> list[dict[str, Any]]:
     """Every (host, class) that attacks, or is flooded: found in its class, in any, and how long after."""
-    stranger = ~pl.col("local_orig").fill_null(value=False) & pl.col("local_resp").fill_null(value=False)
-    kind = pl.when(stranger & pl.col("label").is_in(_NOISE)).then(pl.lit("inbound_noise")).otherwise("label")
-    victim = stranger | (pl.col("label") == "flood")
+    kind = pl.when(_STRANGER & pl.col("label").is_in(_NOISE)).then(pl.lit("inbound_noise")).otherwise("label")
     attacks = one.flows.filter(pl.Series(one.tested) & (pl.col("label") != "benign")).with_columns(
-        kind=kind, subject=pl.when(victim).then("resp_h").otherwise("orig_h")
+        kind=kind, subject=_HOST
     )
     wanted = attacks.group_by("subject", "kind", maintain_order=True).agg(first=pl.col("known").min(), flows=pl.len())
     found = []

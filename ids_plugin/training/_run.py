@@ -15,12 +15,13 @@ from ids_plugin import registry
 from ids_plugin.bundle import Bundle, describe, seal
 from ids_plugin.errors import InputError, UsageError
 from ids_plugin.models import TorchFamily, TreeFamily
-from ids_plugin.schema.score import CLASSES, Scores
+from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring import Doubles
 from ids_plugin.scoring._scorer import Scorer, gate_rows
 from ids_plugin.scoring.lightgbm import Trees
 from ids_plugin.sources._datasets import Labelled, load
 from ids_plugin.training import _combine, _network, _trees
+from ids_plugin.training._evaluate import joined
 from ids_plugin.training._examples import Examples, Sampling, sample, windows
 
 Progress = Callable[[str], None]
@@ -152,21 +153,12 @@ def judge(bundle: Bundle, networks: Sequence[Labelled], *, cascade: bool = True)
     judged = []
     for network in networks:
         batches = [(batch.flows, scorer.score(batch)) for batch in windows(network.flows)]
-        judged.append(_combine.Judged(network.name, pl.concat([flows for flows, _ in batches]), joined(batches)))
+        judged.append(
+            _combine.Judged(
+                network.name, pl.concat([flows for flows, _ in batches]), joined([one for _, one in batches])
+            )
+        )
     return judged
-
-
-def joined(batches: Sequence[tuple[pl.DataFrame, Scores]]) -> Scores:
-    """The scores of consecutive batches as one."""
-    scores = [score for _, score in batches]
-    return Scores(
-        score=np.concatenate([one.score for one in scores]),
-        label=np.concatenate([one.label for one in scores]),
-        probability=np.concatenate([one.probability for one in scores]),
-        models={name: np.concatenate([one.models[name] for one in scores]) for name in scores[0].models},
-        over=np.concatenate([one.over for one in scores]),
-        threshold=np.concatenate([one.threshold for one in scores]),
-    )
 
 
 def _gate_values(bundle: Bundle, network: Labelled) -> Doubles:

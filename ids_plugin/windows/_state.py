@@ -88,14 +88,16 @@ class Windower:
         if not len(flows):
             return BatchWindows(self.spec, flows, np.zeros((0, len(self.spec.context)), np.float32), self._history, 0)
         self.clock = int(clock[-1])
-        context = self._rolling(flows, clock, orig, resp, replaces)
-        first = self._remember(flows, clock, orig, resp, replaces, start)
+        groups = self._groups(orig, resp)
+        context = self._rolling(flows, clock, orig, resp, groups, replaces)
+        first = self._remember(flows, clock, groups, replaces, start)
         return BatchWindows(self.spec, flows, context, self._history, first)
 
-    def _rolling(self, flows: pl.DataFrame, clock: Ints, orig: Keys, resp: Keys, replaces: Ints) -> Floats:
+    def _rolling(
+        self, flows: pl.DataFrame, clock: Ints, orig: Keys, resp: Keys, groups: dict[str, Ints], replaces: Ints
+    ) -> Floats:
         """(n, context): the sums that features read."""
         rows = len(flows)
-        groups = self._groups(orig, resp)
         predecessors = {"uid": replaces} | self._predecessors(flows, groups, orig, resp)
         self._log.append(clock, predecessors)
         expiries = {
@@ -148,10 +150,9 @@ class Windower:
         before[rows] = _link(thing[rows], rows + self._log.end, last)
         return before
 
-    def _remember(self, flows: pl.DataFrame, clock: Ints, orig: Keys, resp: Keys, replaces: Ints, start: int) -> int:
+    def _remember(self, flows: pl.DataFrame, clock: Ints, groups: dict[str, Ints], replaces: Ints, start: int) -> int:
         """Adds the batch to the history; returns the index of its first flow there."""
         first, history = self._history.count, self._history
-        groups = self._groups(orig, resp)
         self._last_node = _room(self._last_node, self._pairs.count)
         self._last_of_host = _room(self._last_of_host, self._hosts.count)
         node = np.arange(first, first + len(flows))
