@@ -118,19 +118,36 @@ def enhanced(record: Record, number: int = 0, ticks_per_second: int = 1_000_000,
     return block(6, head + record.data, order)
 
 
-def mixed_traffic(packets: int, seed: int, per_piece: int = 200_000) -> Iterator[bytes]:
-    """A pcap of at least `packets` packets, piece by piece: web, DNS, ICMP, scans; realistic sizes and interleaving."""
+def mixed_traffic(packets: int, seed: int, per_piece: int = 200_000, lossy: float = 0.0) -> Iterator[bytes]:
+    """A pcap of at least `packets` packets, piece by piece: web, DNS, ICMP, scans; realistic sizes and interleaving.
+
+    Of the packets a share `lossy` is missing, and as many come again some packets later.
+    """
     yield pcap([])
     random = np.random.default_rng(seed)
     made, clock = 0, EPOCH * 1_000_000
     while made < packets:
-        piece, count = _piece(random, clock, per_piece)
+        piece, count = _piece(random, clock, per_piece, lossy)
         yield piece
         made += count
         clock += 10_000_000
 
 
-def _piece(random: np.random.Generator, clock: int, target: int) -> tuple[bytes, int]:
+def syn_flood(packets: int, seed: int, per_second: int = 400_000, per_piece: int = 250_000) -> Iterator[bytes]:
+    """A pcap of SYNs from as many random addresses to one port, unanswered."""
+    yield pcap([])
+    random = np.random.default_rng(seed)
+    for first in range(0, packets, per_piece):
+        count = min(per_piece, packets - first)
+        same = {"protocol": 6, "target": 0xC6336401, "target_port": 80, "acknowledged": 0, "flags": SYN, "length": 0}
+        columns = {name: np.full(count, value, dtype=np.int64) for name, value in same.items()}
+        columns["source"] = random.integers(0x01000000, 0xDF000000, count)
+        columns["source_port"] = random.integers(1024, 65535, count)
+        columns["sequence"] = random.integers(0, 1 << 32, count)
+        yield _serialise(EPOCH * 1_000_000 + (first + np.arange(count)) * 1_000_000 // per_second, columns)
+
+
+def _piece(random: np.random.Generator, clock: int, target: int, lossy: float) -> tuple[bytes, int]:
     """About `target` packets within ten seconds."""
     connections = target // 16
     kind = random.choice(4, size=connections, p=(0.35, 0.4, 0.1, 0.15))
@@ -144,7 +161,15 @@ def _piece(random: np.random.Generator, clock: int, target: int) -> tuple[bytes,
     ends = _Ends(random, connections, kind)
     columns = _columns(random, ends, kind, owner, step, per_kind)
     order = np.argsort(time, kind="stable")
-    return _serialise(time[order], {name: value[order] for name, value in columns.items()}), len(owner)
+    if lossy:
+        again = random.choice(len(order), int(lossy * len(order)))
+        place = np.concatenate([np.arange(len(order)), again + random.integers(1, 300, len(again)) + 0.5])
+        kept = np.flatnonzero(random.random(len(place)) >= lossy)
+        order = np.append(order, order[again])[kept[np.argsort(place[kept], kind="stable")]]
+        time = np.maximum.accumulate(time[order])
+    else:
+        time = time[order]
+    return _serialise(time, {name: value[order] for name, value in columns.items()}), len(order)
 
 
 class _Ends:

@@ -30,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `flows`."""
     add_input_options(parser)
     parser.add_argument("--format", choices=FORMATS, default="json", help="Zeek's JSON or TSV, Parquet or Arrow IPC")
+    parser.add_argument("--community-id", action="store_true", help="captures: fill the column community_id")
     parser.add_argument("-o", "--output", metavar="FILE", help="where they go (default: standard output)")
 
 

@@ -45,7 +45,8 @@ class Ordered:
         self.flags = packets.flags[self.order]
         self.sequence = packets.sequence[self.order]
         self.acknowledged = packets.acknowledged[self.order]
-        self.payload = packets.payload[self.order]
+        self.refused = packets.refused[self.order]
+        self.payload = np.where(self.refused, 0, packets.payload[self.order])
         self.first = np.ones(len(self.group), dtype=bool)
         self.first[1:] = self.group[1:] != self.group[:-1]
 
@@ -61,6 +62,15 @@ class Ordered:
         """whether the stretch begins a connection"""
         self.row = self.carried[self.group[self.at]]
         self.row[self.fresh] = self.table.claim(int(self.fresh.sum()))
+
+    def follow(self, few: Ordered, place: Int64s, turned: Bools) -> None:
+        """Takes over the stretches of `few`, packets of this chunk that stand at `place`, and the sides `turned`."""
+        if few is self:
+            return
+        self.at, self.fresh, self.row = place[few.at], few.fresh, few.row
+        self.stop = np.append(self.at[1:], len(self.group))
+        self.stretch = np.repeat(np.arange(len(self.at)), self.stop - self.at)
+        self.side[place[turned]] = few.side[turned]
 
 
 def _grouped(key: UInt64s) -> tuple[Int64s, Int64s, UInt64s]:
@@ -81,18 +91,6 @@ def _grouped(key: UInt64s) -> tuple[Int64s, Int64s, UInt64s]:
         sorted_key = key[order]
         first[1:] = sorted_key[1:] != sorted_key[:-1]
     return order, np.cumsum(first) - 1, sorted_key[first]
-
-
-def rank(key: Int64s) -> Int64s:
-    """How many equal keys stand before each, without order among keys."""
-    order = np.argsort(key, kind="stable")
-    sorted_key = key[order]
-    first = np.ones(len(key), dtype=bool)
-    first[1:] = sorted_key[1:] != sorted_key[:-1]
-    begin = np.maximum.accumulate(np.where(first, np.arange(len(key)), 0))
-    rank = np.empty(len(key), dtype=np.int64)
-    rank[order] = np.arange(len(key)) - begin
-    return rank
 
 
 def _canonical(

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from ids_plugin.sources._grouped import Ordered, rank
+from ids_plugin.sources._grouped import Ordered
+from ids_plugin.sources._nested import Parents, nest
 from ids_plugin.sources._packets import ICMP, ICMP6, TCP, UDP, Packets, beginnings
+from ids_plugin.sources._quiet import without_runs
 from ids_plugin.sources._services import (
     ANNOUNCES,
     BIT,
@@ -74,6 +76,8 @@ class Finished:
     """history letters of all, one connection behind the other"""
     ends: Int64s
     """(n + 1) where each connection's letters begin, and the last's end"""
+    parents: Parents = field(default_factory=dict)
+    """seeds of further tunnels, by row"""
 
     def history(self, row: int) -> str:
         """The history of one connection."""
@@ -95,6 +99,7 @@ class Meter:
         self.letters = _Letters()
         self.holes: dict[tuple[int, int], Reassembler] = {}
         self.announced: dict[Endpoint, int] = {}
+        self.parents: Parents = {}
 
     def add(self, packets: Packets) -> Finished:
         """Measures the packets of one chunk; the connections that have ended by then."""
@@ -106,15 +111,30 @@ class Meter:
         quiet = table.live & (table["poll_at"] < NEVER)
         ended = np.full(len(table), NEVER, dtype=np.int64)
         if len(packets):
-            chunk = Ordered(table, packets, arrivals)
-            quiet[chunk.touched] = False
-            measured = _Measured(chunk, self.holes)
-            ended = measured.ended
-            self.letters.append(measured.letters)
-            self.announced |= measured.announced
+            ended = self._measure(packets, arrivals, quiet)
         _look(table, np.flatnonzero(quiet), arrivals, ended)
         ends = np.minimum(ended, _deadline(table))
         return self._give_out(table.live & (ends <= self.clock), ends)
+
+    def _measure(self, packets: Packets, arrivals: Int64s, quiet: Bools) -> Int64s:
+        """Measures packets; when connections of the table ended. Those that have packets are `quiet` no more."""
+        chunk = Ordered(self.table, packets, arrivals)
+        quiet[chunk.touched] = False
+        measured = _Measured(chunk, self.holes)
+        nest(chunk, self.parents)
+        self.letters.append(measured.letters)
+        self.announced |= measured.announced
+        return measured.ended
+
+    def still_open(self, least: int) -> Finished:
+        """The TCP connections under way that have lasted at least `least` µs, as they are by now."""
+        table = self.table
+        lasted = table["last_time"] - table["first_time"] >= least
+        rows = np.flatnonzero(table.live & lasted & (table["protocol"] == TCP))
+        rows = rows[np.argsort(table["first_time"][rows], kind="stable")]
+        parents = {index: self.parents[row] for index, row in enumerate(rows.tolist()) if row in self.parents}
+        found = self.letters.take(rows, len(table))
+        return Finished(table.take(rows), *found, parents)
 
     def finish(self) -> Iterator[Finished]:
         """The connections still open at the end of the input, in order of their first packets, AT_ONCE at a time."""
@@ -138,7 +158,9 @@ class Meter:
         finished = table.take(rows)
         table.release(rows)
         self._name_announced(finished)
-        return Finished(finished, *found)
+        place = {row: index for index, row in enumerate(rows.tolist())} if self.parents else {}
+        parents = {place[row]: self.parents.pop(row) for row in [row for row in self.parents if row in place]}
+        return Finished(finished, *found, parents)
 
     def _make_room(self, over: Bools) -> None:
         """Marks the longest silent connections as over where more than `most_open` would stay."""
@@ -174,7 +196,8 @@ def _deadline(table: Table) -> Int64s:
     originator = table["originator"]
     rows = np.arange(len(table))
     state = table["state"]
-    waiting = np.isin(state[rows, originator], (SYN_SENT, SYN_ACK_SENT)) & (state[rows, 1 - originator] == INACTIVE)
+    own = state[rows, originator]
+    waiting = ((own == SYN_SENT) | (own == SYN_ACK_SENT)) & (state[rows, 1 - originator] == INACTIVE)
     attempt = np.where(waiting & (table["protocol"] == TCP), table["attempt_until"], NEVER)
     deadline: Int64s = np.minimum(np.minimum(attempt, table["close_at"]), table["last_time"] + table["idle"])
     return deadline
@@ -228,30 +251,37 @@ class _Measured:
     """
 
     def __init__(self, chunk: Ordered, holes: dict[tuple[int, int], Reassembler]) -> None:
-        self.chunk = chunk
-        self.walk = Walk(chunk)
+        few, place = without_runs(chunk)
+        self.walk = Walk(few)
         self.walk.run()
-        chunk.cut(self.walk.begins)
+        few.cut(self.walk.begins)
+        chunk.follow(few, place, self.walk.turned)
+        self.chunk = few
         self.ended = self._replaced()
         self._identify()
-        self._count()
-        streams = Streams(chunk, self.walk, holes)
+        streams = Streams(few, self.walk, holes)
         self.letters = letters(streams)
         self._write_state(streams.shut)
+        self.chunk = chunk
+        self._count()
         self._look_inside()
         self._look_for_announcements()
 
     def _look_inside(self) -> None:
         """What the first payloads of each side look like."""
         table, packets = self.chunk.table, self.chunk.packets
-        position = np.flatnonzero((self.chunk.payload > 0) & np.isin(self.chunk.protocol, (TCP, UDP)))
-        row, side = self.chunk.row[self.chunk.stretch[position]], self.chunk.side[position]
-        open_still = table["looked"][row, side] < LOOKED_AT
-        position, row, side = position[open_still], row[open_still], side[open_still]
-        talkative = TALKATIVE[table["low_port"][row]] | TALKATIVE[table["high_port"][row]]
-        limit = np.where(talkative, LOOKED_AT, LOOKED_AT_FIRST)
-        chosen = rank(row * 2 + side) + table["looked"][row, side] < limit
-        position, row, side = position[chosen], row[chosen], side[chosen]
+        chunk, protocol = self.chunk, self.chunk.protocol
+        talkative = TALKATIVE[table["low_port"][chunk.row]] | TALKATIVE[table["high_port"][chunk.row]]
+        room = np.where(talkative, LOOKED_AT, LOOKED_AT_FIRST)[:, None] - table["looked"][chunk.row]
+        data = (chunk.payload > 0) & ((protocol == TCP) | (protocol == UDP))
+        chosen = np.zeros(len(data), dtype=bool)
+        for which in (0, 1):
+            own = data & (chunk.side == which)
+            rank = np.cumsum(own)
+            last = room[:, which] + rank[chunk.at] - own[chunk.at]
+            chosen |= own & (rank <= last[chunk.stretch])
+        position = np.flatnonzero(chosen)
+        row, side = chunk.row[chunk.stretch[position]], chunk.side[position]
         np.add.at(table["looked"], (row, side), 1)
         at = self.chunk.order[position]
         length = packets.captured[at]
@@ -265,7 +295,8 @@ class _Measured:
     def _look_deep(self, row: Int64s, side: Int64s, at: Int64s, found: Int64s) -> None:
         """Request lines and authentication inside SMB, packet by packet: these are few."""
         table = self.chunk.table["signs"]
-        for index in np.flatnonzero(found & LOOK_DEEPER != 0).tolist():
+        tcp = self.chunk.table["protocol"][row] == TCP
+        for index in np.flatnonzero(tcp & (found & LOOK_DEEPER != 0)).tolist():
             table[row[index], side[index]] |= deep_signs(self._payload(int(at[index])), int(found[index]))
 
     def _payload(self, packet: int) -> bytes:
@@ -316,7 +347,7 @@ class _Measured:
         """Packets, IP bytes and payload of both sides."""
         sizes = self.chunk.packets.ip_bytes[self.chunk.order]
         for side in (0, 1):
-            own = self.chunk.side == side
+            own = (self.chunk.side == side) & ~self.chunk.refused
             for name, value in (("packets", own), ("ip_bytes", sizes * own), ("payload", self.chunk.payload * own)):
                 self.chunk.table[name][self.chunk.row, side] += np.add.reduceat(value.astype(np.int64), self.chunk.at)
 
@@ -403,4 +434,5 @@ def named_services(table: Table) -> tuple[list[str | None], Int64s]:
     row = np.arange(len(table))
     originator = table["originator"]
     port = np.where(originator == 0, table["high_port"], table["low_port"])
-    return services(table["signs"][row, originator], table["signs"][row, 1 - originator], port)
+    own, other = table["signs"][row, originator], table["signs"][row, 1 - originator]
+    return services(own, other, port, table["protocol"])

@@ -1,34 +1,58 @@
-"""Packets taken apart: link, IP and transport headers of a whole chunk at once, as columns.
+"""Packets taken apart: link, IP and transport headers of a whole chunk at once, as columns; tunnels looked into.
 
 What can't be measured is told apart: `unhandled` counts what is no IP connection (ARP, unknown link types, ...), `bad`
-names packets whose headers contradict themselves or are cut.
+names packets whose headers contradict themselves or are cut. Fragments wait for the rest of their datagram, which then
+counts as one packet at the time of the last, as in Zeek.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from ids_plugin.sources._pcap import BROKEN, PADDING, Chunk
-
-Int64s = npt.NDArray[np.int64]
-UInt64s = npt.NDArray[np.uint64]
-Bytes = npt.NDArray[np.uint8]
-Bools = npt.NDArray[np.bool_]
+from ids_plugin.sources._checksums import pseudo_sums, wrong_sums
+from ids_plugin.sources._fragments import LONGEST, Fragment, Fragments
+from ids_plugin.sources._layers import Bad, Bools, Bytes, Int64s, Layer, Notes, Reader, UInt64s, column
+from ids_plugin.sources._link import RAW, network, networks
+from ids_plugin.sources._pcap import PADDING, Chunk, stretches
+from ids_plugin.sources._table import UDP_SERVERS, mix
+from ids_plugin.sources._tunnels import (
+    CARRIERS,
+    GRE,
+    GTP,
+    IP_IN_IP,
+    KIND_OF_PORT,
+    MAX_DEPTH,
+    NO_LINK,
+    NONE,
+    PARSERS,
+    TEREDO,
+    TOO_DEEP,
+    VXLAN,
+    exact,
+    gre,
+    looks_like_teredo,
+    suspected,
+)
 
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
 MAPPED = np.uint64(0x0000FFFF_00000000)
 """Low half of an IPv4 address kept as IPv6 (::ffff:a.b.c.d)."""
-VLAN_TYPES = (0x8100, 0x88A8, 0x9100)
-MPLS_TYPES = (0x8847, 0x8848)
-ETHERTYPE_NAMES = {0x0806: "arp", 0x88CC: "lldp", 0x888E: "eapol", 0x8863: "pppoe_discovery", 0x8035: "rarp"}
-EXTENSIONS = (0, 43, 60, 135)
-"""IPv6 extension headers with the common layout; fragment (44) and authentication (51) differ."""
-MAX_EXTENSIONS = 16
+HOP_BY_HOP, ROUTING, FRAGMENT, SECURED, ENCRYPTED, NOTHING, OPTIONS, MOBILITY = 0, 43, 44, 51, 50, 59, 60, 135
+EXTENSIONS = np.zeros(256, dtype=bool)
+EXTENSIONS[[HOP_BY_HOP, ROUTING, FRAGMENT, SECURED, OPTIONS]] = True
+MAX_EXTENSIONS = 32
+HOME_ADDRESS = 201
+"""IPv6 destination option: where a mobile node belongs (RFC 6275), for Zeek its address."""
+LIKELY_SERVER = np.zeros(65536, dtype=bool)
+LIKELY_SERVER[list(UDP_SERVERS)] = True
+MOST_REMEMBERED = 10_000
+"""Connections remembered that aren't the tunnels their ports speak of."""
+FORGOTTEN = 60_000_000
+"""µs of silence behind which Zeek takes UDP for a new connection."""
 
 ICMP4_PAIRS = {8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15, 10: 9, 9: 10, 17: 18, 18: 17}
 ICMP6_PAIRS = {128: 129, 129: 128, 133: 134, 134: 133, 135: 136, 136: 135, 130: 131, 131: 130}
@@ -37,7 +61,7 @@ ICMP6_PAIRS |= {139: 140, 140: 139, 144: 145, 145: 144}
 
 @dataclass
 class Packets:
-    """IP packets of one chunk in the capture's order; arrays of n."""
+    """IP packets of one chunk in the capture's order, one in a tunnel behind the one that carries it; arrays of n."""
 
     number: Int64s
     """number in the capture, from 1"""
@@ -55,6 +79,7 @@ class Packets:
     one_way: Bools
     """ICMP that has no counterpart"""
     ip_bytes: Int64s
+    """as the IP header says"""
     payload: Int64s
     """payload bytes by the headers"""
     flags: Int64s
@@ -66,11 +91,19 @@ class Packets:
     """where the payload begins in `data`"""
     captured: Int64s
     """captured payload bytes"""
+    parent: Int64s
+    """the tunnel that the packet came out of: index of the packet that carried it, -2 - i for `tunnels[i]`, or -1"""
+    carries: Int64s
+    """kind of tunnel that the packet proves its connection to be, of `_tunnels.NAMES`; 0 for none, TOO_DEEP"""
+    refused: Bools
+    """the checksum doesn't fit: the packet begins a connection if there is none, and leaves its letter, nothing else"""
     data: Bytes
     arrivals: Int64s
     """µs of every packet of the chunk, also those that aren't IP"""
     first: int
     """number of the chunk's first packet"""
+    tunnels: UInt64s = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
+    """seeds of the uids of tunnels that aren't connections: IP in IP, GRE"""
     unhandled: dict[str, int] = field(default_factory=dict)
     bad: list[Bad] = field(default_factory=list)
 
@@ -78,58 +111,24 @@ class Packets:
         return len(self.number)
 
 
-class Bad(NamedTuple):
-    """A packet whose headers can't be believed."""
+class _Ends(NamedTuple):
+    """Addresses of packets in halves."""
 
-    number: int
-    reason: str
-    data: bytes
+    source: tuple[UInt64s, UInt64s]
+    target: tuple[UInt64s, UInt64s]
 
-
-class _Layer(NamedTuple):
-    """Packets under way: index in the chunk, where their header begins, what is left of them."""
-
-    row: Int64s
-    at: Int64s
-    captured: Int64s
-    length: Int64s
-
-    def keep(self, mask: Bools) -> _Layer:
+    def keep(self, mask: Bools) -> _Ends:
         if mask.all():
             return self
-        return _Layer(*(column[mask] for column in self))
+        return _Ends(*((high[mask], low[mask]) for high, low in self))
 
-    def skip(self, count: Int64s | int) -> _Layer:
-        return _Layer(self.row, self.at + count, self.captured - count, self.length - count)
+    def pair(self) -> UInt64s:
+        """A number for the two of them, whichever is the source."""
+        return self._one(self.source) + self._one(self.target)
 
-
-class _Reader:
-    """Big-endian fields at many offsets of one byte array."""
-
-    def __init__(self, data: Bytes) -> None:
-        self.data = data
-        self.limit = len(data) - PADDING
-
-    def rows(self, at: Int64s, width: int) -> Bytes:
-        """(n, width) bytes from each offset."""
-        view = np.lib.stride_tricks.sliding_window_view(self.data, width)
-        rows: Bytes = view[np.minimum(at, self.limit)]
-        return rows
-
-    def u8(self, at: Int64s) -> Int64s:
-        return self.data[np.clip(at, 0, self.limit)].astype(np.int64)
-
-    def u16(self, at: Int64s) -> Int64s:
-        at = np.clip(at, 0, self.limit)
-        return self.data[at].astype(np.int64) << 8 | self.data[at + 1]
-
-
-def _field(rows: Bytes, start: int, kind: str) -> Int64s:
-    """Column of big-endian integers from fixed header bytes."""
-    if not len(rows):
-        return np.zeros(0, dtype=np.int64)
-    column = np.ndarray(len(rows), dtype=kind, buffer=np.ascontiguousarray(rows), offset=start, strides=rows.shape[1:])
-    return column.astype(np.int64)
+    @staticmethod
+    def _one(address: tuple[UInt64s, UInt64s]) -> UInt64s:
+        return mix(mix(address[0] + np.uint64(0x632BE59BD9B4E019)) ^ address[1])
 
 
 def _halves(rows: Bytes, start: int) -> tuple[UInt64s, UInt64s]:
@@ -137,199 +136,440 @@ def _halves(rows: Bytes, start: int) -> tuple[UInt64s, UInt64s]:
     return parts[:, 0], parts[:, 1]
 
 
-class _Decoder:
+class Decoder:
+    """Takes apart the chunks of one capture in turn; remembers fragments and what turned out to be no tunnel.
+
+    Checksums are judged only if `verify`, as Zeek does without its option -C.
+    """
+
+    def __init__(self, verify: bool = False) -> None:
+        self.verify = verify
+        self.fragments = Fragments()
+        self.named: set[str] = set()
+        """kinds of packets whose first was located"""
+        self.no_tunnel: dict[int, int] = {}
+        """connections by hash → when a packet of theirs came last"""
+        self.responder: dict[int, int] = {}
+        """the port that answers, where both could"""
+
+    def decode(self, chunk: Chunk) -> Packets:
+        """The IP packets of a chunk in the capture's order."""
+        under_way = _Chunk(self, chunk)
+        under_way.run()
+        packets = _join(under_way)
+        packets.tunnels = np.concatenate([np.zeros(0, dtype=np.uint64), *under_way.tunnels])
+        packets.unhandled = dict(under_way.notes.unhandled)
+        packets.bad = sorted(under_way.notes.bad)
+        return packets
+
+
+class _Work(NamedTuple):
+    """Packets at their IP header."""
+
+    layer: Layer
+    depth: int
+    """tunnels around them"""
+    within: int
+    """kind of the innermost one"""
+
+
+class _Chunk:
     """Walks down the layers of one chunk; every step narrows the packets still under way."""
 
-    def __init__(self, chunk: Chunk) -> None:
+    def __init__(self, decoder: Decoder, chunk: Chunk) -> None:
+        self.decoder = decoder
         self.chunk = chunk
-        self.read = _Reader(chunk.data)
-        self.unhandled: Counter[str] = Counter()
-        self.bad: list[Bad] = []
+        self.notes = Notes(chunk, decoder.named)
         self.parts: list[Packets] = []
+        self.count = 0
+        self.tunnels: list[UInt64s] = []
+        self.tunnel_count = 0
         self.arrivals = chunk.time // 1000
+        self.work: deque[_Work] = deque()
 
-    def reject(self, layer: _Layer, mask: Bools, reason: str) -> _Layer:
-        """Notes the packets of `mask` as bad; the others."""
-        if not mask.any():
-            return layer
-        for row in layer.row[mask].tolist():
-            start = int(self.chunk.offset[row])
-            head = self.chunk.data[start : start + min(64, int(self.chunk.captured[row]))].tobytes()
-            self.bad.append(Bad(self.chunk.first + row, reason, head))
-        return layer.keep(~mask)
+    @property
+    def read(self) -> Reader:
+        return self.notes.read
 
-    def drop(self, layer: _Layer, mask: Bools, kind: str) -> _Layer:
-        """Counts the packets of `mask` as nothing we measure; the others."""
-        if not mask.any():
-            return layer
-        self.unhandled[kind] += int(mask.sum())
-        return layer.keep(~mask)
+    def run(self) -> None:
+        """Decodes all packets of the chunk, those inside tunnels and complete datagrams too."""
+        self.work.extend(_Work(layer, 0, NONE) for layer in networks(self.notes))
+        while self.work:
+            work = self.work.popleft()
+            if len(work.layer.row):
+                self._network(work)
 
-    def link(self) -> list[_Layer]:
-        """Packets at their IP header."""
-        chunk = self.chunk
-        everything = _Layer(np.arange(len(chunk.offset)), chunk.offset, chunk.captured, chunk.length)
-        found = []
-        for kind in np.unique(chunk.link).tolist():
-            if kind != BROKEN:
-                layer = everything if (chunk.link == kind).all() else everything.keep(chunk.link == kind)
-                found.append(self._network(kind, layer))
-        return found
-
-    def _network(self, kind: int, layer: _Layer) -> _Layer:
-        if kind == 1:
-            layer = self.reject(layer, layer.captured < 14, "cut_link_header")
-            return self._ethertypes(layer.skip(14), self.read.u16(layer.at + 12))
-        if kind == 113:
-            layer = self.reject(layer, layer.captured < 16, "cut_link_header")
-            return self._ethertypes(layer.skip(16), self.read.u16(layer.at + 14))
-        if kind == 276:
-            layer = self.reject(layer, layer.captured < 20, "cut_link_header")
-            return self._ethertypes(layer.skip(20), self.read.u16(layer.at))
-        if kind in (0, 108):
-            return self.reject(layer, layer.captured < 4, "cut_link_header").skip(4)
-        if kind in (12, 14, 101, 228, 229):
-            return layer
-        return self.drop(layer, np.ones(len(layer.row), dtype=bool), f"link_type_{kind}")
-
-    def _ethertypes(self, layer: _Layer, kind: Int64s) -> _Layer:
-        """Steps over VLAN tags, MPLS labels and PPPoE; counts what carries no IP."""
-        for _ in range(8):
-            tagged = np.isin(kind, VLAN_TYPES)
-            labelled = np.isin(kind, MPLS_TYPES)
-            session = kind == 0x8864
-            if not (tagged.any() or labelled.any() or session.any()):
-                break
-            inner = np.where(tagged, self.read.u16(layer.at + 2), kind)
-            bottom = labelled & (self.read.u8(layer.at + 2) & 1 == 1)
-            version = self.read.u8(layer.at + 4) >> 4
-            inner = np.where(bottom, np.where(version == 6, 0x86DD, 0x0800), inner)
-            ppp = self.read.u16(layer.at + 6)
-            inner = np.where(session, np.select([ppp == 0x21, ppp == 0x57], [0x0800, 0x86DD], 0x8863), inner)
-            layer = layer.skip(np.where(tagged | labelled, 4, np.where(session, 8, 0)))
-            kind = inner
-        network = (kind == 0x0800) | (kind == 0x86DD)
-        for other, count in zip(*np.unique(kind[~network], return_counts=True), strict=True):
-            name = "llc" if other < 1536 else ETHERTYPE_NAMES.get(int(other), f"ethertype_{int(other):#06x}")
-            self.unhandled[name] += int(count)
-        return layer.keep(network)
-
-    def network(self, layer: _Layer) -> None:
+    def _network(self, work: _Work) -> None:
         """Decodes IPv4 and IPv6 and hands on to the transports."""
-        layer = self.reject(layer, layer.captured < 1, "cut_ip_header")
+        layer = self.notes.reject(work.layer, work.layer.captured < 1, "cut_ip_header")
         version = self.read.u8(layer.at) >> 4
-        layer6 = layer.keep(version == 6)
-        layer4 = layer.keep(version == 4)
-        self.reject(layer, (version != 4) & (version != 6), "bad_ip_version")
-        if len(layer4.row):
-            self._ipv4(layer4)
-        if len(layer6.row):
-            self._ipv6(layer6)
+        four, six = version == 4, version == 6
+        self.notes.reject(layer, ~(four | six), "bad_ip_version")
+        if four.any():
+            self._ipv4(work._replace(layer=layer.keep(four)))
+        if six.any():
+            self._ipv6(work._replace(layer=layer.keep(six)))
 
-    def _ipv4(self, layer: _Layer) -> None:
-        layer = self.reject(layer, layer.captured < 20, "cut_ip_header")
+    def _ipv4(self, work: _Work) -> None:
+        layer = self.notes.reject(work.layer, work.layer.captured < 20, "cut_ip_header")
         rows = self.read.rows(layer.at, 20)
         header = (rows[:, 0] & 15).astype(np.int64) * 4
-        total = _field(rows, 2, ">u2")
-        total = np.where(total == 0, layer.length, total)
+        said = column(rows, 2, ">u2")
+        total = np.where(said == 0, layer.captured, said)
         wrong = (header < 20) | (total < header)
-        missing = total > layer.length
-        fragment = _field(rows, 6, ">u2")
-        later = (fragment & 0x1FFF) > 0
-        good = ~(wrong | missing | later)
-        self.reject(layer, wrong, "bad_ip_length")
-        self.reject(layer, missing & ~wrong, "shorter_than_claimed")
-        self.drop(layer, later & ~wrong & ~missing, "fragments")
+        missing = ~wrong & (total > layer.length)
+        cut = ~wrong & ~missing & (header > layer.captured)
+        unfit = ~(wrong | missing | cut) & (wrong if not self.decoder.verify else self._unfit(layer, header))
+        fragment = column(rows, 6, ">u2") & 0x3FFF
+        usable = ~(wrong | missing | cut | unfit)
+        good = usable & (fragment == 0)
         if not good.all():
-            layer, rows, header, total = layer.keep(good), rows[good], header[good], total[good]
-        low = _field(rows, 12, ">u4").astype(np.uint64), _field(rows, 16, ">u4").astype(np.uint64)
+            for mask, reason in ((wrong, "bad_ip_length"), (missing, "shorter_than_claimed"), (cut, "cut_ip_header")):
+                self.notes.reject(layer, mask, reason)
+            self.notes.drop(layer, unfit, "bad_ip_checksum", locate=True)
+            pieces = usable & (fragment > 0)
+            if pieces.any():
+                good |= self._fragments4(work, layer, pieces, header, total)
+            layer, rows, header, said, total = layer.keep(good), rows[good], header[good], said[good], total[good]
+        low = column(rows, 12, ">u4").astype(np.uint64), column(rows, 16, ">u4").astype(np.uint64)
         high = np.zeros(len(total), dtype=np.uint64)
-        inside = _Layer(layer.row, layer.at + header, np.minimum(layer.captured, total) - header, total - header)
-        ends = (high, low[0] | MAPPED), (high, low[1] | MAPPED)
-        self._transport(inside, rows[:, 9].astype(np.int64), ends, total)
+        ends = _Ends((high, low[0] | MAPPED), (high, low[1] | MAPPED))
+        self._transport(work._replace(layer=layer), header, total, rows[:, 9].astype(np.int64), ends, said)
 
-    def _ipv6(self, layer: _Layer) -> None:
-        layer = self.reject(layer, layer.captured < 40, "cut_ip_header")
+    def _unfit(self, layer: Layer, header: Int64s) -> Bools:
+        """Whether the checksums of IPv4 headers don't fit."""
+        size = np.clip(np.minimum(header, layer.captured), 0, None)
+        return wrong_sums(self.read.data, layer.at, size, np.zeros(len(size), dtype=np.int64))
+
+    def _fragments4(self, work: _Work, layer: Layer, pieces: Bools, header: Int64s, total: Int64s) -> Bools:
+        """Hands fragments to the reassembler; which are to be taken as they are."""
+        found: list[tuple[int, Fragment]] = []
+        for index in np.flatnonzero(pieces).tolist():
+            at, size = int(layer.at[index]), int(header[index])
+            head = self.read.bytes(at, size)
+            place = int.from_bytes(head[6:8], "big")
+            key = head[12:20], int.from_bytes(head[4:6], "big")
+            payload = self.read.bytes(at + size, int(total[index]) - size)
+            offset, more = (place & 0x1FFF) * 8, place & 0x2000 != 0
+            found.append((index, Fragment(key, head, head[9], offset, more, payload, int(total[index]))))
+        return self._reassemble(work, layer, found)
+
+    def _fragments6(
+        self, work: _Work, layer: Layer, pieces: Bools, header: Int64s, total: Int64s, protocol: Int64s
+    ) -> Bools:
+        """The same for IPv6; `header` is the length up to behind the fragment header."""
+        found: list[tuple[int, Fragment]] = []
+        for index in np.flatnonzero(pieces).tolist():
+            at, size = int(layer.at[index]), int(header[index])
+            head = self.read.bytes(at, size)
+            place = int.from_bytes(head[-6:-4], "big")
+            key = head[8:40], int.from_bytes(head[-4:], "big")
+            payload = self.read.bytes(at + size, int(total[index]) - size)
+            piece = Fragment(
+                key, head[:-8], int(protocol[index]), place & 0xFFF8, place & 1 != 0, payload, int(total[index])
+            )
+            found.append((index, piece))
+        return self._reassemble(work, layer, found)
+
+    def _reassemble(self, work: _Work, layer: Layer, found: list[tuple[int, Fragment]]) -> Bools:
+        """Takes fragments; the datagrams they complete are walked down like packets.
+
+        Which packets are to be taken as they are: first fragments, where not all was captured.
+        """
+        alone = np.zeros(len(layer.row), dtype=bool)
+        places: list[tuple[int, int, int]] = []
+        end, whole = len(self.read.data) - PADDING, bytearray()
+        for index, piece in found:
+            row = int(layer.row[index])
+            if layer.captured[index] < piece.total:
+                alone[index] = piece.offset == 0
+                if piece.offset:
+                    self.notes.blame(row, "cut_fragment")
+                continue
+            datagram, odd = self.decoder.fragments.add(piece)
+            for reason in odd:
+                self.notes.blame(row, reason)
+            if datagram is None:
+                self.notes.unhandled["fragments"] += 1
+            elif len(datagram) > LONGEST:
+                self.notes.blame(row, "datagram_too_long")
+            else:
+                places.append((index, end + len(whole), len(datagram)))
+                whole += datagram
+        if places:
+            self.notes.read = Reader(
+                np.concatenate([self.read.data[:end], np.frombuffer(whole + bytes(PADDING), np.uint8)])
+            )
+            index, at, size = np.array(places, dtype=np.int64).T
+            self.work.append(work._replace(layer=Layer(layer.row[index], at, size, size, layer.parent[index])))
+        return alone
+
+    def _ipv6(self, work: _Work) -> None:
+        layer = self.notes.reject(work.layer, work.layer.captured < 40, "cut_ip_header")
         rows = self.read.rows(layer.at, 40)
-        inside_length = _field(rows, 4, ">u2")
-        total = np.where(inside_length == 0, layer.length, inside_length + 40)
+        said = column(rows, 4, ">u2")
+        ends = _Ends(_halves(rows, 8), _halves(rows, 24))
+        header, protocol, fragment, cut = self._extensions(layer, rows[:, 6].astype(np.int64), ends)
+        total = said + 40
         missing = total > layer.length
-        self.reject(layer, missing, "shorter_than_claimed")
-        good = ~missing
-        layer, rows, total = layer.keep(good), rows[good], total[good]
-        ends = _halves(rows, 8), _halves(rows, 24)
-        inside = _Layer(layer.row, layer.at + 40, np.minimum(layer.captured, total) - 40, total - 40)
-        inside, protocol, later = self._extensions(inside, rows[:, 6].astype(np.int64))
-        self.drop(inside, later, "fragments")
-        chosen = ~later
-        source, target = ((high[chosen], low[chosen]) for high, low in ends)
-        self._transport(inside.keep(chosen), protocol[chosen], (source, target), total[chosen])
+        cut &= ~missing
+        jumbo = ~missing & ~cut & (said == 0) & (header > 40)
+        wrong = ~missing & ~cut & ~jumbo & (header > total)
+        good = ~(missing | cut | jumbo | wrong)
+        silent = good & ~fragment & np.isin(protocol, (ENCRYPTED, MOBILITY, NOTHING))
+        good &= ~silent & ~fragment
+        if not good.all():
+            reasons = ("shorter_than_claimed", "cut_ip_header", "jumbogram", "bad_ip_length")
+            for mask, reason in zip((missing, cut, jumbo, wrong), reasons, strict=True):
+                self.notes.reject(layer, mask, reason)
+            for number, kind in ((ENCRYPTED, "esp"), (MOBILITY, "mobility"), (NOTHING, "ipv6_no_next")):
+                self.notes.drop(layer, silent & (protocol == number), kind)
+            pieces = fragment & ~(missing | cut | jumbo | wrong)
+            good |= self._fragments6(work, layer, pieces, header, total, protocol)
+            layer, ends = layer.keep(good), ends.keep(good)
+            header, protocol, said, total = header[good], protocol[good], said[good], total[good]
+        whole = np.where(said == 0, layer.captured, total)
+        self._transport(work._replace(layer=layer), header, whole, protocol, ends, total)
 
-    def _extensions(self, layer: _Layer, protocol: Int64s) -> tuple[_Layer, Int64s, Bools]:
-        """Steps over IPv6 extension headers; also which packets are fragments other than the first."""
-        later = np.zeros(len(protocol), dtype=bool)
+    def _extensions(self, layer: Layer, protocol: Int64s, ends: _Ends) -> tuple[Int64s, Int64s, Bools, Bools]:
+        """Length of the headers, protocol behind them, which are fragments, which are cut; addresses in extension
+        headers replace those in `ends`.
+        """
+        header = np.full(len(protocol), 40, dtype=np.int64)
+        fragment, cut = np.zeros(len(protocol), dtype=bool), np.zeros(len(protocol), dtype=bool)
+        routed: set[int] = set()
         for _ in range(MAX_EXTENSIONS):
-            plain = np.isin(protocol, EXTENSIONS)
-            fragment = protocol == 44
-            secured = protocol == 51
-            known = (plain | fragment | secured) & ~later & (layer.captured >= 8)
+            known = EXTENSIONS[protocol] & ~fragment & ~cut
             if not known.any():
                 break
-            size = self.read.u8(layer.at + 1)
-            step = np.select([plain, secured], [size * 8 + 8, size * 4 + 8], 8)
-            later |= known & fragment & (self.read.u16(layer.at + 2) >> 3 > 0)
-            protocol = np.where(known, self.read.u8(layer.at), protocol)
-            layer = layer.skip(np.where(known, step, 0))
-        return layer, protocol, later
+            at = layer.at + header
+            size = self.read.u8(at + 1)
+            step = np.select([protocol == FRAGMENT, protocol == SECURED], [8, size * 4 + 8], size * 8 + 8)
+            cut |= known & (header + step > layer.captured)
+            known &= ~cut
+            for index in np.flatnonzero(known & ((protocol == ROUTING) | (protocol == OPTIONS))).tolist():
+                text = self.read.bytes(int(at[index]), int(step[index]))
+                _readdress(ends, index, text, protocol[index] == ROUTING, routed)
+            fragment |= known & (protocol == FRAGMENT)
+            protocol = np.where(known, self.read.u8(at), protocol)
+            header = header + np.where(known, step, 0)
+        return header, protocol, fragment, cut
 
-    def _transport(self, layer: _Layer, protocol: Int64s, ends: _Ends, total: Int64s) -> None:
-        minimum = np.select([protocol == TCP, protocol == UDP, np.isin(protocol, (ICMP, ICMP6))], [20, 8, 8], 0)
-        short = (layer.length < minimum) | (layer.captured < minimum)
-        self.reject(layer, short, "cut_transport_header")
-        keep = ~short
-        source, target = ends
-        if not keep.all():
-            layer, protocol, total, minimum = layer.keep(keep), protocol[keep], total[keep], minimum[keep]
-            source, target = ((high[keep], low[keep]) for high, low in ends)
+    def _transport(
+        self, work: _Work, header: Int64s, whole: Int64s, protocol: Int64s, ends: _Ends, counted: Int64s
+    ) -> None:
+        """What stands behind IP headers of `header` bytes in packets of `whole`, of which `counted` count."""
+        outer = work.layer
+        captured = np.minimum(outer.captured, whole) - header
+        layer = Layer(outer.row, outer.at + header, captured, whole - header, outer.parent)
+        nested = CARRIERS[protocol]
+        if nested.any():
+            whole_capture = outer.skip(header).keep(nested)
+            self._tunnel(work, whole_capture, protocol[nested], ends.keep(nested))
+        is_tcp = protocol == TCP
+        minimum = _HEADER[protocol]
+        short = ~nested & ((layer.length < minimum) | (layer.captured < minimum))
         rows = self.read.rows(layer.at, 20)
-        is_tcp, is_udp = protocol == TCP, protocol == UDP
-        is_icmp = (protocol == ICMP) | (protocol == ICMP6)
-        header = np.where(is_tcp, (rows[:, 12] >> 4).astype(np.int64) * 4, minimum)
-        wrong = is_tcp & ((header < 20) | (header > layer.length) | (header > layer.captured))
-        ports = is_tcp | is_udp
-        first, second = np.where(ports, _field(rows, 0, ">u2"), 0), np.where(ports, _field(rows, 2, ">u2"), 0)
-        said = _field(rows, 4, ">u2")
+        size = np.where(is_tcp, (rows[:, 12] >> 4).astype(np.int64) * 4, minimum)
+        wrong = is_tcp & ~short & ((size < 20) | (size > layer.length) | (size > layer.captured))
+        good = ~(nested | short | wrong)
+        if not good.all():
+            self.notes.reject(layer, short, "cut_transport_header")
+            self.notes.reject(layer, wrong, "bad_tcp_header_length")
+            layer, ends, rows, size = layer.keep(good), ends.keep(good), rows[good], size[good]
+            protocol, counted = protocol[good], counted[good]
+        part = self._part(layer, protocol, ends, counted, rows, size)
+        if self.decoder.verify:
+            self._refuse(part, layer, ends)
+        said = column(rows, 4, ">u2")
+        for index in np.flatnonzero((protocol == UDP) & (said > 0) & (said != layer.length)).tolist():
+            self.notes.blame(int(layer.row[index]), "udp_length_mismatch")
+        self.parts.append(part)
+        self._udp(work, part, layer, rows)
+        self.count += len(part)
+
+    def _part(
+        self, layer: Layer, protocol: Int64s, ends: _Ends, counted: Int64s, rows: Bytes, header: Int64s
+    ) -> Packets:
+        """The columns of packets at their transport header, whose first 20 bytes `rows` are."""
+        ports, is_udp = _HAS_PORTS[protocol], protocol == UDP
+        first, second = np.where(ports, column(rows, 0, ">u2"), 0), np.where(ports, column(rows, 2, ">u2"), 0)
+        said = column(rows, 4, ">u2")
         payload = np.where(is_udp & (said > 0), np.maximum(said - 8, 0), layer.length - header)
         one_way = np.zeros(len(protocol), dtype=bool)
+        is_icmp = (protocol == ICMP) | (protocol == ICMP6)
         if is_icmp.any():
             first, second, one_way = _icmp_ports(rows, protocol, is_icmp, first, second)
-        where = layer.row
-        part = Packets(
-            number=where + self.chunk.first,
-            time=self.chunk.time[where] // 1000,
-            source=source,
-            target=target,
+        return Packets(
+            number=layer.row + self.chunk.first,
+            time=self.arrivals[layer.row],
+            source=ends.source,
+            target=ends.target,
             protocol=protocol,
             source_port=first,
             target_port=second,
             one_way=one_way,
-            ip_bytes=total,
+            ip_bytes=counted,
             payload=payload,
             flags=rows[:, 13].astype(np.int64),
-            sequence=_field(rows, 4, ">u4"),
-            acknowledged=_field(rows, 8, ">u4"),
-            window=_field(rows, 14, ">u2"),
+            sequence=column(rows, 4, ">u4"),
+            acknowledged=column(rows, 8, ">u4"),
+            window=column(rows, 14, ">u2"),
             content=layer.at + header,
             captured=np.clip(np.minimum(layer.captured - header, payload), 0, None),
+            parent=layer.parent,
+            carries=np.zeros(len(protocol), dtype=np.int64),
+            refused=np.zeros(len(protocol), dtype=bool),
             data=self.read.data,
             arrivals=self.arrivals,
             first=self.chunk.first,
         )
-        self.reject(layer, wrong, "bad_tcp_header_length")
-        self.parts.append(select(part, ~wrong) if wrong.any() else part)
+
+    def _refuse(self, part: Packets, layer: Layer, ends: _Ends) -> None:
+        """Marks packets whose TCP, UDP or ICMP checksum doesn't fit; those not captured as a whole are believed."""
+        protocol, length = part.protocol, layer.length
+        checked = (_HEADER[protocol] > 0) & (layer.captured >= length)
+        none = (protocol == UDP) & (self.read.u16(layer.at + 6) == 0)
+        checked &= ~none | ((ends.source[0] != 0) & (KIND_OF_PORT[part.target_port] != VXLAN))
+        extra = np.where(protocol == ICMP, 0, pseudo_sums(*ends, protocol, length))
+        unfit = checked & wrong_sums(self.read.data, layer.at, np.where(checked, length, 0), extra)
+        for number, kind in ((TCP, "tcp"), (UDP, "udp"), (ICMP, "icmp"), (ICMP6, "icmp")):
+            self.notes.drop(layer, unfit & (protocol == number), f"bad_{kind}_checksum", locate=True)
+        part.refused |= unfit
+
+    def _tunnel(self, work: _Work, layer: Layer, protocol: Int64s, ends: _Ends) -> None:
+        """IP in IP and GRE: the packets inside; these tunnels are no connections."""
+        if work.depth >= MAX_DEPTH:
+            self.notes.drop(layer, np.ones(len(protocol), dtype=bool), "tunnel_too_deep")
+            return
+        seeds = mix(ends.pair())
+        parent = -2 - self.tunnel_count - np.arange(len(seeds))
+        self.tunnels.append(seeds)
+        self.tunnel_count += len(seeds)
+        layer = layer._replace(parent=parent)
+        is_gre = protocol == GRE
+        version = self.read.u8(layer.at) >> 4
+        plain = ~is_gre & exact(self.read, layer) & ((version == 4) == (protocol == IP_IN_IP))
+        self.notes.reject(layer, ~is_gre & ~plain, "bad_inner_ip")
+        self.work.append(_Work(layer.keep(plain), work.depth + 1, IP_IN_IP))
+        if is_gre.any():
+            inside, link = gre(self.read, layer.keep(is_gre))
+            self.notes.drop(inside, link == NO_LINK, "gre")
+            self._enter(inside, link, work.depth + 1, GRE)
+
+    def _enter(self, inside: Layer, link: Int64s, depth: int, within: int) -> None:
+        """Goes on with packets inside tunnels from their link layer."""
+        for kind in np.unique(link[link != NO_LINK]).tolist():
+            layers = network(self.notes, kind, inside.keep(link == kind)) if kind != RAW else [inside.keep(link == RAW)]
+            self.work.extend(_Work(layer, depth, within) for layer in layers)
+
+    def _udp(self, work: _Work, part: Packets, layer: Layer, rows: Bytes) -> None:
+        """UDP packets that may be tunnels: those inside, and what the packets prove about their connections."""
+        length = layer.captured - 8
+        candidate = (part.protocol == UDP) & ~part.refused
+        if not candidate.any():
+            return
+        at = np.flatnonzero(candidate)
+        port = self._responder(part, at)
+        kind = suspected(port, column(rows[at], 8, ">u4"), length[at])
+        found = kind != NONE
+        if not found.any():
+            return
+        at, port, kind = at[found], port[found], kind[found]
+        data = Layer(*(values[at] for values in layer.skip(8)))
+        guessed = (KIND_OF_PORT[port] == NONE) & (kind == TEREDO)
+        kind[guessed & ~looks_like_teredo(self.read, data)] = NONE
+        for name in np.unique(kind[kind != NONE]).tolist():
+            these = kind == name
+            self._carried(work, part, name, at[these], data.keep(these)._replace(parent=self.count + at[these]))
+
+    def _responder(self, part: Packets, at: Int64s) -> Int64s:
+        """The responder's port as Zeek sees it; of two servers that is whom the first packet went to."""
+        source, target = part.source_port[at], part.target_port[at]
+        serves = LIKELY_SERVER[source]
+        port = np.where(serves & ~LIKELY_SERVER[target], source, target)
+        both = serves & LIKELY_SERVER[target] & (KIND_OF_PORT[source] != KIND_OF_PORT[target])
+        for index in np.flatnonzero(both).tolist():
+            known = self.decoder.responder
+            if len(known) > MOST_REMEMBERED:
+                known.clear()
+            key = _connection(part, int(at[index]))
+            port[index] = known.setdefault(key, int(target[index]))
+        return port
+
+    def _carried(self, work: _Work, part: Packets, kind: int, at: Int64s, data: Layer) -> None:
+        """Packets of one kind of tunnel, at their UDP payload."""
+        if work.depth >= MAX_DEPTH:
+            self.notes.unhandled["tunnel_too_deep"] += len(at)
+            part.carries[at] = TOO_DEEP if kind != GTP else NONE
+            return
+        inside = PARSERS[kind](self.read, data)
+        confirmed, violates, link = inside.confirmed, inside.violates, inside.link
+        if kind == GTP and work.within == GTP:
+            violates, link = np.ones(len(at), dtype=bool), np.full(len(at), NO_LINK)
+            confirmed = ~violates
+        if violates.any() or self.decoder.no_tunnel:
+            trusted = self._trusted(part, at, violates)
+            confirmed = confirmed & trusted
+            if kind != GTP:
+                link = np.where(trusted, link, NO_LINK)
+        part.carries[at[confirmed]] = kind
+        self._enter(inside.layer, link, work.depth + 1, kind)
+
+    def _trusted(self, part: Packets, at: Int64s, violates: Bools) -> Bools:
+        """Which packets belong to connections none of whose packets so far contradicted the tunnel."""
+        known, trusted = self.decoder.no_tunnel, ~violates
+        for index, packet in enumerate(at.tolist()):
+            key, now = _connection(part, packet), int(part.time[packet])
+            if now - known.get(key, now) >= FORGOTTEN:
+                del known[key]
+            if key in known or violates[index]:
+                known[key] = now
+                trusted[index] = False
+        while len(known) > MOST_REMEMBERED:
+            del known[next(iter(known))]
+        return trusted
 
 
-_Ends = tuple[tuple[UInt64s, UInt64s], tuple[UInt64s, UInt64s]]
+def _connection(part: Packets, packet: int) -> int:
+    """A number for the two ends of a UDP packet, whichever sent it."""
+    ends = [
+        (int(high[packet]), int(low[packet]), int(port[packet]))
+        for (high, low), port in ((part.source, part.source_port), (part.target, part.target_port))
+    ]
+    return hash((min(ends), max(ends)))
+
+
+_HEADER = np.zeros(256, dtype=np.int64)
+_HEADER[[TCP, UDP, ICMP, ICMP6]] = 20, 8, 8, 8
+_HAS_PORTS = np.zeros(256, dtype=bool)
+_HAS_PORTS[[TCP, UDP]] = True
+
+
+def _readdress(ends: _Ends, index: int, header: bytes, routing: bool, routed: set[int]) -> None:
+    """Takes the final target from a routing header (types 0 and 2), the home address from destination options."""
+    if routing:
+        kind, left, size = header[2], header[3], header[1]
+        known = (kind == 0 and size >= 2 and size % 2 == 0) or (kind == 2 and size == 2)
+        if left and known and index not in routed:
+            routed.add(index)
+            _put(ends.target, index, header[-16:])
+        return
+    at = 2
+    while at < len(header):
+        if header[at] == 0:
+            at += 1
+            continue
+        if at + 2 > len(header) or at + 2 + header[at + 1] > len(header):
+            return
+        if header[at] == HOME_ADDRESS and header[at + 1] == 16:
+            _put(ends.source, index, header[at + 2 : at + 18])
+            return
+        at += 2 + header[at + 1]
+
+
+def _put(address: tuple[UInt64s, UInt64s], index: int, value: bytes) -> None:
+    address[0][index], address[1][index] = int.from_bytes(value[:8], "big"), int.from_bytes(value[8:], "big")
 
 
 def _icmp_ports(
@@ -361,43 +601,40 @@ _COLUMNS = frozenset(Packets.__dataclass_fields__) - {
     "data",
     "arrivals",
     "first",
+    "tunnels",
     "unhandled",
     "bad",
 }
 
 
-def decode(chunk: Chunk) -> Packets:
-    """The IP packets of a chunk in the capture's order."""
-    decoder = _Decoder(chunk)
-    for layer in decoder.link():
-        if len(layer.row):
-            decoder.network(layer)
-    packets = _join(decoder)
-    packets.unhandled = dict(decoder.unhandled)
-    packets.bad = sorted(decoder.bad)
-    return packets
-
-
-def _join(decoder: _Decoder) -> Packets:
-    """The parts in the capture's order."""
-    parts = decoder.parts
+def _join(chunk: _Chunk) -> Packets:
+    """The parts in the capture's order, whatever a packet carried behind it."""
+    parts = [part for part in chunk.parts if len(part)]
     if len(parts) == 1:
-        return parts[0]
+        return replace(parts[0], data=chunk.read.data)
     none, halves = np.zeros(0, dtype=np.int64), (np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64))
-    columns: dict[str, Any] = dict.fromkeys(_COLUMNS, none) | {"one_way": np.zeros(0, dtype=bool)}
+    columns: dict[str, Any] = dict.fromkeys(_COLUMNS, none)
+    columns |= dict.fromkeys(("one_way", "refused"), np.zeros(0, dtype=bool))
     columns |= {"source": halves, "target": halves}
     if parts:
         columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
         for name in ("source", "target"):
             columns[name] = tuple(np.concatenate([getattr(part, name)[half] for part in parts]) for half in (0, 1))
-    whole = Packets(**columns, data=decoder.read.data, arrivals=decoder.arrivals, first=decoder.chunk.first)
-    return select(whole, np.argsort(whole.number, kind="stable"))
+    whole = Packets(**columns, data=chunk.read.data, arrivals=chunk.arrivals, first=chunk.chunk.first)
+    order = np.argsort(whole.number, kind="stable")
+    whole = select(whole, order)
+    inside = np.flatnonzero(whole.parent >= 0)
+    if len(inside):
+        place = np.empty(len(order), dtype=np.int64)
+        place[order] = np.arange(len(order))
+        whole.parent[inside] = place[whole.parent[inside]]
+    return whole
 
 
 def beginnings(data: Bytes, at: Int64s, length: Int64s, width: int) -> Bytes:
     """(n, width) first bytes of payloads of `length` bytes at `at` in a chunk's data, zeros behind their end."""
     padded = data if len(data) >= width else np.concatenate([data, np.zeros(width, dtype=np.uint8)])
     start = np.clip(at, 0, len(padded) - width)
-    rows = np.lib.stride_tricks.sliding_window_view(padded, width)[start]
+    rows = stretches(padded, start, width)
     rows *= np.arange(width) < length[:, None]
     return rows

