@@ -146,7 +146,7 @@ def write(bundle: Bundle, target: Path) -> None:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             made = Path(folder) / "new"
             if target.suffix == SUFFIX:
-                made.write_bytes(_pack(contents))
+                made.write_bytes(pack(bundle))
             else:
                 made.mkdir()
                 for name, data in contents.items():
@@ -158,14 +158,18 @@ def write(bundle: Bundle, target: Path) -> None:
         raise UsageError(f"can't write the bundle: {error.strerror}", location=str(target)) from error
 
 
-def read(source: Path, *, spec: Spec | None = None, public_key: bytes | None = None) -> Bundle:
+def read(source: Path | bytes, *, spec: Spec | None = None, public_key: bytes | None = None, where: str = "") -> Bundle:
     """Reads and checks a bundle: hashes always, its windows where `spec` is given, its signature where a key (PEM) is.
+    `source` is its path, or what `pack` gave; `where` is then what messages call it.
 
     Raises:
         BundleError: it is absent, cut short, damaged, newer than this code, foreign, or not signed with that key.
     """
-    where = str(source)
-    contents = _read_folder(source) if source.is_dir() else _read_packed(source)
+    where = where or str(source)
+    if isinstance(source, bytes):
+        contents = _read_packed(io.BytesIO(source), where)
+    else:
+        contents = _read_folder(source) if source.is_dir() else _read_packed(source, where)
     if MANIFEST not in contents:
         raise BundleError(f"no {MANIFEST}: not a bundle", location=where)
     manifest = _manifest(contents.pop(MANIFEST), where)
@@ -177,6 +181,15 @@ def read(source: Path, *, spec: Spec | None = None, public_key: bytes | None = N
     if spec is not None:
         bundle.require(spec)
     return bundle
+
+
+def pack(bundle: Bundle) -> bytes:
+    """The bundle as one file."""
+    contents, packed = _contents(bundle), io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(contents):
+            archive.writestr(zipfile.ZipInfo(name), contents[name], zipfile.ZIP_DEFLATED)
+    return packed.getvalue()
 
 
 def find(name_or_path: str) -> Path:
@@ -209,14 +222,6 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
     return contents if bundle.signature is None else {**contents, SIGNATURE: bundle.signature}
 
 
-def _pack(contents: Mapping[str, bytes]) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in sorted(contents):
-            archive.writestr(zipfile.ZipInfo(name), contents[name], zipfile.ZIP_DEFLATED)
-    return packed.getvalue()
-
-
 def _read_folder(source: Path) -> dict[str, bytes]:
     try:
         found = [path for path in source.iterdir() if path.is_file()]
@@ -226,15 +231,15 @@ def _read_folder(source: Path) -> dict[str, bytes]:
         raise BundleError(f"can't be read: {error.strerror}", location=str(source)) from error
 
 
-def _read_packed(source: Path) -> dict[str, bytes]:
+def _read_packed(source: Path | io.BytesIO, where: str) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(source) as archive:
-            _check_size(sum(entry.file_size for entry in archive.infolist()), str(source))
+            _check_size(sum(entry.file_size for entry in archive.infolist()), where)
             return {entry.filename: archive.read(entry) for entry in archive.infolist()}
     except OSError as error:
-        raise BundleError(f"can't be read: {error.strerror}", location=str(source)) from error
+        raise BundleError(f"can't be read: {error.strerror}", location=where) from error
     except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, zlib.error) as error:
-        raise BundleError("damaged or cut short", location=str(source)) from error
+        raise BundleError("damaged or cut short", location=where) from error
 
 
 def _check_size(size: int, where: str) -> None:

@@ -6,16 +6,18 @@ sources and their order before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from ids_plugin import features
 from ids_plugin.alerts import AllowList, BundleFacts, Folder
 from ids_plugin.bundle import Bundle
+from ids_plugin.errors import SnapshotError
 from ids_plugin.explain import Explainer
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.ledger import Ledger, tally
@@ -45,13 +47,25 @@ class Pipeline:
         Raises:
             BundleError: the bundle doesn't load, or was made for other windows.
         """
-        bundle.require(spec())
         self.ledger = Ledger()
-        self.facts = BundleFacts(bundle.id, bundle.family, bundle.version)
-        self._scorer = Scorer(bundle, cascade=cascade)
-        self._explainer = Explainer(self._scorer, spec(), bundle.usual)
-        self._allow, self._limits = allow, limits
+        self._allow, self._limits, self._cascade = allow, limits, cascade
         self._sensors: dict[str, tuple[Windower, Folder]] = {}
+        self.swap(bundle)
+
+    def swap(self, bundle: Bundle) -> None:
+        """Another bundle from the next batch on; windows and open folds stay.
+
+        Raises:
+            BundleError: it doesn't load, or was made for other windows; the one before stays.
+        """
+        bundle.require(spec())
+        scorer = Scorer(bundle, cascade=self._cascade)
+        scorer.try_out(spec())
+        self._explainer = Explainer(scorer, spec(), bundle.usual)
+        self._scorer = scorer
+        self.facts = BundleFacts(bundle.id, bundle.family, bundle.version)
+        for _, folder in self._sensors.values():
+            folder.bundle = self.facts
 
     def step(self, flows: pl.DataFrame, ingested: datetime | None = None) -> list[Document]:
         """Documents that a batch of flows opens and closes: a Flow frame with local flags filled.
@@ -59,13 +73,13 @@ class Pipeline:
         `ingested` is the wall clock that documents carry as `event.ingested`; left out when None.
         """
         documents: list[Document] = []
-        for (name,), part in flows.partition_by("sensor", as_dict=True, maintain_order=True).items():
-            windower, folder = self._sensor(str(name))
+        for name, part in _by_sensor(flows):
+            windower, folder = self._sensor(name)
             delayed, kept = windower.delayed, []
             for windows in windower.step(features.add(part)):
                 documents += self._alerts(windows, folder, ingested)
-                kept.append(windows.flows.select("source", "replaces"))
-            self._count(str(name), part, pl.concat(kept), windower.delayed - delayed)
+                kept.append(windows.flows[["source", "replaces"]])
+            self._count(name, part, pl.concat(kept), windower.delayed - delayed)
         return documents
 
     def _alerts(self, windows: BatchWindows, folder: Folder, ingested: datetime | None) -> list[Document]:
@@ -80,15 +94,55 @@ class Pipeline:
         """The end of the input: closing documents of all folds still open."""
         documents: list[Document] = []
         for sensor in sorted(self._sensors):
-            outcome = self._sensors[sensor][1].finish(ingested)
-            documents += outcome.documents
-            self.ledger.add(outcome.ledger)
+            documents += self._close(sensor, ingested)
         return documents
+
+    def end(self, sensor: str, ingested: datetime | None = None) -> list[Document]:
+        """The end of one sensor's input: closing documents of its folds; then it is as if it had never been seen."""
+        documents = self._close(sensor, ingested)
+        self.forget([sensor])
+        return documents
+
+    def forget(self, sensors: Iterable[str]) -> None:
+        """Drops windows and folds of these sensors; nothing is closed."""
+        for sensor in sensors:
+            self._sensors.pop(sensor, None)
+
+    def state(self, sensors: Iterable[str]) -> dict[str, Any]:
+        """Windows and folds of these sensors, as `snapshot.dump` takes them; write it before the next batch."""
+        known = {name: self._sensors[name] for name in sorted(sensors) if name in self._sensors}
+        return {
+            name: {"windows": windower.state(), "folds": folder.state()} for name, (windower, folder) in known.items()
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> list[str]:
+        """Takes up the sensors of a `state`, in place of what is known of them. Windows that another version kept
+        otherwise begin anew, open folds go on: returns the sensors where it is so."""
+        self.forget(state)
+        anew = []
+        for name, kept in state.items():
+            windower, folder = self._sensor(name)
+            folder.restore(kept["folds"])
+            try:
+                windower.restore(kept["windows"])
+            except SnapshotError:
+                anew.append(name)
+        return anew
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of hosts whose windows are kept."""
+        return sum(windower.pairs for windower, _ in self._sensors.values())
 
     @property
     def left_early(self) -> dict[str, int]:
         """Sensor → flows that left the windows' memory before their time because a limit was reached."""
         return {name: windower.left_early for name, (windower, _) in sorted(self._sensors.items())}
+
+    def _close(self, sensor: str, ingested: datetime | None) -> list[Document]:
+        outcome = self._sensor(sensor)[1].finish(ingested)
+        self.ledger.add(outcome.ledger)
+        return outcome.documents
 
     def _sensor(self, name: str) -> tuple[Windower, Folder]:
         if name not in self._sensors:
@@ -97,15 +151,24 @@ class Pipeline:
 
     def _count(self, sensor: str, flows: pl.DataFrame, kept: pl.DataFrame, delayed: int) -> None:
         """Enters a batch in the ledger: `kept` are the flows that weren't duplicates."""
-        for source in flows["source"].unique().sort().to_list():
+        for source in dict.fromkeys(flows["source"].to_list()):
             counts = self.ledger.of(source or "", sensor)
-            rows = int((flows["source"] == source).sum())
-            mine = kept.filter(pl.col("source") == source)
-            replaced = int(mine["replaces"].sum())
-            counts.duplicate += rows - len(mine)
+            mine = kept["source"] == source
+            replaced = int((kept["replaces"] & mine).sum())
+            counts.duplicate += int((flows["source"] == source).sum()) - int(mine.sum())
             counts.replaced += replaced
-            counts.scored += len(mine) - replaced
+            counts.scored += int(mine.sum()) - replaced
         self.ledger.of(flows["source"][0] or "", sensor).delayed += delayed
+
+
+def _by_sensor(flows: pl.DataFrame) -> Iterator[tuple[str, pl.DataFrame]]:
+    """The flows of each sensor, in their order; nothing is copied where there is but one."""
+    names = flows["sensor"]
+    if len(flows) and (names == names[0]).all():
+        yield str(names[0]), flows
+        return
+    for (name,), part in flows.partition_by("sensor", as_dict=True, maintain_order=True).items():
+        yield str(name), part
 
 
 @dataclass
@@ -143,9 +206,13 @@ def scan(
 def _counted(reads: Iterable[Read], ledger: Ledger, how: Scan) -> Iterator[Read]:
     """The reads, entered in the ledger."""
     for step in reads:
+        for sensor, rows in step.flows["sensor"].value_counts().iter_rows():
+            counts = ledger.of(step.source, sensor)
+            counts.read += rows
+            counts.parsed += rows
         counts = ledger.of(step.source, step.sensor)
-        counts.read += step.read
-        counts.parsed += step.read - len(step.rejects)
+        counts.read += step.read - step.flows.height
+        counts.parsed += step.read - step.flows.height - len(step.rejects)
         for reject in step.rejects:
             tally(counts.rejected, reject.reason)
         for reason, count in step.out_of_scope.items():

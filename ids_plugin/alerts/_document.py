@@ -61,7 +61,7 @@ def instant(microseconds: int) -> str:
     return f"{np.datetime64(microseconds, 'us')}Z"
 
 
-def exhibit(flow: Mapping[str, Any], verdict: Verdict, evidence: Evidence) -> Document:
+def exhibit(flow: Mapping[str, Any], verdict: Verdict, evidence: Evidence, bundle: BundleFacts) -> Document:
     """The part of a document that is about one flow: JSON-able, so that an open fold can be kept and restored.
 
     `flow` is a row of the Flow frame with times and durations in µs.
@@ -77,6 +77,7 @@ def exhibit(flow: Mapping[str, Any], verdict: Verdict, evidence: Evidence) -> Do
             "threshold": _number(verdict.threshold),
             "scores": {name: _number(score) for name, score in verdict.models.items()},
             "evidence": _evidence(evidence),
+            "bundle": {"id": bundle.id, "family": bundle.family, "version": bundle.version},
         },
     }
 
@@ -118,7 +119,7 @@ def _document(
         "message": message(fold, alert),
         "tags": ["alert", MODULE] if alert else [MODULE],
         "event": event,
-        "rule": _rule(fold.kind, bundle),
+        "rule": _rule(fold.kind, ours["bundle"]["version"]),
         "threat": fold.kind.threat,
         "observer": {"name": fold.sensor, "type": "ids", "product": "ids-plugin"},
         **{part: shown[part] for part in ("source", "destination", "network", "zeek")},
@@ -126,7 +127,6 @@ def _document(
         "ids_plugin": {
             "label": fold.kind.name,
             **ours,
-            "bundle": {"id": bundle.id, "family": bundle.family, "version": bundle.version},
             "fold": _fold(fold, state),
         },
     }
@@ -158,14 +158,14 @@ def span(microseconds: int) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _rule(kind: Class, bundle: BundleFacts) -> Document:
+def _rule(kind: Class, version: str) -> Document:
     return {
         "name": kind.title,
         "uuid": kind.uuid,
         "category": kind.name,
         "description": kind.description,
         "ruleset": MODULE,
-        "version": bundle.version,
+        "version": version,
     }
 
 

@@ -131,7 +131,7 @@ class Folder:
     def commit(self, plan: Plan, evidence: Mapping[int, Evidence], ingested: datetime | None = None) -> Outcome:
         """Does what was planned: documents in order. `evidence`: of every row in `plan.rows`."""
         outcome = Outcome([], Ledger() + plan.ledger)
-        shown = _exhibits(plan, evidence) if len(plan.rows) else {}
+        shown = _exhibits(plan, evidence, self.bundle) if len(plan.rows) else {}
         placed: list[tuple[Place, Document]] = []
         work = {key: (batch, parts) for key, batch, parts in plan.parts}
         for key in self._folds.keys() - work.keys():
@@ -149,14 +149,15 @@ class Folder:
     def finish(self, ingested: datetime | None = None) -> Outcome:
         """The end of the input: every open fold closes."""
         outcome = Outcome([], Ledger())
-        for key, fold in sorted(self._folds.items(), key=lambda item: (item[1].opened, item[1].id)):
+        for key, fold in sorted(self._folds.items(), key=_age):
             outcome.documents.append(self._closed(key, fold, "end", outcome.ledger, ingested))
         self._folds.clear()
         return outcome
 
     def state(self) -> Document:
-        """The open folds, JSON-able; serialise it before the next batch."""
-        folds = [{"key": list(key), **vars(fold), "totals": fold.totals.state()} for key, fold in self._folds.items()]
+        """The open folds, JSON-able, the same after the same flows; serialise it before the next batch."""
+        ordered = sorted(self._folds.items(), key=_age)
+        folds = [{"key": list(key), **vars(fold), "totals": fold.totals.state()} for key, fold in ordered]
         return {"sensor": self.sensor, "folds": folds}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -256,6 +257,10 @@ class Folder:
         )
 
 
+def _age(item: tuple[Key, Fold]) -> tuple[int, str]:
+    return item[1].opened, item[1].id
+
+
 def _wanted(parts: list[tuple[Key, Judged, list[Part]]]) -> Ints:
     """Rows whose evidence a document may show: those that open a fold, and the strongest ones."""
     rows = [
@@ -268,7 +273,7 @@ def _wanted(parts: list[tuple[Key, Judged, list[Part]]]) -> Ints:
     return np.unique(np.array(rows, np.int64))
 
 
-def _exhibits(plan: Plan, evidence: Mapping[int, Evidence]) -> dict[int, Document]:
+def _exhibits(plan: Plan, evidence: Mapping[int, Evidence], bundle: BundleFacts) -> dict[int, Document]:
     """What documents say of the flows in `plan.rows`."""
     times = {"ts": pl.col("ts").dt.timestamp("us"), "duration": pl.col("duration").dt.total_microseconds()}
     flows = plan.frame.select(_SHOWN)[plan.rows].with_columns(**times)
@@ -276,5 +281,5 @@ def _exhibits(plan: Plan, evidence: Mapping[int, Evidence]) -> dict[int, Documen
     for row, flow in zip(plan.rows.tolist(), flows.iter_rows(named=True), strict=True):
         models = {name: float(values[row]) for name, values in plan.scores.models.items()}
         verdict = Verdict(float(plan.scores.score[row]), float(plan.scores.threshold[row]), models)
-        shown[row] = _document.exhibit(flow, verdict, evidence[row])
+        shown[row] = _document.exhibit(flow, verdict, evidence[row], bundle)
     return shown

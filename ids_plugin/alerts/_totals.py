@@ -112,7 +112,7 @@ class Totals:
             "peers": list(self.peers.items()),
             "ports": list(self.ports.items()),
             "sums": list(self.sums),
-            "growing": {uid: list(numbers) for uid, numbers in self.growing.items()},
+            "growing": {uid: list(numbers) for uid, numbers in sorted(self.growing.items())},
         }
 
     @classmethod

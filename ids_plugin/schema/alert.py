@@ -9,6 +9,7 @@ What isn't known is left out, never 0 or null. Times are UTC with microseconds.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -93,3 +94,12 @@ FIELDS: tuple[Field, ...] = (
     Field("zeek.connection.icmp.type", "long", False, "ICMP type"),
     Field("zeek.connection.icmp.code", "long", False, "ICMP code"),
 )
+
+
+def happened(document: Any) -> float | None:
+    """Seconds since the epoch of a document's `@timestamp`; None where there is none that can be read."""
+    try:
+        at = datetime.fromisoformat(document["@timestamp"])
+        return at.replace(tzinfo=at.tzinfo or UTC).timestamp()
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None

@@ -10,11 +10,11 @@ from ids_plugin import registry
 from ids_plugin.bundle import Bundle
 from ids_plugin.errors import BundleError
 from ids_plugin.schema.score import CLASSES, Scores
-from ids_plugin.schema.window import Bools, Floats, Ints, Spec, Windows
+from ids_plugin.schema.window import STEPS, Bools, Floats, Ints, Spec, Windows
 from ids_plugin.scoring import Doubles, Member
 from ids_plugin.scoring.behaviour import BehaviourMember
 from ids_plugin.scoring.lightgbm import TreeMember, Trees
-from ids_plugin.scoring.onnx import OnnxMember
+from ids_plugin.scoring.onnx import REFUSALS, OnnxMember
 
 _ROWS = 4096
 """Rows whose sequences are in memory at once."""
@@ -54,6 +54,20 @@ class Scorer:
             return self._spread(windows, np.arange(len(windows)), np.zeros(len(windows)))
         low = self._gate.probability(windows)
         return self._spread(windows, np.flatnonzero(low >= self._gate.threshold), low)
+
+    def try_out(self, spec: Spec) -> None:
+        """Has every member judge one window of which nothing is known.
+
+        Raises:
+            BundleError: one can't, though it loaded.
+        """
+        mask = np.zeros((1, STEPS), np.bool_)
+        steps = np.full((1, STEPS, len(spec.sequence)), np.nan, np.float32)
+        try:
+            self.score_arrays(steps, mask, np.full((1, len(spec.table)), np.nan, np.float32))
+        except (*REFUSALS, ValueError, IndexError, KeyError) as error:
+            told = str(error).splitlines()[0]
+            raise BundleError(f"can't judge windows: {told}", location=self.bundle.location) from error
 
     def score_arrays(self, steps: Floats, mask: Bools, table: Floats) -> Scores:
         """Scores of m windows given as arrays, every member asked: (m, STEPS, F), (m, STEPS), (m, T)."""

@@ -154,7 +154,7 @@ class _Bound(NamedTuple):
 
     def of(self, table: Floats) -> Doubles:
         value = (table[:, self.column].astype(np.float64) - self.low) / (self.high - self.low)
-        return np.asarray(np.nan_to_num(np.clip(value, 0.0, 1.0), nan=0.0))
+        return np.asarray(np.fmin(np.fmax(value, 0.0), 1.0))
 
 
 def _bind(term: Term, columns: dict[str, tuple[int, str]]) -> _Bound:

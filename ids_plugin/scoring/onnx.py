@@ -17,10 +17,11 @@ from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import STEPS, Bools, Floats
 from ids_plugin.scoring import Doubles
 
-_REFUSALS = (
+REFUSALS = (
     errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented,
     errors.RuntimeException,
 )  # fmt: skip
+"""what ONNX Runtime raises when it can't load a model, or run it"""
 
 BLOCK = 64
 """Rows of one run: a lone flow costs this many, and beyond it the time per flow falls no further."""
@@ -37,7 +38,7 @@ class OnnxMember:
         options.log_severity_level = 3
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except _REFUSALS as error:
+        except REFUSALS as error:
             raise BundleError(f"ONNX Runtime can't load it: {str(error).splitlines()[0]}", location=location) from error
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._classes = list(classes)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -25,6 +28,7 @@ _COLUMNS = {
 }
 """of a flow: its number and clock, start (µs), pair and originator, the flow before it of its pair and of its
 originator (index here, -1 for none), the number of the record that replaces it"""
+_LINKS = {"before": "pair", "host_before": "origin"}
 _KEPT = (
     "uid", "ts", "orig_h", "orig_p", "resp_h", "resp_p", "proto", "conn_state", "duration", "orig_bytes", "resp_bytes",
 )  # fmt: skip
@@ -60,7 +64,7 @@ class History:
         self.features[self.count : size] = features
         for name, values in (columns | {"replaced_at": np.full(len(features), _NEVER)}).items():
             self.columns[name][self.count : size] = values
-        kept = flows.select(_KEPT)
+        kept = flows[list(_KEPT)]
         self.frame = kept if self.count == 0 else self.frame.vstack(kept)
         if self.frame.n_chunks() > 64:
             self.frame = self.frame.rechunk()
@@ -112,13 +116,28 @@ class History:
         self._select(np.sort(kept))
         return lost
 
+    def state(self) -> dict[str, Any]:
+        """A tree of arrays and a frame; what links the flows follows from it."""
+        columns = {name: self[name] for name in _COLUMNS if name not in _LINKS}
+        return {"frame": self.frame, "features": self.features[: self.count], "columns": columns}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up a `state`, in place of its own."""
+        self.frame, self.features, self.columns = state["frame"], state["features"], dict(state["columns"])
+        self.count = len(self.features)
+        self._tie()
+
     def _select(self, kept: Ints) -> None:
         self.frame = self.frame[kept].rechunk() if self.count else self.frame
         self.features = self.features[: self.count][kept]
         self.columns = {name: values[: self.count][kept] for name, values in self.columns.items()}
         self.count = len(kept)
-        self.columns["before"] = _previous(self["pair"])
-        self.columns["host_before"] = _previous(self["origin"])
+        self._tie()
+
+    def _tie(self) -> None:
+        """Links every flow anew to the one before it."""
+        for name, group in _LINKS.items():
+            self.columns[name] = _previous(self[group])
 
 
 def _previous(group: npt.NDArray[np.signedinteger]) -> npt.NDArray[np.int32]:

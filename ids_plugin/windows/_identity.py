@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -53,3 +56,19 @@ class Identity:
     def forget_growing(self, before: int) -> None:
         """Forgets open connections not heard of since sequence number `before`."""
         self._growing = {uid: seq for uid, seq in self._growing.items() if seq >= before}
+
+    def state(self) -> dict[str, Any]:
+        """A tree of arrays and numbers."""
+        return {
+            "seen": self.seen,
+            "recent": np.sort(self._recent.keys()),
+            "older": np.sort(self._older.keys()),
+            "growing": np.array(sorted(self._growing), np.uint64),
+            "growing_seq": np.array([self._growing[uid] for uid in sorted(self._growing)], np.int64),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up a `state`, in place of its own."""
+        self.seen = state["seen"]
+        self._recent, self._older = SlotTable.of(state["recent"]), SlotTable.of(state["older"])
+        self._growing = dict(zip(state["growing"].tolist(), state["growing_seq"].tolist(), strict=True))

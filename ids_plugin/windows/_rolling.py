@@ -8,9 +8,9 @@ total per group only ever needs the differences of one batch; these are summed i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -51,6 +51,27 @@ class EventLog:
             after[before[placed] - self.first] = start + placed - before[placed]
             self.successors[name] = after
 
+    def counts(self, earlier: Ints, later: Ints, horizon: int, visible: int) -> npt.NDArray[np.bool_]:
+        """(n) whether each earlier event still counted in a window of `horizon` µs when the later one came."""
+        gap = self.clock[later - self.first] - self.clock[earlier - self.first]
+        return np.asarray((gap < horizon) & (later - earlier < visible))
+
+    def replaced(self, name: str, low: int, high: int, horizon: int, visible: int) -> npt.NDArray[np.bool_]:
+        """(high - low) which events from `low` on left such a window early, because another took their place."""
+        after = self.successors[name][low - self.first : high - self.first]
+        gone = after != NEVER
+        seq = np.flatnonzero(gone) + low
+        gone[gone] = self.counts(seq, seq + after[gone], horizon, visible)
+        return np.asarray(gone)
+
+    def state(self) -> dict[str, Any]:
+        """A tree of arrays and numbers."""
+        return {"first": self.first, "clock": self.clock, "successors": dict(self.successors)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up a `state`, in place of its own."""
+        self.first, self.clock, self.successors = state["first"], state["clock"], dict(state["successors"])
+
     def drop(self, before: int) -> None:
         """Forgets the events with sequence numbers below `before`."""
         cut = before - self.first
@@ -84,19 +105,11 @@ def expire(log: EventLog, rows: int, low: int, horizon: int, visible: int, prede
     seq = np.arange(low, high)
     leaving = log.clock[low - log.first : high - log.first]
     row = np.minimum(np.searchsorted(clock, leaving + horizon, "left"), seq + visible - start)
-
-    def counts(earlier: Ints, later: Ints) -> npt.NDArray[np.bool_]:
-        gap = log.clock[later - log.first] - log.clock[earlier - log.first]
-        return (gap < horizon) & (later - earlier < visible)
-
     replaced, replacing = {}, {}
     for name, before in predecessors.items():
-        after = log.successors[name][low - log.first : high - log.first]
-        gone = after != NEVER
-        gone[gone] = counts(seq[gone], seq[gone] + after[gone])
-        replaced[name] = gone
+        replaced[name] = log.replaced(name, low, high, horizon, visible)
         still = before >= log.first
-        still[still] = counts(before[still], start + np.flatnonzero(still))
+        still[still] = log.counts(before[still], start + np.flatnonzero(still), horizon, visible)
         replacing[name] = np.flatnonzero(still), before[still]
     return Expiry(low, high, row, replaced, replacing)
 
@@ -154,6 +167,29 @@ class Side:
         missing = groups - self.totals.shape[2]
         if missing > 0:
             self.totals = np.pad(self.totals, ((0, 0), (0, 0), (0, max(missing, self.totals.shape[2] // 2))))
+
+    def state(self) -> dict[str, Any]:
+        """A tree of arrays; the totals follow from it."""
+        return {"group": self.group, "values": list(self.values)}
+
+    def restore(self, state: Mapping[str, Any], groups: int) -> None:
+        """Takes up a `state`, in place of its own: `groups` groups, their totals still to be counted."""
+        self.group, self.values = state["group"], list(state["values"])
+        self.totals = np.zeros((*self.totals.shape[:2], max(256, groups)), np.int64)
+
+    def recount(
+        self,
+        log: EventLog,
+        horizon: int,
+        low: int,
+        counts: Mapping[str, npt.NDArray[np.bool_]],
+        successors: Sequence[str],
+    ) -> None:
+        """Counts the totals of one horizon: events from `low` on that `counts`, by what ends each column early."""
+        first = low - log.first
+        for index, successor in enumerate(successors):
+            values = np.where(counts[successor], self.values[index][first:], 0).astype(np.int64)
+            np.add.at(self.totals[horizon, index], self.group[first:], values)
 
     def step(
         self, log: EventLog, horizon: int, expiry: Expiry, order: Order, rank: Ints, columns: list[Column], stride: int

@@ -75,6 +75,20 @@ class SlotTable:
         self._rebuild(keys[kept], renamed[old[kept]], max(1024, 4 * len(slots)))
         return renamed
 
+    def keys(self) -> Keys:
+        """(count) the key of every slot."""
+        used = self._keys != 0
+        keys = np.zeros(self.count, np.uint64)
+        keys[self._slots[used]] = self._keys[used]
+        return keys
+
+    @classmethod
+    def of(cls, keys: Keys) -> SlotTable:
+        """The table whose `keys` these are."""
+        table = cls()
+        table._rebuild(keys, np.arange(len(keys)), max(1024, 4 * len(keys)))
+        return table
+
     def _home(self, keys: Keys) -> Slots:
         shift = np.uint64(64 - (len(self._keys).bit_length() - 1))
         return ((keys * _MULTIPLIER) >> shift).astype(np.int64)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from ids_plugin import windows
+from ids_plugin.errors import SnapshotError
 from ids_plugin.schema import flow
 from ids_plugin.schema.window import STEPS, EarlierFlow, Floats, Ints, Spec, Steps
-from ids_plugin.windows import Measure, Rolling, Sequences
+from ids_plugin.windows import Rolling, Sequences
 from ids_plugin.windows._history import History
 from ids_plugin.windows._identity import GENERATION, Identity
 from ids_plugin.windows._rolling import Column, EventLog, Order, Side, expire
@@ -23,6 +25,10 @@ CHUNK = GENERATION // 2
 """Records between two clean-ups of the state. They happen at multiples of this count, wherever batches end, so that
 what a window can reach does not depend on the batches; and it bounds what one step holds in memory."""
 
+_COUNTERS = ("duplicates", "replaced", "left_early", "clock", "delayed")
+Derived = dict[str, npt.NDArray[Any]]
+"""what `_derived` asks for: name → (n) values"""
+_HASHED = {"orig": "orig_h", "resp": "resp_h", "uid": "uid", "state": "conn_state"}
 _CONTENT = ("ts", "duration", "orig_bytes", "resp_bytes", "orig_pkts", "resp_pkts", "orig_ip_bytes", "resp_ip_bytes")
 
 
@@ -54,7 +60,13 @@ class Windower:
         self._history = History(len(self.spec.flow))
         self._sides = {plugin: Side(len(plugin.horizons), len(plugin.measures)) for plugin in windows.rollings()}
         self._read = _readings()
+        self._derived = _derived()
         self._low = dict.fromkeys({h for plugin in windows.rollings() for h in plugin.horizons}, 0)
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of hosts that are remembered."""
+        return self._pairs.count
 
     def step(self, flows: pl.DataFrame) -> Iterator[BatchWindows]:
         """Windows of a batch: a Flow frame with the columns `features.add` gives and local flags filled.
@@ -69,17 +81,17 @@ class Windower:
                 self._clean_up()
 
     def _chunk(self, flows: pl.DataFrame) -> BatchWindows:
-        orig, resp = _hashes(flows["orig_h"]), _hashes(flows["resp_h"])
-        uid = mix(_hashes(flows["uid"]), mix(orig, resp))
-        repeated = self._identity.duplicates(uid, _content(flows)) & flows["uid"].is_not_null().to_numpy()
+        derived: Derived = {one.name: one.to_numpy() for one in flows.select(self._derived)}
+        uid = _uids(derived)
+        repeated = self._identity.duplicates(uid, _content(derived)) & derived["named"]
         if repeated.any():
             self.duplicates += int(repeated.sum())
-            flows, uid, orig, resp = flows.filter(~repeated), uid[~repeated], orig[~repeated], resp[~repeated]
+            flows, uid = flows.filter(~repeated), uid[~repeated]
+            derived = {name: values[~repeated] for name, values in derived.items()}
         start = self._log.end
-        opened = (flows["open"].fill_null(value=False) & flows["uid"].is_not_null()).to_numpy()
-        replaces = self._identity.replaced(uid, opened, start)
+        replaces = self._identity.replaced(uid, derived["opened"], start)
         self.replaced += int((replaces >= 0).sum())
-        known = flows.select(flow.known().to_physical()).to_series().to_numpy()
+        known = derived["known"]
         self.delayed += int((known < np.maximum.accumulate(np.r_[self.clock, known])[:-1]).sum())
         clock = np.maximum.accumulate(np.maximum(known, self.clock))
         flows = flows.with_columns(
@@ -88,17 +100,15 @@ class Windower:
         if not len(flows):
             return BatchWindows(self.spec, flows, np.zeros((0, len(self.spec.context)), np.float32), self._history, 0)
         self.clock = int(clock[-1])
-        groups = self._groups(orig, resp)
-        context = self._rolling(flows, clock, orig, resp, groups, replaces)
-        first = self._remember(flows, clock, groups, replaces, start)
+        groups = self._groups(derived)
+        context = self._rolling(derived, clock, groups, replaces)
+        first = self._remember(flows, derived, clock, groups, replaces, start)
         return BatchWindows(self.spec, flows, context, self._history, first)
 
-    def _rolling(
-        self, flows: pl.DataFrame, clock: Ints, orig: Keys, resp: Keys, groups: dict[str, Ints], replaces: Ints
-    ) -> Floats:
+    def _rolling(self, derived: Derived, clock: Ints, groups: dict[str, Ints], replaces: Ints) -> Floats:
         """(n, context): the sums that features read."""
-        rows = len(flows)
-        predecessors = {"uid": replaces} | self._predecessors(flows, groups, orig, resp)
+        rows = len(clock)
+        predecessors = {"uid": replaces} | self._predecessors(derived, groups)
         self._log.append(clock, predecessors)
         expiries = {
             horizon: expire(self._log, rows, low, horizon * windows.SECOND, self.limits.visible, predecessors)
@@ -113,7 +123,7 @@ class Windower:
         for plugin, side in self._sides.items():
             own = {"originator": "orig", "responder": "resp", "pair": "pair"}[plugin.side]
             order, stride = (pairs, 1) if own == "pair" else (hosts, 2)
-            columns = _columns(flows, plugin.measures)
+            columns = _columns(derived, plugin)
             side.reserve(self._pairs.count if own == "pair" else self._hosts.count)
             side.append(groups[own], columns)
             for at, horizon in enumerate(plugin.horizons):
@@ -124,19 +134,20 @@ class Windower:
         self._low = {horizon: expiry.high for horizon, expiry in expiries.items()}
         return context.T
 
-    def _groups(self, orig: Keys, resp: Keys) -> dict[str, Ints]:
+    def _groups(self, derived: Derived) -> dict[str, Ints]:
+        orig, resp = derived["orig"], derived["resp"]
         hosts = self._hosts.slots(np.concatenate([orig, resp]))
         pair = self._pairs.slots(mix(np.minimum(orig, resp), np.maximum(orig, resp)))
         return {"orig": hosts[: len(orig)], "resp": hosts[len(orig) :], "pair": pair}
 
-    def _predecessors(self, flows: pl.DataFrame, groups: dict[str, Ints], orig: Keys, resp: Keys) -> dict[str, Ints]:
+    def _predecessors(self, derived: Derived, groups: dict[str, Ints]) -> dict[str, Ints]:
         """Per kind of distinct thing: sequence number of its previous occurrence, -1 for none."""
-        failed = flows["failed"].to_numpy() > 0
+        orig, resp, failed = (derived[name] for name in ("orig", "resp", "failed"))
         contact = 2 * groups["pair"] + (orig > resp)
-        service = np.zeros(len(flows), np.int64)
-        port = flows["resp_p"].fill_null(0).to_numpy().astype(np.uint64) + np.uint64(1)
+        service = np.zeros(len(failed), np.int64)
+        port = derived["port"] + np.uint64(1)
         service[failed] = self._services.slots(mix(mix(orig[failed], resp[failed]), port[failed]))
-        everything = np.ones(len(flows), np.bool_)
+        everything = np.ones(len(failed), np.bool_)
         return {
             "contact": self._previous("contact", contact, everything, 2 * self._pairs.count),
             "failed_contact": self._previous("failed_contact", contact, failed, 2 * self._pairs.count),
@@ -150,7 +161,15 @@ class Windower:
         before[rows] = _link(thing[rows], rows + self._log.end, last)
         return before
 
-    def _remember(self, flows: pl.DataFrame, clock: Ints, groups: dict[str, Ints], replaces: Ints, start: int) -> int:
+    def _remember(
+        self,
+        flows: pl.DataFrame,
+        derived: Derived,
+        clock: Ints,
+        groups: dict[str, Ints],
+        replaces: Ints,
+        start: int,
+    ) -> int:
         """Adds the batch to the history; returns the index of its first flow there."""
         first, history = self._history.count, self._history
         self._last_node = _room(self._last_node, self._pairs.count)
@@ -159,14 +178,14 @@ class Windower:
         columns = {
             "seq": np.arange(start, start + len(flows)),
             "clock": clock,
-            "ts": flows["ts"].to_physical().to_numpy(),
+            "ts": derived["ts"],
             "pair": groups["pair"],
             "origin": groups["orig"],
             "before": _link(groups["pair"], node, self._last_node),
             "host_before": _link(groups["orig"], node, self._last_of_host),
         }
         names = [feature.name for feature in self.spec.flow]
-        history.append(flows, flows.select(names).to_numpy().astype(np.float16), columns)
+        history.append(flows, flows[names].to_numpy().astype(np.float16), columns)
         rows = np.flatnonzero(replaces >= 0)
         old = np.searchsorted(history["seq"], replaces[rows])
         for row, replaced in zip((first + rows).tolist(), old.tolist(), strict=True):
@@ -178,30 +197,91 @@ class Windower:
 
     def _clean_up(self) -> None:
         """Forgets what no window can reach any more and numbers hosts and pairs anew."""
+        self.left_early += self._history.prune(self.limits.history, self.clock)
+        self._identity.forget_growing(self._log.end - self.limits.visible)
+        self._compact()
+
+    def state(self) -> dict[str, Any]:
+        """A tree of arrays and numbers: the same after the same flows, wherever batches ended."""
+        self._compact()
+        return {
+            "made_by": _maker(self.spec),
+            "counters": {name: getattr(self, name) for name in _COUNTERS},
+            "low": {str(horizon): low for horizon, low in sorted(self._low.items())},
+            "identity": self._identity.state(),
+            "tables": {name: table.keys() for name, table in self._tables().items()},
+            "last": dict(self._last),
+            "log": self._log.state(),
+            "history": self._history.state(),
+            "sides": {plugin.role: side.state() for plugin, side in self._sides.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up a `state`, in place of its own.
+
+        Raises:
+            SnapshotError: it was made for other windows, or with other hashes.
+        """
+        if state["made_by"] != _maker(self.spec):
+            raise SnapshotError("windows were kept by another version, which this one can't read")
+        for name in _COUNTERS:
+            setattr(self, name, state["counters"][name])
+        self._low = {int(horizon): low for horizon, low in state["low"].items()}
+        self._identity.restore(state["identity"])
+        self._hosts, self._pairs, self._services = (SlotTable.of(state["tables"][name]) for name in self._tables())
+        self._last = dict(state["last"])
+        self._log.restore(state["log"])
+        self._history.restore(state["history"])
+        for plugin, side in self._sides.items():
+            side.restore(state["sides"][plugin.role], self._table(plugin).count)
+        self._recount()
+        self._index_history()
+
+    def _recount(self) -> None:
+        log, visible = self._log, self.limits.visible
+        for horizon, low in self._low.items():
+            counts = {
+                name: ~log.replaced(name, low, log.end, horizon * windows.SECOND, visible) for name in log.successors
+            }
+            for plugin, side in self._sides.items():
+                if horizon in plugin.horizons:
+                    ends = [measure.distinct or "uid" for measure in plugin.measures]
+                    side.recount(log, plugin.horizons.index(horizon), low, counts, ends)
+
+    def _tables(self) -> dict[str, SlotTable]:
+        return {"hosts": self._hosts, "pairs": self._pairs, "services": self._services}
+
+    def _table(self, plugin: Rolling) -> SlotTable:
+        return self._pairs if plugin.side == "pair" else self._hosts
+
+    def _compact(self) -> None:
+        """Forgets events, hosts and pairs that nothing refers to; the others are numbered anew, by their keys."""
         before = max(min(self._low.values()), self._log.end - self.limits.visible)
         dropped = before - self._log.first
         self._log.drop(before)
-        self.left_early += self._history.prune(self.limits.history, self.clock)
-        self._identity.forget_growing(self._log.end - self.limits.visible)
         groups = {plugin: side.group[dropped:] for plugin, side in self._sides.items()}
         used_hosts = [group for plugin, group in groups.items() if plugin.side != "pair"]
         used_pairs = [group for plugin, group in groups.items() if plugin.side == "pair"]
-        hosts = self._hosts.keep(_used(self._hosts.count, [*used_hosts, self._history["origin"]]))
-        pairs = self._pairs.keep(_used(self._pairs.count, [*used_pairs, self._history["pair"]]))
+        hosts = _keep(self._hosts, _used(self._hosts.count, [*used_hosts, self._history["origin"]]))
+        pairs = _keep(self._pairs, _used(self._pairs.count, [*used_pairs, self._history["pair"]]))
         for plugin, side in self._sides.items():
-            table, renamed = (self._pairs, pairs) if plugin.side == "pair" else (self._hosts, hosts)
-            side.drop(dropped, renamed, table.count)
+            side.drop(dropped, pairs if plugin.side == "pair" else hosts, self._table(plugin).count)
         self._rename(hosts, pairs, before)
 
     def _rename(self, hosts: Ints, pairs: Ints, before: int) -> None:
-        services = self._services.keep(np.flatnonzero(self._last["failed_service"] >= before))
+        services = _keep(self._services, np.flatnonzero(self._last["failed_service"] >= before))
         directed = np.stack([2 * pairs, 2 * pairs + 1], axis=1).ravel()
         directed[np.repeat(pairs < 0, 2)] = -1
         for kind, renamed in (("contact", directed), ("failed_contact", directed), ("failed_service", services)):
-            self._last[kind] = _moved(self._last[kind], renamed)
+            last = _moved(self._last[kind], renamed)
+            self._last[kind] = np.where(last < before, -1, last)
         history = self._history
         history["pair"][:] = pairs[history["pair"]]
         history["origin"][:] = hosts[history["origin"]]
+        self._index_history()
+
+    def _index_history(self) -> None:
+        history = self._history
         self._last_node = np.full(self._pairs.count, -1, np.int64)
         self._last_of_host = np.full(self._hosts.count, -1, np.int64)
         index = np.arange(history.count)
@@ -248,7 +328,7 @@ class BatchWindows:
 
     def table(self, rows: Ints) -> Floats:
         """(m, table): flow, context and summary features of `rows`."""
-        flow_part = self.flows.select(self._names)[rows].to_numpy()
+        flow_part = self.flows[self._names][rows].to_numpy()
         return np.concatenate([flow_part, self.context[rows], self.summary(rows)], axis=1)
 
     def earlier(self, row: int) -> list[EarlierFlow]:
@@ -300,23 +380,46 @@ def _instants(microseconds: Ints) -> pl.Series:
     return pl.Series(microseconds, dtype=pl.Int64).cast(flow.SCHEMA["ts"])
 
 
-def _content(flows: pl.DataFrame) -> Keys:
-    content = _hashes(flows["conn_state"])
-    for values in flows.select(pl.col(_CONTENT).to_physical().fill_null(-1)):
-        content = mix(content, values.to_numpy().astype(np.uint64))
+def _derived() -> list[pl.Expr]:
+    """All that a batch's flows are asked for, at once: starting Polars' engine takes longer than most of it."""
+    named = pl.col("uid").is_not_null()
+    return [
+        *(pl.col(column).hash(seed=1).alias(name) for name, column in _HASHED.items()),
+        *(pl.col(name).to_physical().fill_null(-1).alias(f"content {name}") for name in _CONTENT),
+        named.alias("named"),
+        (pl.col("open").fill_null(value=False) & named).alias("opened"),
+        flow.known().to_physical().alias("known"),
+        pl.col("ts").to_physical(),
+        (pl.col("failed") > 0).alias("failed"),
+        pl.col("resp_p").fill_null(0).cast(pl.UInt64).alias("port"),
+        *(
+            measure.value.cast(pl.Int64).fill_null(0).alias(f"{plugin.role} {measure.name}")
+            for plugin in windows.rollings()
+            for measure in plugin.measures
+        ),
+    ]
+
+
+def _uids(derived: Derived) -> Keys:
+    return mix(derived["uid"], mix(derived["orig"], derived["resp"]))
+
+
+def _content(derived: Derived) -> Keys:
+    content = derived["state"]
+    for name in _CONTENT:
+        content = mix(content, derived[f"content {name}"].astype(np.uint64))
     return content
 
 
-def _columns(flows: pl.DataFrame, measures: tuple[Measure, ...]) -> list[Column]:
-    values = flows.select(measure.value.cast(pl.Int64).fill_null(0).alias(measure.name) for measure in measures)
-    return [Column(_small(values[m.name].to_numpy(), len(flows)), m.distinct or "uid") for m in measures]
+def _columns(derived: Derived, plugin: Rolling) -> list[Column]:
+    values = (derived[f"{plugin.role} {measure.name}"] for measure in plugin.measures)
+    return [Column(_small(one), m.distinct or "uid") for one, m in zip(values, plugin.measures, strict=True)]
 
 
-def _small(values: Ints, rows: int) -> npt.NDArray[np.signedinteger]:
+def _small(values: Ints) -> npt.NDArray[np.signedinteger]:
     """(rows) the values in the smallest integers that hold them: most are flags."""
     largest = int(values.max(initial=0))
-    dtype = next(one for one in (np.int8, np.int32, np.int64) if largest <= np.iinfo(one).max)
-    return np.broadcast_to(values.astype(dtype), rows)
+    return values.astype(next(one for one in (np.int8, np.int32, np.int64) if largest <= np.iinfo(one).max))
 
 
 def _readings() -> dict[Rolling, dict[tuple[str, int], list[tuple[str, int]]]]:
@@ -349,6 +452,16 @@ def _room(values: Ints, size: int) -> Ints:
     if len(values) >= size:
         return values
     return np.concatenate([values, np.full(max(size - len(values), len(values)), -1, np.int64)])
+
+
+def _keep(table: SlotTable, slots: Ints) -> Ints:
+    """(old count) new numbers, in the order of the keys; -1 for all but `slots`."""
+    return table.keep(slots[np.argsort(table.keys()[slots])])
+
+
+def _maker(spec: Spec) -> dict[str, Any]:
+    """What a state depends on beside the flows: the windows, and how strings are hashed."""
+    return {"windows": spec.fingerprint, "hashes": _hashes(pl.Series(["10.0.0.1", None])).tolist()}
 
 
 def _used(count: int, groups: Sequence[npt.NDArray[np.signedinteger]]) -> Ints:

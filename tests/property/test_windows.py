@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ids_plugin import features, windows
+from ids_plugin import features, snapshot, windows
 from ids_plugin.schema import flow
 from ids_plugin.windows import _identity, _state
 from tests.property import reference_windows
@@ -64,12 +64,18 @@ def frame(drawn: list[dict[str, Any]]) -> pl.DataFrame:
     return features.add(pl.DataFrame(rows, schema=flow.SCHEMA))
 
 
-def run(flows: pl.DataFrame, cuts: list[int], limits: _state.Limits | None = None) -> dict[str, Any]:
-    """Everything windows give, batch by batch."""
+def run(
+    flows: pl.DataFrame, cuts: list[int], limits: _state.Limits | None = None, stops: bool = False
+) -> dict[str, Any]:
+    """Everything windows give, batch by batch; with `stops`, another process goes on after every batch."""
     windower = _state.Windower(limits)
     edges = [0, *sorted(cut % (len(flows) + 1) for cut in cuts), len(flows)]
     parts: dict[str, list[Any]] = {"context": [], "steps": [], "mask": [], "table": [], "earlier": [], "host": []}
     for low, high in itertools.pairwise(edges):
+        if stops:
+            kept = snapshot.dump(windower.state())
+            windower = _state.Windower(limits)
+            windower.restore(snapshot.load(kept))
         for batch in windower.step(flows[low:high]):
             rows = np.arange(len(batch))
             steps = batch.steps(rows)
@@ -81,7 +87,9 @@ def run(flows: pl.DataFrame, cuts: list[int], limits: _state.Limits | None = Non
             parts["host"] += [[(f.uid, f.known) for f in batch.host_flows(row, 5)] for row in rows.tolist()]
     arrays = {name: np.concatenate(parts[name]) for name in ("context", "steps", "mask", "table")}
     counts = {"duplicates": windower.duplicates, "replaced": windower.replaced, "delayed": windower.delayed}
-    return arrays | {"earlier": parts["earlier"], "host": parts["host"]} | counts
+    counts["left_early"] = windower.left_early
+    lists = {"earlier": parts["earlier"], "host": parts["host"], "state": snapshot.dump(windower.state())}
+    return arrays | lists | counts
 
 
 def assert_same(left: dict[str, Any], right: dict[str, Any]) -> None:
@@ -129,6 +137,17 @@ def test_limits_and_clean_ups_do_not_depend_on_batches(drawn: list[dict[str, Any
 
 
 @settings(max_examples=60, deadline=None)
+@given(st.lists(records, min_size=1, max_size=60), st.lists(st.integers(0, 60), max_size=8))
+def test_another_process_goes_on_anywhere(drawn: list[dict[str, Any]], cuts: list[int]) -> None:
+    flows = frame(drawn)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_identity, "GENERATION", 24)
+        patch.setattr(_state, "CHUNK", 12)
+        limits = _state.Limits(visible=12, history=6)
+        assert_same(run(flows, [], limits), run(flows, cuts, limits, stops=True))
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.lists(records, min_size=1, max_size=60))
 def test_clean_ups_change_nothing_while_limits_are_not_reached(drawn: list[dict[str, Any]]) -> None:
     flows = frame([record | {"uid": None} for record in drawn])
@@ -136,7 +155,7 @@ def test_clean_ups_change_nothing_while_limits_are_not_reached(drawn: list[dict[
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_identity, "GENERATION", 16)
         patch.setattr(_state, "CHUNK", 8)
-        assert_same({name: value for name, value in whole.items() if name != "host"}, run(flows, []))
+        assert_same({name: value for name, value in whole.items() if name not in ("host", "state")}, run(flows, []))
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ids_plugin import bundle
+from ids_plugin import bundle, snapshot
 from ids_plugin.bundle import Bundle
 from ids_plugin.errors import BundleError, LedgerError
 from ids_plugin.explain import Explainer
@@ -18,7 +18,7 @@ from ids_plugin.pipeline import Pipeline, Scan, scan
 from ids_plugin.schema import flow
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.evidence import Evidence
-from ids_plugin.schema.ledger import Counts
+from ids_plugin.schema.ledger import Counts, Ledger
 from ids_plugin.schema.window import Windows
 from ids_plugin.sources import Read, Reject
 from ids_plugin.sources._local import Locality
@@ -185,6 +185,80 @@ def test_only_what_alerts_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     harmless = network().filter(pl.col("label") == "benign").filter(pl.col("resp_p") == 53)
     assert run(harmless)[0] == []
     assert explained == []
+
+
+@pytest.mark.parametrize("cuts", [(1,), (700, 2800), (64, 65, 1500, 1501, 4000)])
+def test_another_process_goes_on_where_one_stopped(cuts: tuple[int, ...]) -> None:
+    flows = pl.concat([network(5, "one"), network(6, "two")]).sort(flow.known(), "uid")
+    whole, ledger = run(flows)
+    documents: list[Document] = []
+    pipeline, counted = Pipeline(shipped()), Ledger()
+    for low, high in pairwise([0, *cuts, len(flows)]):
+        kept = snapshot.dump(pipeline.state(["one", "two", "never seen"]))
+        counted += pipeline.ledger
+        pipeline = Pipeline(shipped())
+        pipeline.restore(snapshot.load(kept))
+        documents += pipeline.step(flows[low:high])
+    documents += pipeline.finish()
+    assert by_id(documents) == by_id(whole)
+    assert counted + pipeline.ledger == ledger.ledger
+
+
+def test_state_is_the_same_wherever_batches_ended() -> None:
+    flows = network()[:3000]
+    states = []
+    for size in (3000, 257):
+        pipeline = Pipeline(shipped())
+        for low in range(0, len(flows), size):
+            pipeline.step(flows[low : low + size])
+        states.append(snapshot.dump(pipeline.state(["one"])))
+    assert states[0] == states[1]
+
+
+def test_after_its_end_a_sensor_is_new() -> None:
+    pipeline = Pipeline(shipped())
+    mixed = pl.concat([network(5, "one"), network(6, "two")]).sort(flow.known(), "uid")
+    documents = pipeline.step(mixed) + pipeline.end("one")
+    assert pipeline.end("one") == pipeline.end("unheard of") == []
+    again = pipeline.step(network(5, "one")) + pipeline.end("one")
+    assert again == alone(5, "one")
+    assert by_id(documents + pipeline.finish()) == by_id(alone(5, "one") + alone(6, "two"))
+
+
+def test_windows_of_another_version_begin_anew_and_folds_go_on() -> None:
+    pipeline, newer = Pipeline(shipped()), Pipeline(shipped())
+    opened = pipeline.step(network())
+    state = pipeline.state(["one"])
+    state["one"]["windows"]["made_by"]["windows"] = "0" * 64
+    assert newer.restore(state) == ["one"]
+    assert newer.pairs == 0
+    assert newer.restore(pipeline.state(["one"])) == []
+    assert newer.pairs == pipeline.pairs > 0
+    assert opened + newer.finish() == alone()
+
+
+def test_a_bundle_is_swapped_between_two_batches() -> None:
+    """A document names the bundle that judged the flow it shows: what opened the fold, or its strongest flow."""
+    other = bundle.seal(shipped().manifest | {"version": "other"}, shipped().files)
+    shown = [one["zeek"]["session_id"] for one in alone()]
+    opened, strongest = sorted(network()["uid"].to_list().index(uid) for uid in shown)
+    pipeline = Pipeline(shipped())
+    documents = pipeline.step(network()[: opened + 1])
+    pipeline.swap(other)
+    documents += pipeline.step(network()[opened + 1 :]) + pipeline.finish()
+    assert opened < strongest
+    assert scans(documents) == scans(alone())
+    assert [one["ids_plugin"]["bundle"]["id"] for one in documents] == [shipped().id, other.id]
+    assert [one["rule"]["version"] for one in documents] == [shipped().version, "other"]
+
+
+def test_a_bundle_that_does_not_fit_leaves_the_one_before() -> None:
+    pipeline = Pipeline(shipped())
+    documents = pipeline.step(network()[:2000])
+    broken = bundle.seal(shipped().manifest, dict.fromkeys(shipped().files, b"nothing"))
+    with pytest.raises(BundleError):
+        pipeline.swap(broken)
+    assert documents + pipeline.step(network()[2000:]) + pipeline.finish() == alone()
 
 
 def test_the_wall_clock_is_what_it_is_told() -> None:
