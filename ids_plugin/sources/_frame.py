@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import islice
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 
 from ids_plugin.schema import flow
 from ids_plugin.sources import _meter as meter
+from ids_plugin.sources._community import community_ids
+from ids_plugin.sources._nested import seeds
 from ids_plugin.sources._packets import ICMP, ICMP6, MAPPED, TCP, UDP
 from ids_plugin.sources._table import Table, mix
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
 
 BASE62 = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", dtype=np.uint8)
 UID_LENGTH = 18
@@ -36,10 +41,19 @@ SPECIAL_IPV6 = (
 LOCAL_IPV4 = tuple((int(net.network_address), int(net.netmask)) for net in map(ipaddress.IPv4Network, SPECIAL_IPV4))
 LOCAL_IPV6 = tuple(map(ipaddress.IPv6Network, SPECIAL_IPV6))
 PROTOCOLS = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
+PROTOCOL_NAMES = [PROTOCOLS.get(number, "unknown_transport") for number in range(256)]
+DIGITS = np.array([list(f"{octet}.".ljust(4, "\0").encode()) for octet in range(256)], dtype=np.uint8)
+"""(256, 4) letters of each octet and a dot, zeros behind."""
+LONGEST_ADDRESS = 39
 
 
-def frame(finished: meter.Finished, name: str, sensor: str) -> pl.DataFrame:
-    """Finished connections as a Flow frame (schema.flow.SCHEMA), in their order; `name` is the input's."""
+def frame(
+    finished: meter.Finished, name: str, sensor: str, *, still_open: bool = False, community: bool = False
+) -> pl.DataFrame:
+    """Connections as a Flow frame (schema.flow.SCHEMA), in their order; `name` is the input's.
+
+    They have ended unless `still_open`; Community IDs are made only if asked for.
+    """
     table = finished.table
     if not len(table):
         return flow.empty()
@@ -48,48 +62,52 @@ def frame(finished: meter.Finished, name: str, sensor: str) -> pl.DataFrame:
     swapped = originator == 1
     own, other = (row, originator), (row, 1 - originator)
     duration = table["last_time"] - table["first_time"]
-    lasted = pl.Series(duration > 0)
+    lasted = duration > 0
     sizes = meter.sizes(table)
     orig, resp = _end(table, swapped), _end(table, ~swapped)
-    columns: dict[str, pl.Series] = {
-        "ts": pl.Series(table["first_time"]).cast(pl.Datetime("us", "UTC")),
-        "uid": _uids(table),
+    columns = {
+        "ts": _numbers(table["first_time"], pa.timestamp("us", "UTC")),
+        "uid": _uids(seeds(table)),
         "orig_h": _texts(*orig),
-        "orig_p": pl.Series(np.where(swapped, table["high_port"], table["low_port"])),
+        "orig_p": _numbers(np.where(swapped, table["high_port"], table["low_port"]), pa.uint16()),
         "resp_h": _texts(*resp),
-        "resp_p": pl.Series(np.where(swapped, table["low_port"], table["high_port"])),
-        "proto": _protocols(table["protocol"]),
+        "resp_p": _numbers(np.where(swapped, table["low_port"], table["high_port"]), pa.uint16()),
+        "proto": _chosen(PROTOCOL_NAMES, table["protocol"]),
         "service": _chosen(*meter.named_services(table)),
-        "duration": _where(lasted, duration),
-        "orig_bytes": _where(lasted, sizes[own]),
-        "resp_bytes": _where(lasted, sizes[other]),
+        "duration": _numbers(duration, pa.duration("us"), lasted),
+        "orig_bytes": _numbers(sizes[own], pa.int64(), lasted),
+        "resp_bytes": _numbers(sizes[other], pa.int64(), lasted),
         "conn_state": _chosen(meter.STATES, meter.conn_states(finished, sizes)),
-        "local_orig": pl.Series(_local(*orig)),
-        "local_resp": pl.Series(_local(*resp)),
-        "missed_bytes": pl.Series(table["missed"]),
+        "local_orig": _flags(_local(*orig)),
+        "local_resp": _flags(_local(*resp)),
+        "missed_bytes": _numbers(table["missed"], pa.int64()),
         "history": _history(finished),
-        "orig_pkts": pl.Series(table["packets"][own]),
-        "orig_ip_bytes": pl.Series(table["ip_bytes"][own]),
-        "resp_pkts": pl.Series(table["packets"][other]),
-        "resp_ip_bytes": pl.Series(table["ip_bytes"][other]),
-        "ip_proto": pl.Series(table["protocol"]),
-        "origin": f"{name}#packet " + pl.Series(table["first_packet"]).cast(pl.String),
+        "orig_pkts": _numbers(table["packets"][own], pa.int64()),
+        "orig_ip_bytes": _numbers(table["ip_bytes"][own], pa.int64()),
+        "resp_pkts": _numbers(table["packets"][other], pa.int64()),
+        "resp_ip_bytes": _numbers(table["ip_bytes"][other], pa.int64()),
+        "tunnel_parents": _parents(finished),
+        "ip_proto": _numbers(table["protocol"], pa.uint8()),
+        "origin": _origins(name, table["first_packet"]),
     }
-    return _complete(pl.DataFrame(columns), sensor)
+    if community:
+        columns["community_id"] = community_ids(table)
+    return _complete(columns, sensor, still_open)
 
 
-def _complete(columns: pl.DataFrame, sensor: str) -> pl.DataFrame:
+def _complete(columns: dict[str, pa.Array], sensor: str, still_open: bool) -> pl.DataFrame:
     """All columns of the schema in its order; what a capture can't know is null."""
-    constant = {"sensor": sensor, "source": "capture", "open": False}
-    return columns.select(
-        pl.col(name).cast(dtype) if name in columns.columns else pl.lit(constant.get(name), dtype=dtype).alias(name)
-        for name, dtype in flow.SCHEMA.items()
-    )
+    rows = len(columns["ts"])
+    constant = {"sensor": sensor, "source": "capture"}
+    whole = columns | {name: _everywhere(text, rows) for name, text in constant.items()}
+    whole["open"] = _flags(np.full(rows, still_open))
+    whole |= {name: pa.nulls(rows, pa.large_string()) for name in flow.SCHEMA if name not in whole}
+    arrow = pa.table({name: whole[name] for name in flow.SCHEMA})
+    return cast(pl.DataFrame, pl.from_arrow(arrow))
 
 
-def _where(known: pl.Series, values: Int64s | pl.Series) -> pl.Series:
-    """Values, null where not known."""
-    return pl.select(pl.when(known).then(pl.Series(values))).to_series()
+def _everywhere(text: str, rows: int) -> pa.Array:
+    return pl.Series([text], dtype=pl.String).new_from_index(0, rows).to_arrow()
 
 
 def _end(table: Table, swapped: Bools) -> tuple[UInt64s, UInt64s]:
@@ -98,22 +116,39 @@ def _end(table: Table, swapped: Bools) -> tuple[UInt64s, UInt64s]:
     return high, np.where(swapped, table.address("high_low"), table.address("low_low"))
 
 
-def _protocols(number: Int64s) -> pl.Series:
-    names = ["unknown_transport"] * 256
-    for known, name in PROTOCOLS.items():
-        names[known] = name
-    return _chosen(names, number)
+def _numbers(values: npt.NDArray[Any], kind: pa.DataType, known: Bools | None = None) -> pa.Array:
+    """A column of numbers, null where not `known`; `pa.array` would load pandas where it is installed."""
+    as_they_lie = np.ascontiguousarray(values, dtype=f"{'u' * (kind.bit_width < 64)}int{kind.bit_width}")
+    return pa.Array.from_buffers(kind, len(values), [_bits(known), pa.py_buffer(as_they_lie)])
 
 
-def _chosen(names: Sequence[str | None], index: Int64s) -> pl.Series:
+def _flags(values: Bools) -> pa.Array:
+    """A column of truth values."""
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, _bits(values)])
+
+
+def _bits(values: Bools | None) -> pa.Buffer | None:
+    return None if values is None else pa.py_buffer(np.packbits(values, bitorder="little"))
+
+
+def _chosen(names: Sequence[str | None], index: Int64s) -> pa.Array:
     """The name of each index."""
-    return pl.Series(names, dtype=pl.String).gather(index)
+    return _cells(_letters(names)[index], np.array([name is not None for name in names])[index])
 
 
-def _history(finished: meter.Finished) -> pl.Series:
+def _letters(names: Sequence[str | None]) -> Bytes:
+    """(n, longest) ASCII letters of names, zeros behind each."""
+    return np.array([name or "" for name in names], dtype="S").view(np.uint8).reshape(len(names), -1)
+
+
+def _history(finished: meter.Finished) -> pa.Array:
     """Histories as text, null where there are no letters."""
-    text = texts_of(finished.letters, finished.ends)
-    return _where(pl.Series(np.diff(finished.ends) > 0), text)
+    return texts_of(finished.letters, finished.ends, np.diff(finished.ends) > 0)
+
+
+def _origins(name: str, packet: Int64s) -> pa.Array:
+    """Where the first packets stand."""
+    return (f"{name}#packet " + pl.Series(packet).cast(pl.String)).to_arrow()
 
 
 def _is_ipv4(high: UInt64s, low: UInt64s) -> Bools:
@@ -121,16 +156,20 @@ def _is_ipv4(high: UInt64s, low: UInt64s) -> Bools:
     return is_ipv4
 
 
-def _texts(high: UInt64s, low: UInt64s) -> pl.Series:
+def _texts(high: UInt64s, low: UInt64s) -> pa.Array:
     """Canonical text of addresses."""
     octets = low.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 4:]
-    dotted = pl.select(pl.concat_str([pl.Series(octets[:, i]) for i in range(4)], separator=".")).to_series()
+    letters = DIGITS[octets]
+    letters[:, 3] *= letters[:, 3] != ord(".")
+    letters = letters.reshape(-1, 16)
     six = np.flatnonzero(~_is_ipv4(high, low))
     if not len(six):
-        return dotted
-    pairs = list(zip(high[six].tolist(), low[six].tolist(), strict=True))
-    known = {pair: str(ipaddress.IPv6Address(pair[0] << 64 | pair[1])) for pair in set(pairs)}
-    return dotted.scatter(six, [known[pair] for pair in pairs])
+        return _cells(letters)
+    letters = np.pad(letters, ((0, 0), (0, LONGEST_ADDRESS - 16)))
+    pairs, which = np.unique(np.stack([high[six], low[six]]), axis=1, return_inverse=True)
+    names = [str(ipaddress.IPv6Address(pair[0] << 64 | pair[1])) for pair in pairs.T.tolist()]
+    letters[six] = _letters([name.ljust(LONGEST_ADDRESS, "\0") for name in names])[which]
+    return _cells(letters)
 
 
 def _local(high: UInt64s, low: UInt64s) -> Bools:
@@ -146,20 +185,39 @@ def _local(high: UInt64s, low: UInt64s) -> Bools:
     return local
 
 
-def _uids(table: Table) -> pl.Series:
-    """Zeek-shaped ids from the connection and its first packet: the same capture gives the same ones."""
-    seed = mix(table.hash ^ table["first_time"].astype(np.uint64)) + table["first_packet"].astype(np.uint64)
+def _parents(finished: meter.Finished) -> pa.Array:
+    """Uids of the tunnels that connections came through, null where there was none."""
+    seed = finished.table["parent"].view(np.uint64)
+    if not seed.any():
+        return pa.nulls(len(seed), pa.large_string())
+    named = _uids(seed, seed != 0)
+    texts = named.to_pylist()
+    further = [each for others in finished.parents.values() for each in others]
+    uids = iter(_uids(np.array(further, dtype=np.int64).view(np.uint64)).to_pylist())
+    for row, others in finished.parents.items():
+        texts[row] = ",".join([texts[row], *islice(uids, len(others))])
+    return pl.Series(texts, dtype=pl.String).to_arrow()
+
+
+def _uids(seed: UInt64s, known: Bools | None = None) -> pa.Array:
+    """Zeek-shaped ids from seeds: the same ones give the same ids; null where not `known`."""
     halves = [mix(seed), mix(seed ^ np.uint64(0x9E3779B97F4A7C15))]
-    letters = np.full((len(table), UID_LENGTH), ord("C"), dtype=np.uint8)
+    letters = np.full((len(seed), UID_LENGTH), ord("C"), dtype=np.uint8)
     for column in range(1, UID_LENGTH):
         half = column % 2
-        letters[:, column] = BASE62[halves[half] % np.uint64(62)]
-        halves[half] //= np.uint64(62)
-    ends = np.arange(len(table) + 1, dtype=np.int64) * UID_LENGTH
-    return texts_of(letters.ravel(), ends)
+        halves[half], digit = np.divmod(halves[half], np.uint64(62))
+        letters[:, column] = BASE62[digit]
+    ends = np.arange(len(seed) + 1, dtype=np.int64) * UID_LENGTH
+    return texts_of(letters, ends, known)
 
 
-def texts_of(letters: npt.NDArray[np.uint8], ends: Int64s) -> pl.Series:
-    """A String column from ASCII letters, text i being letters[ends[i]:ends[i + 1]]."""
-    text = letters.tobytes().decode("ascii")
-    return pl.Series([text[begin:end] for begin, end in pairwise(ends.tolist())], dtype=pl.String)
+def _cells(letters: Bytes, known: Bools | None = None) -> pa.Array:
+    """A column from (n, width) letters, zeros behind each text; null where not `known`."""
+    there = letters != 0
+    return texts_of(letters[there], np.append(0, np.cumsum(there.sum(axis=1))), known)
+
+
+def texts_of(letters: Bytes, ends: Int64s, known: Bools | None = None) -> pa.Array:
+    """A column from ASCII letters, text i being letters[ends[i]:ends[i + 1]]; null where not `known`."""
+    parts = pa.py_buffer(np.ascontiguousarray(ends)), pa.py_buffer(np.ascontiguousarray(letters))
+    return pa.LargeStringArray.from_buffers(len(ends) - 1, *parts, _bits(known))

@@ -104,13 +104,7 @@ class Locality:
         return flows.with_columns(found) if names else flows
 
     def _filled(self, sensor: str) -> list[pl.Expr]:
-        nets = self.networks(sensor)
-        keep = self.rule(sensor) == "flags"
-        found = []
-        for flag, address in (("local_orig", "orig_h"), ("local_resp", "resp_h")):
-            inside = within(pl.col(address), nets)
-            found.append((pl.coalesce(pl.col(flag), inside) if keep else inside).alias(flag))
-        return found
+        return _flags(self.networks(sensor), keep=self.rule(sensor) == "flags")
 
     def describe(self) -> dict[str, Any]:
         """For the ledger: sensor → rule and networks."""
@@ -118,6 +112,22 @@ class Locality:
             name: {"rule": self.rule(name), "networks": [str(net) for net in self.networks(name)]}
             for name in sorted(self._sensors)
         }
+
+
+def fill_at_once(flows: pl.DataFrame, configured: Sequence[Network] = ()) -> pl.DataFrame:
+    """The frame with `local_orig` and `local_resp`, never null, where nothing but each flow itself can be asked: the
+    networks configured, else its own flags, else private ranges."""
+    if not configured and not flows["local_orig"].null_count() + flows["local_resp"].null_count():
+        return flows
+    return flows.with_columns(_flags(configured or (*_PRIVATE, *_LINK), keep=not configured))
+
+
+def _flags(nets: Sequence[Network], keep: bool) -> list[pl.Expr]:
+    found = []
+    for flag, address in (("local_orig", "orig_h"), ("local_resp", "resp_h")):
+        inside = within(pl.col(address), nets)
+        found.append((pl.coalesce(pl.col(flag), inside) if keep else inside).alias(flag))
+    return found
 
 
 def _see(seen: _Seen, flows: pl.DataFrame) -> None:

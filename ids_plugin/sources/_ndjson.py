@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -149,6 +148,8 @@ class Bad(NamedTuple):
 
 
 _Tree = dict[str, Any]
+Beside = dict[str, list[int]]
+"""Numbers of the lines that are fine and no flows, by reason."""
 Classify = Callable[[dict[str, Any]], Layout | OutOfScope | Bad]
 """Which layout an object has."""
 
@@ -162,7 +163,7 @@ def _name(item: Field) -> str:
 
 
 @dataclass
-class _Habit:
+class Habit:
     """Which keys the records of a source have had so far. Absent keys cost as much to read as present ones.
 
     Reading only `keys` is right for a chunk of flat objects whenever every colon of it is accounted for: one for every
@@ -197,12 +198,13 @@ def _colons_inside(frame: pl.DataFrame) -> int:
 
 
 @dataclass
-class _Step:
+class Step:
     """What one chunk gave so far."""
 
     frames: list[pl.DataFrame] = field(default_factory=list)
+    """drafts, each of one layout; rows in any order"""
     faults: list[Fault] = field(default_factory=list)
-    out_of_scope: Counter[str] = field(default_factory=Counter)
+    out_of_scope: Beside = field(default_factory=dict)
 
 
 def probe(source: Input, classify: Classify, plugin: str) -> pl.DataFrame:
@@ -211,8 +213,8 @@ def probe(source: Input, classify: Classify, plugin: str) -> pl.DataFrame:
     Raises:
         DialectError: the records can't be in the units they claim.
     """
-    step = _chunk(whole_lines(source.head), classify, _Habit())
-    draft = _joined(step.frames)
+    step = parse(whole_lines(source.head), classify, Habit())
+    draft = joined(step.frames)
     refuse_wrong_units(make(draft, source=plugin, name=source.name, sensor=source.sensor), source.name)
     return draft
 
@@ -220,16 +222,17 @@ def probe(source: Input, classify: Classify, plugin: str) -> pl.DataFrame:
 def read(source: Input, batch_rows: int, classify: Classify, plugin: str) -> Iterator[Read]:
     """Reads a stream of JSON lines to its end."""
     size = min(CHUNK, max(1 << 16, batch_rows * BYTES_PER_RECORD))
-    habit = _Habit()
+    habit = Habit()
     for piece in chunks(source.stream, size):
         if isinstance(piece, TooLong):
             yield Read(empty(), 1, (too_long(source.name, piece),))
             continue
-        step = _chunk(piece, classify, habit)
-        made = make(_joined(step.frames), source=plugin, name=source.name, sensor=source.sensor)
+        step = parse(piece, classify, habit)
+        made = make(joined(step.frames), source=plugin, name=source.name, sensor=source.sensor)
         rejects = rejects_of(source.name, piece, [*step.faults, *made.faults])
-        total = made.flows.height + len(rejects) + step.out_of_scope.total()
-        yield Read(made.flows, total, rejects, dict(step.out_of_scope))
+        out_of_scope = {reason: len(lines) for reason, lines in step.out_of_scope.items()}
+        total = made.flows.height + len(rejects) + sum(out_of_scope.values())
+        yield Read(made.flows, total, rejects, out_of_scope)
 
 
 def too_long(name: str, line: TooLong) -> Reject:
@@ -238,7 +241,8 @@ def too_long(name: str, line: TooLong) -> Reject:
     return Reject(name, f"line {line.line}", "too_long", f"a line of {line.size:,} bytes", data)
 
 
-def _joined(frames: list[pl.DataFrame]) -> pl.DataFrame:
+def joined(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """One draft, in the order of the lines."""
     if not frames:
         return pl.DataFrame(schema={"line": pl.Int64, "ts": pl.Int64})
     if len(frames) == 1:
@@ -258,8 +262,9 @@ def rejects_of(name: str, piece: Chunk, faults: list[Fault]) -> tuple[Reject, ..
     return tuple(found)
 
 
-def _chunk(piece: Chunk, classify: Classify, habit: _Habit) -> _Step:
-    step = _Step()
+def parse(piece: Chunk, classify: Classify, habit: Habit) -> Step:
+    """What the lines of a chunk are; blank ones are nothing."""
+    step = Step()
     layout = _first_layout(piece.data, classify)
     fast = _fast(piece, layout, habit, step.out_of_scope) if layout is not None else None
     if fast is not None:
@@ -283,9 +288,7 @@ def _first_layout(data: bytes, classify: Classify) -> Layout | None:
     return found if isinstance(found, Layout) and found.inner is None else None
 
 
-def _fast(
-    piece: Chunk, layout: Layout, habit: _Habit, out_of_scope: Counter[str]
-) -> tuple[pl.DataFrame, list[int]] | None:
+def _fast(piece: Chunk, layout: Layout, habit: Habit, out_of_scope: Beside) -> tuple[pl.DataFrame, list[int]] | None:
     """The chunk's rows that fit the layout, and the indices of the other lines; None: it doesn't parse as a whole."""
     if b"\\" in piece.data and SURROGATE.search(piece.data):
         return None
@@ -309,7 +312,9 @@ def _fast(
     others = (~frame["_fits"]).arg_true()
     if others.len():
         reasons = frame["_beside"].gather(others)
-        out_of_scope.update(reasons.drop_nulls().to_list())
+        for at, reason in zip(others, reasons, strict=True) if reasons.null_count() < reasons.len() else ():
+            if reason is not None:
+                out_of_scope.setdefault(reason, []).append(piece.first + at)
         others = others.filter(reasons.is_null())
         frame = frame.filter("_fits")
     return layout.derive(frame) if layout.derive else frame, others.to_list()
@@ -323,18 +328,18 @@ class _Line(NamedTuple):
     record: dict[str, Any]
 
 
-def _careful(lines: Iterator[tuple[int, bytes, bool]], classify: Classify, habit: _Habit, step: _Step) -> None:
+def _careful(lines: Iterator[tuple[int, bytes, bool]], classify: Classify, habit: Habit, step: Step) -> None:
     """Looks at (number, line, whether its newline is there) one by one, and reads those of one layout together."""
     groups: dict[int, tuple[Layout, list[_Line]]] = {}
     for number, line, ended in lines:
         text = line.strip(b" \t\r")
         if not text:
             continue
-        found = _look(text, ended, classify)
+        found = look(text, ended, classify)
         if isinstance(found, Bad):
             step.faults.append(Fault(number, *found))
         elif isinstance(found, OutOfScope):
-            step.out_of_scope[found.reason] += 1
+            step.out_of_scope.setdefault(found.reason, []).append(number)
         else:
             layout, inner, record = found
             groups.setdefault(id(layout), (layout, []))[1].append(_Line(number, inner, record))
@@ -343,22 +348,25 @@ def _careful(lines: Iterator[tuple[int, bytes, bool]], classify: Classify, habit
         _one_by_one(layout, rest, step)
 
 
-def _together(layout: Layout, members: list[_Line], habit: _Habit, step: _Step) -> list[_Line]:
+def _together(layout: Layout, members: list[_Line], habit: Habit, step: Step) -> list[_Line]:
     """Reads lines of one layout in one go, or in parts where they don't parse; gives back those that don't fit it."""
-    joined = Chunk(b"\n".join(member.text for member in members), 0, len(members))
-    fast = _fast(joined, layout, habit, step.out_of_scope)
+    together = Chunk(b"\n".join(member.text for member in members), 0, len(members))
+    beside: Beside = {}
+    fast = _fast(together, layout, habit, beside)
     if fast is None and len(members) < 2 * TOGETHER:
         return members
     if fast is None:
         size = -(-len(members) // PARTS)
         parts = (members[at : at + size] for at in range(0, len(members), size))
         return [member for part in parts for member in _together(layout, part, habit, step)]
+    for reason, places in beside.items():
+        step.out_of_scope.setdefault(reason, []).extend(members[at].number for at in places)
     numbers = pl.Series("line", [member.number for member in members], dtype=pl.Int64)
     step.frames.append(fast[0].with_columns(numbers.gather(fast[0]["line"])))
     return [members[at] for at in fast[1]]
 
 
-def _one_by_one(layout: Layout, members: list[_Line], step: _Step) -> None:
+def _one_by_one(layout: Layout, members: list[_Line], step: Step) -> None:
     rows: list[tuple[Any, ...]] = []
     for member in members:
         values = _values(member.record, layout)
@@ -372,7 +380,7 @@ def _one_by_one(layout: Layout, members: list[_Line], step: _Step) -> None:
         step.frames.append(layout.derive(frame) if layout.derive else frame)
 
 
-def _look(text: bytes, ended: bool, classify: Classify) -> tuple[Layout, bytes, dict[str, Any]] | OutOfScope | Bad:
+def look(text: bytes, ended: bool, classify: Classify) -> tuple[Layout, bytes, dict[str, Any]] | OutOfScope | Bad:
     """One line's layout, the text of the record itself and the record."""
     try:
         record = orjson.loads(text)
@@ -382,7 +390,7 @@ def _look(text: bytes, ended: bool, classify: Classify) -> tuple[Layout, bytes, 
         return Bad("bad_json", f"not an object but {type(record).__name__}")
     layout = classify(record)
     if isinstance(layout, Layout) and layout.inner is not None:
-        return _look(str(record[layout.inner]).encode("utf-8", "replace"), True, classify)
+        return look(str(record[layout.inner]).encode("utf-8", "replace"), True, classify)
     if text.count(b'":') not in (len(record), _keys(record)) or LONG.search(text):
         with suppress(RecursionError, ValueError):
             record = json.loads(text, object_pairs_hook=_first_wins)

@@ -40,7 +40,7 @@ UDP_SERVERS = (
 """Zeek's likely_server_ports, as its default scripts fill it."""
 
 ADDRESSES = ("low_high", "low_low", "high_high", "high_low")
-WIDE = ("first_time", "last_time", "first_packet", "attempt_until", "close_at", "poll_at", "idle", "missed")
+WIDE = ("first_time", "last_time", "first_packet", "attempt_until", "close_at", "poll_at", "idle", "missed", "parent")
 NARROW = ("low_port", "high_port", "protocol", "originator")
 WIDE_SIDES = (
     "packets", "ip_bytes", "payload", "start", "top", "acked", "delivered", "data_end", "trimmed", "fin_end",
@@ -48,6 +48,7 @@ WIDE_SIDES = (
 )  # fmt: skip
 NARROW_SIDES = (
     "state", "before", "closing", "closed", "fins", "seen", "resent", "zero_windows", "gaps", "given_up", "looked",
+    "refused",
 )  # fmt: skip
 SMALLEST = 1 << 12
 

@@ -43,6 +43,7 @@ class Header:
     unset: str = "-"
     path: str = ""
     fields: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
 
     @property
     def is_conn(self) -> bool:
@@ -79,7 +80,7 @@ def _parts_read(source: Input, pieces: Iterator[Chunk | TooLong]) -> Iterator[tu
             continue
         for part in _parts(piece):
             if part.data.startswith(b"#"):
-                header = _directive(header, part.data)
+                header = directive(header, part.data)
             else:
                 yield _records(source, part, header)
 
@@ -98,14 +99,14 @@ def _parts(piece: Chunk) -> Iterator[Chunk]:
         at, line = end, line + lines
 
 
-def _directive(header: Header, data: bytes) -> Header:
-    """The header with one directive line taken in; #types, #open, #close and comments change nothing."""
+def directive(header: Header, data: bytes) -> Header:
+    """The header with one directive line taken in; #open, #close and comments change nothing."""
     line = data.decode("utf-8", "replace").rstrip("\r\n").removeprefix("\ufeff")
     if line.startswith("#separator"):
         return replace(Header(), separator=unescape(line[len("#separator") :].strip(" ") or "\t"))
     key, _, value = line.partition(header.separator)
-    if key == "#fields":
-        return replace(header, fields=tuple(value.split(header.separator)))
+    if key in ("#fields", "#types"):
+        return replace(header, **{key[1:]: tuple(value.split(header.separator))})  # type: ignore[arg-type]
     slots = {"#set_separator": "set_separator", "#empty_field": "empty", "#unset_field": "unset", "#path": "path"}
     return replace(header, **{slots[key]: unescape(value)}) if key in slots else header  # type: ignore[arg-type]
 

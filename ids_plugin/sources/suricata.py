@@ -57,7 +57,7 @@ FIELDS = (
     Field("community_id", "text", ("community_id",)),
     Field("sensor", "text", ("host",)),
 )
-_FLOW = Layout(
+FLOW = Layout(
     FIELDS,
     ours=(pl.col("event") == "flow") & pl.col("ts_text").is_not_null(),
     beside=pl.when(pl.col("event").str.contains(f"^{EVENT.pattern}$") & (pl.col("event") != "flow")).then(
@@ -79,8 +79,8 @@ class Suricata:
 
     def read(self, source: Input, batch_rows: int) -> Iterator[Read]:
         """All flow events. Notes count those whose IP bytes can't be told from their frames' bytes."""
-        link = _Link()
-        layout = replace(_FLOW, derive=link.derive)
+        link = Link()
+        layout = replace(FLOW, derive=link.derive)
 
         def of(record: dict[str, Any]) -> Layout | OutOfScope | Bad:
             return classify(record, layout)
@@ -98,7 +98,7 @@ def _is_eve(line: bytes) -> bool:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
         return False
-    return isinstance(record, dict) and "event_type" in record and not isinstance(classify(record, _FLOW), Bad)
+    return isinstance(record, dict) and "event_type" in record and not isinstance(classify(record, FLOW), Bad)
 
 
 def classify(record: dict[str, Any], layout: Layout) -> Layout | OutOfScope | Bad:
@@ -113,7 +113,7 @@ def classify(record: dict[str, Any], layout: Layout) -> Layout | OutOfScope | Ba
 
 
 @dataclass
-class _Link:
+class Link:
     """The link layer of a source: Suricata counts whole frames, a Flow has IP bytes."""
 
     ethernet: bool | None = None

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ids_plugin.errors import ConfigError
-from ids_plugin.sources._local import Locality, networks, within
+from ids_plugin.sources._local import Locality, fill_at_once, networks, within
 from tests.logs import conn, jsonl, read
 
 
@@ -103,3 +103,21 @@ def test_membership_is_that_of_the_standard_library(addresses: list[Any], nets: 
     texts = [str(address) for address in (*addresses, *near)]
     got = pl.DataFrame({"a": texts}).select(within(pl.col("a"), chosen)).to_series().to_list()
     assert got == [any(ipaddress.ip_address(text) in net for net in chosen) for text in texts]
+
+
+def test_a_flow_at_a_time_only_it_is_asked() -> None:
+    pairs = [("9.9.9.9", "10.0.0.1"), ("203.0.113.9", "169.254.1.1"), ("fe80::1", "9.9.9.9")]
+    unknown = flows(*pairs)
+    told = flows(*pairs, local_orig=True, local_resp=None)
+    said = [("configured", unknown, ["203.0.113.0/28"]), ("told", told, []), ("private", unknown, [])]
+    found = {
+        name: fill_at_once(frame, networks(nets)).select("local_orig", "local_resp").rows()
+        for name, frame, nets in said
+    }  # fmt: skip
+    assert found == {
+        "configured": [(False, False), (True, False), (False, False)],
+        "told": [(True, True), (True, True), (True, False)],
+        "private": [(False, True), (False, True), (True, False)],
+    }
+    whole = flows(*pairs, local_orig=True, local_resp=False)
+    assert fill_at_once(whole) is whole
