@@ -1,4 +1,4 @@
-"""`ids-plugin …`: finds the command, runs it, and explains errors once, here.
+"""`ids-plugin …`: finds the command, runs it, and explains errors once, here; `ids-consumer …` does so with its own.
 
 Exit codes: 0 done · 1 done, and `--fail-on LEVEL` was met · 2 wrong usage or configuration · 3 an input could not be
 read at all · 4 a service is unreachable.
@@ -13,9 +13,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FrameType
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from ids_plugin import __version__, registry
 from ids_plugin.commands import Command, Console, standard
@@ -30,12 +30,34 @@ class _Terminated(KeyboardInterrupt):
     """Somebody asked us to end (SIGTERM): as Ctrl-C, so that nothing half done stays behind."""
 
 
+class Program(NamedTuple):
+    """A command line: what it is called, and its commands."""
+
+    name: str
+    help: str
+    example: str
+    commands: Callable[[], Iterable[Command]]
+
+
+PROGRAM = Program(
+    "ids-plugin",
+    "Learned network intrusion detection for Zeek and Suricata pipelines that says why.",
+    "example: ids-plugin scan capture.pcap --out report/",
+    lambda: registry.load_all("commands"),
+)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    console, debug = standard(), False
+    return execute(PROGRAM, argv)
+
+
+def execute(program: Program, argv: Sequence[str] | None) -> int:
+    """Runs one command of a program; returns its exit code."""
+    console, debug = standard(program.name), False
     try:
         with _terminable():
-            args = _parser().parse_args(argv)
+            args = _parser(program).parse_args(argv)
             console.json, console.quiet, debug = args.json, args.quiet, args.debug
             code: int = args.run(args, console)
             with writing("standard output"):
@@ -82,7 +104,7 @@ def _stopped(console: Console, stop: KeyboardInterrupt, debug: bool) -> int:
 
 def _explain(console: Console, message: str, code: int, debug: bool) -> int:
     with contextlib.suppress(OSError):
-        print(f"ids-plugin: {' '.join(message.splitlines())}", file=console.err)
+        console.complain(" ".join(message.splitlines()))
         if debug:
             traceback.print_exc(file=console.err)
     return code
@@ -100,15 +122,11 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} ({self.prog} --help says more)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="ids-plugin",
-        description="Learned network intrusion detection for Zeek and Suricata pipelines that says why.",
-        epilog="example: ids-plugin scan capture.pcap --out report/",
-    )
-    parser.add_argument("--version", action="version", version=f"ids-plugin {__version__}")
+def _parser(program: Program) -> argparse.ArgumentParser:
+    parser = _Parser(prog=program.name, description=program.help, epilog=program.example)
+    parser.add_argument("--version", action="version", version=f"{program.name} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in registry.load_all("commands"):
+    for command in program.commands():
         _add(commands, command)
     return parser
 
@@ -128,7 +146,7 @@ def _add(commands: argparse._SubParsersAction[_Parser], command: Command) -> Non
 
 def _add_common(parser: argparse.ArgumentParser, default: object = False) -> None:
     """Options that every command has, before and behind the name of its action."""
-    parser.add_argument("--version", action="version", version=f"ids-plugin {__version__}")
+    parser.add_argument("--version", action="version", version=f"{parser.prog.split()[0]} {__version__}")
     for name, text in (
         ("--json", "machine-readable result on standard output"),
         ("--quiet", "no progress, no remarks"),

@@ -35,10 +35,11 @@ class Console:
     err: TextIO
     json: bool = False
     quiet: bool = False
+    program: str = "ids-plugin"
 
     def complain(self, message: str) -> None:
         """One line about what went wrong beside what went well, on standard error; --quiet doesn't hide it."""
-        print(f"ids-plugin: {message}", file=self.err, flush=True)
+        print(f"{self.program}: {message}", file=self.err, flush=True)
 
     def say(self, message: str) -> None:
         """One line for a person, on standard error; nothing with --quiet."""
@@ -76,9 +77,9 @@ class Progress:
             self._stream.flush()
 
 
-def standard() -> Console:
+def standard(program: str) -> Console:
     """The process's own streams; what is written to one that was closed before we started is lost."""
-    return Console(sys.stdout or _nowhere(), sys.stderr or _nowhere())
+    return Console(sys.stdout or _nowhere(), sys.stderr or _nowhere(), program=program)
 
 
 def _nowhere() -> TextIO:

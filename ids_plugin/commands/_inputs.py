@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ids_plugin.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    from ids_plugin.alerts import AllowList
     from ids_plugin.commands import Console
     from ids_plugin.sources import Read, Reject
     from ids_plugin.sources._local import Locality
@@ -51,6 +52,20 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--meter", choices=METERS, default="builtin", help="what reads captures (default: %(default)s)")
     parser.add_argument(
+        "--checksums",
+        choices=("ignore", "verify"),
+        default="ignore",
+        help="captures: whether packets with wrong checksums count, as with zeek -C, or not (default: %(default)s, "
+        "because hosts that leave checksums to their network card capture wrong ones)",
+    )
+    parser.add_argument(
+        "--open-every",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="captures: also records of TCP connections that have lasted this long and are still open, every SECONDS",
+    )
+    parser.add_argument(
         "--since", metavar="TIME", help="ISO 8601, UTC unless it says otherwise; flows that start later"
     )
     parser.add_argument("--until", metavar="TIME", help="flows that start before")
@@ -72,7 +87,12 @@ def reads(args: argparse.Namespace) -> Iterator[Read]:
         batch_rows=BATCH_ROWS,
         stdin=sys.stdin.buffer if sys.stdin else io.BytesIO(),
         sensors=[_sensor(text) for text in args.sensor],
-        options={"meter": args.meter},
+        options={
+            "meter": args.meter,
+            "open_every": str(args.open_every),
+            "checksums": args.checksums,
+            "community_id": "yes" if getattr(args, "community_id", False) else "",
+        },
     )
 
 
@@ -129,6 +149,23 @@ def key(path: str | None) -> bytes | None:
         return Path(path).read_bytes() if path else None
     except OSError as error:
         raise ConfigError(f"the key can't be read: {(error.strerror or str(error)).lower()}", location=path) from error
+
+
+def allow_list(path: str | None) -> AllowList | None:
+    """The allow-list that an option names.
+
+    Raises:
+        ConfigError: it can't be read, or used as it is.
+    """
+    from ids_plugin.alerts import parse
+
+    if not path:
+        return None
+    try:
+        return parse(Path(path).read_text("utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ConfigError(f"the allow-list can't be read: {why}", location=path) from error
 
 
 def moment(text: str | None, option: str) -> datetime | None:

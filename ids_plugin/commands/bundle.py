@@ -1,4 +1,4 @@
-"""`ids-plugin bundle`: what models there are, what they were trained on, whether they are intact."""
+"""`ids-plugin bundle`: what models there are, what they were trained on, whether they are intact; sends them out."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from ids_plugin.commands import Command, Console
 from ids_plugin.commands._inputs import key
+from ids_plugin.errors import BundleError
 
 if TYPE_CHECKING:
     from ids_plugin.bundle import Bundle
+
+PUSH_SECONDS = 30
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("show", "what a bundle is and what it was trained on", "show default"),
         ("verify", "whether a bundle is intact, fits this version and is signed by the key given", "verify default"),
         ("sign", "write a signed copy of a bundle", "sign default --key key.pem --out signed.idsb"),
+        ("push", "send a signed bundle to all `ids-consumer detect`", "push signed.idsb --config ids.toml"),
     ):
         shown = f"example: ids-plugin bundle {example}"
         one = actions.add_parser(action, help=text, description=text, epilog=shown)
@@ -31,15 +35,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
         if action == "sign":
             one.add_argument("--key", required=True, metavar="PEM", help="private key (Ed25519)")
             one.add_argument("--out", required=True, metavar="BUNDLE", help="where the signed bundle goes")
+        if action == "push":
+            one.add_argument("--config", metavar="FILE", help="settings (TOML): [kafka], [topics] and [detect] count")
+            one.add_argument(
+                "--name", metavar="NAME", help="who is meant: those whose detect.bundle has it (default: ours)"
+            )
+            one.add_argument(
+                "--withdraw", action="store_true", help="take back what was sent: each goes on with its configured one"
+            )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """
     Raises:
         BundleError: the bundle is damaged, foreign, unsigned where a key is given, or of another schema.
-        ConfigError: the key can't be read.
+        ConfigError: the key can't be read, or the configuration can't be used.
+        ServiceError: Kafka doesn't take it.
     """
-    actions = {"list": _list, "show": _show, "verify": _verify, "sign": _sign}
+    actions = {"list": _list, "show": _show, "verify": _verify, "sign": _sign, "push": _push}
     return actions[args.action](args, console)
 
 
@@ -93,6 +106,30 @@ def _sign(args: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def _push(args: argparse.Namespace, console: Console) -> int:
+    from ids_plugin import config, kafka
+    from ids_plugin.bundle import find, pack, read
+    from ids_plugin.windows import spec
+
+    told = config.load(Path(args.config) if args.config else None)
+    bundle = read(find(args.bundle), spec=spec(), public_key=key(_text(told.detect.public_key)))
+    if bundle.signature is None:
+        raise BundleError("not signed: nobody would take it", location=args.bundle, hint="ids-plugin bundle sign")
+    name = args.name or Path(told.detect.bundle or "default").stem
+    data = b"" if args.withdraw else pack(bundle)
+    with kafka.producer(told, max_request_size=kafka.LARGEST_BUNDLE) as producer, kafka.reaching(told):
+        sent = producer.send(told.topics.bundles, data, name.encode()).get(PUSH_SECONDS)
+    what = "withdrawn from" if args.withdraw else "sent to"
+    if console.json:
+        console.result({"bundle": bundle.id, "name": name, "withdrawn": args.withdraw, "offset": sent.offset})
+    console.say(f"{bundle.id[:12]}: {what} {name} on {told.topics.bundles}")
+    return 0
+
+
+def _text(path: Path | None) -> str | None:
+    return str(path) if path else None
+
+
 def _signed(bundle: Bundle, public: bytes | None) -> str:
     if public is not None:
         return "signed by the key given"
@@ -132,7 +169,7 @@ def _card(bundle: Bundle) -> list[tuple[str, str]]:
 
 PLUGIN = Command(
     "bundle",
-    "Show, verify and sign bundles of models.",
+    "Show, verify, sign and send bundles of models.",
     "example: ids-plugin bundle show default",
     configure,
     run,

@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ids_plugin.commands import Command, Console, Progress, counted
-from ids_plugin.commands._inputs import add_input_options, exit_code, key, locality, reads, unread, within_period
-from ids_plugin.errors import ConfigError, LedgerError
+from ids_plugin.commands._inputs import (
+    add_input_options,
+    allow_list,
+    exit_code,
+    key,
+    locality,
+    reads,
+    unread,
+    within_period,
+)
+from ids_plugin.errors import LedgerError
 from ids_plugin.sinks._writing import writing
 
 if TYPE_CHECKING:
-    from ids_plugin.alerts import AllowList
     from ids_plugin.bundle import Bundle
     from ids_plugin.pipeline import Pipeline, Scan
     from ids_plugin.schema.alert import Document
@@ -58,7 +66,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ids_plugin.windows import spec
 
     bundle = read(find(args.bundle), spec=spec(), public_key=key(args.key))
-    pipeline = Pipeline(bundle, allow=_allow(args.allow), cascade=not args.ask_every_model)
+    pipeline = Pipeline(bundle, allow=allow_list(args.allow), cascade=not args.ask_every_model)
     outputs = Outputs(Path(args.out) if args.out else None, console)
     with contextlib.ExitStack() as unless_complete:
         unless_complete.callback(outputs.abort)
@@ -199,18 +207,6 @@ def _level(document: Document) -> int:
     from ids_plugin.schema.alert import SEVERITIES
 
     return [SEVERITIES[level] for level in LEVELS].index(document["event"]["severity"])
-
-
-def _allow(path: str | None) -> AllowList | None:
-    from ids_plugin.alerts import parse
-
-    if path is None:
-        return None
-    try:
-        return parse(Path(path).read_text("utf-8"), path)
-    except (OSError, UnicodeDecodeError) as error:
-        why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise ConfigError(f"the allow-list can't be read: {why}", location=path) from error
 
 
 def _trained_on(bundle: Bundle) -> list[str]:

@@ -18,10 +18,11 @@ import ids_plugin
 from ids_plugin import bundle, compress, features, models, registry, scoring, sinks, sources, windows
 from ids_plugin.bundle import Bundle
 from ids_plugin.commands import Command
+from ids_plugin.config import Elasticsearch, Secret
 from ids_plugin.schema import flow
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import STEPS, Feature
-from ids_plugin.sinks import Delivered, Sink
+from ids_plugin.sinks import Delivered, RetryAfter, Sink
 from ids_plugin.windows import Rolling, Sequences, Summary
 from tests.factories import alerts_of, frame
 from tests.factories import flow as one_flow
@@ -44,6 +45,11 @@ MAKERS: dict[str, Callable[[Path], Sink]] = {
     "table": lambda folder: registry.load("sinks", "table")(io.StringIO(), 100),
 }
 ROOMS = {path.parent.name for path in Path(ids_plugin.__file__).parent.glob("*/__init__.py")} - {"schema"}
+UNREACHABLE = Elasticsearch("http://127.0.0.1:1", api_key=Secret("secret"))
+SERVICES: dict[str, Callable[[], Sink]] = {
+    "elasticsearch": lambda: registry.load("sinks", "elasticsearch")(UNREACHABLE)
+}
+"""sinks that another process is behind, here one that isn't there; tests/integration has the real ones"""
 PLUGINS = [(room, name) for room in sorted(ROOMS) for name in registry.names(room)]
 
 
@@ -162,7 +168,23 @@ def test_a_member_gives_probabilities_of_every_class(name: str) -> None:
             assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", registry.names("sinks"))
+def test_every_sink_has_its_checks() -> None:
+    assert {*MAKERS, *SERVICES} == set(registry.names("sinks"))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_sink_whose_service_is_away_says_so_and_when_to_ask_again(name: str) -> None:
+    sink = SERVICES[name]()
+    assert sink.write([]) == Delivered(0)
+    answer = sink.write(alerts_of("scan"))
+    assert isinstance(answer, RetryAfter)
+    assert answer.seconds > 0
+    assert "127.0.0.1:1" in answer.reason
+    assert "secret" not in answer.reason
+    sink.abort()
+
+
+@pytest.mark.parametrize("name", MAKERS)
 def test_a_sink_takes_everything_or_leaves_nothing(name: str, tmp_path: Path) -> None:
     documents = alerts_of("scan")
     sink = MAKERS[name](tmp_path)

@@ -1,0 +1,44 @@
+"""Options of commands that talk to an Elasticsearch; secrets come from files: lists of processes show options."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ids_plugin.config import Elasticsearch
+
+
+def add_access_options(parser: argparse.ArgumentParser, url: str) -> None:
+    """Where it is (`url` is the option's name), who we are to it, and which of its data streams are meant."""
+    parser.add_argument(url, dest="url", metavar="URL", help="Elasticsearch, such as https://host:9200")
+    parser.add_argument("--api-key-file", metavar="FILE", help="file with the API key: id:key, or as Kibana shows it")
+    parser.add_argument("--username", metavar="NAME", help="user name, instead of an API key")
+    parser.add_argument("--password-file", metavar="FILE", help="file with the user's password")
+    parser.add_argument("--ca-file", metavar="PEM", help="certificate of the authority that signed the server's")
+    parser.add_argument("--namespace", metavar="NAME", help="last part of the data streams' names")
+    parser.add_argument("--config", metavar="FILE", help="settings (TOML) for what no option says")
+
+
+def access(args: argparse.Namespace) -> Elasticsearch:
+    """The settings of the file and the environment, and above them those of the options.
+
+    Raises:
+        ConfigError: a file can't be read, or settings don't fit together.
+    """
+    from ids_plugin.config import load, secret
+
+    found = load(Path(args.config) if args.config else None).elasticsearch
+    told: dict[str, Any] = {
+        "url": args.url,
+        "username": args.username,
+        "ca_file": Path(args.ca_file) if args.ca_file else None,
+        "namespace": args.namespace,
+        "api_key": secret(Path(args.api_key_file), "--api-key-file") if args.api_key_file else None,
+        "password": secret(Path(args.password_file), "--password-file") if args.password_file else None,
+    }
+    if told["api_key"] or told["username"]:
+        found = replace(found, api_key=None, username=None, password=None)
+    return replace(found, **{name: value for name, value in told.items() if value is not None})

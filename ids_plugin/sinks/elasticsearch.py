@@ -1,0 +1,319 @@
+"""Documents into an Elasticsearch data stream, each once: across retries, restarts and rollovers.
+
+A bulk `create` with the document's deterministic id is refused (409, success) where the id exists, but only within the
+backing index that is written to. So before it is created a document is looked for in every backing index that could
+hold it, by realtime gets, which unlike searches see what was written a moment ago. When the set of backing indices has
+changed since, or another writer was at work, the same look is taken again. Of several copies the oldest stays: whoever
+looks, however late, comes to the same end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from ids_plugin.config import Elasticsearch as Settings
+from ids_plugin.errors import ConfigError
+from ids_plugin.schema.alert import happened
+from ids_plugin.sinks import Delivered, Refusal, RetryAfter
+from ids_plugin.sinks._elastic import JSON, VERSION, backing, connect, explain, refusal
+
+if TYPE_CHECKING:
+    from elasticsearch import Elasticsearch as Client
+
+ALERTS = "logs-ids_plugin.alert"
+LEDGER = "metrics-ids_plugin.ledger"
+"""data streams, without their namespace"""
+
+NAMESPACE = re.compile(r"[^A-Z\\/*?\"<>| ,#:-]{1,100}")
+"""what Elasticsearch takes as the last part of a data stream's name"""
+
+SOON, LATER = 1.0, 5.0
+"""seconds until it is worth asking again: for what passes by itself, and for what a person has to do"""
+
+SKEW = 3600_000
+"""milliseconds that clocks here and there may differ"""
+
+MOST_BYTES, MOST_LOOKS = 900_000, 5_000
+"""of documents, and documents looked for, in one request: proxies often take no more than 1 MB"""
+
+LONGEST_ID = 512
+"""bytes; Elasticsearch refuses the whole request for a longer one"""
+
+NOT_ITS_FAULT = frozenset({"index_closed_exception", "validation_exception", "illegal_state_exception"})
+"""errors with status 400 that say nothing about the document"""
+
+_LINES = {"accept": "application/json", "content-type": "application/x-ndjson"}
+
+
+def stream(name: str, namespace: str) -> str:
+    """The full name of a data stream.
+
+    Raises:
+        ConfigError: the namespace can't be part of it.
+    """
+    if not NAMESPACE.fullmatch(namespace):
+        raise ConfigError(f"{namespace!r} is no namespace", hint='lower case, no -, no \\/*?"<>|,#: and no space')
+    return f"{name}-{namespace}"
+
+
+class _Wait(Exception):
+    """Nothing can be written now."""
+
+    def __init__(self, seconds: float, what: str, then: str) -> None:
+        super().__init__(what)
+        self.answer = RetryAfter(seconds, f"{what} ({then})")
+
+
+class _Copy(NamedTuple):
+    """Where a document is: its backing index and the version that a deletion names."""
+
+    place: str
+    seq_no: int
+    primary_term: int
+
+
+class Elasticsearch:
+    """The data stream `name` in the namespace of the settings.
+
+    Raises:
+        MissingExtraError: the client isn't installed.
+        ConfigError: the settings can't be right.
+    """
+
+    name = "elasticsearch"
+
+    def __init__(self, settings: Settings, name: str = ALERTS) -> None:
+        self.stream = stream(name, settings.namespace)
+        self.location = f"{settings.url}/{self.stream}"
+        self._settings = settings
+        self._client: Client = connect(settings)
+
+    def write(
+        self, documents: Sequence[Mapping[str, Any]], since: int | None = None, ingested: datetime | None = None
+    ) -> Delivered | RetryAfter:
+        """Each document once, whatever was written before. After RetryAfter some of them may be there already.
+
+        `since` (ms since the epoch): these copies of them were tried at no time before that. With it, backing indices
+        that took nothing since then, nor since the earliest `@timestamp`, aren't looked into: what happened later can't
+        be in them. `ingested` becomes their `event.ingested`.
+        """
+        if not documents:
+            return Delivered(0)
+        from elasticsearch import ApiError, TransportError
+
+        try:
+            return self._write(documents, None if since is None else min(since, _earliest(documents)), ingested)
+        except _Wait as wait:
+            return wait.answer
+        except (ApiError, TransportError) as error:
+            what, then = explain(error)
+            passes = not isinstance(error, ApiError) or error.meta.status == 429 or error.meta.status >= 500
+            return RetryAfter(SOON if passes else LATER, f"{self.location}: {what} ({then})")
+
+    def problem(self) -> str | None:
+        """Why nothing could be written now and what to do about it; None when all is well."""
+        from elasticsearch import ApiError, TransportError
+
+        try:
+            self._indices(None)
+        except _Wait as wait:
+            return wait.answer.reason
+        except (ApiError, TransportError) as error:
+            return "{}: {} ({})".format(self.location, *explain(error))
+        return None
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+    def abort(self) -> None:
+        """What was taken stays: every document of it is whole."""
+        self.close()
+
+    def _write(
+        self, documents: Sequence[Mapping[str, Any]], since: int | None, ingested: datetime | None
+    ) -> Delivered | RetryAfter:
+        named, refusals = _named(documents)
+        before = self._indices(since)
+        there = self._there(named, before)
+        missing = {name: at for name, at in named.items() if name not in there}
+        created, refused = self._create(missing, documents, ingested)
+        after = self._indices(since)
+        if after != before:
+            self._there(named, after)
+        taken = len(documents) - len(refusals) - len(refused)
+        return Delivered(taken, tuple(sorted(refusals + refused)), known=taken - created)
+
+    def _indices(self, since: int | None) -> list[str]:
+        """Backing indices that were written to since then, oldest first.
+
+        Raises:
+            _Wait: there is none, or its mapping isn't ours or too old for what we write.
+        """
+        found = backing(self._client, self.stream)
+        if not found:
+            raise self._wait(f"there is no data stream {self.stream}")
+        version = found[-1].version
+        if version is None:
+            raise self._wait(f"data stream {self.stream} wasn't made from our template and would take anything")
+        if version < VERSION:
+            raise self._wait(f"data stream {self.stream} was made from an older template")
+        kept = [one for one, next_one in pairwise(found) if since is None or next_one.created + SKEW >= since]
+        return [one.name for one in (*kept, found[-1])]
+
+    def _wait(self, what: str) -> _Wait:
+        then = f"run: ids-plugin setup elasticsearch --url {self._settings.url} --namespace {self._settings.namespace}"
+        return _Wait(LATER, f"{self.location}: {what}", then)
+
+    def _there(self, ids: Iterable[str], indices: Sequence[str]) -> set[str]:
+        """Which documents are there. Of those that are there twice all but the oldest are deleted.
+
+        Raises:
+            _Wait: an index can't be read, or a copy can't be deleted.
+        """
+        asked = [{"_index": index, "_id": one, "_source": False} for one in ids for index in indices]
+        kept = "docs._index,docs._id,docs.found,docs._seq_no,docs._primary_term,docs.error"
+        found: list[Any] = []
+        for start in range(0, len(asked), MOST_LOOKS):
+            body = orjson.dumps({"docs": asked[start : start + MOST_LOOKS]})
+            found += self._ask("POST", f"/_mget?filter_path={kept}", body)["docs"]
+        copies: dict[str, list[_Copy]] = {}
+        for one in found:
+            if one.get("found"):
+                copy = _Copy(one["_index"], one["_seq_no"], one["_primary_term"])
+                copies.setdefault(one["_id"], []).append(copy)
+            elif one.get("error", {}).get("type", "index_not_found_exception") != "index_not_found_exception":
+                what, then = refusal(_status(one["error"]), one["error"])
+                raise _Wait(LATER, f"{self.location}: {one['_index']} can't be read: {what}", then)
+        self._delete([(name, newer) for name, held in copies.items() for newer in held[1:]])
+        return set(copies)
+
+    def _delete(self, copies: Sequence[tuple[str, _Copy]]) -> None:
+        """
+        Raises:
+            _Wait: one of them can't be deleted; one that has gone meanwhile is deleted.
+        """
+        if not copies:
+            return
+        lines = [
+            {"delete": {"_index": at.place, "_id": name, "if_seq_no": at.seq_no, "if_primary_term": at.primary_term}}
+            for name, at in copies
+        ]
+        for answer in self._bulk(b"".join(map(_line, lines))):
+            if answer["status"] not in (200, 404, 409):
+                what, then = refusal(answer["status"], answer.get("error", {}))
+                raise _Wait(LATER, f"{self.location}: a copy can't be deleted: {what}", then)
+
+    def _create(
+        self, named: Mapping[str, int], documents: Sequence[Mapping[str, Any]], ingested: datetime | None
+    ) -> tuple[int, list[Refusal]]:
+        """Creates the documents at these places of the batch: how many were new, and which will never be taken.
+
+        Raises:
+            _Wait: not all of them are there.
+        """
+        lines, refusals = _lines(named, documents, ingested)
+        answers = [answer for body in _bodies(lines.values()) for answer in self._bulk(body, f"/{self.stream}")]
+        created = 0
+        for at, answer in zip(lines, answers, strict=True):
+            status, error = answer["status"], answer.get("error", {})
+            if answer.get("failure_store") == "used":
+                refusals.append(Refusal(at, "failure_store", "it went to the data stream's failure store"))
+            elif status == 400 and error.get("type") not in NOT_ITS_FAULT:
+                refusals.append(Refusal(at, str(error.get("type")), _reason(error)))
+            elif status == 201:
+                created += 1
+            elif status != 409:
+                what, then = refusal(status, error)
+                raise _Wait(SOON if status == 429 or status >= 500 else LATER, f"{self.location}: {what}", then)
+        return created, refusals
+
+    def _bulk(self, body: bytes, path: str = "") -> list[dict[str, Any]]:
+        kept = ",".join(f"items.*.{one}" for one in ("status", "error", "failure_store"))
+        answer = self._ask("POST", f"{path}/_bulk?filter_path={kept}", body, _LINES)
+        return [next(iter(item.values())) for item in answer["items"]]
+
+    def _ask(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = JSON) -> Any:
+        answer: Any = self._client.perform_request(method, path, headers=headers, body=body)
+        return answer.body
+
+
+def _named(documents: Sequence[Mapping[str, Any]]) -> tuple[dict[str, int], list[Refusal]]:
+    """Id → place of its first document in the batch, and those without an id that Elasticsearch could take."""
+    named: dict[str, int] = {}
+    refusals = []
+    for at, document in enumerate(documents):
+        if not isinstance(document, Mapping):
+            refusals.append(Refusal(at, "no_document", "it is no JSON object"))
+            continue
+        event = document.get("event")
+        name = event.get("id") if isinstance(event, Mapping) else None
+        if isinstance(name, str) and name.isascii() and 0 < len(name) <= LONGEST_ID:
+            named.setdefault(name, at)
+        else:
+            refusals.append(Refusal(at, "no_id", "event.id is no ASCII text of at most 512 characters"))
+    return named, refusals
+
+
+def _earliest(documents: Sequence[Mapping[str, Any]]) -> int:
+    """The earliest `@timestamp` in ms since the epoch; 0 where one can't be read."""
+    return min(int((happened(one) or 0) * 1000) for one in documents)
+
+
+def _lines(
+    named: Mapping[str, int], documents: Sequence[Mapping[str, Any]], ingested: datetime | None
+) -> tuple[dict[int, bytes], list[Refusal]]:
+    """Place → its lines of the bulk request, and those that are nested too deep to be written."""
+    lines: dict[int, bytes] = {}
+    refusals = []
+    for name, at in named.items():
+        try:
+            lines[at] = _line({"create": {"_id": name}}) + _line(_stamped(documents[at], ingested))
+        except orjson.JSONEncodeError as error:
+            refusals.append(Refusal(at, "not_json", str(error)))
+    return lines, refusals
+
+
+def _bodies(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines in their order, as requests of at most MOST_BYTES; a document that is larger goes alone."""
+    body: list[bytes] = []
+    size = 0
+    for line in lines:
+        if body and size + len(line) > MOST_BYTES:
+            yield b"".join(body)
+            body, size = [], 0
+        body.append(line)
+        size += len(line)
+    if body:
+        yield b"".join(body)
+
+
+def _stamped(document: Mapping[str, Any], ingested: datetime | None) -> Mapping[str, Any]:
+    if ingested is None:
+        return document
+    moment = ingested.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return {**document, "event": {**document["event"], "ingested": moment}}
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _reason(error: Mapping[str, Any]) -> str:
+    """The error's reason, with its cause's where that says more."""
+    cause = error.get("caused_by", {}).get("reason")
+    return f"{error.get('reason')}: {cause}" if cause else str(error.get("reason"))
+
+
+def _status(error: Mapping[str, Any]) -> int:
+    """The status that goes with an error inside an answer that is itself 200."""
+    return 403 if error.get("type") in ("security_exception", "cluster_block_exception") else 503
+
+
+PLUGIN = Elasticsearch

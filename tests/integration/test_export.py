@@ -1,0 +1,94 @@
+"""`ids-plugin export` against a real Elasticsearch (what stands in there: tests/services)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ids_plugin import cli
+from tests import services
+from tests.contract.test_ecs import DOCUMENTS
+from tests.elastic import Stream, documents
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What a scan leaves."""
+    (tmp_path / "alerts.ndjson").write_text("".join(f"{json.dumps(one)}\n" for one in DOCUMENTS))
+    return tmp_path
+
+
+def export(folder: Path, *options: str) -> int:
+    return cli.main(["export", str(folder), "--json", *options])
+
+
+def test_alerts_of_a_scan_are_sent_once(
+    folder: Path, elasticsearch: services.Elasticsearch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = Stream(elasticsearch)
+    options = ("--elasticsearch", elasticsearch.url, "--namespace", there.namespace)
+    assert export(folder, *options) == 0
+    there.roll_over()
+    assert export(folder, *options) == 0
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["new"], one["known"]) for one in results] == [(len(DOCUMENTS), 0), (0, len(DOCUMENTS))]
+    assert there.found() == {one["event"]["id"]: 1 for one in DOCUMENTS}
+    hits = there.client.search(index=there.name, size=1000)["hits"]["hits"]
+    sent = {one["event"]["id"]: one for one in DOCUMENTS}
+    for document in (hit["_source"] for hit in hits):
+        assert document["event"].pop("ingested")
+        event = {name: value for name, value in sent[document["event"]["id"]]["event"].items() if name != "ingested"}
+        assert document == {**sent[document["event"]["id"]], "event": event}
+
+
+def test_what_is_refused_is_named_by_its_line(
+    folder: Path, elasticsearch: services.Elasticsearch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = Stream(elasticsearch)
+    with (folder / "alerts.ndjson").open("a") as alerts:
+        alerts.write(json.dumps({**documents(1)[0], "strange": 1}) + "\n")
+    assert export(folder, "--elasticsearch", elasticsearch.url, "--namespace", there.namespace) == 2
+    said = capsys.readouterr()
+    assert f"alerts.ndjson:{len(DOCUMENTS) + 1}: refused: strict_dynamic_mapping_exception" in said.err
+    assert json.loads(said.out)["refused"] == {"strict_dynamic_mapping_exception": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--elasticsearch", "http://127.0.0.1:1"), 4, "can't be reached"),
+        (("--elasticsearch", "localhost:9200"), 2, "http or https"),
+        (("--elasticsearch", "http://u:p@localhost"), 2, "holds a user or a password"),
+        (("--namespace", "a-b"), 2, "no namespace"),
+        (("--api-key-file", "/nonexistent"), 2, "the secret can't be read"),
+    ],
+)
+def test_what_can_not_be_is_said(
+    folder: Path, options: tuple[str, ...], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(folder, *options) == code
+    assert words in capsys.readouterr().err
+
+
+def test_a_damaged_line_and_a_missing_file_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export(folder / "nowhere") == 3
+    assert "scan INPUT" in capsys.readouterr().err
+    (folder / "alerts.ndjson").write_text('{"half')
+    assert export(folder) == 3
+    assert "alerts.ndjson:1: no JSON" in capsys.readouterr().err
+
+
+def test_options_win_over_the_file(
+    folder: Path, elasticsearch: services.Elasticsearch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = Stream(elasticsearch)
+    config, secret = folder / "ids.toml", folder / "password"
+    secret.write_text("s3cret\n")
+    config.write_text(f'[elasticsearch]\nurl = "http://127.0.0.1:1"\nnamespace = "{there.namespace}"\n')
+    assert export(folder, "--config", str(config), "--elasticsearch", elasticsearch.url) == 0
+    assert json.loads(capsys.readouterr().out)["stream"] == there.name
+    login = ("--username", "somebody", "--password-file", str(secret))
+    assert export(folder, "--config", str(config), *login) == 4
+    assert "s3cret" not in capsys.readouterr().err
