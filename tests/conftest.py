@@ -1,12 +1,17 @@
-"""In `.ci/run` nothing is skipped silently: there a skip is a failure, but for what can't be installed at all."""
+"""In `.ci/run` nothing is skipped silently: there a skip is a failure, but for what can't be installed at all.
+
+Tests that take `kafka` or `elasticsearch` share one real server of each, which is started for the first of them.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
+
+from tests import services
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("exploring", deadline=None)
@@ -30,3 +35,24 @@ def pytest_runtest_makereport(
             report.outcome = "failed"
             report.longrepr = f"skipped, but everything must run here: {reason}"
     return report
+
+
+@pytest.fixture(scope="session")
+def java() -> None:
+    """Skips where no service can be built; for tests that start services of their own."""
+    if reason := services.missing():
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def kafka(java: None) -> Iterator[services.Kafka]:
+    """The session's broker: `.bootstrap`, `.topic(name)` makes a topic of one's own, `.read(topic)`. Don't stop it."""
+    with services.Kafka() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def elasticsearch(java: None) -> Iterator[services.Elasticsearch]:
+    """The session's Elasticsearch: `.url`; names of indices by `services.unique`; not to be stopped."""
+    with services.Elasticsearch() as server:
+        yield server

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import quantiles
@@ -16,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "ids_plugin"
 FILES = sorted(path for folder in ("ids_plugin", "consumers") for path in (ROOT / folder).rglob("*.py"))
 ROOMS = {path.name for path in LIBRARY.iterdir() if (path / "__init__.py").exists()} - {"schema", "bundles"}
-BASE = {"errors", "config", "registry", "bundle", "schema", "__init__"}
+BASE = {"errors", "config", "registry", "bundle", "kafka", "snapshot", "schema", "__init__"}
 MAY_IMPORT = {
     "cli": {"*"},
     "commands": {"*"},
@@ -135,6 +136,37 @@ def test_public_things_say_what_they_are() -> None:
             if not ast.get_docstring(node):
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_settings_are_read_in_one_place() -> None:
+    environment = re.compile(r"\bos\.environ\b(?!\.setdefault)|\bgetenv\(")
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in FILES
+        if path != LIBRARY / "config.py"
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if environment.search(line)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_consumers_are_installed_under_a_name_that_cannot_clash() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in FILES
+        if not path.is_relative_to(LIBRARY)
+        for line, name in imports(path)
+        if name.split(".")[0] in {"consumers", "ids_consumers"}
+    ]
+    assert not wrong, "within consumers only relative imports hold:\n" + "\n".join(wrong)
+
+
+def test_every_package_is_installed() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {path.parent for path in LIBRARY.rglob("*.py")}
+    packages = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert set(setuptools["packages"]) == packages | setuptools["package-dir"].keys()
+    assert all((ROOT / folder).is_dir() for folder in setuptools["package-dir"].values())
 
 
 def test_broad_excepts_live_in_the_consumers_only() -> None:

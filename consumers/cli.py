@@ -1,0 +1,46 @@
+"""`ids-consumer …`: the processes of the wire."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Iterator, Sequence
+
+from ids_plugin.cli import TERMINATED, Program, execute
+from ids_plugin.commands import Command
+from ids_plugin.errors import MissingExtraError
+
+
+def verbs() -> Iterator[Command]:
+    """All verbs, in the order of their names.
+
+    Raises:
+        MissingExtraError: what they need isn't installed.
+    """
+    package = importlib.import_module(__package__)
+    for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
+        if not name.startswith("_") and name != "cli":
+            try:
+                yield importlib.import_module(f"{__package__}.{name}").PLUGIN
+            except ModuleNotFoundError as error:
+                hint = "pip install 'ids-plugin[kafka,elastic]'"
+                raise MissingExtraError(f"the consumers need {error.name}", hint=hint) from error
+
+
+PROGRAM = Program(
+    "ids-consumer",
+    "The processes of the wire: sensors' records on Kafka → flows → alerts → Elasticsearch.",
+    "example: ids-consumer detect --config ids.toml",
+    verbs,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns its exit code: 0 too where SIGTERM came before it had begun."""
+    code = execute(PROGRAM, argv)
+    return 0 if code == TERMINATED else code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""deliver on a real Kafka and a real Elasticsearch (what stands in there: tests/services): nothing lost or twice."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import pytest
+from kafka import KafkaProducer
+
+from ids_plugin.schema.ledger import Counts
+from ids_plugin.sinks.elasticsearch import LEDGER, stream
+from tests import services
+from tests.elastic import Stream, documents
+from tests.on_kafka import Wire
+from tests.services._server import free_port
+
+
+@dataclass
+class Way:
+    """From ids.alerts to a namespace."""
+
+    wire: Wire
+    there: Stream
+    sent: int = 0
+
+    def send(self, values: Sequence[object], source: str = "zeek") -> None:
+        """Alerts as detect writes them; bytes as they are."""
+        with contextlib.closing(KafkaProducer(bootstrap_servers=self.wire.kafka.bootstrap)) as producer:
+            for value in values:
+                data = value if isinstance(value, bytes) else orjson.dumps(value)
+                headers = [("source", source.encode())]
+                producer.send(self.wire.topics["alerts"], data, key=str(self.sent).encode(), headers=headers)
+                self.sent += 1
+
+    def counted(self) -> Counts:
+        """What deliver says became of them."""
+        return self.wire.ledger("deliver").total
+
+    def until_settled(self) -> None:
+        """Waits until something became of all that was sent."""
+        self.wire.until(lambda: _settled(self.counted()) >= self.sent, f"delivery of {self.sent}")
+
+    def block(self, there: bool | None) -> None:
+        """Makes the stream read-only, or (None) not."""
+        self.there.client.indices.put_settings(index=self.there.name, settings={"index.blocks.write": there})
+
+    def each_once(self, *names: str) -> bool:
+        return self.there.found() == dict.fromkeys(names, 1)
+
+
+def _settled(counts: Counts) -> int:
+    return counts.delivered + counts.value("refused") + counts.value("rejected")
+
+
+def ways(kafka: services.Kafka, server: services.Elasticsearch, folder: Path, port: int = 0) -> Way:
+    there = Stream(server)
+    elastic = {"url": server.url, "namespace": there.namespace}
+    return Way(Wire(kafka, folder, elasticsearch=elastic, health={"port": port}, deliver={"batch": 50}), there)
+
+
+@pytest.fixture
+def way(kafka: services.Kafka, elasticsearch: services.Elasticsearch, tmp_path: Path) -> Iterator[Way]:
+    made = ways(kafka, elasticsearch, tmp_path)
+    with made.wire:
+        yield made
+
+
+def names(count: int, name: str = "one") -> list[str]:
+    return [document["event"]["id"] for document in documents(count, name)]
+
+
+def test_alerts_and_the_ledger_arrive_and_what_does_not_fit_is_put_aside(way: Way) -> None:
+    good = documents(120)
+    wrong = {**good[0], "event": {**good[0]["event"], "id": "wrong", "severity": "high"}}
+    way.send([*good[:60], b"no JSON \xff", wrong, b"[]", *good[60:], *good[:5]])
+    consumer = way.wire.start("deliver")
+    way.until_settled()
+    assert way.each_once(*names(120))
+    counts = way.wire.ledger("deliver")
+    assert (
+        counts.of("zeek", "gateway").to_dict()
+        == Counts(delivered=125, refused={"document_parsing_exception": 1}).to_dict()
+    )
+    assert counts.of("zeek", "").to_dict() == Counts(read=2, rejected={"no_document": 2}).to_dict()
+    rejects = {one["reason"]: one for one in way.wire.json("rejects")}
+    assert len(way.wire.json("rejects")) == 3
+    told = rejects["document_parsing_exception"]
+    assert "event.severity" in told["detail"]
+    assert json.loads(base64.b64decode(told["bytes"])) == wrong
+    assert told["topic"] == told["input"] == way.wire.topics["alerts"]
+    assert told["place"] == f"partition {told['partition']} offset {told['offset']}"
+    sums = {"read": {"sum": {"field": "ids_plugin.ledger.delivered"}}}
+    ledger = stream(LEDGER, way.there.namespace)
+
+    def delivered() -> float:
+        way.there.client.indices.refresh(index=ledger)
+        answer = way.there.client.search(index=ledger, size=0, aggs=sums)
+        return float(answer["aggregations"]["read"]["value"])
+
+    way.wire.until(lambda: delivered() == 125, "the ledger in Elasticsearch")
+    assert way.wire.stop(consumer) == 0
+    document = way.there.client.search(index=way.there.name, size=1)["hits"]["hits"][0]["_source"]
+    assert document["event"]["ingested"] > "2026"
+
+
+def test_killed_again_and_again_across_rollovers(way: Way) -> None:
+    """Two instances are killed in turn while documents come and the stream rolls over."""
+    running = [way.wire.start("deliver", name) for name in "ab"]
+    for turn in range(6):
+        way.send(documents(150, f"turn{turn}"))
+        time.sleep(0.7)
+        if turn % 2:
+            way.there.roll_over()
+        victim = turn % 2
+        running[victim].kill()
+        running[victim].wait()
+        if turn % 3 == 0:
+            way.there.roll_over()
+        running[victim] = way.wire.start("deliver", "ab"[victim])
+    way.until_settled()
+    assert way.each_once(*(name for turn in range(6) for name in names(150, f"turn{turn}")))
+    assert way.counted().delivered == way.sent == 900
+    assert [way.wire.stop(one) for one in running] == [0, 0]
+
+
+def test_instances_come_and_go_while_documents_wait(way: Way) -> None:
+    """What one instance holds when partitions are given out anew is delivered and counted once, by whoever has it."""
+
+    running = {"a": way.wire.start("deliver", "a")}
+    for turn, name in enumerate("bc"):
+        way.block(True)
+        way.send(documents(40, f"turn{turn}"))
+        way.wire.until(lambda turns=turn + 1: way.wire.logs().count("read-only") >= turns, "waiting")  # type: ignore[misc]
+        running[name] = way.wire.start("deliver", name)
+        time.sleep(3)
+        assert way.wire.stop(running.pop("ab"[turn])) == 0
+        way.block(None)
+        way.until_settled()
+    assert way.each_once(*(one for turn in range(2) for one in names(40, f"turn{turn}")))
+    assert way.counted().delivered == way.sent
+
+
+def test_who_was_frozen_and_comes_back_counts_nothing_again(way: Way) -> None:
+    """An instance is frozen with documents in its hands; another has delivered them when it goes on."""
+    way.block(True)
+    frozen = way.wire.start("deliver", "a")
+    way.send(documents(60))
+    way.wire.until(lambda: "read-only" in way.wire.logs(), "waiting")
+    frozen.send_signal(signal.SIGSTOP)
+    way.wire.start("deliver", "b")
+    way.block(None)
+    way.until_settled()
+    way.there.roll_over()
+    frozen.send_signal(signal.SIGCONT)
+    way.send(documents(60, "later"))
+    way.until_settled()
+    time.sleep(3)
+    assert way.each_once(*names(60), *names(60, "later"))
+    assert way.counted().delivered == way.sent
+    assert way.wire.stop(frozen) == 0
+
+
+def test_elasticsearch_away_for_a_while(kafka: services.Kafka, tmp_path: Path) -> None:
+    """It is killed, comes back, turns read-only and back: the place is kept, and the process says how things are."""
+    port = free_port()
+    with services.Elasticsearch(heap="512m") as server:
+        way = ways(kafka, server, tmp_path, port)
+        with way.wire:
+            consumer = way.wire.start("deliver")
+            way.send(documents(100, "before"))
+            way.until_settled()
+            assert health(port) == (200, "ok")
+            server.kill9()
+            way.send(documents(100, "during"))
+            way.wire.until(lambda: health(port)[0] == 503, "readiness lost")
+            time.sleep(3)
+            assert "can't be reached" in health(port)[1]
+            server.start()
+            way.until_settled()
+            way.there.client.indices.put_settings(index=way.there.name, settings={"index.blocks.read_only": True})
+            way.send(documents(100, "after"))
+            way.wire.until(lambda: "read-only" in health(port)[1], "a word on what is wrong")
+            stopped = way.wire.stop(consumer)
+            way.there.client.indices.put_settings(index=way.there.name, settings={"index.blocks.read_only": None})
+            way.wire.start("deliver")
+            way.until_settled()
+            assert stopped == 0
+            assert way.each_once(*(one for name in ("before", "during", "after") for one in names(100, name)))
+            assert way.counted().delivered == 300
+    said = [line["message"] for line in map(orjson.loads, way.wire.logs().splitlines()[1:])]
+    away = [one for one in said if "can't be reached" in one and not one.startswith("working again")]
+    assert len(away) <= 4, "more than refused and starting, for alerts and for the ledger: " + "\n".join(away)
+
+
+def health(port: int) -> tuple[int, str]:
+    """What /readyz answers."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as answer:
+            return answer.status, answer.read().decode().strip()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode().strip()
+
+
+def test_the_first_line_says_what_is_wrong_and_a_stop_never_waits_for_elasticsearch(
+    way: Way, elasticsearch: services.Elasticsearch
+) -> None:
+    way.there.client.indices.delete_data_stream(name=way.there.name)
+    consumer = way.wire.start("deliver")
+    way.send(documents(3))
+    way.wire.until(lambda: "no data stream" in way.wire.logs(), "a word on what is wrong")
+    assert f"ids-plugin setup elasticsearch --url {elasticsearch.url}" in way.wire.logs()
+    setup = ["--url", elasticsearch.url, "--namespace", way.there.namespace]
+    program = way.wire.command("deliver")[0].replace("ids-consumer", "ids-plugin")
+    subprocess.run([program, "setup", "elasticsearch", *setup], check=True, capture_output=True)
+    way.until_settled()
+    elasticsearch.pause()
+    try:
+        way.send(documents(5, "paused"))
+        time.sleep(1)
+        consumer.send_signal(signal.SIGTERM)
+        assert consumer.wait(10) == 0
+    finally:
+        elasticsearch.resume()
+    way.wire.start("deliver")
+    way.until_settled()
+    assert way.each_once(*names(3), *names(5, "paused"))
+
+
+def test_a_wrong_name_of_a_topic_is_said(way: Way) -> None:
+    way.wire.config.write_text(way.wire.config.read_text().replace(way.wire.topics["rejects"], "no.such.topic"))
+    consumer = way.wire.start("deliver")
+    way.wire.until(lambda: "topics are missing: no.such.topic" in way.wire.logs(), "a word on what is wrong")
+    assert "ids-plugin setup kafka" in way.wire.logs()
+    assert way.wire.stop(consumer) == 0

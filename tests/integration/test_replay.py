@@ -1,0 +1,113 @@
+"""replay on a real broker: every flow once, numbered, in scan's order, however often the broker goes away."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from ids_plugin.schema.flow import SCHEMA
+from ids_plugin.sources._local import Locality
+from ids_plugin.sources._order import ordered
+from tests.logs import conn, jsonl, read_files
+from tests.on_kafka import Wire
+from tests.services import Kafka
+
+SAMPLE = Path(__file__).parents[1] / "lab/sample/capture.pcap.gz"
+
+
+@pytest.fixture(scope="module")
+def sample() -> pl.DataFrame:
+    """Flows of the sample capture as scan takes them."""
+    return pl.concat(ordered(iter(read_files(SAMPLE).steps), batch_rows=8192, locality=Locality()))
+
+
+@pytest.mark.parametrize(("partitions", "options"), [(1, ()), (4, ()), (16, ("--seed", "3"))])
+def test_what_arrives_is_what_scan_takes(
+    partitions: int, options: tuple[str, ...], sample: pl.DataFrame, kafka: Kafka, tmp_path: Path
+) -> None:
+    with Wire(kafka, tmp_path, partitions=partitions) as wire:
+        wire.start("normalise")
+        told = wire.run("replay", str(SAMPLE), "--topic", wire.source, "--speed", "max", *options)
+        assert told["sensors"] == {"default": sample.height}
+        wire.until_read(sample.height)
+        wire.until(lambda: any(one.ended for one in wire.released()), "the end")
+        released = wire.released()
+        assert released[-1].ended
+        flows = pl.concat([one.flows for one in released])
+        same = [column for column in SCHEMA if column not in ("source", "origin")]
+        assert flows[same].equals(sample[same])
+        records = kafka.read(wire.source)
+        assert {record.key for record in records} == {None}
+        assert {record.partition for record in records} == set(range(partitions))
+
+
+def test_sensors_are_numbered_each_by_itself(kafka: Kafka, tmp_path: Path) -> None:
+    for name in ("north", "south"):
+        (tmp_path / f"{name}.log").write_bytes(jsonl(conn(at, uid=f"{name}{at}") for at in range(40)))
+    with Wire(kafka, tmp_path) as wire:
+        sensors = [f"--sensor={name}={name}.log" for name in ("north", "south")]
+        inputs = [str(tmp_path / f"{name}.log") for name in ("north", "south")]
+        wire.run("replay", *inputs, "--topic", wire.source, "--speed", "max", *sensors)
+        headers = [dict(record.headers) for record in kafka.read(wire.source)]
+        runs = {one["ids-seq"].split(b":")[0] for one in headers}
+        assert len(runs) == 1
+        for sensor in (b"north", b"south"):
+            mine = [one for one in headers if one["ids-sensor"] == sensor]
+            assert sorted(int(one["ids-seq"].split(b":")[1]) for one in mine) == list(range(41))
+            assert [one["ids-seq"].split(b":")[1] for one in mine if "ids-end" in one] == [b"40"]
+
+
+def test_speed_is_that_of_the_input_so_many_times(kafka: Kafka, tmp_path: Path) -> None:
+    log = tmp_path / "conn.log"
+    log.write_bytes(jsonl(conn(at) for at in range(17)))
+    with Wire(kafka, tmp_path) as wire:
+        told = wire.run("replay", str(log), "--topic", wire.source, "--speed", "2x")
+        times = sorted(record.timestamp for record in kafka.read(wire.source))
+        assert 0.9 < (times[-1] - times[0]) / 1000 < 1.9
+        assert told["seconds"] >= 1
+
+
+@pytest.fixture
+def mortal(java: None, tmp_path: Path) -> Iterator[Kafka]:
+    """A broker of one's own."""
+    with Kafka(tmp_path / "kafka") as server:
+        yield server
+
+
+def test_it_waits_while_the_broker_is_away_and_loses_and_repeats_nothing(mortal: Kafka, tmp_path: Path) -> None:
+    total = 30_000
+    log = tmp_path / "conn.log"
+    log.write_bytes(jsonl(conn(at) for at in range(total)))
+    with Wire(mortal, tmp_path) as wire:
+        process = wire.start("replay", "a", str(log), "--topic", wire.source, "--speed", "600x")
+        wire.until(lambda: len(mortal.read(wire.source)) > 500, "the first records")
+        mortal.kill9()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(4)
+        mortal.start()
+        assert process.wait(60) == 0
+        numbers = [int(dict(record.headers)["ids-seq"].split(b":")[1]) for record in mortal.read(wire.source)]
+        assert sorted(set(numbers)) == list(range(total + 1))
+        assert "waiting: Kafka takes no records" in wire.logs()
+
+
+def test_a_missing_topic_is_told(kafka: Kafka, tmp_path: Path) -> None:
+    (tmp_path / "conn.log").write_bytes(jsonl([conn(1)]))
+    with Wire(kafka, tmp_path) as wire:
+        done = subprocess.run(
+            wire.command("replay", str(tmp_path / "conn.log"), "--topic", "nowhere"), capture_output=True, check=False
+        )
+        assert done.returncode == 4
+        assert b"there is no topic nowhere" in done.stderr
+        done = subprocess.run(
+            wire.command("replay", str(tmp_path / "conn.log"), "--topic", wire.source, "--speed", "fast"),
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 2
+        assert json.dumps("fast").encode() not in done.stdout
