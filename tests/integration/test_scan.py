@@ -67,6 +67,14 @@ def test_a_scan_finds_the_attacks_and_says_why(log: Path, tmp_path: Path) -> Non
     assert (tmp_path / "rejects.ndjson").read_text() == ""
 
 
+def test_records_that_name_their_sensor_are_counted_as_its(log: Path, tmp_path: Path) -> None:
+    named = tmp_path / "named.log"
+    named.write_text(log.read_text().replace('{"ts"', '{"_system_name": "north", "ts"'))
+    assert run("scan", named, log, "--out", tmp_path, "--quiet") == 0
+    entries = json.loads((tmp_path / "ledger.json").read_text())["sources"]
+    assert {one["sensor"]: one["scored"] for one in entries} == dict.fromkeys(("default", "north"), len(toy.network(3)))
+
+
 def test_every_fold_opens_and_closes_once(log: Path, tmp_path: Path) -> None:
     run("scan", log, "--out", tmp_path, "--quiet")
     states: dict[str, list[str]] = {}
@@ -206,7 +214,12 @@ def test_whoever_is_interrupted_leaves_nothing_behind(number: int, code: int, tm
     (tmp_path / "tmp").mkdir()
     command = [sys.executable, "-m", "ids_plugin.cli", "scan", "-", "--out", str(tmp_path / "out"), "--quiet"]
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as scan:
+    ignored_by_whoever_runs_us = signal.signal(signal.SIGINT, signal.default_int_handler)  # and so by our children
+    try:
+        scan = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    finally:
+        signal.signal(signal.SIGINT, ignored_by_whoever_runs_us)
+    with scan:
         while not list((tmp_path / "tmp").glob("ids-plugin-*")):
             assert scan.poll() is None
             time.sleep(0.05)
