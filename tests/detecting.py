@@ -128,12 +128,10 @@ class Wire:
         self._processes[name].kill()
         self._processes[name].wait()
 
-    def stop(self, name: str = "one") -> float:
-        """SIGTERM; returns the seconds it took."""
-        began = time.monotonic()
+    def stop(self, name: str = "one") -> None:
+        """SIGTERM, at which it ends in order."""
         self._processes[name].terminate()
         assert self._processes[name].wait(60) == 0, self.log(name)
-        return time.monotonic() - began
 
     def log(self, name: str = "one") -> str:
         """What an instance wrote."""
@@ -167,14 +165,14 @@ class Wire:
             total += Ledger.from_dict(orjson.loads(record.value)["ledger"])
         return total
 
-    def until(self, true: Callable[[], bool], seconds: float = 90) -> None:
+    def until(self, true: Callable[[], bool], seconds: float = 240) -> None:
         """Waits until something is so."""
         end = time.monotonic() + seconds
         while not true():
             assert time.monotonic() < end, {name: self.log(name)[-3000:] for name in self._processes}
             time.sleep(0.1)
 
-    def wait(self, documents: int, seconds: float = 90) -> list[Document]:
+    def wait(self, documents: int, seconds: float = 240) -> list[Document]:
         """The documents, once there are so many."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -153,7 +153,7 @@ class Wire:
         """Waits until normalise has read so many records."""
         self.until(lambda: self.ledger("normalise").total.read >= count, f"reading {count} records")
 
-    def stop(self, process: subprocess.Popen[bytes], seconds: float = 10) -> int:
+    def stop(self, process: subprocess.Popen[bytes], seconds: float = 60) -> int:
         """Asks a process to end; its exit code."""
         process.send_signal(signal.SIGTERM)
         return process.wait(seconds)

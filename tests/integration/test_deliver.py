@@ -229,7 +229,7 @@ def test_the_first_line_says_what_is_wrong_and_a_stop_never_waits_for_elasticsea
         way.send(documents(5, "paused"))
         time.sleep(1)
         consumer.send_signal(signal.SIGTERM)
-        assert consumer.wait(10) == 0
+        assert consumer.wait(60) == 0
     finally:
         elasticsearch.resume()
     way.wire.start("deliver")

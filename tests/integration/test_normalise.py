@@ -75,6 +75,7 @@ def test_two_instances_share_the_work(kafka: Kafka, tmp_path: Path) -> None:
         wire.until_read(2_000)
         assert sorted(wire.flows()["seq"]) == list(range(2_000))
         assert {entry["instance"] for entry in wire.json("ledger")} == {"a", "b"}
+        wire.until(lambda: sum(one.flows.height for one in wire.released()) >= 2_000, "the marks that release them")
         order = pl.concat([one.flows for one in wire.released()])
         assert order["uid"].to_list() == [conn(at)["uid"] for at in range(2_000)]
 

@@ -225,7 +225,7 @@ def test_whoever_is_interrupted_leaves_nothing_behind(number: int, code: int, tm
             time.sleep(0.05)
         scan.send_signal(number)
         try:
-            assert scan.wait(20) == code
+            assert scan.wait(60) == code
         finally:
             scan.kill()
         assert scan.stderr
