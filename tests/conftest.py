@@ -6,6 +6,7 @@ Tests that take `kafka` or `elasticsearch` share one real server of each, which 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -17,6 +18,10 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("exploring", deadline=None)
 settings.load_profile("repeatable" if os.environ.get("CI") else "exploring")
 """A run that others wait for draws the same examples every time; everybody else's run looks for new ones."""
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+"""Whoever runs us in the background may have these ignored or blocked, and so would the processes we start."""
 
 NO_SKIPS = bool(os.environ.get("IDS_NO_SKIPS"))
 EXCUSED = ("not installable here", "not possible here", "shared data")

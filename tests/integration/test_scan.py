@@ -214,12 +214,7 @@ def test_whoever_is_interrupted_leaves_nothing_behind(number: int, code: int, tm
     (tmp_path / "tmp").mkdir()
     command = [sys.executable, "-m", "ids_plugin.cli", "scan", "-", "--out", str(tmp_path / "out"), "--quiet"]
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
-    ignored_by_whoever_runs_us = signal.signal(signal.SIGINT, signal.default_int_handler)  # and so by our children
-    try:
-        scan = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    finally:
-        signal.signal(signal.SIGINT, ignored_by_whoever_runs_us)
-    with scan:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as scan:
         while not list((tmp_path / "tmp").glob("ids-plugin-*")):
             assert scan.poll() is None
             time.sleep(0.05)
