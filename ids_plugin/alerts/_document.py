@@ -99,6 +99,7 @@ def _document(
 ) -> Document:
     alert = state["state"] == "open"
     ours = shown["ids_plugin"]
+    severity = bundle.severities.get(fold.kind.name, fold.kind.severity)
     event = {
         "id": digest(fold.id, state["state"]),
         "kind": "alert" if alert else "event",
@@ -106,7 +107,7 @@ def _document(
         "type": ["info"],
         "module": MODULE,
         "dataset": DATASET,
-        "severity": SEVERITIES[bundle.severities.get(fold.kind.name, fold.kind.severity)],
+        "severity": SEVERITIES[severity],
         "risk_score": round(fold.kind.risk * ours["score"], 1),
         "start": instant(fold.first),
         "end": instant(fold.last),
@@ -126,6 +127,7 @@ def _document(
         "related": {"ip": _related(fold)},
         "ids_plugin": {
             "label": fold.kind.name,
+            "severity": severity,
             **ours,
             "fold": _fold(fold, state),
         },

@@ -42,6 +42,7 @@ FIELDS: tuple[Field, ...] = (
     Field("ids_plugin.score", "double", False, "calibrated 0–1: how sure the bundle is that the flow isn't benign"),
     Field("ids_plugin.threshold", "double", False, "the score it had to reach"),
     Field("ids_plugin.label", "keyword", False, "class"),
+    Field("ids_plugin.severity", "keyword", False, "event.severity in a word: low, medium, high or critical"),
     Field("ids_plugin.scores.*", "double", False, "every model that voted: its own score 0–1"),
     Field("ids_plugin.bundle.id", "keyword", False, "SHA-256 of the bundle that said so"),
     Field("ids_plugin.bundle.family", "keyword", False, "model family of the bundle"),

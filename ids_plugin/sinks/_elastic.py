@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
 MANAGED_BY = "ids-plugin"
-VERSION = 1
+VERSION = 2
 """of the templates in dashboards/elasticsearch: `_meta.version` of mappings that have all fields we write"""
 
 JSON = {"accept": "application/json", "content-type": "application/json"}
@@ -135,7 +135,7 @@ def refusal(status: int, error: Mapping[str, Any]) -> tuple[str, str]:
 _HINTS = {
     401: "check the API key, or user name and password",
     403: f"this user or key may not: documents need {NEEDED} on their data streams; setup needs manage_ilm, "
-    "manage_index_templates and, on the data streams, manage",
+    "manage_index_templates, manage_ingest_pipelines and, on the data streams, manage",
     404: "run: ids-plugin setup elasticsearch",
     413: "raise http.max_content_length, or the limit of the proxy before it",
     429: "it is overloaded; it will be asked again",
