@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "ids_plugin"
 FILES = sorted(path for folder in ("ids_plugin", "consumers") for path in (ROOT / folder).rglob("*.py"))
 ROOMS = {path.name for path in LIBRARY.iterdir() if (path / "__init__.py").exists()} - {"schema", "bundles"}
-BASE = {"errors", "config", "registry", "bundle", "kafka", "snapshot", "schema", "__init__"}
+BASE = {"errors", "config", "registry", "bundle", "kafka", "elastic", "snapshot", "schema", "__init__"}
 MAY_IMPORT = {
     "cli": {"*"},
     "commands": {"*"},
