@@ -174,14 +174,54 @@ class Elasticsearch:
     timeout_seconds: float = _number(30.0, 1)
 
     def __post_init__(self) -> None:
-        if urlsplit(self.url).scheme not in ("http", "https"):
-            raise ConfigError("url is no http or https address")
-        if "@" in urlsplit(self.url).netloc:
-            raise ConfigError("url holds a user or a password", hint="they belong into username and password_file")
-        if self.api_key and (self.username or self.password):
-            raise ConfigError("either an API key or username and password")
-        if bool(self.username) != bool(self.password):
-            raise ConfigError("username and password belong together")
+        _check_access(self)
+
+
+@dataclass(frozen=True)
+class Kibana:
+    """`[kibana]`: where it is, who we are to it, and where its links lead; None: within Kibana."""
+
+    url: str = "http://localhost:5601"
+    """with its base path"""
+    space: str = "default"
+    api_key: Secret | None = None
+    username: str | None = None
+    password: Secret | None = None
+    ca_file: Path | None = None
+    timeout_seconds: float = _number(60.0, 1)
+    packets_url: str | None = None
+    """of a community id; `{{value}}` stands for it"""
+    flow_url: str | None = None
+    """of a Zeek uid"""
+    model_url: str | None = None
+    """of a bundle's id"""
+    budget: float = _number(20.0, 0)
+    """alerts a day that the analysts can look at"""
+
+    def __post_init__(self) -> None:
+        _check_access(self)
+        if not re.fullmatch(r"[a-z0-9_-]+", self.space):
+            raise ConfigError(
+                f"space is the identifier of one, not {self.space!r}", hint="small letters, digits, - and _"
+            )
+        for name in ("packets_url", "flow_url", "model_url"):
+            if "{{value}}" not in (getattr(self, name) or "{{value}}"):
+                raise ConfigError(f"{name} has no {{{{value}}}} in it", hint="it is put where the value belongs")
+
+
+def _check_access(told: Elasticsearch | Kibana) -> None:
+    """
+    Raises:
+        ConfigError: it isn't an address, or we would be two at once.
+    """
+    if urlsplit(told.url).scheme not in ("http", "https"):
+        raise ConfigError("url is no http or https address")
+    if "@" in urlsplit(told.url).netloc:
+        raise ConfigError("url holds a user or a password", hint="they belong into username and password_file")
+    if told.api_key and (told.username or told.password):
+        raise ConfigError("either an API key or username and password")
+    if bool(told.username) != bool(told.password):
+        raise ConfigError("username and password belong together")
 
 
 @dataclass(frozen=True)
@@ -204,6 +244,7 @@ class Config:
     deliver: Deliver = field(default_factory=Deliver)
     ship: Ship = field(default_factory=Ship)
     elasticsearch: Elasticsearch = field(default_factory=Elasticsearch)
+    kibana: Kibana = field(default_factory=Kibana)
     health: Health = field(default_factory=Health)
 
     def secrets(self) -> Iterator[str]:
