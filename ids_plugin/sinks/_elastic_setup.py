@@ -1,7 +1,7 @@
 """What our data streams need in an Elasticsearch: installed, renewed, and never another's touched.
 
 One object a file in dashboards/elasticsearch, in the folder named after the kind of object, under its name there. An
-object that says `managed_by: ids-plugin` is ours. A lifecycle policy is renewed only for a newer version of ours: how
+object that says `managed_by: ids-plugin` is ours. A lifecycle policy is renewed only for a newer version of it: how
 long documents are kept is the site's to change.
 """
 
@@ -21,14 +21,22 @@ from ids_plugin.sinks.elasticsearch import ALERTS, LEDGER, stream
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
-KINDS = {"ilm_policy": "_ilm/policy", "component_template": "_component_template", "index_template": "_index_template"}
+KINDS = {
+    "ilm_policy": "_ilm/policy",
+    "ingest_pipeline": "_ingest/pipeline",
+    "component_template": "_component_template",
+    "index_template": "_index_template",
+}
 """folder → path of the API, in the order in which they build on each other"""
 
 PRIORITY = 500
 """of our index templates; the stock ones have 100, Fleet's 200"""
 
-SINCE: Mapping[str, tuple[int, int]] = {"lifecycle": (8, 11), "data_stream_options": (8, 19)}
-"""parts of an index template that older servers don't know"""
+SINCE: Mapping[str, Mapping[int, int]] = {"lifecycle": {8: 11}, "data_stream_options": {8: 19, 9: 1}}
+"""parts of an index template → the first release of a major version that knows them"""
+
+TAG = "_geoip_database_unavailable"
+"""how a tag begins that Elasticsearch gives to a document while it has no GeoIP database"""
 
 
 class Step(NamedTuple):
@@ -46,6 +54,8 @@ class Server(NamedTuple):
 
     version: tuple[int, int]
     ilm: bool
+    geoip: bool = False
+    """it can look addresses up"""
 
 
 def install(settings: Settings, *, dry_run: bool = False) -> Iterator[Step]:
@@ -60,8 +70,12 @@ def install(settings: Settings, *, dry_run: bool = False) -> Iterator[Step]:
     server = _server(client, settings)
     for kind in KINDS:
         for path in sorted(_folder().joinpath(kind).iterdir(), key=lambda one: one.name):
-            made = _fitted(json.loads(path.read_text("utf-8")), server)
-            yield _object(client, settings, kind, path.name.removesuffix(".json"), made, server, dry_run)
+            name, made = path.name.removesuffix(".json"), json.loads(path.read_text("utf-8"))
+            if kind == "ingest_pipeline":
+                server, step = _pipeline(client, settings, name, made, server, dry_run)
+                yield step
+            else:
+                yield _object(client, settings, kind, name, _fitted(made, server), server, dry_run)
     for name in streams:
         yield _stream(client, settings, name, dry_run)
 
@@ -91,12 +105,41 @@ def _server(client: Elasticsearch, settings: Settings) -> Server:
 def _fitted(made: dict[str, Any], server: Server) -> dict[str, Any]:
     """The object without what this server doesn't know."""
     template = made.get("template", {})
-    for part, version in SINCE.items():
-        if server.version < version:
+    major, minor = server.version
+    for part, since in SINCE.items():
+        if minor < since.get(major, 0):
             template.pop(part, None)
+    settings = template.get("settings", {}).get("index", {})
     if not server.ilm:
-        template.get("settings", {}).get("index", {}).pop("lifecycle", None)
+        settings.pop("lifecycle", None)
+    if not server.geoip:
+        settings.pop("default_pipeline", None)
     return made
+
+
+def _pipeline(
+    client: Elasticsearch, settings: Settings, name: str, made: dict[str, Any], server: Server, dry_run: bool
+) -> tuple[Server, Step]:
+    """The pipeline that looks addresses up, where the server has the processor for it.
+
+    Without databases documents pass with a tag; Elasticsearch fetches them by itself once there is such a pipeline.
+    """
+    from elasticsearch import BadRequestError
+
+    kind = "ingest_pipeline"
+    body = {"pipeline": made, "docs": [{"_source": {"source": {"ip": "1.1.1.1"}}}]}
+    with asking(settings, f"ingest pipeline {name}"):
+        try:
+            answer = _ask(client, "POST", "_ingest/pipeline/_simulate", body)
+        except BadRequestError as error:
+            if "No processor type exists" not in str(error.body):
+                raise
+            return server, Step(kind, name, "skip", "this server has no GeoIP processor")
+    server = server._replace(geoip=True)
+    step = _object(client, settings, kind, name, made, server, dry_run)
+    if step.action != "keep" and TAG in str(answer):
+        step = step._replace(why=f"{step.why}; its GeoIP databases aren't there yet".removeprefix("; "))
+    return server, step
 
 
 def _object(
@@ -111,11 +154,13 @@ def _object(
         return Step(kind, name, "skip", "no ILM here: the data streams' own lifecycle does it")
     with asking(settings, said):
         there = _there(client, kind, name)
-        action, why = _needed(there, made, kind, f"{settings.url}: {said}")
+        action, why = _needed(there, made, f"{settings.url}: {said}")
         if not dry_run and action != "keep":
             _ask(client, "PUT", f"{KINDS[kind]}/{name}", made)
-        if kind == "index_template" and (action == "keep" or not dry_run):
-            _wins(client, name, f"{settings.url}: {said}")
+        if kind == "index_template":
+            _agrees(client, made, f"{settings.url}: {said}")
+            if action == "keep" or not dry_run:
+                _wins(client, name, f"{settings.url}: {said}")
     return Step(kind, name, action, why)
 
 
@@ -129,11 +174,13 @@ def _there(client: Elasticsearch, kind: str, name: str) -> dict[str, Any] | None
         return None
     if kind == "ilm_policy":
         return {"policy": found[name]["policy"]}
+    if kind == "ingest_pipeline":
+        return dict(found[name])
     there: dict[str, Any] = found[f"{kind}s"][0][kind]
     return there
 
 
-def _needed(there: dict[str, Any] | None, made: dict[str, Any], kind: str, place: str) -> tuple[str, str]:
+def _needed(there: dict[str, Any] | None, made: dict[str, Any], place: str) -> tuple[str, str]:
     """What is to be done with an object, and why.
 
     Raises:
@@ -141,25 +188,29 @@ def _needed(there: dict[str, Any] | None, made: dict[str, Any], kind: str, place
     """
     if there is None:
         return "create", ""
-    meta = there.get("policy", there).get("_meta") or {}
+    meta, ours = there.get("policy", there).get("_meta") or {}, made.get("policy", made)["_meta"]["version"]
     if meta.get("managed_by") != MANAGED_BY:
         raise ServiceError("there is one that isn't ours", location=place, hint="rename or remove it")
-    if meta.get("version", 0) > VERSION:
-        raise ServiceError(
-            f"it is of version {meta['version']}, ours is {VERSION}", location=place, hint="install a newer ids-plugin"
-        )
-    if meta.get("version", 0) < VERSION:
-        return "update", f"version {meta.get('version', 0)} → {VERSION}"
-    if kind != "ilm_policy" and not _says(there, made):
-        return "update", "it was changed by hand"
+    version = meta.get("version", 0)
+    if version > ours:
+        what = f"it is of version {version}, ours is {ours}"
+        raise ServiceError(what, location=place, hint="install a newer ids-plugin")
+    if version < ours:
+        return "update", f"version {version} → {ours}"
+    changed = [] if "policy" in made else list(_differences(there, made))
+    if changed:
+        return "update", "it says something else: " + ", ".join(changed[:3]) + (", …" if changed[3:] else "")
     return "keep", ""
 
 
-def _says(there: Any, made: Any) -> bool:
-    """Whether everything that `made` says is said there; defaults that the server adds don't matter."""
+def _differences(there: Any, made: Any, name: str = "") -> Iterator[str]:
+    """Dotted names of what `made` says and is not said there; defaults that the server adds don't matter."""
     if isinstance(made, Mapping):
-        return isinstance(there, Mapping) and all(_says(there.get(name), value) for name, value in made.items())
-    return bool(there == made)
+        known = there if isinstance(there, Mapping) else {}
+        for key, value in made.items():
+            yield from _differences(known.get(key), value, f"{name}.{key}" if name else key)
+    elif there != made:
+        yield name
 
 
 def _wins(client: Elasticsearch, name: str, place: str) -> None:
@@ -184,6 +235,31 @@ def _wins(client: Elasticsearch, name: str, place: str) -> None:
     )
 
 
+def _agrees(client: Elasticsearch, made: Mapping[str, Any], place: str) -> None:
+    """
+    Raises:
+        ServiceError: the site's own component template gives a field of ours another type, so that panels would fail.
+    """
+    *parts, custom = made["composed_of"]
+    theirs = dict(_types(_there(client, "component_template", custom) or {}))
+    for part in parts:
+        ours = json.loads(_folder().joinpath("component_template", f"{part}.json").read_text("utf-8"))
+        for field, kind in _types(ours):
+            if theirs.get(field, kind) != kind:
+                what = f"component template {custom} makes {field} {theirs[field]}, ours is {kind}"
+                raise ServiceError(what, location=place, hint="take the field out of it")
+
+
+def _types(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Dotted name and type of every field that a component template has."""
+    todo = list(template.get("template", {}).get("mappings", {}).get("properties", {}).items())
+    while todo:
+        name, node = todo.pop()
+        if "type" in node and "properties" not in node:
+            yield name, node["type"]
+        todo += [(f"{name}.{inner}", one) for inner, one in node.get("properties", {}).items()]
+
+
 def _stream(client: Elasticsearch, settings: Settings, name: str, dry_run: bool) -> Step:
     """
     Raises:
@@ -191,6 +267,12 @@ def _stream(client: Elasticsearch, settings: Settings, name: str, dry_run: bool)
     """
     with asking(settings, f"data stream {name}"):
         found = backing(client, name)
+        if found and not all(".ds-" in one.name for one in found):
+            raise ServiceError(
+                f"an index or alias of this name is in the way: {found[-1].name}",
+                location=f"{settings.url}: data stream {name}",
+                hint="rename or remove it",
+            )
         if not found:
             action, why = "create", ""
         elif found[-1].version is None:

@@ -26,6 +26,13 @@ FOLDER = Path(__file__).parents[2] / "dashboards/elasticsearch"
 FILES = sorted(FOLDER.glob("*/*.json"))
 TEMPLATES = sorted(FOLDER.glob("index_template/*.json"))
 META = {"managed_by": _elastic.MANAGED_BY, "version": _elastic.VERSION}
+GEO = ("city_name", "continent_name", "country_iso_code", "country_name", "location", "region_iso_code", "region_name")
+ENRICHED = tuple(
+    f"{side}.{name}"
+    for side in ("source", "destination")
+    for name in (*(f"geo.{one}" for one in GEO), "as.number", "as.organization.name")
+)
+"""what the ingest pipeline adds to documents"""
 LIMITS: dict[str, dict[str, Any]] = {
     "keyword": {"ignore_above": 1024},
     "date": {"format": "strict_date_optional_time"},
@@ -44,9 +51,9 @@ LEDGER_DOCUMENTS = _ledger.documents(increment(), "ids.ledger/0/17")
 
 
 def ecs_fields() -> list[Field]:
-    """ECS fields that any document has."""
+    """ECS fields that any document has, or gets on its way in."""
     written = {name for one in [*DOCUMENTS, *LEDGER_DOCUMENTS] for name, _, _ in leaves(one)}
-    return [Field(name, ECS[name][0], ECS[name][1], "") for name in sorted(written) if name in ECS]
+    return [Field(name, ECS[name][0], ECS[name][1], "") for name in sorted(written.union(ENRICHED)) if name in ECS]
 
 
 def mapping(fields: Iterable[Field]) -> dict[str, Any]:
@@ -72,9 +79,9 @@ def mapping(fields: Iterable[Field]) -> dict[str, Any]:
     } | root
 
 
-def component(fields: Iterable[Field], what: str) -> dict[str, Any]:
+def component(fields: Iterable[Field], what: str, **settings: Any) -> dict[str, Any]:
     return {
-        "template": {"mappings": mapping(fields)},
+        "template": {"mappings": mapping(fields), **({"settings": {"index": settings}} if settings else {})},
         "version": _elastic.VERSION,
         "_meta": META | {"description": what},
     }
@@ -82,7 +89,9 @@ def component(fields: Iterable[Field], what: str) -> dict[str, Any]:
 
 MADE = {
     "ids_plugin-ecs": component(ecs_fields(), "ECS 8.11 fields that documents of ids-plugin have"),
-    "ids_plugin-alert": component(alert.FIELDS, "Fields of alerts that ECS doesn't have"),
+    "ids_plugin-alert": component(
+        alert.FIELDS, "Fields of alerts that ECS doesn't have", default_pipeline="ids_plugin-geoip"
+    ),
     "ids_plugin-ledger": component(_ledger.FIELDS, "Fields of the ledger that ECS doesn't have"),
 }
 
@@ -98,11 +107,26 @@ def test_mappings_are_made_from_the_fields(name: str) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_object_says_whose_it_is_and_its_version(path: Path) -> None:
+    """Lifecycle policies have a version of their own: a newer one takes back for how long a site keeps documents."""
     made = load(path)
     meta = made.get("policy", made)["_meta"]
     assert meta.pop("description")
-    assert meta == META
+    assert meta == META | ({"version": 1} if "policy" in made else {})
     assert "policy" in made or made["version"] == _elastic.VERSION
+
+
+def test_the_pipeline_writes_the_fields_that_are_mapped_and_refuses_nothing() -> None:
+    made = load(FOLDER / "ingest_pipeline/ids_plugin-geoip.json")
+    assert MADE["ids_plugin-alert"]["template"]["settings"]["index"]["default_pipeline"] == "ids_plugin-geoip"
+    written = set[str]()
+    for processor in made["processors"]:
+        ((kind, said),) = processor.items()
+        assert said["ignore_missing"] is said["ignore_failure"] is True
+        if kind == "geoip":
+            written |= {f"{said['target_field']}.{name}" for name in said["properties"]}
+        else:
+            written = written - {said["field"]} | {said["target_field"]}
+    assert written == set(ENRICHED) <= ECS.keys()
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.stem)
