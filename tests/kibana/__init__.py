@@ -1,0 +1,67 @@
+"""Judges Kibana's saved objects where no Kibana is: what they would ask Elasticsearch, and whether they hold together.
+
+    for request in requests("Triage", filters={"observer.name": "gateway"}, time=("now-7d", "now")):
+        answer = client.search(index=request.index, body=request.body)
+
+Panels of Lens, saved searches, options lists and Vega's data blocks are translated as Kibana 8 does it; what the
+translators don't know they refuse. `complaints` says what is wrong with a set of objects by itself, `misfits` what
+doesn't fit the mapping of the indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import _dashboard
+from ._context import Time
+from ._dashboard import Panel, Request, panels
+from ._kql import KqlError, to_dsl
+from ._saved import BrokenError, Objects, Saved
+
+__all__ = [
+    "BrokenError",
+    "KqlError",
+    "Objects",
+    "Panel",
+    "Request",
+    "Saved",
+    "Time",
+    "ours",
+    "panels",
+    "requests",
+    "to_dsl",
+]
+
+
+def ours() -> Objects:
+    """The product's own objects."""
+    from ids_plugin.sinks import _kibana
+
+    return Objects(_kibana.objects())
+
+
+def requests(
+    dashboard: str,
+    filters: Mapping[str, Any] | None = None,
+    time: tuple[str, str] | None = None,
+    *,
+    namespace: str = "*",
+    objects: Objects | None = None,
+) -> list[Request]:
+    """Every request that opening a dashboard sends: its controls' and its panels'.
+
+    Args:
+        dashboard: id, title, or a word of the title.
+        filters: field → value or values, as if chosen in controls or carried along by a drill-down.
+        time: start and end, ISO 8601 or date math; otherwise the range that the dashboard opens with.
+        namespace: of the data streams; all of them by default.
+        objects: the set with the dashboard; otherwise the product's.
+
+    Raises:
+        BrokenError, KqlError: something can't be read.
+    """
+    every = ours() if objects is None else objects
+    return list(
+        _dashboard.requests(every, every.dashboard(dashboard), filters, Time(*time) if time else None, namespace)
+    )
