@@ -10,8 +10,10 @@ from ._kql import KqlError, to_dsl
 from ._saved import JSON, BrokenError
 
 FORMAT = "strict_date_optional_time"
-ROUND = ((1, "1s"), (5, "5s"), (10, "10s"), (30, "30s"), (60, "1m"), (300, "5m"), (600, "10m"), (1800, "30m"),
-         (3600, "1h"), (10_800, "3h"), (43_200, "12h"), (86_400, "1d"), (604_800, "7d"), (2_592_000, "30d"))  # fmt: skip
+ROUND = (
+    *((1, "1s"), (5, "5s"), (10, "10s"), (30, "30s"), (60, "1m"), (300, "5m"), (600, "10m"), (1800, "30m")),
+    *((3600, "1h"), (10_800, "3h"), (43_200, "12h"), (86_400, "1d"), (604_800, "7d"), (2_592_000, "30d")),
+)
 """seconds and name of intervals that look round"""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604_800, "M": 2_629_800, "y": 31_557_600}
 
@@ -73,7 +75,7 @@ class Context(NamedTuple):
             KqlError: a query can't be read.
         """
         wanted = [to_dsl(kql) for kql in self.queries]
-        unwanted = []
+        unwanted: list[JSON] = []
         for one in self.filters:
             meta = one.get("meta", {})
             if not meta.get("disabled"):

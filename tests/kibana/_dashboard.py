@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ._context import AGGREGATE, DATE, FORMAT, SHOW, Context, Time, Use, fields_of, interval, selection, uses_of
@@ -42,12 +43,13 @@ class View(NamedTuple):
     title: str
     time: str | None
 
-    def index(self, namespace: str) -> str:
+    def indices(self, namespace: str) -> str:
         """The indices in which it looks."""
         return self.title.replace("-*", f"-{namespace}")
 
 
-class Request(NamedTuple):
+@dataclass(frozen=True)
+class Request:
     """A search that Kibana sends."""
 
     name: str
@@ -256,7 +258,7 @@ def _control(objects: Objects, dashboard: Saved, name: str, context: Context, na
         "query": context.query(view.time),
         "aggs": asked,
     }
-    return Request(place, view.index(namespace), body, "control", columns=("key",))
+    return Request(place, view.indices(namespace), body, "control", columns=("key",))
 
 
 def _options(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -275,7 +277,7 @@ def _lens(objects: Objects, panel: Panel, context: Context, namespace: str, name
         query = inherited.plus(state, panel.place).query(view.time)
         body = {"size": 0, "track_total_hits": True, "query": query, "aggs": layer.aggs(context.time)}
         named = f"{name} [{layer_id}]" if len(found) > 1 else name
-        yield Request(named, view.index(namespace), body, "lens", panel, layer)
+        yield Request(named, view.indices(namespace), body, "lens", panel, layer)
 
 
 def _search(objects: Objects, panel: Panel, context: Context, namespace: str, name: str) -> Iterator[Request]:
@@ -290,7 +292,7 @@ def _search(objects: Objects, panel: Panel, context: Context, namespace: str, na
     query = context.plus(source, panel.place).query(view.time)
     body = {"size": SAMPLE, "track_total_hits": False, "version": True, "_source": False, "fields": fields}
     body |= {"stored_fields": ["*"], "sort": [*sort, {"_doc": "desc"}], "query": query}
-    yield Request(name, view.index(namespace), body, "search", panel, columns=columns)
+    yield Request(name, view.indices(namespace), body, "search", panel, columns=columns)
 
 
 def _vega(objects: Objects, panel: Panel, context: Context, namespace: str, name: str) -> Iterator[Request]:

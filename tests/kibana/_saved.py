@@ -33,7 +33,7 @@ class Saved(NamedTuple):
 
     def source(self) -> JSON:
         """Its `searchSourceJSON`."""
-        return opened(self.attributes.get("kibanaSavedObjectMeta", {}).get("searchSourceJSON", "{}"), self.place)
+        return dict(opened(self.attributes.get("kibanaSavedObjectMeta", {}).get("searchSourceJSON", "{}"), self.place))
 
 
 class Objects:
