@@ -57,7 +57,6 @@ OPTIONS: dict[str, Any] = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `replay`."""
     add_input_options(parser)
-    parser.add_argument("--config", metavar="FILE", help="settings (TOML); the environment's IDS_SECTION_KEY win")
     parser.add_argument("--topic", required=True, help="where the records go: one that normalise reads")
     parser.add_argument(
         "--speed", default="1x", metavar="NX", help="1x: as it was, 10x: ten times as fast, max (default: %(default)s)"

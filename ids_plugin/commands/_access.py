@@ -14,11 +14,16 @@ if TYPE_CHECKING:
 def add_access_options(parser: argparse.ArgumentParser, url: str) -> None:
     """Where it is (`url` is the option's name), who we are to it, and which of its data streams are meant."""
     parser.add_argument(url, dest="url", metavar="URL", help="Elasticsearch, such as https://host:9200")
+    add_login_options(parser)
+    parser.add_argument("--namespace", metavar="NAME", help="last part of the data streams' names")
+
+
+def add_login_options(parser: argparse._ActionsContainer) -> None:
+    """Who we are to an Elasticsearch."""
     parser.add_argument("--api-key-file", metavar="FILE", help="file with the API key: id:key, or as Kibana shows it")
     parser.add_argument("--username", metavar="NAME", help="user name, instead of an API key")
     parser.add_argument("--password-file", metavar="FILE", help="file with the user's password")
     parser.add_argument("--ca-file", metavar="PEM", help="certificate of the authority that signed the server's")
-    parser.add_argument("--namespace", metavar="NAME", help="last part of the data streams' names")
     parser.add_argument("--config", metavar="FILE", help="settings (TOML) for what no option says")
 
 
@@ -32,10 +37,10 @@ def access(args: argparse.Namespace) -> Elasticsearch:
 
     found = load(Path(args.config) if args.config else None).elasticsearch
     told: dict[str, Any] = {
-        "url": args.url,
+        "url": getattr(args, "url", None),
         "username": args.username,
         "ca_file": Path(args.ca_file) if args.ca_file else None,
-        "namespace": args.namespace,
+        "namespace": getattr(args, "namespace", None),
         "api_key": secret(Path(args.api_key_file), "--api-key-file") if args.api_key_file else None,
         "password": secret(Path(args.password_file), "--password-file") if args.password_file else None,
     }

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ids_plugin.commands._access import access, add_login_options
 from ids_plugin.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="INPUT",
         help="capture (pcap, pcapng), Zeek conn.log (TSV or JSON), Suricata eve.json, each also .gz or .zst; a "
-        "directory of these, a glob, or - for standard input; kinds are found by content",
+        "directory of these, a glob, or - for standard input; kinds are found by content. Or elasticsearch:URL/INDEX, "
+        "connections that a stack has indexed",
     )
     parser.add_argument(
         "--sensor",
@@ -69,6 +71,7 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         "--since", metavar="TIME", help="ISO 8601, UTC unless it says otherwise; flows that start later"
     )
     parser.add_argument("--until", metavar="TIME", help="flows that start before")
+    add_login_options(parser.add_argument_group("for elasticsearch: inputs"))
 
 
 def reads(args: argparse.Namespace) -> Iterator[Read]:
@@ -76,6 +79,7 @@ def reads(args: argparse.Namespace) -> Iterator[Read]:
 
     Raises:
         UsageError: standard input is to be read and was closed; an option isn't what it should be.
+        ServiceError: the Elasticsearch of an input can't be reached, or refuses us.
     """
     from ids_plugin.sources._open import read_inputs
 
@@ -92,7 +96,10 @@ def reads(args: argparse.Namespace) -> Iterator[Read]:
             "open_every": str(args.open_every),
             "checksums": args.checksums,
             "community_id": "yes" if getattr(args, "community_id", False) else "",
+            "since": _iso(args.since, "--since"),
+            "until": _iso(args.until, "--until"),
         },
+        elasticsearch=lambda: access(args),
     )
 
 
@@ -181,6 +188,11 @@ def moment(text: str | None, option: str) -> datetime | None:
     except ValueError as error:
         raise UsageError(f"{option} {text!r} is no time", hint="such as 2026-11-21T06:00:00") from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def _iso(text: str | None, option: str) -> str:
+    found = moment(text, option)
+    return found.isoformat() if found else ""
 
 
 def _sensor(text: str) -> tuple[str, str]:

@@ -16,11 +16,14 @@ from typing import Any, BinaryIO, NamedTuple
 import zstandard
 
 from ids_plugin import registry
+from ids_plugin.config import Elasticsearch
 from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import empty
 from ids_plugin.sources import WHOLE, Input, Read, Reject, Source
 from ids_plugin.sources._draft import SENSOR
+from ids_plugin.sources._index import Index
 from ids_plugin.sources._lines import HEAD
+from ids_plugin.sources._pages import SCHEME
 
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 SHOWN = 16
@@ -137,22 +140,25 @@ def read_inputs(
     stdin: BinaryIO,
     sensors: Sequence[tuple[str, str]] = (),
     options: dict[str, str] | None = None,
+    elasticsearch: Callable[[], Elasticsearch] = Elasticsearch,
 ) -> Iterator[Read]:
     """All that the inputs hold, one input after the other; one that can't be read beside others that can is a reject.
 
     Args:
-        specs: files, directories, globs, `-`.
+        specs: files, directories, globs, `-`, `elasticsearch:URL/INDEX`.
         batch_rows: records a step.
         stdin: what `-` reads.
         sensors: (name, glob of file names): the first that matches names the input's sensor.
         options: passed on to every source (`meter`, ...).
+        elasticsearch: gives the settings of indices' servers, but for the URL.
 
     Raises:
         InputError: none of them could be read; the first one's reason.
+        UsageError, ConfigError, MissingExtraError, ServiceError: an index can't be read as things are.
     """
     failed: list[InputError] = []
     records = 0
-    for opened in open_inputs(specs, stdin=stdin, sensors=sensors, options=options):
+    for opened in open_inputs(specs, stdin=stdin, sensors=sensors, options=options, elasticsearch=elasticsearch):
         with opened.input.stream:
             try:
                 for step in _steps(opened, batch_rows):
@@ -192,6 +198,7 @@ def open_inputs(
     stdin: BinaryIO,
     sensors: Sequence[tuple[str, str]] = (),
     options: dict[str, str] | None = None,
+    elasticsearch: Callable[[], Elasticsearch] = Elasticsearch,
 ) -> Iterator[Opened]:
     """Opens inputs one by one; the caller closes `input.stream`. Members of a directory come sorted by path.
 
@@ -200,6 +207,10 @@ def open_inputs(
     """
     plugins: tuple[Source, ...] = registry.load_all("sources")
     for spec in specs:
+        if spec.startswith(SCHEME):
+            source = Input(spec, io.BytesIO(), b"", _sensor(spec, sensors), options or {})
+            yield Opened(source, Index(elasticsearch()))
+            continue
         known = 0
         named, paths, missing = _paths(spec)
         for path in paths:
