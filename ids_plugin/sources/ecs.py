@@ -155,12 +155,20 @@ class Ecs:
         Raises:
             DialectError: durations that should be whole nanoseconds have fractions.
         """
-        draft = ndjson.probe(source, classify, self.name)
-        parts = draft[FRACTION].drop_nulls() if FRACTION in draft.columns else pl.Series(dtype=pl.Boolean)
-        if int(parts.sum()) * 2 > parts.len():
-            what = "event.duration can't be in nanoseconds: it has fractions"
-            raise DialectError(what, location=source.name, hint="is it in seconds?")
+        refuse_fractions(ndjson.probe(source, classify, self.name), source.name)
         yield from ndjson.read(source, batch_rows, classify, self.name)
+
+
+def refuse_fractions(draft: pl.DataFrame, name: str) -> None:
+    """Refuses the draft of an input's first records if their durations can't be in the unit they claim.
+
+    Raises:
+        DialectError: durations that should be whole nanoseconds have fractions.
+    """
+    parts = draft[FRACTION].drop_nulls() if FRACTION in draft.columns else pl.Series(dtype=pl.Boolean)
+    if int(parts.sum()) * 2 > parts.len():
+        what = "event.duration can't be in nanoseconds: it has fractions"
+        raise DialectError(what, location=name, hint="is it in seconds?")
 
 
 def _is_document(line: bytes) -> bool:
