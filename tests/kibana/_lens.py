@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ._context import AGGREGATE, DATE, FORMAT, NUMBER, Time, Use, fields_of, interval
+from ._context import AGGREGATE, DATE, FORMAT, NUMBER, SHOW, Time, Use, fields_of, interval
 from ._kql import to_dsl
 from ._saved import JSON, BrokenError
 
@@ -28,7 +28,7 @@ MATHS: Mapping[str, Callable[[float, float], float | None]] = {
     "divide": lambda a, b: a / b if b else None,
 }
 COLUMN_KEYS = {"label", "customLabel", "dataType", "operationType", "sourceField", "isBucketed", "scale", "params",
-               "filter", "references", "timeScale", "reducedTimeRange", "timeShift"}  # fmt: skip
+               "filter", "references", "isStaticValue", "timeScale", "reducedTimeRange", "timeShift"}  # fmt: skip
 
 Row = dict[str, Any]
 
@@ -307,6 +307,8 @@ def _uses(column: Column) -> Iterator[Use]:
         yield Use(field, NUMBER, column.place)
     elif column.operation == "date_histogram":
         yield Use(field, DATE, column.place, "date")
+    elif column.operation == "last_value" and column.params.get("showArrayValues"):
+        yield Use(field, SHOW, column.place, kind)
     elif column.operation in ("terms", "last_value", "min", "max"):
         yield Use(field, AGGREGATE, column.place, kind)
     else:
