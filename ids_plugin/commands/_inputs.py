@@ -29,11 +29,11 @@ BATCH_ROWS = 65_536
 """Records read at a time: large enough that per-batch costs vanish, small enough that a batch is 30 MB"""
 
 
-def add_input_options(parser: argparse.ArgumentParser) -> None:
-    """INPUT… and how to read them."""
+def add_input_options(parser: argparse.ArgumentParser, *, least: int = 1) -> None:
+    """INPUT… (at least so many: 1 or 0) and how to read them."""
     parser.add_argument(
         "inputs",
-        nargs="+",
+        nargs="+" if least else "*",
         metavar="INPUT",
         help="capture (pcap, pcapng), Zeek conn.log (TSV or JSON), Suricata eve.json, each also .gz or .zst; a "
         "directory of these, a glob, or - for standard input; kinds are found by content. Or elasticsearch:URL/INDEX, "
