@@ -1,14 +1,16 @@
-"""Options of commands that talk to an Elasticsearch; secrets come from files: lists of processes show options."""
+"""Options of commands that talk to Elasticsearch or Kibana; secrets come from files: anybody can see options."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from ids_plugin.config import Elasticsearch
+    from ids_plugin.config import Elasticsearch, Kibana
+
+    Settings = TypeVar("Settings", Elasticsearch, Kibana)
 
 
 def add_access_options(parser: argparse.ArgumentParser, url: str) -> None:
@@ -19,7 +21,7 @@ def add_access_options(parser: argparse.ArgumentParser, url: str) -> None:
 
 
 def add_login_options(parser: argparse._ActionsContainer) -> None:
-    """Who we are to an Elasticsearch."""
+    """Who we are to it, and the settings for what no option says."""
     parser.add_argument("--api-key-file", metavar="FILE", help="file with the API key: id:key, or as Kibana shows it")
     parser.add_argument("--username", metavar="NAME", help="user name, instead of an API key")
     parser.add_argument("--password-file", metavar="FILE", help="file with the user's password")
@@ -33,17 +35,28 @@ def access(args: argparse.Namespace) -> Elasticsearch:
     Raises:
         ConfigError: a file can't be read, or settings don't fit together.
     """
-    from ids_plugin.config import load, secret
+    from ids_plugin.config import load
 
     found = load(Path(args.config) if args.config else None).elasticsearch
-    told: dict[str, Any] = {
+    return told(args, found, "namespace")
+
+
+def told(args: argparse.Namespace, found: Settings, *others: str) -> Settings:
+    """Settings, and above them what the options say: of `--url`, of logins, and of the keys `others`.
+
+    Raises:
+        ConfigError: a file can't be read, or settings don't fit together.
+    """
+    from ids_plugin.config import secret
+
+    given: dict[str, Any] = {
         "url": getattr(args, "url", None),
         "username": args.username,
         "ca_file": Path(args.ca_file) if args.ca_file else None,
-        "namespace": getattr(args, "namespace", None),
         "api_key": secret(Path(args.api_key_file), "--api-key-file") if args.api_key_file else None,
         "password": secret(Path(args.password_file), "--password-file") if args.password_file else None,
+        **{name: getattr(args, name, None) for name in others},
     }
-    if told["api_key"] or told["username"]:
+    if given["api_key"] or given["username"]:
         found = replace(found, api_key=None, username=None, password=None)
-    return replace(found, **{name: value for name, value in told.items() if value is not None})
+    return replace(found, **{name: value for name, value in given.items() if value is not None})
