@@ -37,6 +37,11 @@ TRIGGERS = {
 }
 LINKED = re.compile(r"dashboards?#/(?:view|create)/([\w.-]+)|\]\(#/view/([\w.-]+)")
 
+LISTS = tuple(
+    f"ids_plugin.{name}." for name in ("evidence.flows", "evidence.features", "fold.top_peers", "fold.top_ports")
+)
+"""objects of which a document has several: Elasticsearch doesn't know which of their values belong together"""
+
 Mapped = Mapping[str, Mapping[str, Any]]
 """field → type → what it can do, as `_field_caps` answers"""
 
@@ -183,6 +188,7 @@ def _content(objects: Objects, one: Saved) -> Iterator[str]:
             yield f"{one.place}: no description"
         if panel and panel.kind == "lens":
             yield from _drawn(panel)
+            yield from _mixed(panel)
         if panel and panel.kind == "markdown":
             yield from _links(objects, markdown(panel))
         if panel and panel.kind == "search" and not one.attributes.get("columns"):
@@ -273,6 +279,16 @@ def _drawn(panel: Panel) -> Iterator[str]:
     yield from (
         f"{panel.place}: draws the layer {name}, which isn't there" for name in sorted(layer_ids - asked.keys())
     )
+
+
+def _mixed(panel: Panel) -> Iterator[str]:
+    """Whether a layer asks for what only looks as if it belonged together."""
+    for layer in layers(panel).values():
+        for prefix in LISTS:
+            inside = {one.field for one in layer.uses() if one.field.startswith(prefix)}
+            grouped = any(one.state.get("sourceField") in inside for one in layer.buckets)
+            if grouped and len(inside) > 1:
+                yield f"{layer.place}: {', '.join(sorted(inside))} of one document don't belong together"
 
 
 def _accessors(node: Any) -> Iterator[str]:
