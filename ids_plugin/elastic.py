@@ -17,8 +17,8 @@ JSON = {"accept": "application/json", "content-type": "application/json"}
 NO_HINTS: Mapping[int, str] = {}
 
 
-def connect(settings: Settings) -> Elasticsearch:
-    """A client that asks once: whoever waits and asks again is the caller.
+def connect(settings: Settings, **options: Any) -> Elasticsearch:
+    """A client that asks once: whoever waits and asks again is the caller; `options` are the client's, over ours.
 
     Raises:
         MissingExtraError: the client isn't installed.
@@ -37,7 +37,7 @@ def connect(settings: Settings) -> Elasticsearch:
     if settings.username and settings.password:
         given["basic_auth"] = (settings.username, settings.password.reveal())
     try:
-        return Elasticsearch(settings.url, **given)
+        return Elasticsearch(settings.url, **given | options)
     except (ValueError, OSError) as error:
         raise ConfigError(f"no client can be made: {error}", location=settings.url) from error
 

@@ -8,6 +8,7 @@ integration maps them become EVE records again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import orjson
@@ -19,6 +20,10 @@ Classify = Callable[[dict[str, Any]], Layout | OutOfScope | Bad]
 NAMES = (("observer", "name"), ("observer", "hostname"), ("host", "name"), ("agent", "name"))
 """Where the sensor's name may stand, the first that is there wins: as around records on Kafka, and Corelight's."""
 ORIGINALS = (("message",), ("event", "original"))
+NUMBERS = {"bytes", "packets", "ip_bytes", "port", "duration", "missed", "missed_bytes"}
+FLAGS = {"local_orig", "local_resp", "originator", "responder"}
+"""Last names of fields that some stacks write as text, since Elasticsearch converts it when it indexes."""
+TRUTHS = {"true": True, "T": True, "false": False, "F": False}
 SIDES = (("source", "src", "toserver"), ("destination", "dest", "toclient"))
 
 
@@ -45,11 +50,14 @@ def at(document: object, *path: str) -> Any:
 
 
 def _nested(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with `{"a.b": 1}` as `{"a": {"b": 1}}` at every level; fields that stand twice keep the first value."""
+    """The same with `{"a.b": 1}` as `{"a": {"b": 1}}` at every level, and numbers that were written as text; of fields
+    that stand twice the first value stays."""
     found: dict[str, Any] = {}
     for name, value in document.items():
         inner = _nested(value) if isinstance(value, dict) else value
-        *parents, last = name.split(".")
+        *parents, last = name.split(".") if "." in name else (name,)
+        if isinstance(inner, str) and (last in NUMBERS or last in FLAGS):
+            inner = _typed(inner, last)
         into = found
         for parent in parents:
             below = into.setdefault(parent, {})
@@ -63,6 +71,16 @@ def _nested(document: Mapping[str, Any]) -> dict[str, Any]:
         else:
             into.setdefault(last, inner)
     return found
+
+
+def _typed(text: str, name: str) -> object:
+    """The number or truth that a text stands for; the text if it is none."""
+    if name in FLAGS:
+        return TRUTHS.get(text, text)
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:

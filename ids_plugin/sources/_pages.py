@@ -93,12 +93,13 @@ def connect(settings: Settings) -> Elasticsearch:
     Raises:
         MissingExtraError, ConfigError: as `elastic.connect`.
     """
-    client = elastic.connect(settings)
-    from elasticsearch.serializer import OrjsonSerializer
-
-    fast = OrjsonSerializer()
-    client.transport.serializers.serializers[fast.mimetype] = fast
-    return client.options(max_retries=RETRIES, retry_on_status=BUSY, retry_on_timeout=True)
+    try:
+        from elasticsearch.serializer import OrjsonSerializer
+    except ImportError:
+        return elastic.connect(settings)
+    fast = dict.fromkeys(("application/json", "application/vnd.elasticsearch+json"), OrjsonSerializer())
+    retrying = {"max_retries": RETRIES, "retry_on_status": BUSY, "retry_on_timeout": True}
+    return elastic.connect(settings, serializers=fast, **retrying)
 
 
 @dataclass
@@ -122,7 +123,8 @@ class Pages:
     documents: bool = True
     reopened: int = 0
     """how often the point in time was lost"""
-    _pit: str | None = None
+    pit: str | None = None
+    """id of the point in time, while there is one"""
     _size: int = FIRST
     _after: list[Any] | None = None
     _last: int = -1
@@ -178,12 +180,12 @@ class Pages:
                 raise
 
     def _page(self) -> list[Hit]:
-        if self._pit is None:
+        if self.pit is None:
             opened = self.client.open_point_in_time(index=self.target.index, keep_alive=KEPT_ALIVE)
-            self._pit, self._after = opened["id"], None
+            self.pit, self._after = opened["id"], None
         order = {"order": "asc", "unmapped_type": "date", "numeric_type": "date", "missing": "_last"}
         answer = self.client.search(
-            pit={"id": self._pit, "keep_alive": KEPT_ALIVE},
+            pit={"id": self.pit, "keep_alive": KEPT_ALIVE},
             query=self._query(),
             sort=[{self.time: order}, {"_shard_doc": "asc"}],
             search_after=self._after,
@@ -192,7 +194,7 @@ class Pages:
             track_total_hits=False,
             allow_partial_search_results=False,
         ).body
-        self._pit = answer.get("pit_id", self._pit)
+        self.pit = answer.get("pit_id", self.pit)
         self._check(answer)
         found = answer["hits"]["hits"]
         if found:
@@ -244,14 +246,14 @@ class Pages:
         if self._size > 1 and ("result window is too large" in str(error.body).lower() or error.meta.status == 413):
             self._size //= 2
             return True
-        if self._pit is None or kind not in ("search_context_missing_exception", "no_shard_available_action_exception"):
+        if self.pit is None or kind not in ("search_context_missing_exception", "no_shard_available_action_exception"):
             return False
         if self._after is None and self.reopened:
             return False
         if len(self._equal) > MOST_EQUAL:
             what = f"the point in time was lost among more than {MOST_EQUAL:,} documents of one {self.time}"
             raise ServiceError(what, location=self.settings.url, hint="run it again")
-        self._pit, self.reopened = None, self.reopened + 1
+        self.pit, self.reopened = None, self.reopened + 1
         self._from = None if self._last < 0 or self._last >= LAST else self._last
         if self._last >= LAST:
             self.filters = [*self.filters, {"bool": {"must_not": {"exists": {"field": self.time}}}}]
@@ -261,10 +263,10 @@ class Pages:
         """Frees what Elasticsearch keeps for us; it does so by itself after KEPT_ALIVE."""
         from elasticsearch import ApiError, TransportError
 
-        if self._pit is not None:
+        if self.pit is not None:
             with suppress(ApiError, TransportError):
-                self.client.options(max_retries=0).close_point_in_time(id=self._pit)
-            self._pit = None
+                self.client.options(max_retries=0).close_point_in_time(id=self.pit)
+            self.pit = None
 
 
 def or_without(name: str, bounds: Mapping[str, int]) -> dict[str, Any]:

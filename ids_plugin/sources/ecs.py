@@ -109,6 +109,7 @@ DIALECTS = (
             "local_resp": "zeek.connection.local_resp",
             "icmp_type": "zeek.connection.icmp.type",
             "icmp_code": "zeek.connection.icmp.code",
+            "ip_proto": "zeek.connection.ip_proto",
         },
         NANO,
     ),
@@ -125,6 +126,8 @@ SHARED = {
     "sensor": "observer.name",
 }
 KINDS = {"ts": "iso", "duration": "float", "local_orig": "bool", "local_resp": "bool"}
+ALSO = {"corelight": {"conn_state": "conn_state", "ip_proto": "ip_proto", "sensor": "observer.hostname"}}
+"""Other places where some versions of a dialect keep a column: asked after the first."""
 LISTS = ("service", "tunnel_parents", "uid", "proto")
 TEXTS = ("orig_h", "resp_h", "community_id", "sensor", "conn_state", "history")
 MARKS = {
@@ -214,7 +217,8 @@ def layout(dialect: str, hit: bool, dotted: bool) -> Layout:
     root = ("_source",) if hit else ()
     marks = {f"?{path}": path for paths in MARKS.values() for path in paths}
     fields = []
-    for column, path in {**SHARED, **chosen.paths, **marks, "dataset": "event.dataset"}.items():
+    places = {**SHARED, **chosen.paths, **marks, "dataset": "event.dataset"}
+    for column, path in (*places.items(), *ALSO.get(dialect, {}).items()):
         fields.append(Field(column, _kind(column), (*root, *((path,) if dotted else path.split(".")))))
     return Layout(tuple(fields), derive=lambda frame: _finish(frame, chosen), ours=_ours(dialect))
 
