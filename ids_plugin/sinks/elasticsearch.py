@@ -48,6 +48,9 @@ LONGEST_ID = 512
 NOT_ITS_FAULT = frozenset({"index_closed_exception", "validation_exception", "illegal_state_exception"})
 """errors with status 400 that say nothing about the document"""
 
+NO_PIPELINE = re.compile(r"pipeline with id \[.*\] does not exist")
+"""another such error, known by its reason alone"""
+
 _LINES = {"accept": "application/json", "content-type": "application/x-ndjson"}
 
 
@@ -225,6 +228,8 @@ class Elasticsearch:
             status, error = answer["status"], answer.get("error", {})
             if answer.get("failure_store") == "used":
                 refusals.append(Refusal(at, "failure_store", "it went to the data stream's failure store"))
+            elif status == 400 and NO_PIPELINE.match(str(error.get("reason"))):
+                raise self._wait(str(error["reason"]))
             elif status == 400 and error.get("type") not in NOT_ITS_FAULT:
                 refusals.append(Refusal(at, str(error.get("type")), _reason(error)))
             elif status == 201:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,15 +23,16 @@ from ids_plugin.errors import ServiceError
 from ids_plugin.schema import alert
 from ids_plugin.schema.alert import Document
 from ids_plugin.sinks import Delivered, RetryAfter
-from ids_plugin.sinks._elastic import NEEDED
+from ids_plugin.sinks._elastic import NEEDED, VERSION
 from ids_plugin.sinks._elastic_setup import Step, install
 from ids_plugin.sinks.elasticsearch import ALERTS, LEDGER, Elasticsearch
 from tests import services
 from tests.contract.test_ecs import DOCUMENTS, ECS, leaves
-from tests.contract.test_templates import LEDGER_DOCUMENTS
+from tests.contract.test_templates import FOLDER, LEDGER_DOCUMENTS
 from tests.elastic import Stream, access, asking, documents
 from tests.troublemaker import Trouble, Troublemaker
 
+GEOIP = "ids_plugin-geoip"
 WRONG = {"long": "many", "double": "a lot", "float": "a lot", "date": "yesterday", "ip": "10.0.0", "boolean": 1.5}
 """values that don't fit a type"""
 
@@ -213,6 +214,40 @@ def test_without_its_data_stream_nothing_is_written(made: Stream, elasticsearch:
     assert made.sink.write(documents(2)) == Delivered(2)
 
 
+def test_without_the_ingest_pipeline_nothing_is_written(made: Stream) -> None:
+    """A site removed ours, or named one of its own that isn't there."""
+    made.client.indices.put_settings(index=made.name, settings={"index.default_pipeline": "gone"})
+    wait_and_say(made, "pipeline with id [gone] does not exist", "ids-plugin setup elasticsearch")
+    made.client.indices.put_settings(index=made.name, settings={"index.default_pipeline": "_none"})
+    assert made.sink.write(documents(2)) == Delivered(2)
+
+
+def test_what_geoip_finds_out_is_taken_and_can_be_counted(made: Stream) -> None:
+    """The server has no GeoIP processor: its outcome is written out, and the rest of our pipeline (whose processors are
+    stand-ins) puts it where ECS has it."""
+    geo = {"country_iso_code": "NO", "city_name": "Bergen", "location": {"lat": 60.39, "lon": 5.32}}
+    found = {"geo": geo, "as": {"asn": 64500, "organization_name": "Example"}}
+    (one,) = documents(1)
+    public = {**one, "source": one["source"] | found, "destination": one["destination"] | found}
+    steps = json.loads((FOLDER / f"ingest_pipeline/{GEOIP}.json").read_text())["processors"]
+    made.client.ingest.put_pipeline(id=made.namespace, processors=[step for step in steps if "geoip" not in step])
+    made.client.indices.put_settings(index=made.name, settings={"index.default_pipeline": made.namespace})
+    assert made.sink.write([public, *documents(1, "private")]) == Delivered(2)
+    assert len(made.found()) == 2
+    aggs = {
+        "org": {
+            "terms": {"field": "destination.as.organization.name"},
+            "aggs": {"as": {"max": {"field": "source.as.number"}}},
+        },
+        "where": {"geo_centroid": {"field": "source.geo.location"}},
+        "countries": {"value_count": {"field": "source.geo.country_iso_code"}},
+    }
+    answer = made.client.search(index=made.name, size=0, aggs=aggs)["aggregations"]
+    assert [(one["key"], one["as"]["value"]) for one in answer["org"]["buckets"]] == [("Example", 64500)]
+    assert answer["where"]["location"]["lat"] == pytest.approx(60.39, abs=1e-4)
+    assert answer["countries"]["value"] == 1
+
+
 @pytest.mark.parametrize(("meta", "words"), [({}, "wasn't made from our template"), ({"version": 0}, "older template")])
 def test_a_stream_from_another_template_is_waited_for_until_setup_rolls_it_over(
     made: Stream, elasticsearch: services.Elasticsearch, meta: dict[str, Any], words: str
@@ -298,6 +333,11 @@ def test_a_private_authority_is_trusted_where_its_certificate_is_given(
     assert made.sink.write(documents(1)) == Delivered(1)
 
 
+def changes(steps: Iterable[Step]) -> set[str]:
+    """What was done, but for the pipeline, whose processor the server of the tests doesn't have."""
+    return {step.action for step in steps if step.name != GEOIP}
+
+
 class TestSetup:
     """On a server of its own, where templates may be broken."""
 
@@ -329,13 +369,12 @@ class TestSetup:
         self, clean: client.Elasticsearch, setup: Callable[..., list[Step]]
     ) -> None:
         wanted = setup(dry_run=True)
-        assert {step.action for step in wanted} == {"create"}
+        assert changes(wanted) == {"create"}
         assert not clean.options(ignore_status=404).indices.exists_index_template(name=ALERTS)
         assert setup() == wanted
-        assert {step.action for step in setup()} == {step.action for step in setup(dry_run=True)} == {"keep"}
-        assert {step.name: step.action for step in setup(namespace="lab")} == {
-            step.name.replace("-default", "-lab"): "create" if step.kind == "data_stream" else "keep" for step in wanted
-        }
+        assert changes(setup()) == changes(setup(dry_run=True)) == {"keep"}
+        lab = {step.name: step.action for step in setup(namespace="lab") if step.action != "keep"}
+        assert lab == {GEOIP: "skip", f"{ALERTS}-lab": "create", f"{LEDGER}-lab": "create"}
 
     def test_what_was_changed_is_renewed_but_for_how_long_the_site_keeps_it(
         self, clean: client.Elasticsearch, setup: Callable[..., list[Step]]
@@ -349,8 +388,8 @@ class TestSetup:
         policy = clean.ilm.get_lifecycle(name="ids_plugin.alert")["ids_plugin.alert"]["policy"]
         policy["phases"]["delete"]["min_age"] = "30d"
         clean.ilm.put_lifecycle(name="ids_plugin.alert", policy=policy)
-        changed = {step.name: step.why for step in setup() if step.action != "keep"}
-        assert changed == {ALERTS: "it was changed by hand", "ids_plugin-settings": "version 0 → 1"}
+        changed = {step.name: step.why for step in setup() if step.action not in ("keep", "skip")}
+        assert changed == {ALERTS: "it says something else: priority", "ids_plugin-settings": f"version 0 → {VERSION}"}
         kept = clean.ilm.get_lifecycle(name="ids_plugin.alert")["ids_plugin.alert"]["policy"]["phases"]
         assert kept["delete"]["min_age"] == "30d"
         assert clean.indices.get_index_template(name=ALERTS)["index_templates"][0]["index_template"]["priority"] == 500
@@ -374,6 +413,7 @@ class TestSetup:
         actions = {step.kind: step.action for step in setup()}
         assert actions == {
             "ilm_policy": "keep",
+            "ingest_pipeline": "skip",
             "component_template": "keep",
             "index_template": "create",
             "data_stream": "create",
@@ -393,7 +433,50 @@ class TestSetup:
             setup(dry_run=True)
         clean.indices.delete_index_template(name="greedy")
         clean.indices.put_index_template(name="logs-other", index_patterns=["logs-ids*"], priority=499, data_stream={})
-        assert {step.action for step in setup()} == {"keep"}
+        assert changes(setup()) == {"keep"}
+
+    def test_a_template_of_the_site_that_changes_a_type_of_ours_is_named(
+        self, clean: client.Elasticsearch, setup: Callable[..., list[Step]]
+    ) -> None:
+        def custom(**properties: Any) -> None:
+            clean.cluster.put_component_template(
+                name=f"{ALERTS}@custom", template={"mappings": {"properties": properties}}
+            )
+
+        setup()
+        custom(source={"properties": {"ip": {"type": "keyword"}}})
+        for dry_run in (True, False):
+            with pytest.raises(ServiceError, match=rf"index template {ALERTS}: .*@custom makes source.ip keyword"):
+                setup(dry_run=dry_run)
+        custom(**{"event.severity": {"type": "keyword"}})
+        with pytest.raises(ServiceError, match=r"makes event.severity keyword, ours is long"):
+            setup()
+        custom(site={"properties": {"ticket": {"type": "keyword"}}})
+        assert changes(setup()) == {"keep"}
+        setup(namespace="site")
+        mapping = clean.indices.get_mapping(index=f"{ALERTS}-site").body.popitem()[1]["mappings"]
+        assert mapping["dynamic"] == "strict"
+        assert mapping["properties"]["site"] == {"properties": {"ticket": {"type": "keyword"}}}
+        clean.indices.delete_data_stream(name=f"{ALERTS}-*")
+        clean.indices.delete_index_template(name=ALERTS)
+        clean.cluster.delete_component_template(name=f"{ALERTS}@custom")
+
+    def test_an_index_or_alias_in_the_place_of_a_data_stream_is_named(
+        self, clean: client.Elasticsearch, setup: Callable[..., list[Step]]
+    ) -> None:
+        """Written before there were templates of ours, by whatever."""
+        clean.indices.create(index=f"{ALERTS}-default")
+        for dry_run in (True, False):
+            with pytest.raises(
+                ServiceError, match=rf"data stream {ALERTS}-default: an index or alias.*rename or remove"
+            ):
+                setup(dry_run=dry_run)
+        clean.indices.delete(index=f"{ALERTS}-default")
+        clean.indices.create(index="old", aliases={f"{ALERTS}-default": {}})
+        with pytest.raises(ServiceError, match="an index or alias of this name is in the way: old"):
+            setup()
+        clean.indices.delete(index="old")
+        assert changes(step for step in setup() if step.kind == "data_stream") == {"create"}
 
     def test_the_command_says_each_change_and_ends_with_4_where_a_step_fails(
         self, clean: client.Elasticsearch, guarded: services.Elasticsearch, tmp_path: Path, capsys: Any
@@ -406,9 +489,9 @@ class TestSetup:
         assert cli.main([*command, "--json"]) == 0
         said = capsys.readouterr()
         assert "create data stream logs-ids_plugin.alert-default" in said.err
-        assert {step["action"] for step in json.loads(said.out)} == {"create"}
+        assert {step["action"] for step in json.loads(said.out)} == {"create", "skip"}
         assert cli.main(command) == 0
-        assert capsys.readouterr().err == "12 objects, 0 changed\n"
+        assert capsys.readouterr().err.endswith("13 objects, 0 changed\n")
         clean.cluster.put_settings(persistent={"cluster.blocks.read_only": True})
         try:
             assert cli.main([*command, "--namespace", "other"]) == 4
@@ -428,27 +511,36 @@ class TestSetup:
     def test_who_may_not_do_a_step_is_told_which_and_a_second_run_completes(
         self, clean: client.Elasticsearch, guarded: services.Elasticsearch, setup: Callable[..., list[Step]]
     ) -> None:
-        role: dict[str, Any] = {"cluster": ["monitor", "manage_ilm"], "indices": []}
-        key = clean.security.create_api_key(name="half", role_descriptors={"half": role})["encoded"]
-        done: list[Step] = []
-        with pytest.raises(ServiceError, match=r"component template ids_plugin-alert: 403.*manage_index_templates"):
-            done.extend(install(replace(access(guarded), username=None, password=None, api_key=Secret(key))))
+        """Each time one right more, and each time what is done stays done."""
+        rights = ["monitor"]
+        for lacking, step in (
+            ("manage_ilm", None),
+            ("manage_ingest_pipelines", f"ingest pipeline {GEOIP}"),
+            ("manage_index_templates", "component template ids_plugin-alert"),
+            ("manage", f"data stream {ALERTS}-default"),
+        ):
+            if step is not None:
+                role: dict[str, Any] = {"cluster": rights, "indices": []}
+                key = clean.security.create_api_key(name="half", role_descriptors={"half": role})["encoded"]
+                with pytest.raises(ServiceError, match=rf"{step}: 403.*{lacking}"):
+                    list(install(replace(access(guarded), username=None, password=None, api_key=Secret(key))))
+            rights.append(lacking)
         steps = setup()
-        assert [step.action for step in steps if step.kind == "ilm_policy"] == ["keep"] * 3
-        assert {step.action for step in steps if step.kind != "ilm_policy"} == {"create"}
+        assert changes(step for step in steps if step.kind != "data_stream") == {"keep"}
+        assert changes(step for step in steps if step.kind == "data_stream") == {"create"}
 
     def test_a_key_with_the_documented_privileges_is_enough(
         self, clean: client.Elasticsearch, guarded: services.Elasticsearch
     ) -> None:
         """`manage_ilm` isn't asked for here: the policies' API is a stand-in."""
         role: dict[str, Any] = {
-            "cluster": ["monitor", "manage_ilm", "manage_index_templates"],
+            "cluster": ["monitor", "manage_ilm", "manage_index_templates", "manage_ingest_pipelines"],
             "indices": [{"names": ["logs-ids_plugin.*", "metrics-ids_plugin.*"], "privileges": ["manage"]}],
         }
         key = Secret(clean.security.create_api_key(name="setup", role_descriptors={"setup": role})["encoded"])
         login = replace(access(guarded), username=None, password=None, api_key=key)
         for action in ("create", "keep"):
-            assert {step.action for step in install(login)} == {action}
+            assert changes(install(login)) == {action}
         clean.indices.put_mapping(index=f"{ALERTS}-default", meta={"managed_by": "ids-plugin", "version": 0})
         assert [step.name for step in install(login) if step.action == "roll over"] == [f"{ALERTS}-default"]
 
@@ -459,4 +551,4 @@ class TestSetup:
                 setup()
         finally:
             clean.cluster.put_settings(persistent={"cluster.blocks.read_only": None})
-        assert {step.action for step in setup() if step.kind != "ilm_policy"} == {"create"}
+        assert changes(step for step in setup() if step.kind != "ilm_policy") == {"create"}
