@@ -112,7 +112,7 @@ class Pages:
         target: which documents.
         filters: further conditions, as Elasticsearch's query objects.
         time: the field that orders them; those without it come last.
-        documents: whether the documents are wanted, or their ids alone.
+        documents: whether the documents are wanted, or only parts of them by name, or their ids alone.
     """
 
     client: Elasticsearch
@@ -120,7 +120,7 @@ class Pages:
     target: Target
     filters: Sequence[Mapping[str, Any]] = ()
     time: str = TIME
-    documents: bool = True
+    documents: bool | Sequence[str] = True
     reopened: int = 0
     """how often the point in time was lost"""
     pit: str | None = None
@@ -190,7 +190,7 @@ class Pages:
             sort=[{self.time: order}, {"_shard_doc": "asc"}],
             search_after=self._after,
             size=self._size,
-            source=self.documents,
+            source=self.documents if isinstance(self.documents, bool) else {"includes": list(self.documents)},
             track_total_hits=False,
             allow_partial_search_results=False,
         ).body
