@@ -1,7 +1,7 @@
 """A case: what an alert's documents tell of its fold, and how much of it an entry of an allow-list would hide.
 
-A document names the ten commonest peers and ports of a fold, not which went with which, nor the others. So the answer is
-"whole" only where it is certain, and "part" wherever some of its flows might be hidden.
+A document names the ten commonest peers and ports of a fold, not which went with which, nor the others. So the answer
+is "whole" only where it is certain, and "part" wherever some of its flows might be hidden.
 """
 
 from __future__ import annotations
@@ -117,15 +117,12 @@ def hides(entry: Entry, case: Case) -> Hidden:
         return "none"
     if entry.host not in (None, case.subject, *case.peers) and case.every_peer:
         return "none"
-    peers = [*case.peers, *([] if case.every_peer else [_SOMEBODY[":" in case.subject]])]
-    ports = [*case.ports, *([] if case.every_port else [_SOME_PORT])]
-    fits = entry.fits(_flows(case, peers, ports))
+    somebody = () if case.every_peer else (_SOMEBODY[":" in case.subject],)
+    some_port = () if case.every_port else (_SOME_PORT,)
+    fits = entry.fits(_flows(case, (*case.peers, *somebody), (*case.ports, *some_port)))
     if fits.all():
         return "whole"
-    unnamed = not (case.every_peer and case.every_port)
-    if fits.any() or (unnamed and _loosened(entry, case).fits(_flows(case, peers, ports)).any()):
-        return "part"
-    return "none"
+    return "part" if fits.any() or _might_fit(entry, case) else "none"
 
 
 _SOMEBODY = ("255.255.255.255", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
@@ -133,14 +130,14 @@ _SOMEBODY = ("255.255.255.255", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff")
 _SOME_PORT = -1
 
 
-def _loosened(entry: Entry, case: Case) -> Entry:
-    """The entry without what the peers or ports that aren't named might fulfil."""
-    port = entry.port if case.every_port else None
-    if case.every_peer:
-        return replace(entry, port=port)
-    if entry.host == case.subject:
-        return replace(entry, port=port, cidr=None)
-    return replace(entry, port=port, host=None, cidr=None, role=None)
+def _might_fit(entry: Entry, case: Case) -> bool:
+    """Whether it hides a flow with a peer or a port that isn't named: those it names itself are tried."""
+    if case.every_peer and case.every_port:
+        return False
+    named = (entry.host, None if entry.cidr is None else str(entry.cidr.network_address))
+    peers = () if case.every_peer else tuple(one for one in named if one is not None)
+    ports = () if case.every_port else (entry.port,)
+    return bool(entry.fits(_flows(case, (*case.peers, *peers), (*case.ports, *ports))).any())
 
 
 def _flows(case: Case, peers: Sequence[str], ports: Sequence[int | None]) -> Judged:

@@ -3,9 +3,7 @@
 ```python
 ruled, unknown = rule(verdicts, cases)
 proposals = propose(ruled, expires)
-for case in cases_of_the_last_days:
-    for proposal in proposals:
-        proposal.see(case)
+look_back(proposals, cases_of_the_last_days)
 text = render(proposals, days)
 ```
 A proposal is as narrow as the alert that led to it: its host in its role, its class, and its peer and port where it had
@@ -136,6 +134,21 @@ class Proposal:
         return sorted(found, key=lambda case: (case.first, case.fold))
 
 
+def look_back(proposals: Sequence[Proposal], cases: Iterable[Case]) -> None:
+    """Has every proposal see the cases that it could have to do with."""
+    by_host: dict[tuple[str, str], list[Proposal]] = {}
+    for one in proposals:
+        by_host.setdefault((one.entry.kind or "", one.entry.host or ""), []).append(one)
+    for case in cases:
+        for host in {case.subject, *case.peers}:
+            for one in by_host.get((case.kind, host), ()):
+                one.see(case)
+        if not case.every_peer:
+            for one in proposals:
+                if one.entry.role != case.role and one.entry.host not in (case.subject, *case.peers):
+                    one.see(case)
+
+
 def counts(cases: Sequence[Case]) -> dict[str, Any]:
     """JSON-able: how many alerts, and flows in them, by class and severity."""
     return {
@@ -211,9 +224,9 @@ def render(proposals: Sequence[Proposal], days: float) -> str:
 
 
 def _why(proposal: Proposal) -> list[str]:
-    kinds = Counter(one.verdict.verdict for one in proposal.led_by)
-    said = " and ".join(f"{count} judged {_WORDS[verdict]}" for verdict, count in sorted(kinds.items()))
-    lines = [f"Because of alerts {said}:"]
+    kinds = sorted(Counter(one.verdict.verdict for one in proposal.led_by).items())
+    said = " and ".join(f"{_alerts(count)} judged {_WORDS[verdict]}" for verdict, count in kinds)
+    lines = [f"Because of {said}:"]
     lines += [f"  {_alert(one.case)} ({_line(one.verdict.said)})" for one in proposal.led_by[:SHOWN]]
     more = len(proposal.led_by) - SHOWN
     return lines + ([f"  and {more:,} more"] if more > 0 else [])
@@ -222,7 +235,8 @@ def _why(proposal: Proposal) -> list[str]:
 def _effect(proposal: Proposal, days: float) -> list[str]:
     effect = proposal.effect()
     severities = ", ".join(f"{count:,} {name}" for name, count in effect["by_severity"].items())
-    said = f"{effect['alerts']:,} of class {proposal.table['class']}" + (f" ({severities})" if severities else "")
+    said = f"{_alerts(effect['alerts'])} of class {proposal.table['class']}"
+    said += f" ({severities})" if severities else ""
     lines = [f"In the last {days:g} days it would have hidden {said}, {effect['flows']:,} flows in them."]
     if effect["in_part"]:
         lines.append(f"Of {effect['in_part']:,} more it would have hidden some of the flows.")
@@ -235,6 +249,10 @@ def _effect(proposal: Proposal, days: float) -> list[str]:
 def _withheld(proposal: Proposal) -> list[str]:
     lines = ["WITHHELD: it might hide what was judged true:"]
     return lines + [f"  {_alert(one.case)} ({_line(one.verdict.said)})" for one in proposal.against[:SHOWN]]
+
+
+def _alerts(count: int) -> str:
+    return "1 alert" if count == 1 else f"{count:,} alerts"
 
 
 def _alert(case: Case) -> str:

@@ -22,8 +22,9 @@ class Verdict(NamedTuple):
     """empty where nobody is named"""
     time: datetime | None
     """with its zone; None where it isn't known"""
+    source: str
     place: str
-    """where it was read, for messages: file:line, INDEX/_id"""
+    """where it was read: file and `line 7`, index and id"""
 
     @property
     def said(self) -> str:

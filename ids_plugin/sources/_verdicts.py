@@ -61,7 +61,7 @@ def read_table(path: Path) -> Verdicts:
     for place, row in _rows(text, path):
         read.records += 1
         try:
-            read.found.append(_verdict(row, f"{path}:{place}"))
+            read.found.append(_verdict(row, str(path), f"line {place}"))
         except ValueError as error:
             reason, detail = error.args
             data = ",".join(str(value) for value in row.values())[:_SHOWN]
@@ -97,7 +97,7 @@ def _check_header(names: list[str], path: Path) -> None:
         raise InputError("a column is there twice", location=where)
 
 
-def _verdict(row: Mapping[str | None, str | list[str] | None], place: str) -> Verdict:
+def _verdict(row: Mapping[str | None, str | list[str] | None], source: str, place: str) -> Verdict:
     """
     Raises:
         ValueError: (reason, detail) why it is none.
@@ -110,9 +110,8 @@ def _verdict(row: Mapping[str | None, str | list[str] | None], place: str) -> Ve
     verdict = told["verdict"].lower()
     if verdict not in VERDICTS:
         raise ValueError("no_verdict", f"verdict is none of {', '.join(VERDICTS)}: {told['verdict']!r}")
-    return Verdict(
-        told["event.id"], verdict, told.get("note", ""), told.get("analyst", ""), moment(told.get("time", "")), place
-    )
+    when = moment(told.get("time", ""))
+    return Verdict(told["event.id"], verdict, told.get("note", ""), told.get("analyst", ""), when, source, place)
 
 
 def moment(text: str) -> datetime | None:

@@ -1,0 +1,271 @@
+"""`ids-plugin feedback`: analysts' verdicts → allow-list proposals and labelled flows. Nothing is applied by it."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from ids_plugin.commands import Command, Console, counted
+from ids_plugin.commands._access import access
+from ids_plugin.commands._inputs import add_input_options, exit_code, locality, reads, unread, within_period
+from ids_plugin.errors import UsageError
+from ids_plugin.sinks._writing import writing
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ids_plugin.alerts._feedback import Proposal, Ruled
+    from ids_plugin.commands._cases import Alerts
+    from ids_plugin.schema.verdict import Verdict
+    from ids_plugin.sources import Read, Reject
+    from ids_plugin.sources._verdicts import Verdicts
+
+TAGS = {"true": ("True Positive",), "false": ("False Positive",), "benign": ("Benign", "Benign Positive")}
+"""verdict → tags of Elastic Security that mean it, unless options say otherwise"""
+MOST_DAYS = 3650
+FILES = ("allow.toml", "labelled.parquet", "rejects.ndjson", "feedback.json")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `feedback`."""
+    add_input_options(parser, least=0)
+    parser.add_argument(
+        "--verdicts",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="CSV: event.id,verdict,note,analyst,time; verdict is true, false or benign; repeatable",
+    )
+    parser.add_argument(
+        "--space",
+        metavar="NAME",
+        help="verdicts also from Elastic Security's alerts in this space of Kibana (without --verdicts: default)",
+    )
+    for verdict, tags in TAGS.items():
+        shown = ", ".join(tags)
+        parser.add_argument(
+            f"--{verdict}-tag", action="append", metavar="TAG", help=f"tag that means {verdict} (default: {shown})"
+        )
+    parser.add_argument(
+        "--closed-means", choices=tuple(TAGS), help="verdict of an alert closed without tag or reason (default: none)"
+    )
+    parser.add_argument(
+        "--alerts",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="what `scan --out DIR` made, instead of Elasticsearch's alerts; repeatable",
+    )
+    parser.add_argument("--elasticsearch", dest="url", metavar="URL", help="such as https://host:9200")
+    parser.add_argument("--namespace", metavar="NAME", help="last part of the alerts' data stream")
+    parser.add_argument("--days", type=float, default=30, help="show what would have been hidden in the last so many")
+    parser.add_argument("--expires-after", type=int, default=90, metavar="DAYS", help="of the proposals (default: 90)")
+    parser.add_argument("--bundle", default="default", help="finds the alerts' flows among the INPUTs' (default: ours)")
+    parser.add_argument("--out", metavar="DIR", help=f"write {', '.join(FILES)} there")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """
+    Raises:
+        InputError: verdicts, alerts or inputs that can't be read at all.
+        UsageError: options that can't be, a place that can't be written to.
+        MissingExtraError, ConfigError, ServiceError: Elasticsearch can't be asked, or doesn't answer.
+    """
+    from ids_plugin.alerts._feedback import look_back, propose, render, rule
+    from ids_plugin.commands._cases import Scans, Stream
+
+    if not (0 < args.days <= MOST_DAYS and 0 < args.expires_after <= MOST_DAYS):
+        raise UsageError(f"--days and --expires-after go from 1 to {MOST_DAYS:,}")
+    verdicts = _verdicts(args)
+    alerts: Alerts = Scans(args.alerts) if args.alerts else Stream(access(args))
+    ruled, unknown = rule(verdicts.found, alerts.judged({one.alert for one in verdicts.found}))
+    rejects = [*verdicts.rejects, *map(_unknown, unknown)]
+    newest = alerts.newest()
+    proposals = propose(ruled, _expiry(newest, verdicts.found, args.expires_after))
+    if newest is not None and proposals:
+        hosts = {one.table["host"] for one in proposals}
+        look_back(proposals, alerts.since(newest - timedelta(days=args.days), hosts))
+    whole: list[Reject] = []
+    flows, contradicting = _labelled(args, ruled, console, whole)
+    result = _result(verdicts, ruled, rejects, proposals, args.days)
+    result["labels"] = _counted_labels(flows) | {"contradicting": contradicting}
+    text = render(proposals, args.days)
+    if args.out:
+        _write(Path(args.out), text, flows, rejects, result)
+    _tell(console, result, proposals, rejects)
+    if console.json:
+        console.result(result)
+    elif not args.out:
+        console.out.write(text)
+    return exit_code(whole, args, console)
+
+
+def _verdicts(args: argparse.Namespace) -> Verdicts:
+    from ids_plugin.sources._triage import Meanings, security_verdicts
+    from ids_plugin.sources._verdicts import Verdicts, read_table
+
+    verdicts = Verdicts()
+    for path in args.verdicts:
+        verdicts.add(read_table(Path(path)))
+    if args.space or not args.verdicts:
+        meant = {verdict: getattr(args, f"{verdict}_tag") or tags for verdict, tags in TAGS.items()}
+        tags = {tag.lower(): verdict for verdict, given in meant.items() for tag in given}
+        if len(tags) < sum(len({tag.lower() for tag in given}) for given in meant.values()):
+            raise UsageError("a tag can't mean two verdicts")
+        verdicts.add(security_verdicts(access(args), args.space or "default", Meanings(tags, args.closed_means)))
+    return verdicts
+
+
+def _unknown(verdict: Verdict) -> Reject:
+    from ids_plugin.sources import Reject
+
+    detail = f"there is no alert {verdict.alert} where alerts are read from"
+    return Reject(verdict.source, verdict.place, "unknown_alert", detail, verdict.said[:200])
+
+
+def _expiry(newest: datetime | None, verdicts: Sequence[Verdict], days: int) -> date:
+    """So many days after the newest thing that is known: the same files give the same proposals on any day."""
+    known = [one.time for one in verdicts if one.time] + ([newest] if newest else [])
+    return max(known).date() + timedelta(days=days) if known else date.min
+
+
+def _labelled(
+    args: argparse.Namespace, ruled: Sequence[Ruled], console: Console, whole: list[Reject]
+) -> tuple[pl.DataFrame, int]:
+    """Labelled flows, and how many contradict each other."""
+    from ids_plugin.training._labels import Labels
+
+    labels = Labels()
+    labels.evidence(ruled)
+    if args.inputs:
+        from ids_plugin.bundle import find, read
+        from ids_plugin.windows import spec
+
+        bundle = read(find(args.bundle), spec=spec())
+        others = sorted({one.case.bundle[:12] for one in ruled} - {bundle.id[:12]})
+        if others:
+            console.complain(
+                f"alerts of bundle {', '.join(others)}, flows found with {bundle.id[:12]}: not all may be found"
+            )
+        labels.traffic(_flows(args, console, whole), ruled, bundle)
+    return labels.flows()
+
+
+def _flows(args: argparse.Namespace, console: Console, whole: list[Reject]) -> Iterator[pl.DataFrame]:
+    """The flows of the inputs; those inputs of which nothing could be read go into `whole`."""
+    from ids_plugin.pipeline import BATCH
+    from ids_plugin.sources._order import ordered
+
+    rejected = 0
+
+    def tallied() -> Iterator[Read]:
+        nonlocal rejected
+        for step in reads(args):
+            whole.extend(unread(step.rejects))
+            rejected += len(step.rejects)
+            progress("read", step.read)
+            yield within_period(step, args)
+
+    progress = console.progress("feedback")
+    try:
+        yield from ordered(tallied(), batch_rows=BATCH, locality=locality(args))
+    finally:
+        progress.close()
+    if rejected:
+        console.complain(f"{counted(rejected, 'record')} of the inputs can't be read: ids-plugin flows says which")
+
+
+def _counted_labels(flows: pl.DataFrame) -> dict[str, Any]:
+    by_label = {str(name): count for name, count in sorted(flows["label"].value_counts().iter_rows())}
+    return {"flows": len(flows), "by_label": by_label}
+
+
+def _result(
+    verdicts: Verdicts, ruled: Sequence[Ruled], rejects: Sequence[Reject], proposals: Sequence[Proposal], days: float
+) -> dict[str, Any]:
+    from ids_plugin.alerts._feedback import counts
+
+    made = [one for one in proposals if not one.against]
+    hidden = {case.fold: case for one in made for case in one.hidden}
+    touched = {case.fold for one in made for case in (*one.hidden, *one.reduced)}
+    judged = {one.case.fold for one in ruled}
+    contradictions = [
+        {"event.id": one.case.alert, "holds": one.verdict.said, "overruled": [old.said for old in one.overruled]}
+        for one in ruled
+        if one.overruled
+    ]
+    return {
+        "records": verdicts.records,
+        "alerts": dict(sorted(Counter(one.verdict.verdict for one in ruled).items())),
+        "without_verdict": dict(sorted(verdicts.silent.items())),
+        "rejected": dict(sorted(Counter(one.reason for one in rejects).items())),
+        "contradictions": contradictions,
+        "days": days,
+        "would_have_hidden": {**counts(list(hidden.values())), "unjudged": len(touched - judged)},
+        "proposals": [one.to_dict() for one in made],
+        "withheld": [one.to_dict() for one in proposals if one.against],
+    }
+
+
+def _write(folder: Path, text: str, flows: pl.DataFrame, rejects: Sequence[Reject], result: dict[str, Any]) -> None:
+    """All files or none."""
+    from ids_plugin.sinks.ndjson import Ndjson
+
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
+        try:
+            (part / "allow.toml").write_text(text, "utf-8")
+            flows.write_parquet(part / "labelled.parquet")
+            with Ndjson(part / "rejects.ndjson") as lines:
+                lines.write([reject._asdict() for reject in rejects])
+            (part / "feedback.json").write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
+            for made in sorted(part.iterdir()):
+                made.replace(folder / made.name)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _tell(console: Console, result: dict[str, Any], proposals: Sequence[Proposal], rejects: Sequence[Reject]) -> None:
+    """What a person has to know; what may go wrong isn't kept back by --quiet."""
+    for reject in rejects:
+        console.complain(f"{reject.input}, {reject.place}: {reject.reason}: {reject.detail}")
+    for one in result["contradictions"]:
+        console.complain(f"alert {one['event.id']}: {one['holds']}; overruled: {', '.join(one['overruled'])}")
+    for proposal in proposals:
+        shown = ", ".join(f"{key} {value}" for key, value in proposal.table.items() if key not in ("note", "expires"))
+        if proposal.against:
+            named = ", ".join(one.case.alert for one in proposal.against)
+            console.complain(f"withheld: {shown}: it might hide what was judged true: {named}")
+        elif proposal.unjudged:
+            unjudged = counted(len(proposal.unjudged), "alert")
+            console.complain(f"{shown}: would have hidden all or part of {unjudged} nobody has judged")
+    said = ", ".join(f"{count:,} {verdict}" for verdict, count in result["alerts"].items()) or "none"
+    hidden, silent = result["would_have_hidden"], sum(result["without_verdict"].values())
+    console.say(f"{counted(result['records'], 'record')} read; alerts judged: {said}; without a verdict: {silent:,}")
+    console.say(
+        f"{counted(len(result['proposals']), 'proposal')} ({len(result['withheld']):,} withheld): in the last "
+        f"{result['days']:g} days they would have hidden {counted(hidden['alerts'], 'alert')}"
+    )
+    console.say(f"{counted(result['labels']['flows'], 'labelled flow')}: {_by(result['labels']['by_label'])}")
+
+
+def _by(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items()) or "none"
+
+
+PLUGIN = Command(
+    "feedback",
+    "Turn analysts' verdicts into allow-list proposals and labelled flows.",
+    "example: ids-plugin feedback --alerts report/ --verdicts verdicts.csv --out feedback/",
+    configure,
+    run,
+)
