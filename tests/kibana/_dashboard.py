@@ -273,8 +273,8 @@ def _lens(objects: Objects, panel: Panel, context: Context, namespace: str, name
         if not layer.buckets and not layer.metrics:
             continue
         view = view_of(objects, panel.object, f"indexpattern-datasource-layer-{layer_id}")
-        alone = Context(time=context.time)  # with it Kibana leaves out the panel's own query too
-        query = (alone if held.get("ignoreGlobalFilters") else context.plus(state, panel.place)).query(view.time)
+        without = Context(time=context.time)  # with it Kibana leaves out the panel's own query too
+        query = (without if held.get("ignoreGlobalFilters") else context.plus(state, panel.place)).query(view.time)
         body = {"size": 0, "track_total_hits": True, "query": query, "aggs": layer.aggs(context.time)}
         named = f"{name} [{layer_id}]" if len(found) > 1 else name
         yield Request(named, view.indices(namespace), body, "lens", panel, layer)
