@@ -16,6 +16,7 @@ from typing import Any
 from . import _dashboard
 from ._context import Time
 from ._dashboard import Panel, Request, panels
+from ._judge import complaints, misfits, used
 from ._kql import KqlError, to_dsl
 from ._saved import BrokenError, Objects, Saved
 
@@ -27,10 +28,13 @@ __all__ = [
     "Request",
     "Saved",
     "Time",
+    "complaints",
+    "misfits",
     "ours",
     "panels",
     "requests",
     "to_dsl",
+    "used",
 ]
 
 

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ._context import AGGREGATE, DATE, FORMAT, SHOW, Context, Time, Use, fields_of, interval, selection, uses_of
+from ._context import AGGREGATE, DATE, FORMAT, NUMBER, SHOW, Context, Time, Use, fields_of, interval, selection, uses_of
 from ._lens import Layer, Row
 from ._saved import JSON, BrokenError, Objects, Saved, opened
 
 LENS = {"lnsXY", "lnsDatatable", "lnsMetric", "lnsPie", "lnsHeatmap"}
+FOR_NUMBERS = {"bytes", "number", "percent", "duration"}
+"""formats of a data view"""
 SUGGESTED = 10
 """options that a control shows at first"""
 SAMPLE = 500
@@ -445,9 +447,10 @@ def _view_uses(one: Saved) -> Iterator[Use]:
     attributes = one.attributes
     if attributes.get("timeFieldName"):
         yield Use(attributes["timeFieldName"], DATE, f"{one.place}, time field")
-    for part in ("fieldFormatMap", "fieldAttrs"):
-        for name in opened(attributes.get(part, "{}"), f"{one.place}, {part}"):
-            yield Use(name, SHOW, f"{one.place}, {part}")
+    for name in opened(attributes.get("fieldAttrs", "{}"), one.place):
+        yield Use(name, SHOW, f"{one.place}, label")
+    for name, form in opened(attributes.get("fieldFormatMap", "{}"), one.place).items():
+        yield Use(name, NUMBER if form.get("id") in FOR_NUMBERS else SHOW, f"{one.place}, format")
     if opened(attributes.get("runtimeFieldMap", "{}"), one.place) not in ({}, None):
         raise BrokenError(f"{one.place}: runtime fields are not known here")
 

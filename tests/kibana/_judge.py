@@ -51,8 +51,8 @@ def complaints(objects: Objects) -> list[str]:
     found = [*_ids(objects)]
     for raw, one in zip(objects.raw, objects, strict=False):
         found += _form(raw, one)
-        found += _references(objects, one)
         try:
+            found += _references(objects, one)
             found += _content(objects, one)
         except (BrokenError, KqlError) as error:
             found.append(str(error))
