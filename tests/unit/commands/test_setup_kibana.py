@@ -1,0 +1,53 @@
+"""`ids-plugin setup kibana` without a Kibana: files for an import by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ids_plugin import cli
+from ids_plugin.sinks._kibana import ndjson, objects
+from ids_plugin.sinks._kibana_rules import rules
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_objects_and_rules_are_written_for_an_import_by_hand(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved, judging = tmp_path / "saved.ndjson", tmp_path / "rules.ndjson"
+    assert cli.main(["setup", "kibana", "--write", str(saved), "--write-rules", str(judging), "--json"]) == 0
+    assert saved.read_bytes() == ndjson(objects())
+    assert lines(judging) == rules()
+    assert json.loads(capsys.readouterr().out) == {str(saved): len(objects()), str(judging): len(rules())}
+
+
+def test_links_lead_where_a_site_wants(tmp_path: Path) -> None:
+    saved, url = tmp_path / "saved.ndjson", "https://arkime.example/sessions?expression=communityId=={{value}}"
+    assert cli.main(["setup", "kibana", "--write", str(saved), "--packets-url", url, "--budget", "7"]) == 0
+    assert lines(saved) == json.loads(json.dumps(objects(packets_url=url, budget=7)))
+    assert url in saved.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--packets-url", "https://arkime.example"], "packets_url has no {{value}} in it"),
+        (["--space", "My Team"], "space is the identifier of one, not 'My Team'"),
+        (["--url", "localhost:5601"], "url is no http or https address"),
+        (["--url", "https://me:word@host"], "url holds a user or a password"),
+        (["--username", "me"], "username and password belong together"),
+        (["--api-key-file", "/no/such/file"], "the secret can't be read"),
+        (["--write", "/no/such/folder/file"], "/no/such/folder/file: can't be written: no such file"),
+    ],
+)
+def test_what_can_not_be_is_said(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["setup", "kibana", *options]) == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "word@" not in said
