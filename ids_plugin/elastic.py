@@ -79,7 +79,9 @@ def explain(error: Exception, hints: Mapping[int, str] = NO_HINTS) -> tuple[str,
 
 def refusal(status: int, error: Mapping[str, Any], hints: Mapping[int, str] = NO_HINTS) -> tuple[str, str]:
     """What an HTTP status with Elasticsearch's `error` object means, and what to do about it."""
-    kind, reason = str(error.get("type", "")), str(error.get("reason", ""))
+    causes = error.get("root_cause") or [error]
+    told = causes[0] if error.get("type") == "search_phase_execution_exception" else error
+    kind, reason = str(told.get("type", "")), str(told.get("reason", ""))
     said = f"{status} {kind}: {reason}".rstrip(": ")
     if kind == "cluster_block_exception":
         return said, "it is read-only: free disk space, or take the block (index.blocks.*, cluster.blocks.*) away"

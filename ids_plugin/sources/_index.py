@@ -62,8 +62,8 @@ class Index:
 def period(options: Mapping[str, str]) -> list[dict[str, Any]]:
     """Filters for `since` and `until`; they keep every document whose flow may start in between.
 
-    A document's time isn't before its flow's start: what is before `since` can be left out. It is the start itself where
-    a stack maps connections to fields; only such documents can be left out from `until` on.
+    No document's time is before its flow's start: those before `since` can be left out. It is the start itself where a
+    stack maps connections to fields; only such documents can be left out from `until` on.
     """
     filters: list[dict[str, Any]] = []
     if options.get("since"):

@@ -35,6 +35,7 @@ LAST = 1 << 62
 RETRIES = 3
 BUSY = (429, 502, 503, 504)
 HINTS = {
+    400: "check the query, and that the time field is a date",
     403: "reading needs the index privilege read (read_cross_cluster on a remote cluster)",
     404: "check the name of the index, and that its cluster is connected",
 }
