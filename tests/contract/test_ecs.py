@@ -33,7 +33,9 @@ def richest() -> list[Document]:
     ]
     flows = frame(rows)
     folder = Folder(SENSOR, BUNDLE)
-    plan = folder.plan(flows, scores(["scan"] * 3, [0.9] * 3))
+    voted = scores(["scan"] * 3, [0.9] * 3)
+    voted = voted._replace(models={name: voted.score for name in ("anomaly_net", "lightgbm", "behaviour")})
+    plan = folder.plan(flows, voted)
     named = {row: evidence(flows.row(row, named=True)) for row in plan.rows.tolist()}
     now = datetime(2026, 4, 1, tzinfo=UTC)
     return folder.commit(plan, named, now).documents + folder.finish(now).documents
