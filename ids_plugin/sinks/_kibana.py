@@ -94,7 +94,7 @@ def _filled(value: Any, placeholders: Mapping[str, str]) -> Any:
 
 def _packed(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """The attributes with JSON in strings where Kibana wants it."""
-    packed = {}
+    packed: dict[str, Any] = {}
     for name, value in attributes.items():
         if name in _PARENTS:
             packed[name] = _packed(value)
