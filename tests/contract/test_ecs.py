@@ -34,7 +34,7 @@ def richest() -> list[Document]:
     flows = frame(rows)
     folder = Folder(SENSOR, BUNDLE)
     voted = scores(["scan"] * 3, [0.9] * 3)
-    voted = voted._replace(models={name: voted.score for name in ("anomaly_net", "lightgbm", "behaviour")})
+    voted = voted._replace(models=dict.fromkeys(("anomaly_net", "lightgbm", "behaviour"), voted.score))
     plan = folder.plan(flows, voted)
     named = {row: evidence(flows.row(row, named=True)) for row in plan.rows.tolist()}
     now = datetime(2026, 4, 1, tzinfo=UTC)
