@@ -30,6 +30,7 @@ from tests import services
 from tests.contract.test_ecs import DOCUMENTS, ECS, leaves
 from tests.contract.test_templates import FOLDER, LEDGER_DOCUMENTS
 from tests.elastic import Stream, access, asking, documents
+from tests.logs import conn
 from tests.troublemaker import Trouble, Troublemaker
 
 GEOIP = "ids_plugin-geoip"
@@ -331,6 +332,23 @@ def test_a_private_authority_is_trusted_where_its_certificate_is_given(
         assert isinstance(answer, RetryAfter)
         assert "CA file" in answer.reason
     assert made.sink.write(documents(1)) == Delivered(1)
+
+
+def test_an_index_is_an_input_to_a_key_that_may_read(
+    guarded: services.Elasticsearch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there, index = asking(guarded), services.unique("input")
+    there.index(index=index, document={"@timestamp": "2024-05-01T12:00:00Z", **conn(1)}, refresh=True)
+    key = tmp_path / "key"
+    options = ["--api-key-file", str(key), "--ca-file", str(guarded.certificates.ca), "--json"]
+    for privilege, code in (("read", 0), ("view_index_metadata", 4)):
+        role: dict[str, Any] = {"indices": [{"names": [index], "privileges": [privilege]}]}
+        made = there.security.create_api_key(name=services.unique("key"), role_descriptors={"reader": role})
+        key.write_text(str(made["encoded"]))
+        assert cli.main(["flows", f"elasticsearch:{guarded.url}/{index}", *options]) == code
+    said = capsys.readouterr()
+    assert conn(1)["uid"] in said.out
+    assert "needs the index privilege read" in said.err
 
 
 def changes(steps: Iterable[Step]) -> set[str]:

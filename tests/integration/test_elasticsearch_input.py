@@ -217,7 +217,7 @@ def numbers(hits: Iterable[Hit]) -> list[int]:
 
 def test_many_pages_of_equal_times_on_several_shards(there: There) -> None:
     spec = there.index(equal_times(1500), settings={"number_of_shards": 3})
-    pages = [hits for hits in there.pages(spec)]
+    pages = list(there.pages(spec))
     assert len(pages) == 8
     assert numbers(hit for hits in pages for hit in hits) == list(range(1500))
 
