@@ -31,11 +31,11 @@ class Ordered:
         )
         self.order, self.group, unique = _grouped(key)
         live = np.flatnonzero(table.live)
-        at = np.minimum(np.searchsorted(unique, table.hash[live]), len(unique) - 1)
-        self.touched = live[unique[at] == table.hash[live]]
+        which, at = _among(unique, table.hash[live])
+        self.touched = live[which]
         self.carried = np.full(len(unique), -1, dtype=np.int64)
         """row of the connection that was open before, per group; -1 where there was none"""
-        self.carried[at[unique[at] == table.hash[live]]] = self.touched
+        self.carried[at] = self.touched
         self.key, self.low, self.high, self.ports = key, low, high, ports
         self.place = self.place[self.order]
         self.window = packets.window[self.order]
@@ -53,7 +53,7 @@ class Ordered:
     def cut(self, begins: Bools) -> None:
         """Stretches of packets of one connection, which row of the table each is; those at `begins` get new rows."""
         starts = self.first | begins
-        self.stretch = np.cumsum(starts) - 1
+        self.stretch = np.cumsum(starts.astype(np.int64)) - 1
         """which stretch each packet is of"""
         self.at = np.flatnonzero(starts)
         """first packet of each stretch"""
@@ -76,21 +76,34 @@ class Ordered:
 def _grouped(key: UInt64s) -> tuple[Int64s, Int64s, UInt64s]:
     """Stable order by key, number of the key of each element in that order, and the keys that there are.
 
-    Sorting the upper bits of the key with the place in the lower ones is much faster than a stable argsort; should two
-    keys have the same upper bits, that is what remains.
+    Keys are sorted by their upper half, 16 bits at a time, which NumPy does by counting; should two keys have the same
+    upper half, by all of it.
     """
-    bits = np.uint64(max(len(key) - 1, 1).bit_length())
-    place = np.arange(len(key), dtype=np.uint64)
-    packed = np.sort(key >> bits << bits | place)
-    order = (packed & (np.uint64(1) << bits) - np.uint64(1)).astype(np.int64)
+    order = np.argsort((key >> np.uint64(32)).astype(np.uint16), kind="stable")
+    order = order[np.argsort((key >> np.uint64(48)).astype(np.uint16)[order], kind="stable")]
     sorted_key = key[order]
     first = np.ones(len(key), dtype=bool)
     first[1:] = sorted_key[1:] != sorted_key[:-1]
-    if (first[1:] & (packed[1:] >> bits == packed[:-1] >> bits)).any():
+    half = (sorted_key >> np.uint64(32)).astype(np.uint32)
+    if (first[1:] & (half[1:] == half[:-1])).any():
         order = np.argsort(key, kind="stable")
         sorted_key = key[order]
         first[1:] = sorted_key[1:] != sorted_key[:-1]
-    return order, np.cumsum(first) - 1, sorted_key[first]
+    return order, np.cumsum(first.astype(np.int64)) - 1, sorted_key[np.flatnonzero(first)]
+
+
+def _among(known: UInt64s, asked: UInt64s) -> tuple[Int64s, Int64s]:
+    """Which of `asked` are among the keys `known`, which are sorted, and where there.
+
+    Most aren't, and most of these have upper bits that no known key has.
+    """
+    there = np.zeros(1 << 16, dtype=bool)
+    there[known >> np.uint64(48)] = True
+    likely = np.flatnonzero(there[asked >> np.uint64(48)])
+    key = asked[likely]
+    at = np.minimum(np.searchsorted(known, key), len(known) - 1)
+    same = known[at] == key
+    return likely[same], at[same]
 
 
 def _canonical(

@@ -233,7 +233,7 @@ class _Letters:
         place[rows] = np.arange(len(rows))
         asked = np.flatnonzero(place[self.row] >= 0)
         of = place[self.row[asked]]
-        order = np.argsort(of, kind="stable")
+        order = np.argsort(of.astype(np.uint16) if len(rows) <= 1 << 16 else of, kind="stable")
         ends = np.concatenate([[0], np.cumsum(np.bincount(of, minlength=len(rows)))])
         return self.letter[asked[order]], ends.astype(np.int64)
 
@@ -277,7 +277,7 @@ class _Measured:
         chosen = np.zeros(len(data), dtype=bool)
         for which in (0, 1):
             own = data & (chunk.side == which)
-            rank = np.cumsum(own)
+            rank = np.cumsum(own.astype(np.int64))
             last = room[:, which] + rank[chunk.at] - own[chunk.at]
             chosen |= own & (rank <= last[chunk.stretch])
         position = np.flatnonzero(chosen)
@@ -349,15 +349,17 @@ class _Measured:
         for side in (0, 1):
             own = (self.chunk.side == side) & ~self.chunk.refused
             for name, value in (("packets", own), ("ip_bytes", sizes * own), ("payload", self.chunk.payload * own)):
-                self.chunk.table[name][self.chunk.row, side] += np.add.reduceat(value.astype(np.int64), self.chunk.at)
+                self.chunk.table.of(name, side)[self.chunk.row] += np.add.reduceat(
+                    value.astype(np.int64), self.chunk.at
+                )
 
     def _write_state(self, shut: Bools) -> None:
         """What the walk left at each connection's last packet."""
         last, row, table, walk = self.chunk.stop - 1, self.chunk.row, self.chunk.table, self.walk
         for side in (0, 1):
-            table["state"][row, side] = walk.state[side][last]
-            table["before"][row, side] = walk.previous[side][last]
-            table["start"][row, side] = walk.start[side][last]
+            table.of("state", side)[row] = walk.state[side][last]
+            table.of("before", side)[row] = walk.previous[side][last]
+            table.of("start", side)[row] = walk.start[side][last]
         table["originator"][row] = walk.originator[last]
         table["attempt_until"][row] = walk.attempt[last]
         table["idle"][row] = walk.idle[last]

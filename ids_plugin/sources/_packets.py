@@ -576,14 +576,24 @@ def _icmp_ports(
     rows: Bytes, protocol: Int64s, is_icmp: Bools, first: Int64s, second: Int64s
 ) -> tuple[Int64s, Int64s, Bools]:
     """Type and counterpart as ports, code where there is no counterpart; the third says where."""
+    at = np.flatnonzero(is_icmp)
+    kind, code = rows[at, 0], rows[at, 1]
+    answer = _ANSWERS[(protocol[at] == ICMP6).astype(np.int64), kind]
+    one_way = np.zeros(len(protocol), dtype=bool)
+    one_way[at] = answer < 0
+    first[at], second[at] = kind, np.where(answer < 0, code, answer)
+    return first, second, one_way
+
+
+def _answers() -> Int64s:
+    """(2, 256) the ICMP type that answers each, -1 where none does; ICMP for IPv4, for IPv6."""
     pairs = np.full((2, 256), -1, dtype=np.int64)
     for table, known in enumerate((ICMP4_PAIRS, ICMP6_PAIRS)):
         pairs[table, list(known)] = list(known.values())
-    answer = pairs[(protocol == ICMP6).astype(np.int64), rows[:, 0]]
-    one_way = is_icmp & (answer < 0)
-    first = np.where(is_icmp, rows[:, 0], first)
-    second = np.where(is_icmp, np.where(one_way, rows[:, 1], answer), second)
-    return first, second, one_way
+    return pairs
+
+
+_ANSWERS = _answers()
 
 
 def select(packets: Packets, which: Bools | Int64s) -> Packets:

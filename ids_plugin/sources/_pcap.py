@@ -23,6 +23,8 @@ PADDING = 128
 """Zero bytes behind a chunk's data, so that headers can be read before their length is checked."""
 STRIDE = 1 << 16
 """Bytes between places from which records are looked for at once."""
+MOST_WALKS = 1 << 16
+"""Places at once; more only if a test sets a small STRIDE."""
 FEW = 16
 """Fewer records at a time are found faster one by one."""
 MAX_PACKET = 1 << 20
@@ -203,23 +205,27 @@ def _side_by_side(window: _Window, position: int, order: str) -> tuple[Int64s, i
     """
     begin = np.array([position, *_likely_records(window, position, order)], dtype=np.int64)
     until, end = np.append(begin[1:], window.filled - 15), begin.copy()
-    if len(begin) < FEW:
+    if not FEW <= len(begin) <= MOST_WALKS:
         return _NONE, position
     captured = np.ndarray((window.filled - 11,), dtype=order + "u4", buffer=window.bytes, offset=8, strides=(1,))
-    at, walk, found = begin, np.arange(len(begin)), []
+    at, walk, limit = begin, np.arange(len(begin), dtype=np.uint16), until
+    found, walks = [], []
     while len(walk) >= FEW:
         found.append(at)
-        at = at + captured[at] + 16
-        on = at < until[walk]
+        walks.append(walk)
+        at = at + captured[at]
+        at += 16
+        on = at < limit
         if not on.all():
             end[walk[~on]] = at[~on]
-            at, walk = at[on], walk[on]
+            at, walk, limit = at[on], walk[on], limit[on]
     for one, start in zip(walk.tolist(), at.tolist(), strict=True):
         rest, end[one] = _one_by_one(window, start, int(until[one]), order)
         found.append(np.array(rest, dtype=np.int64))
+        walks.append(np.full(len(rest), one, dtype=np.uint16))
     wrong = end[:-1] != begin[1:]
     good = int(np.argmax(wrong)) if wrong.any() else len(begin) - 1
-    records = np.sort(np.concatenate(found))
+    records = np.concatenate(found)[np.argsort(np.concatenate(walks), kind="stable")]
     return records[: np.searchsorted(records, until[good])], int(end[good])
 
 

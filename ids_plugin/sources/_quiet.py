@@ -51,7 +51,7 @@ def without_runs(chunk: Ordered) -> tuple[Ordered, Int64s]:
     few = copy.copy(chunk)
     for name in COLUMNS:
         setattr(few, name, getattr(chunk, name)[place])
-    _stand_in(few, np.cumsum(kept) - 1, on, starts, last, there, more)
+    _stand_in(few, np.cumsum(kept.astype(np.int64)) - 1, on, starts, last, there, more)
     return few, place
 
 
@@ -100,12 +100,13 @@ class _GoingOn:
 
     def __init__(self, chunk: Ordered) -> None:
         self.chunk = chunk
-        count = len(chunk.group)
-        self.index = np.arange(count)
-        self.begin = np.maximum.accumulate(np.where(chunk.first, self.index, 0))
-        self.is_second = chunk.side == 1
-        self.own, self.other = self._before(np.ones(count, dtype=bool))
-        self.sums = [np.cumsum(np.where(self.is_second == side, chunk.payload, 0)) for side in (False, True)]
+        self.index = np.arange(len(chunk.group))
+        self.heads = np.flatnonzero(chunk.first)
+        self.sizes = np.diff(self.heads, append=len(chunk.group))
+        self.begin = np.repeat(self.heads, self.sizes)
+        self.own, self.other = self._before()
+        theirs = np.cumsum(chunk.payload * chunk.side)
+        self.sums = np.cumsum(chunk.payload) - theirs, theirs
         self.quiet = self._quiet()
 
     def sum(self, side: int, first: Int64s, last: Int64s) -> Int64s:
@@ -113,72 +114,88 @@ class _GoingOn:
         total: Int64s = self.sums[side][last] - self.sums[side][first - 1]
         return total
 
-    def _before(self, mask: Bools) -> tuple[Int64s, Int64s]:
-        """The last packet of `mask` before each, of its own side and of the other; it may be of another connection."""
-        found = []
-        for side in (False, True):
-            latest = np.empty(len(mask), dtype=np.int64)
-            latest[0] = -1
-            np.maximum.accumulate(np.where(mask & (self.is_second == side), self.index, -1)[:-1], out=latest[1:])
-            found.append(latest)
-        return np.where(self.is_second, *found[::-1]), np.where(self.is_second, *found)
+    def _before(self) -> tuple[Int64s, Int64s]:
+        """The last packet before each, of its own side and of the other; it may be of another connection, or -1."""
+        side = self.chunk.side
+        turns = np.append(0, np.flatnonzero(side[1:] != side[:-1]) + 1)
+        other = np.repeat(turns - 1, np.diff(turns, append=len(side)))
+        own = self.index - 1
+        own[turns[1:]] = other[turns[1:] - 1]
+        return own, other
 
     def _quiet(self) -> Bools:
         chunk, begin, own, other = self.chunk, self.begin, self.own, self.other
         known = _Known(chunk.table, chunk.carried)
-        flags = chunk.flags
-        syn, acks = flags & SYN != 0, flags & ACK != 0
+        flags = chunk.flags.astype(np.uint8)
+        syn, fin, acks = flags & SYN != 0, flags & FIN != 0, flags & ACK != 0
+        data = chunk.payload > 0
         sequence, number = chunk.sequence.astype(np.uint32), chunk.acknowledged.astype(np.uint32)
-        end = sequence + (chunk.payload + syn + (flags & FIN != 0)).astype(np.uint32)
+        end = sequence + chunk.payload.astype(np.uint32) + syn + fin
         has_own, has_other = own >= begin, other >= begin
-        goes_on = known.clean[chunk.group]
+        goes_on = np.repeat(known.clean, self.sizes)
         flat = chunk.group * 2 + chunk.side
-        expected = np.where(has_own, end[own], known.end[flat])
-        seen = np.where(has_other, end[other], known.end[flat ^ 1])
+        expected, seen = end[own], end[other]
+        for values, there, at in ((expected, has_own, flat), (seen, has_other, flat ^ 1)):
+            early = np.flatnonzero(~there)
+            values[early] = known.end[at[early]]
         strange = (sequence != expected) & (has_own | goes_on)
         strange |= ((seen - number).view(np.int32) < 0) & (has_other | goes_on) & acks
         strange |= ((number - number[own]).view(np.int32) < 0) & has_own & acks[own]
         strange |= (flags & (FIN | RST) != 0) | syn & (has_own | goes_on) | chunk.refused
-        strange |= chunk.refused
-        strange |= chunk.first & ~goes_on & (chunk.carried >= 0)[chunk.group]
-        clean = np.maximum.accumulate(np.where(strange, self.index, -1)) < begin
-        data = chunk.payload > 0
-        quiet = clean & (chunk.protocol == TCP) & ~chunk.first & acks & ~syn & (chunk.window != 0)
-        quiet &= ((has_own & has_other) | goes_on) & self._established(syn | data, goes_on)
-        quiet &= self._seen_alike(data & ~syn, acks & ~syn & ~data, data, known.seen[flat])
-        pause = np.full(len(quiet), PAUSE)
-        pause[1:] = chunk.now[1:] - chunk.time[:-1]
-        quiet[1:] &= (chunk.now[1:] >> MINUTE == chunk.now[:-1] >> MINUTE) & (chunk.time[1:] >= chunk.time[:-1])
-        result: Bools = quiet & (pause < PAUSE)
+        strange[self.heads] |= ~known.clean & (chunk.carried >= 0)
+        quiet = (chunk.protocol == TCP) & ~chunk.first & acks & ~syn & (chunk.window != 0)
+        quiet &= self._in_the_middle(strange, flat[np.flatnonzero(syn | data)], np.flatnonzero(syn | data), known)
+        quiet &= self._seen_alike(flat * 2 + data, ~syn & (data | acks), known)
+        minute = chunk.now >> MINUTE
+        quiet[1:] &= (minute[1:] == minute[:-1]) & (chunk.time[1:] >= chunk.time[:-1])
+        quiet[1:] &= chunk.now[1:] - chunk.time[:-1] < PAUSE
+        result: Bools = quiet
         return result
 
-    def _established(self, speaks: Bools, goes_on: Bools) -> Bools:
-        """Both sides have sent data or a SYN before."""
-        own, other = self._before(speaks)
-        spoken: Bools = goes_on | (own >= self.begin) & (other >= self.begin)
-        return spoken
+    def _in_the_middle(self, strange: Bools, speaker: Int64s, spoken: Int64s, known: _Known) -> Bools:
+        """Both sides have sent data or a SYN before (`speaker` at `spoken`), and nothing strange was there yet."""
+        first = _first(speaker, spoken, 2 * len(self.heads))
+        opened = np.where(known.clean, -1, np.maximum(first[::2], first[1::2]))
+        odd = np.flatnonzero(strange)
+        until = _first(self.chunk.group[odd], odd, len(self.heads))
+        middle: Bools = self.index > np.repeat(opened, self.sizes)
+        middle &= self.index < np.repeat(until, self.sizes)
+        return middle
 
-    def _seen_alike(self, data: Bools, bare: Bools, has_data: Bools, seen: Int64s) -> Bools:
-        """A packet's letter, D or A, is in the history already."""
-        with_data, without = self._before(data)[0] >= self.begin, self._before(bare)[0] >= self.begin
-        alike: Bools = np.where(has_data, with_data | (seen & SEEN_DATA != 0), without | (seen & SEEN_ACK != 0))
+    def _seen_alike(self, kind: Int64s, counts: Bools, known: _Known) -> Bools:
+        """A packet's letter, D or A, is in the history already; `kind` is four a group: of each side, A and D."""
+        at = np.flatnonzero(counts)
+        first = _first(kind[at], at, 2 * len(known.seen))
+        first[::2][known.seen & SEEN_ACK != 0] = -1
+        first[1::2][known.seen & SEEN_DATA != 0] = -1
+        alike: Bools = first[kind] < self.index
         return alike
+
+
+def _first(kind: Int64s, place: Int64s, count: int) -> Int64s:
+    """The first of the ascending places of each of `count` kinds; beyond any where there is none."""
+    first = np.full(count, np.iinfo(np.int64).max)
+    first[kind[::-1]] = place[::-1]
+    return first
 
 
 class _Known:
     """What is known of connections open before the chunk, by group; `end` and `seen` are flat: two elements a group."""
 
     def __init__(self, table: Table, carried: Int64s) -> None:
-        there = carried >= 0
+        there = np.flatnonzero(carried >= 0)
         row = carried[there]
         self.clean = np.zeros(len(carried), dtype=bool)
         self.end = np.zeros(2 * len(carried), dtype=np.uint32)
         self.seen = np.zeros(2 * len(carried), dtype=np.int64)
-        fine = (table["state"][row] == ESTABLISHED) & (table["given_up"][row] == 0) & (table["closing"][row] == 0)
-        fine &= (table["closed"][row] == 0) & (
-            np.maximum(table["delivered"][row], 1) == np.maximum(table["top"][row], 1)
-        )
-        self.clean[there] = fine.all(axis=1) & (table["protocol"][row] == TCP)
-        flat = (np.flatnonzero(there)[:, None] * 2 + np.arange(2)).ravel()
-        self.end[flat] = (table["start"][row] + np.maximum(table["top"][row], 1)).ravel().astype(np.uint32)
-        self.seen[flat] = table["seen"][row].ravel()
+        fine = table["protocol"][row] == TCP
+        for side in (0, 1):
+            state, given_up, closing, closed, delivered, top, start, seen = (
+                table.of(name, side)[row]
+                for name in ("state", "given_up", "closing", "closed", "delivered", "top", "start", "seen")
+            )
+            fine &= (state == ESTABLISHED) & (given_up | closing | closed == 0)
+            fine &= np.maximum(delivered, 1) == np.maximum(top, 1)
+            self.end[2 * there + side] = (start + np.maximum(top, 1)).astype(np.uint32)
+            self.seen[2 * there + side] = seen
+        self.clean[there] = fine

@@ -74,7 +74,7 @@ class _Segments(NamedTuple):
     @classmethod
     def of(cls, begins: Bools, anew: Bools) -> _Segments:
         starts = begins | anew
-        return cls(anew, starts, np.cumsum(starts) << 41)
+        return cls(anew, starts, np.cumsum(starts.astype(np.int64)) << 41)
 
 
 class Reassembler:
@@ -161,7 +161,7 @@ class Streams:
         state = np.zeros(self.count, dtype=np.int8)
         state[1:] = self.walk.state[side][:-1]
         state[self.starts] = INACTIVE
-        state[self.goes_on] = self.chunk.table["state"][self.goes_on_row, side]
+        state[self.goes_on] = self.chunk.table.of("state", side)[self.goes_on_row]
         return state
 
     def _maximum(self, values: Int64s, base: Int64s) -> Int64s:
@@ -237,10 +237,10 @@ class Streams:
         previous = np.empty_like(value)
         previous[1:] = value[:-1]
         previous[first] = table[column][row[first], side]
-        unseen = first & (table["seen"][row, side] & bit == 0)
+        unseen = first & (table.of("seen", side)[row] & bit == 0)
         last = np.append(first[1:], True)
         table[column][row[last], side] = value[last]
-        table["seen"][row, side] |= bit
+        table.of("seen", side)[row] |= bit
         chosen: Int64s = position[unseen | (value != previous)]
         return chosen
 
@@ -252,10 +252,11 @@ class Streams:
         begin = np.flatnonzero(first)
         table = self.chunk.table
         count = np.arange(len(position)) - np.repeat(begin, np.diff(np.append(begin, len(position)))) + 1
-        count += table[column][row, side]
+        count += table.of(column, side)[row]
         last = np.append(first[1:], True)
         table[column][row[last], side] = count[last]
-        self._letter(position[np.isin(count, POWERS)], rank, letter, side)
+        power = POWERS[np.searchsorted(POWERS, count)] == count
+        self._letter(position[power], rank, letter, side)
 
     def _side(self, side: int) -> _Side:
         """One direction's letters, bytes and gaps; what its closing depends on."""
@@ -298,13 +299,13 @@ class Streams:
         if again.any():
             start = self.walk.start[side]
             before = np.append(start[:1], start[:-1])
-            before[self.goes_on] = self.chunk.table["start"][self.goes_on_row, side]
+            before[self.goes_on] = self.chunk.table.of("start", side)[self.goes_on_row]
             anew |= again & (start != before)
         return anew
 
     def _carry(self, column: str, side: int, values: Int64s, anew: Bools) -> None:
         """Folds what earlier chunks left into the first packets of connections that go on."""
-        held = np.where(anew[self.goes_on], 0, self.chunk.table[column][self.goes_on_row, side])
+        held = np.where(anew[self.goes_on], 0, self.chunk.table.of(column, side)[self.goes_on_row])
         values[self.goes_on] = np.maximum(values[self.goes_on], held)
 
     def _sent(self, side: int, own: Bools, relative: Int64s, segments: _Segments) -> Int64s:
@@ -316,7 +317,7 @@ class Streams:
         believed = live & ~self.rst
         first = np.where(anew & ~self.syn, relative, upper)
         held = np.zeros(self.count, dtype=np.int64)
-        held[self.goes_on] = table["top"][self.goes_on_row, side]
+        held[self.goes_on] = table.of("top", side)[self.goes_on_row]
         value = np.clip(np.where(believed, upper, 0), 0, FARTHEST)
         self._carry("top", side, value, anew)
         start_value = np.where(anew, np.clip(first, 0, None), held)
@@ -331,8 +332,9 @@ class Streams:
         resent = live & (chunk.payload > 0) & (upper <= top.before) & ~only_fin
         self._scaled(np.flatnonzero(resent), side, 2, "resent", "T")
         last = chunk.stop - 1
-        table["top"][chunk.row, side] = top.with_it[last]
-        table["fins"][chunk.row, side] += np.add.reduceat((own & self.fin).astype(np.int64), chunk.at)
+        table.of("top", side)[chunk.row] = top.with_it[last]
+        fins = chunk.stretch[np.flatnonzero(own & self.fin)]
+        table.of("fins", side)[chunk.row] += np.bincount(fins, minlength=len(chunk.row))
         return top.with_it
 
     def _received(self, side: int, own: Bools, relative: Int64s, segments: _Segments, top: Int64s) -> _Side:
@@ -344,7 +346,7 @@ class Streams:
         fin_end = np.where(own & self.fin, np.clip(start + chunk.payload, 0, FARTHEST), 0)
         self._carry("fin_end", side, fin_end, anew)
         finish = self._maximum(fin_end, base)
-        self.given_up = np.where(table["given_up"][chunk.row, side] & ~chunk.fresh, 0, self.count)
+        self.given_up = np.where(table.of("given_up", side)[chunk.row] & ~chunk.fresh, 0, self.count)
         known = self.state_before[side] != INACTIVE
         acks = self.is_tcp & ~own & self.ack
         number = np.where(known, signed(chunk.acknowledged - self.walk.start[side]), 1)
@@ -357,20 +359,20 @@ class Streams:
         for column, values in (("delivered", both), ("data_end", ends), ("trimmed", trims)):
             self._carry(column, side, values, anew)
         held = np.ones(self.count, dtype=np.int64)
-        held[self.goes_on] = np.maximum(table["delivered"][self.goes_on_row, side], 1)
+        held[self.goes_on] = np.maximum(table.of("delivered", side)[self.goes_on_row], 1)
         arrived = self._running(both, base, starts, held)
         sent, trimmed = self._maximum(ends, base), self._maximum(trims, base)
         self._store(side, ("delivered", "data_end", "trimmed", "fin_end"), (arrived.with_it, sent, trimmed, finish))
         received = np.maximum(arrived.with_it, 1)
         self._gaps(side, data, start, end, value, arrived, received)
         given_up = np.arange(self.count) >= self.given_up[chunk.stretch]
-        table["given_up"][chunk.row, side] = given_up[chunk.stop - 1]
+        table.of("given_up", side)[chunk.row] = given_up[chunk.stop - 1]
         return _Side(own, top, received, sent > np.maximum(trimmed, 1), value > 0, given_up)
 
     def _store(self, side: int, columns: tuple[str, ...], values: tuple[Int64s, ...]) -> None:
         last = self.chunk.stop - 1
         for column, value in zip(columns, values, strict=True):
-            self.chunk.table[column][self.chunk.row, side] = value[last]
+            self.chunk.table.of(column, side)[self.chunk.row] = value[last]
 
     def _acknowledged(self, side: int, value: Int64s, number: Int64s, segments: _Segments) -> None:
         """Highest acknowledgement of the side's bytes that counts as size (Zeek's ack_seq)."""
@@ -388,7 +390,7 @@ class Streams:
         early = data & (start > before)
         shown = np.flatnonzero((value > before) & ~early)
         size = value[shown] - before[shown]
-        held = [row for row in self.goes_on_row.tolist() if (row, side) in self.holes]
+        held = [row for row in self.goes_on_row.tolist() if (row, side) in self.holes] if self.holes else []
         if early.any() or held:
             shown, size = self._around_holes(
                 side, early, held, (data, start, end, value), arrived, received, shown, size
@@ -484,10 +486,10 @@ class Streams:
             pending |= (walk.state[side] != RESET) & peer.unread
             pending &= ~mine.given_up
             trigger = walk.closing[:, side].astype(np.int64)
-            trigger[self.goes_on] |= table["closing"][self.goes_on_row, side]
+            trigger[self.goes_on] |= table.of("closing", side)[self.goes_on_row]
             asked = self._maximum(trigger, base) > 0
             done = (asked & ~pending & (mine.own | mine.acknowledged)).astype(np.int64)
-            done[self.goes_on] |= table["closed"][self.goes_on_row, side]
+            done[self.goes_on] |= table.of("closed", side)[self.goes_on_row]
             closed.append(self._maximum(done, base) > 0)
             self._store(side, ("closing", "closed"), (asked.astype(np.int64), closed[side].astype(np.int64)))
         self._shut(closed, was_shut)

@@ -74,6 +74,12 @@ class Table:
         column: Int64s = getattr(self, block)[at] if count == 1 else getattr(self, block)[at : at + 2].T
         return column
 
+    def of(self, name: str, side: int) -> Int64s:
+        """(rows,) what one side has: a view, quicker to pick rows from than both sides."""
+        block, at, _ = _PLACE[name]
+        column: Int64s = getattr(self, block)[at + side]
+        return column
+
     @property
     def hash(self) -> UInt64s:
         """(rows,) of the endpoints and the protocol."""
@@ -88,7 +94,9 @@ class Table:
     def take(self, rows: Int64s) -> Table:
         """A table of these rows alone."""
         taken = Table()
-        taken.keys, taken.wide, taken.narrow = self.keys[:, rows], self.wide[:, rows], self.narrow[:, rows]
+        taken.keys, taken.wide, taken.narrow = (
+            block.take(rows, axis=1) for block in (self.keys, self.wide, self.narrow)
+        )
         taken.live = self.live[rows]
         return taken
 
@@ -100,7 +108,8 @@ class Table:
             free = np.flatnonzero(~self.live)
         rows = free[:count]
         for block in (self.keys, self.wide, self.narrow):
-            block[:, rows] = 0
+            for column in block:
+                column[rows] = 0
         self.live[rows] = True
         return rows
 
