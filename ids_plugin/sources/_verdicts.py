@@ -80,7 +80,7 @@ def _rows(text: str, path: Path) -> Iterator[tuple[int, dict[str | None, str | l
         for row in reader:
             yield reader.line_num, dict(row)
     except csv.Error as error:
-        raise InputError(f"no CSV: {error}", location=f"{path}:{reader.line_num}") from error
+        raise InputError(f"no CSV: {error}", location=f"{path}:{reader.reader.line_num}") from error
 
 
 def _check_header(names: list[str], path: Path) -> None:
