@@ -21,7 +21,7 @@ class Family(Protocol):
 
 
 class TorchFamily(Family, Protocol):
-    """A network: (steps, mask, table) → class logits (m, classes), attention (m, STEPS), auxiliary loss (m)."""
+    """A network: (steps, mask, table) → class logits (m, classes), attention (m, STEPS) or None, auxiliary loss (m)."""
 
     def build(self, spec: Spec, classes: int) -> nn.Module:
         """A fresh network, `Network` below; its weights come from torch's current seed."""

@@ -147,29 +147,32 @@ def _judge(module: nn.Module, held_out: Examples, classes: tuple[int, ...]) -> f
 
 
 class _Serving(nn.Module):
-    """What is exported: probabilities and attention, without what only training needs."""
+    """What is exported: probabilities and, where there is one, attention; without what only training needs."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
-    def forward(self, steps: Tensor, mask: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, steps: Tensor, mask: Tensor, table: Tensor) -> tuple[Tensor, ...]:
         logits, weights, _ = self.module(steps, mask, table)
-        return torch.softmax(logits, dim=-1), weights
+        probability = torch.softmax(logits, dim=-1)
+        return (probability,) if weights is None else (probability, weights)
 
 
 def export(fitted: Fitted, examples: Examples) -> bytes:
-    """ONNX with inputs steps, mask, table and outputs probability (m, classes), attention (m, STEPS); any m."""
+    """ONNX with inputs steps, mask, table and outputs probability (m, classes) and, where there is one, attention
+    (m, STEPS); any m."""
     shown = (
         torch.zeros(1, STEPS, examples.steps.shape[2]),
         torch.ones(1, STEPS, dtype=torch.bool),
         torch.zeros(1, examples.table.shape[1]),
     )
-    names = ["steps", "mask", "table", "probability", "attention"]
+    serving = _Serving(fitted.module).eval()
+    names = ["steps", "mask", "table", *["probability", "attention"][: len(serving(*shown))]]
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder) / "model.onnx"
         torch.onnx.export(
-            _Serving(fitted.module.eval()), shown, made, dynamo=False, opset_version=20, input_names=names[:3],
+            serving, shown, made, dynamo=False, opset_version=20, input_names=names[:3],
             output_names=names[3:], dynamic_axes={name: {0: "batch"} for name in names},
         )  # fmt: skip
         return made.read_bytes()

@@ -144,10 +144,12 @@ def test_a_family_builds_what_its_kind_says(name: str) -> None:
     steps, table = torch.full((2, STEPS, len(spec.sequence)), torch.nan), torch.zeros(2, len(spec.table))
     steps[mask] = 1.0
     logits, attention, error = made.eval()(steps, mask, table)
-    assert (logits.shape, attention.shape, error.shape) == ((2, 4), (2, STEPS), (2,))
-    assert torch.allclose(attention.sum(1), torch.ones(2), atol=1e-5)
-    assert not attention[~mask].any()
+    assert (logits.shape, error.shape) == ((2, 4), (2,))
     assert torch.isfinite(logits).all()
+    if attention is not None:
+        assert attention.shape == (2, STEPS)
+        assert torch.allclose(attention.sum(1), torch.ones(2), atol=1e-5)
+        assert not attention[~mask].any()
 
 
 @pytest.mark.parametrize("name", registry.names("scoring"))

@@ -1,0 +1,86 @@
+"""Lightweight temporal convolutional network: dilated causal convolutions, computed only where the last step looks."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ids_plugin.models._layers import Classifier
+from ids_plugin.schema.window import STEPS, Spec
+
+DILATIONS = (1, 2, 4, 8)
+KERNEL = 3
+
+
+class Widths(NamedTuple):
+    """Filters of the convolutions, one a dilation."""
+
+    filters: tuple[int, ...] = (160, 256, 320, 512)
+
+
+def positions(steps: int = STEPS, dilations: tuple[int, ...] = DILATIONS) -> list[list[int]]:
+    """Steps whose values each layer's output needs so that the last step's is right, first layer first; steps before
+    the window are negative and stay 0."""
+    needed = [[steps - 1]]
+    for dilation in reversed(dilations[1:]):
+        before = {at - dilation * tap for at in needed[0] for tap in range(KERNEL)}
+        needed.insert(0, sorted(at for at in before if at >= 0))
+    return needed
+
+
+class Causal(nn.Module):
+    """A causal convolution of three taps, ReLU (Bai et al., An Empirical Evaluation of Generic Convolutional and
+    Recurrent Networks for Sequence Modeling, 2018), at chosen steps only: the same numbers for a part of the work."""
+
+    def __init__(self, columns: int, filters: int, dilation: int, given: list[int], wanted: list[int]) -> None:
+        """`given`: the steps that the input has; `wanted`: those that the output is to have."""
+        super().__init__()
+        self.taps = nn.Linear(KERNEL * columns, filters)
+        needed = [at - dilation * tap for at in wanted for tap in range(KERNEL)]
+        self.sources = [given.index(at) if at >= 0 else len(given) for at in needed]
+        self.shape = (len(wanted), KERNEL * columns)
+
+    def forward(self, values: Tensor, there: Tensor) -> Tensor:
+        """(m, given, columns), where something is (m, wanted, 1) → (m, wanted, filters)."""
+        before_all = torch.zeros_like(values[:, :1])
+        taken = torch.cat([values, before_all], dim=1)[:, self.sources]
+        return torch.relu(self.taps(taken.reshape(-1, *self.shape))) * there
+
+
+class Body(nn.Module):
+    """The dilated stack as a tree that ends in the last step."""
+
+    def __init__(self, columns: int, widths: Widths) -> None:
+        super().__init__()
+        self.needed = positions()
+        given, sizes = list(range(STEPS)), [columns, *widths.filters]
+        layers = []
+        for at, (dilation, wanted) in enumerate(zip(DILATIONS, self.needed, strict=True)):
+            layers.append(Causal(sizes[at], sizes[at + 1], dilation, given, wanted))
+            given = wanted
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, seen: Tensor, there: Tensor) -> Tensor:
+        """(m, STEPS, columns), (m, STEPS, 1) → (m, filters of the last layer)."""
+        values = seen
+        for layer, wanted in zip(self.layers, self.needed, strict=True):
+            values = layer(values, there[:, wanted])
+        return values[:, -1]
+
+
+class Family:
+    """About 0.85 million parameters before compression, as published (0.9 million)."""
+
+    name = "l_tcn"
+    kind: Literal["torch"] = "torch"
+    paper = "lightweight TCN: dilated causal convolutions 1, 2, 4, 8, iterative magnitude pruning to 60 % (Adam 1e-3)"
+
+    def build(self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2) -> Classifier:
+        """A fresh network for windows of `spec`; its weights come from torch's current seed."""
+        sequence, table, widths = len(spec.sequence), len(spec.table), widths or Widths()
+        return Classifier(Body(2 * sequence, widths), widths.filters[-1], sequence, table, classes, dropout)
+
+
+PLUGIN = Family()
