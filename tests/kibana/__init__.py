@@ -15,7 +15,7 @@ from typing import Any
 
 from . import _dashboard
 from ._context import Time
-from ._dashboard import Panel, Request, panels
+from ._dashboard import Panel, Request, markdown, panels
 from ._judge import complaints, misfits, used
 from ._kql import KqlError, to_dsl
 from ._saved import BrokenError, Objects, Saved
@@ -29,6 +29,7 @@ __all__ = [
     "Saved",
     "Time",
     "complaints",
+    "markdown",
     "misfits",
     "ours",
     "panels",

@@ -11,10 +11,10 @@ from ._saved import JSON, BrokenError
 
 FORMAT = "strict_date_optional_time"
 ROUND = (
-    *((1, "1s"), (5, "5s"), (10, "10s"), (30, "30s"), (60, "1m"), (300, "5m"), (600, "10m"), (1800, "30m")),
-    *((3600, "1h"), (10_800, "3h"), (43_200, "12h"), (86_400, "1d"), (604_800, "7d"), (2_592_000, "30d")),
+    *((0.5, "100ms"), (5, "1s"), (7.5, "5s"), (15, "10s"), (45, "30s"), (180, "1m"), (540, "5m"), (1200, "10m")),
+    *((2700, "30m"), (7200, "1h"), (21_600, "3h"), (86_400, "12h"), (604_800, "1d"), (1_814_400, "7d")),
 )
-"""seconds and name of intervals that look round"""
+"""seconds below which an interval is rounded to one of that name"""
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604_800, "M": 2_629_800, "y": 31_557_600}
 
 SEARCH, AGGREGATE, NUMBER, DATE, SHOW = "search", "aggregate", "number", "date", "show"
@@ -132,9 +132,9 @@ def uses_of(source: Mapping[str, Any], place: str) -> Iterator[Use]:
 
 
 def interval(time: Time | None, bars: int = 50) -> JSON:
-    """The interval that Kibana's `auto` takes for a time range: the nearest that looks round."""
+    """The interval that Kibana's `auto` takes for a time range: a round one near that many bars."""
     seconds = (time or Time("now-15m", "now")).seconds() / bars
-    return {"fixed_interval": next((name for width, name in ROUND if seconds <= width), "365d")}
+    return {"fixed_interval": next((name for bound, name in ROUND if seconds < bound), "30d")}
 
 
 def _filter(one: JSON) -> JSON:

@@ -307,9 +307,7 @@ def _uses(column: Column) -> Iterator[Use]:
         yield Use(field, NUMBER, column.place)
     elif column.operation == "date_histogram":
         yield Use(field, DATE, column.place, "date")
-    elif (column.operation == "last_value" and column.params.get("showArrayValues")) or (
-        column.operation == "last_value" and column.params.get("showArrayValues")
-    ):
+    elif column.operation == "last_value" and column.params.get("showArrayValues"):
         yield Use(field, SHOW, column.place, kind)
     elif column.operation in ("terms", "last_value", "min", "max"):
         yield Use(field, AGGREGATE, column.place, kind)

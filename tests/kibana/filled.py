@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -33,9 +34,14 @@ FLOW_FIELDS = ("@timestamp", "ecs", "observer", "source", "destination", "networ
 class Filled(Stream):
     """A namespace with documents of every kind."""
 
-    def __init__(self, server: services.Elasticsearch) -> None:
+    def __init__(self, server: services.Elasticsearch, *, empty: bool = False) -> None:
         super().__init__(server)
         self.server = server
+        self.documents: list[Document] = []
+        if not empty:
+            self._fill()
+
+    def _fill(self) -> None:
         self.documents = [one for name in CLASSES[1:] for one in _alerts(name)]
         self.add("logs-ids_plugin.alert", self.documents)
         self.add("metrics-ids_plugin.ledger", _ledger_documents())
@@ -82,8 +88,6 @@ def trouble(there: Filled, every: Iterable[Request]) -> list[str]:
 
 def export_sample(there: Filled, folder: Path) -> list[Document]:
     """Scans the sample and exports its alerts into the namespace; the documents as they are there."""
-    import json
-
     assert cli.main(["scan", str(SAMPLE), "--out", str(folder), "--quiet"]) == 0
     options = ["--elasticsearch", there.server.url, "--namespace", there.namespace, "--quiet"]
     assert cli.main(["export", str(folder), *options]) == 0
