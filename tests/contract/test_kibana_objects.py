@@ -127,6 +127,18 @@ def test_links_say_the_value_and_not_the_address_they_lead_to() -> None:
                 assert made["params"]["labelTemplate"] == "{{value}}", name
 
 
+def test_the_page_names_panels_and_pictures_that_there_are() -> None:
+    page = (FOLDER.parents[1] / "docs/triage.md").read_text("utf-8")
+    titles = {load(path)["attributes"]["title"].removesuffix(" [IDS]").partition(":")[0] for path in PANELS}
+    answers = re.findall(r"^\| [^|]+ \| ([^|]+) \|$", page, re.MULTILINE)
+    named = {name.partition(":")[0] for cell in answers for name in re.findall(r"\*([^*]+)\*", cell)}
+    columns = {"Last flow", "Closed"}
+    assert {"Queue", "Seen against expected", "What next"} <= named
+    assert named - columns - titles - {"IDS Host", "IDS Triage"} == set()
+    for picture in re.findall(r"\]\((pictures/[^)]+)\)", page):
+        assert (FOLDER.parents[1] / "docs" / picture).exists(), picture
+
+
 def test_a_day_shows_every_fold_that_is_open() -> None:
     """A fold lasts a day at most, so the range with which Triage opens holds the opening of each that goes on."""
     triage = load(FOLDER / "dashboard/ids_plugin-triage.json")["attributes"]
