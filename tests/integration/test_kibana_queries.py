@@ -150,7 +150,9 @@ def _renamed(there: Filled, names: list[str]) -> Iterator[str]:
         for document in documents:
             _rename(document, name)
     there.client.indices.create(index=index, mappings=mappings, settings={"number_of_replicas": 0})
-    lines: list[Any] = [line for one in documents for line in ({"index": {}}, one)]
+    lines: list[dict[str, Any]] = []
+    for one in documents:
+        lines += [{"index": {}}, one]
     answer = there.client.bulk(index=index, operations=lines)
     assert not answer["errors"], answer["items"][0]
     there.client.indices.refresh(index=index)
