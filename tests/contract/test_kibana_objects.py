@@ -28,6 +28,19 @@ OKABE_ITO = {"#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "
 BLUES = ["#C6E0F2", "#8FC4E5", "#56A5D8", "#0072B2", "#004B75"]
 """from few to many: lightness alone tells them apart"""
 
+SOURCE = {"title", "description", "version", "kibanaSavedObjectMeta"}
+ATTRIBUTES = {
+    "index-pattern": {"title", "name", "timeFieldName", "fields", "fieldAttrs", "fieldFormatMap", "runtimeFieldMap"}
+    | {"sourceFilters", "allowNoIndex"},
+    "search": SOURCE
+    | {"columns", "sort", "grid", "hideChart", "isTextBasedQuery", "timeRestore", "rowHeight", "rowsPerPage"},
+    "lens": {"title", "description", "visualizationType", "state"},
+    "visualization": SOURCE | {"visState", "uiStateJSON"},
+    "dashboard": SOURCE
+    | {"timeRestore", "timeFrom", "timeTo", "refreshInterval", "panelsJSON", "optionsJSON", "controlGroupInput"},
+}
+"""type → attributes that its schema knows in Kibana 8.9 to 9; an import with any other is refused"""
+
 OURS = {field.name: field.type for field in (*alert.FIELDS, *_ledger.FIELDS)}
 
 
@@ -60,6 +73,12 @@ def test_a_file_is_named_after_its_object_and_says_its_versions(path: Path) -> N
     assert made["id"].startswith("ids_plugin-"), "what isn't ours is never overwritten"
     assert made["coreMigrationVersion"] == "8.8.0"
     assert re.fullmatch(r"8\.[0-9]\.0", made["typeMigrationVersion"]), "the oldest Kibana that is supported can read it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_attributes_are_those_that_kibana_takes(path: Path) -> None:
+    made = load(path)
+    assert made["attributes"].keys() <= ATTRIBUTES[made["type"]]
 
 
 def test_the_file_for_an_import_by_hand_is_made_of_the_others() -> None:
