@@ -32,9 +32,14 @@ ASSETS = Path(__file__).parents[1] / "ids_plugin" / "sinks" / "assets"
 NEWEST = (ASSETS / "vega.min.js", ASSETS / "vega-interpreter.min.js")
 
 SIZES = MappingProxyType(
-    {"attention": (1200, 300), "features": (600, 320), "expected": (600, 320), "flows": (1200, 360)}
+    {"attention": (1200, 316), "features": (600, 316), "expected": (600, 316), "flows": (1200, 372)}
 )
 """panel → width and height in pixels that it gets on the dashboard in a window 1280 wide"""
+
+NARROW = MappingProxyType(
+    {"attention": (840, 316), "features": (420, 316), "expected": (420, 316), "flows": (840, 372)}
+)
+"""the same in a window 900 wide"""
 
 
 class Theme(NamedTuple):
@@ -59,7 +64,8 @@ _DRAW = """async ([spec, width, height, into]) => {
   const noise = [], log = vega.logger(vega.Warn);
   log.warn = log.error = (...said) => { noise.push(said.join(" ")); return log; };
   const expr = vega.expressionInterpreter ?? vegaInterpreter.expressionInterpreter;
-  const view = new vega.View(vega.parse(spec, undefined, { ast: true }), { expr, renderer: "svg", logger: log });
+  const sized = { ...spec, width: "container", height: "container" };
+  const view = new vega.View(vega.parse(sized, undefined, { ast: true }), { expr, renderer: "svg", logger: log });
   view.width(width).height(height).initialize(holder).hover();
   await view.runAsync();
   const frame = holder.getBoundingClientRect(), texts = [], marks = {}, tooltips = [];
@@ -151,8 +157,8 @@ def filled(spec: Spec, answer: Answer, theme: str = "light") -> Spec:
     config = made["config"]
     config.pop("kibana", None)
     colours = THEMES[theme]
-    styles = {"guide-label": colours.label, "guide-title": colours.title}
-    config["style"] = {name: {"fill": fill} for name, fill in styles.items()}
+    for style, fill in (("guide-label", colours.label), ("guide-title", colours.title)):
+        config.setdefault("style", {}).setdefault(style, {}).setdefault("fill", fill)
     config |= {kind: {"fill": _CATEGORY} for kind in _FILLED} | {kind: {"stroke": _CATEGORY} for kind in _STROKED}
     config.setdefault("background", "transparent")
     return made
