@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -62,9 +62,20 @@ def load(exchange: Exchange, config: Config, who: str) -> Journal:
     Raises:
         ServiceError: the topic is missing or doesn't answer.
     """
+    journal = Journal(who)
+    recall(exchange, config, journal.take)
+    return journal
+
+
+def recall(exchange: Exchange, config: Config, take: Callable[[str, dict[str, Any] | None], None]) -> None:
+    """Gives every message of the topic, its key and value, to `take`.
+
+    Raises:
+        ServiceError: the topic is missing or doesn't answer.
+    """
     from kafka import TopicPartition
 
-    topic, consumer, journal = config.topics.places, exchange.consumer, Journal(who)
+    topic, consumer = config.topics.places, exchange.consumer
     with kafka.reaching(config):
         numbers = consumer.partitions_for_topic(topic) or set()
         if not numbers:
@@ -80,6 +91,5 @@ def load(exchange: Exchange, config: Config, who: str) -> Journal:
                 raise ServiceError(f"topic {topic} can't be read to its end", location="kafka")
             for records in consumer.poll(timeout_ms=200).values():
                 for record in records:
-                    journal.take(record.key.decode(), orjson.loads(record.value))
+                    take(record.key.decode(), orjson.loads(record.value))
         consumer.unsubscribe()
-    return journal

@@ -1,4 +1,4 @@
-"""`ids-consumer ship`: log files → a sensor's topic, each line once, through rotation and kill -9."""
+"""`ids-consumer ship`: log files, or what arrives in an index → a sensor's topic, each line once, through kill -9."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ids_plugin import kafka
 from ids_plugin.commands import Command, Console
-from ids_plugin.errors import ServiceError
+from ids_plugin.errors import ServiceError, UsageError
 
 from ._service import Service, add_options, settings
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._places import Journal
 
 STAGE = "ship"
+SCHEME = "elasticsearch:"
 LIMIT = 4 << 20
 """bytes in one transaction, about"""
 IDLE = 0.2
@@ -29,11 +30,29 @@ IDLE = 0.2
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `ship`."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="log that is written to, or a glob of such")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="log that is written to, or a glob of such; or one elasticsearch:URL/INDEX, whose documents are followed",
+    )
     parser.add_argument("--topic", required=True, help="where the lines go")
     parser.add_argument("--rotated", action="append", default=[], metavar="GLOB", help="rotated files in other folders")
     parser.add_argument("--sensor", metavar="NAME", help="whose files these are (default: ship.sensor, else the host)")
     parser.add_argument("--from-end", action="store_true", help="leave out what is there at the very first start")
+    parser.add_argument(
+        "--arrival",
+        default="event.ingested",
+        metavar="FIELD",
+        help="of an index: the date at which a document was indexed (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="of an index: how long after its arrival a document may become searchable (default: %(default)g)",
+    )
     add_options(parser)
 
 
@@ -41,10 +60,18 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """
     Raises:
         ConfigError: the configuration can't be used.
-        UsageError: another process has our name.
+        UsageError: another process has our name; files and indices don't go together.
     """
+    indices = [name for name in args.files if name.startswith(SCHEME)]
+    if indices and len(args.files) > 1:
+        raise UsageError("an index is followed alone", hint="start one ship for each, and one for the files")
     with Service(STAGE, settings(args, STAGE)) as service:
-        Shipper(service, args).run()
+        if indices:
+            from ._index import IndexShipper
+
+            IndexShipper(service, args).run()
+        else:
+            Shipper(service, args).run()
     return 0
 
 
@@ -85,20 +112,7 @@ class Shipper:
         Raises:
             ServiceError: the broker doesn't answer, or the topic is missing.
         """
-        from ._exchange import Exchange
-
-        told = self._service.config.ship
-        exchange = Exchange(self._service, self._group, told.instance)
-        try:
-            with kafka.reaching(self._service.config):
-                there = exchange.consumer.topics()
-            if self._topic not in there:
-                hint = "make it, or check --topic"
-                raise ServiceError(f"topic {self._topic} is missing", location="kafka", hint=hint)
-        except BaseException:
-            exchange.close()
-            raise
-        return exchange
+        return connected(self._service, self._group, self._topic)
 
     def _follow(self, exchange: Exchange) -> None:
         """Goes on from the committed places.
@@ -157,6 +171,27 @@ class Shipper:
                 number = ("ids-seq", f"{journal.run}:{journal.sent}".encode())
                 yield Outgoing(self._topic, message, None, (sensor, number))
                 journal.sent += 1
+
+
+def connected(service: Service, group: str, topic: str) -> Exchange:
+    """An exchange that can send to a topic.
+
+    Raises:
+        ServiceError: the broker doesn't answer, or the topic is missing.
+    """
+    from ._exchange import Exchange
+
+    exchange = Exchange(service, group, service.config.ship.instance)
+    try:
+        with kafka.reaching(service.config):
+            there = exchange.consumer.topics()
+        if topic not in there:
+            hint = "make it, or check --topic"
+            raise ServiceError(f"topic {topic} is missing", location="kafka", hint=hint)
+    except BaseException:
+        exchange.close()
+        raise
+    return exchange
 
 
 PLUGIN = Command(

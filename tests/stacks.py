@@ -134,7 +134,7 @@ def malcolm(record: Record) -> Document:
     text = {name: str(record[name]) for name in ("duration", "missed_bytes") if name in record}
     kept = {name: record.get(name) for name in ("conn_state", "history", "local_orig", "local_resp")}
     orig, resp = counts(record, bytes="ip_bytes", packets="pkts")
-    made = {
+    made: Document = {
         "@timestamp": moment(record["ts"]),
         "event": {"provider": "zeek", "dataset": "conn"},
         "observer": {"name": "sensor-1"},
@@ -148,7 +148,7 @@ def malcolm(record: Record) -> Document:
         **ends(record, orig, resp),
     }
     for side in ("source", "destination", "client", "server"):
-        made[side] = {name: str(value) if value is not None else None for name, value in made[side].items()}  # type: ignore[attr-defined]
+        made[side] = {name: str(value) if value is not None else None for name, value in made[side].items()}
     return known(made)
 
 

@@ -19,6 +19,8 @@ from ids_plugin.sources._zeek_json import messages
 Classify = Callable[[dict[str, Any]], Layout | OutOfScope | Bad]
 NAMES = (("observer", "name"), ("observer", "hostname"), ("host", "name"), ("agent", "name"))
 """Where the sensor's name may stand, the first that is there wins: as around records on Kafka, and Corelight's."""
+OWN = ("_system_name", "host")
+"""What Zeek's and Suricata's own records call it."""
 ORIGINALS = (("message",), ("event", "original"))
 NUMBERS = {"bytes", "packets", "ip_bytes", "port", "duration", "missed", "missed_bytes"}
 FLAGS = {"local_orig", "local_resp", "originator", "responder"}
@@ -33,13 +35,16 @@ class Line(NamedTuple):
     text: bytes
     """a JSON object on one line"""
     sensor: str | None
-    """what the document calls its sensor, unless the record in it says so itself"""
+    """what the record calls its sensor, else what the document does"""
 
 
 def line(document: Mapping[str, Any], classify: Classify) -> Line:
     """A document's record; `classify` says what the readers make of an object."""
     nested = _nested(document)
-    return Line(_original(nested, classify) or _eve(nested) or orjson.dumps(nested), _sensor(nested))
+    text, record = _original(nested, classify) or (_eve(nested) or orjson.dumps(nested), nested)
+    own = (record.get(name) for name in OWN)
+    outer = (at(nested, *path) for path in NAMES)
+    return Line(text, next((name for name in (*own, *outer) if isinstance(name, str) and name), None))
 
 
 def at(document: object, *path: str) -> Any:
@@ -90,7 +95,7 @@ def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
             _merge(there, value)
 
 
-def _original(document: dict[str, Any], classify: Classify) -> bytes | None:
+def _original(document: dict[str, Any], classify: Classify) -> tuple[bytes, dict[str, Any]] | None:
     """The sensor's own record of a flow, as it was written; Zeek's with its log's name if the document says which."""
     for path in ORIGINALS:
         text = at(document, *path)
@@ -103,10 +108,9 @@ def _original(document: dict[str, Any], classify: Classify) -> bytes | None:
         raw = text.strip().replace("\n", " ").encode("utf-8", "replace")
         file = at(document, "log", "file", "path")
         tagged = next(messages(file if isinstance(file, str) else "", b"", [raw]))
-        if tagged != raw:
-            record = orjson.loads(tagged)
-        if isinstance(classify(record), Layout):
-            return tagged
+        envelope = record if tagged == raw else orjson.loads(tagged)
+        if isinstance(record, dict) and isinstance(classify(envelope), Layout):
+            return tagged, record
     return None
 
 
@@ -129,8 +133,3 @@ def _eve(document: dict[str, Any]) -> bytes | None:
     for name, field in (("proto", "transport"), ("app_proto", "protocol"), ("community_id", "community_id")):
         record.setdefault(name, at(network, field))
     return orjson.dumps({name: value for name, value in record.items() if value is not None})
-
-
-def _sensor(document: dict[str, Any]) -> str | None:
-    names = (at(document, *path) for path in NAMES)
-    return next((name for name in names if isinstance(name, str) and name), None)

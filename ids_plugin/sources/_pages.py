@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit, urlunsplit
 
 from ids_plugin import elastic
@@ -41,7 +41,8 @@ HINTS = {
 }
 
 
-class Target(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Target:
     """What `elasticsearch:URL/INDEX` names."""
 
     name: str
@@ -72,7 +73,8 @@ def target(spec: str) -> Target:
     return Target(spec, urlunsplit((parts.scheme, parts.netloc, base, "", "")), unquote(index), query)
 
 
-class Hit(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Hit:
     """A document."""
 
     index: str

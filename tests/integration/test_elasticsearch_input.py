@@ -129,7 +129,7 @@ def test_every_sensor_keeps_its_name(there: There) -> None:
 
 def test_the_sensors_own_records_are_read_in_any_envelope(there: There) -> None:
     raw = orjson.dumps(conn(0)).decode()
-    documents = [
+    documents: list[dict[str, Any]] = [
         {"@timestamp": NOON, "message": raw},
         {"@timestamp": NOON, "event": {"original": orjson.dumps(conn(1)).decode(), "dataset": "zeek.connection"}},
         {"@timestamp": NOON, **conn(2)},

@@ -1,0 +1,232 @@
+"""What arrives in a real Elasticsearch's index onto the wire: each document once, whenever it can be found."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from elasticsearch import helpers
+
+from consumers._arrivals import Feed, Log
+from ids_plugin.sources._messages import Fetched, Reader
+from ids_plugin.sources._pages import Hit, target
+from tests import services
+from tests.elastic import access, asking
+from tests.integration.test_ship import Ship
+from tests.logs import conn
+from tests.stacks import elastic
+
+NOW = 1_800_000_000_000
+OVERLAP = 60_000
+
+
+class Stack:
+    """An index, a clock, and a log that survives."""
+
+    def __init__(self, server: services.Elasticsearch) -> None:
+        self.settings, self.client = access(server), asking(server)
+        self.name = services.unique("arrivals")
+        self.spec = f"elasticsearch:{server.url}/{self.name}*"
+        self.now = NOW
+        self.kept: dict[str, bytes] = {}
+        self.log = Log("me")
+        self.feed = self.started()
+
+    def started(self) -> Feed:
+        """As after a restart: with what was committed."""
+        self.log = Log("me")
+        for key, value in self.kept.items():
+            self.log.take(key, orjson.loads(value))
+        wanted = target(self.spec)
+        return Feed(self.settings, wanted, "event.ingested", OVERLAP, self.log, lambda: self.now)
+
+    def arrive(self, times: dict[str, int], index: str = "-1") -> None:
+        """Documents by their ids, with the ms at which they say they arrived."""
+        actions = (
+            {"_index": self.name + index, "_id": name, "_source": {"event": {"ingested": NOW + at}, "name": name}}
+            for name, at in times.items()
+        )
+        helpers.bulk(self.client, actions, refresh=True)
+
+    def look(self, commits: int = 1000) -> list[str]:
+        """Names of the documents sent in one look, which ends before all was committed if there are fewer `commits`."""
+        sent: list[str] = []
+        for number, (hits, _) in enumerate(self.feed.look()):
+            if number == commits:
+                break
+            self.commit(hits)
+            sent += [str(hit.document["name"]) for hit in hits]
+        return sorted(sent)
+
+    def commit(self, hits: list[Hit]) -> None:
+        for message in self.log.note("places", hits, self.feed.keep_from):
+            self.kept[str(message.key, "utf-8")] = message.value  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def stack(elasticsearch: services.Elasticsearch) -> Stack:
+    made = Stack(elasticsearch)
+    dates = {"properties": {"event": {"properties": {"ingested": {"type": "date"}}}}}
+    made.client.indices.put_index_template(
+        name=made.name, index_patterns=[f"{made.name}*"], priority=900, template={"mappings": dates}
+    )
+    return made
+
+
+def test_what_is_found_later_is_sent_too_and_nothing_twice(stack: Stack) -> None:
+    stack.arrive({"a": -50_000, "b": -1_000, "c": -1_000})
+    assert stack.look() == ["a", "b", "c"]
+    assert stack.look() == []
+    stack.arrive({"late": -20_000, "equal": -1_000, "new": 0, "too late": -90_000})
+    stack.now += OVERLAP // 5
+    assert stack.look() == ["equal", "late", "new"]
+    stack.feed = stack.started()
+    assert stack.look() == []
+    stack.arrive({"a": 5_000}, "-2")
+    stack.now += 10_000
+    assert stack.look() == ["a"]
+
+
+def test_a_restart_sends_what_was_not_committed(stack: Stack) -> None:
+    stack.arrive({f"{at:04}": at - 10_000 for at in range(2000)})
+    first = stack.look(commits=2)
+    assert 0 < len(first) < 2000
+    stack.feed = stack.started()
+    assert sorted(first + stack.look()) == [f"{at:04}" for at in range(2000)]
+
+
+def test_stamps_ahead_of_the_clock_hold_nothing_up(stack: Stack) -> None:
+    stack.arrive({"future": 10 * OVERLAP, "a": -5})
+    assert stack.look() == ["a", "future"]
+    for turn in range(8):
+        stack.now += OVERLAP // 2
+        stack.arrive({f"turn {turn}": stack.now - NOW - 10})
+        assert stack.look() == [f"turn {turn}"]
+        stack.feed = stack.started()
+        assert stack.look() == []
+
+
+def test_only_what_may_come_again_is_remembered(stack: Stack) -> None:
+    for minute in range(10):
+        stack.now = NOW + minute * OVERLAP
+        stack.arrive({f"{minute}-{at}": minute * OVERLAP - at for at in range(50)})
+        assert len(stack.look()) == 50
+    assert sum(value != b"null" for key, value in stack.kept.items() if "#" in key) <= 3
+    stack.now = NOW
+    stack.feed = stack.started()
+    assert stack.look() == []
+
+
+def test_kinds_of_documents_that_dont_say_when_they_came_are_counted(stack: Stack) -> None:
+    stack.arrive({"a": 0})
+    stack.client.index(index=f"{stack.name}-1", document={"name": "b"}, refresh=True)
+    assert stack.feed.unstamped() == (1, 1)
+
+
+SENSORS = ("east", "west")
+SECONDS = 8
+
+
+class Agent(threading.Thread):
+    """Indexes connections of two sensors; every tenth document can be found only three seconds after it arrived."""
+
+    def __init__(self, stack: Stack) -> None:
+        super().__init__()
+        self.stack, self.sent = stack, 0
+
+    def run(self) -> None:
+        end = time.monotonic() + SECONDS
+        held: list[tuple[float, dict[str, Any]]] = []
+        while time.monotonic() < end or held:
+            now = time.monotonic()
+            batch = [document for due, document in held if due <= now]
+            held = [one for one in held if one[0] > now]
+            for _ in range(40 if now < end else 0):
+                document = self._document()
+                if self.sent % 10:
+                    batch.append(document)
+                else:
+                    held.append((now + 3, document))
+            helpers.bulk(self.stack.client, ({"_index": f"{self.stack.name}-1", "_source": one} for one in batch))
+            time.sleep(0.1)
+
+    def _document(self) -> dict[str, Any]:
+        made = elastic(conn(self.sent))
+        made["event"]["ingested"] = int(time.time() * 1000)
+        made["observer"] = {"name": SENSORS[self.sent % 2]}
+        self.sent += 1
+        return made
+
+
+def records(ship: Ship) -> Iterator[Any]:
+    yield from ship.kafka.read(ship.topic)
+
+
+def test_each_document_once_through_kill_9(stack: Stack, kafka: services.Kafka, tmp_path: Path) -> None:
+    chance = random.Random(3)
+    agent = Agent(stack)
+    ship = Ship(kafka, tmp_path, stack.spec)
+    ship.command = [word for word in ship.command if word not in ("--sensor", "edge")]
+    agent.start()
+    ship.start()
+    try:
+        while agent.is_alive():
+            time.sleep(chance.uniform(1.5, 3))
+            ship.end(signal.SIGKILL)
+            ship.start()
+        agent.join()
+        ship.until(lambda: len(ship.lines()) >= agent.sent, f"{agent.sent} documents")
+        time.sleep(2)
+        assert ship.end(signal.SIGTERM) == 0
+    finally:
+        agent.join()
+        if ship.process and ship.process.poll() is None:
+            ship.process.kill()
+            ship.process.wait()
+    found = list(records(ship))
+    assert Counter(orjson.loads(one.value)["zeek"]["session_id"] for one in found) == Counter(
+        conn(at)["uid"] for at in range(agent.sent)
+    )
+    runs = Counter((dict(one.headers)["ids-sensor"], dict(one.headers)["ids-seq"]) for one in found)
+    for sensor in SENSORS:
+        numbers = sorted(int(number.split(b":")[1]) for name, number in runs if name == sensor.encode())
+        assert numbers == list(range(agent.sent // 2))
+    fetched = [
+        Fetched(one.topic, one.partition, [one.offset], [one.timestamp], [one.value], [one.headers]) for one in found
+    ]
+    read = Reader().read(fetched, int(time.time() * 1000))
+    assert sum(batch.rows.height for batch in read.batches) == agent.sent
+    assert {batch.sensor for batch in read.batches} == set(SENSORS)
+
+
+def test_an_index_without_times_of_arrival_is_refused(stack: Stack, kafka: services.Kafka, tmp_path: Path) -> None:
+    stack.client.index(index=f"{stack.name}-1", document=conn(1), refresh=True)
+    ship = Ship(kafka, tmp_path, stack.spec)
+    ship.start()
+    assert ship.process
+    assert ship.process.wait(60) == 2
+    assert "--arrival" in ship.log()
+
+
+def test_an_index_that_comes_later_is_waited_for(stack: Stack, kafka: services.Kafka, tmp_path: Path) -> None:
+    stack.client.index(index=f"{stack.name}-0", document={"event": {"ingested": NOW}}, refresh=True)
+    ship = Ship(kafka, tmp_path, replace(target(stack.spec), name=stack.spec.replace("*", "-1")).name)
+    ship.start()
+    try:
+        ship.until(lambda: "no such index" in ship.log(), "a word about the index")
+        stack.arrive({"a": -1000})
+        ship.until(lambda: len(ship.lines()) == 1, "the document")
+        assert ship.end(signal.SIGTERM) == 0
+    finally:
+        if ship.process and ship.process.poll() is None:
+            ship.process.kill()
+            ship.process.wait()
