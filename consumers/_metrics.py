@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -29,14 +29,34 @@ class Metrics:
             "ids_record_delay_seconds", "From a record in Kafka to its acknowledged document", buckets=DELAYS,
             registry=registry,
         )  # fmt: skip
+        self.snapshot = Gauge(
+            "ids_snapshot_timestamp_seconds", "When a partition's state was last kept", ("partition",),
+            registry=registry,
+        )  # fmt: skip
         self.pairs = Gauge("ids_window_pairs", "Pairs of hosts in the windows' memory", registry=registry)
         self.rejects = Counter("ids_rejects", "Records that could not be read", ("reason",), registry=registry)
         self.bundle = Gauge("ids_bundle_info", "The bundle in use", ("id", "family"), registry=registry)
         self.sensor = Gauge(
-            "ids_sensor_records", "What sensors say they wrote and lost", ("sensor", "stream", "what"),
+            "ids_sensor_records", "What sensors say they wrote and lost", ("sensor", "node", "stream", "what"),
             registry=registry,
         )  # fmt: skip
+        self.sensor_read = Counter(
+            "ids_sensor_read", "Records of connections that arrived, readable or not", ("sensor",), registry=registry
+        )
+        self.sensor_seen = Gauge(
+            "ids_sensor_last_record_timestamp_seconds", "When a record of the sensor, of any kind, was last read",
+            ("sensor",), registry=registry,
+        )  # fmt: skip
         self.ready = Gauge("ids_ready", "1 while the services it needs answer", registry=registry)
+        self._behind: set[tuple[str, int]] = set()
+
+    def behind(self, lags: Mapping[tuple[str, int], int]) -> None:
+        """Records not read yet by topic and partition, of all partitions that are ours now and of no other."""
+        for gone in self._behind - lags.keys():
+            self.lag.remove(*gone)
+        for place, lag in lags.items():
+            self.lag.labels(*place).set(lag)
+        self._behind = set(lags)
 
 
 class Endpoint:

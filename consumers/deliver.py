@@ -154,17 +154,15 @@ class Deliver:
         """A lane that waits takes no more; asking for the others' records keeps us in the group."""
         from kafka.errors import KafkaError
 
+        lags = {}
         for partition in exchange.consumer.assignment():
             with contextlib.suppress(KeyError, KafkaError):  # it may be taken away at any moment
                 records = self._lanes[partition.topic].records
                 (exchange.consumer.pause if records else exchange.consumer.resume)(partition)
-                self._lag(exchange.consumer, partition, len(records.get(partition, ())))
-
-    def _lag(self, consumer: KafkaConsumer, partition: TopicPartition, waiting: int) -> None:
-        end = consumer.highwater(partition)
-        place = None if end is None else consumer.position(partition, timeout_ms=0)
-        if place is not None:
-            self._service.metrics.lag.labels(partition.topic, partition.partition).set(max(0, end - place) + waiting)
+                lag = _lag(exchange.consumer, partition, len(records.get(partition, ())))
+                if lag is not None:
+                    lags[partition.topic, partition.partition] = lag
+        self._service.metrics.behind(lags)
 
     def _look(self, lane: Lane) -> None:
         """Whether something could be written."""
@@ -265,6 +263,13 @@ class Deliver:
         if failed:
             raise failed[0]
         return given[0]
+
+
+def _lag(consumer: KafkaConsumer, partition: TopicPartition, waiting: int) -> int | None:
+    """Records not read yet, and those that wait here; None where the broker hasn't said yet."""
+    end = consumer.highwater(partition)
+    place = None if end is None else consumer.position(partition, timeout_ms=0)
+    return None if place is None else max(0, end - place) + waiting
 
 
 def _places(lane: Lane) -> dict[TopicPartition, Any]:

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from ._snapshots import Pointer
 
 STAGE = "detect"
+OUTCOMES = (
+    "scored", "duplicate", "replaced", "delayed", "over_threshold", "opened", "folded", "suppressed", "documents",
+)  # fmt: skip
+"""counters of the ledger that are metrics too"""
 GATHER = 0.2
 """Seconds that flows are gathered at most before they are scored together: small portions cost most."""
 MESSAGES = 20
@@ -298,6 +302,7 @@ class Detect:
                 exchange.commit(messages, self._offsets())
             else:
                 self._commit_state(exchange, keep, messages)
+                self._service.metrics.snapshot.labels(keep).set(now.timestamp())
         self._told = time.monotonic()
         self._detector.unreadable.clear()
         for place in self._places.values():
@@ -364,7 +369,7 @@ class Detect:
         from ids_plugin.schema.alert import SEVERITIES
 
         metrics, total = self._service.metrics, ledger.total
-        for outcome in ("scored", "duplicate", "replaced", "delayed", "suppressed"):
+        for outcome in OUTCOMES:
             metrics.records.labels(STAGE, outcome).inc(total.value(outcome))
         names = {number: name for name, number in SEVERITIES.items()}
         for document in documents:
@@ -377,9 +382,11 @@ class Detect:
         """How far behind we are."""
         from kafka import TopicPartition
 
+        topic, lags = self._config.topics.flows, {}
         for number, place in self._places.items():
-            end = exchange.consumer.highwater(TopicPartition(self._config.topics.flows, number))
-            self._service.metrics.lag.labels(self._config.topics.flows, number).set(max(0, (end or 0) - place.next))
+            end = exchange.consumer.highwater(TopicPartition(topic, number))
+            lags[topic, number] = max(0, (end or 0) - place.next)
+        self._service.metrics.behind(lags)
 
 
 def _told(one: Unreadable) -> dict[str, Any]:

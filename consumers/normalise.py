@@ -167,7 +167,7 @@ class Normaliser:
             exchange.commit([*self._messages(found, now), *marks] if found else marks, self._places())
         self._gathered = {}
         if found:
-            self._count(found)
+            self._count(found, now)
 
     def _gather(self, exchange: Exchange) -> None:
         """Takes records for a moment, or until there are enough."""
@@ -237,27 +237,32 @@ class Normaliser:
         except ServiceError as error:
             self._service.missing(error)
             return []
-        marks = {}
+        marks, lags = {}, {}
         for partition in assigned:
             left = ends[partition] - (consumer.position(partition, timeout_ms=0) or 0)
-            self._service.metrics.lag.labels(partition.topic, partition.partition).set(max(0, left))
+            lags[partition.topic, partition.partition] = max(0, left)
             if left <= 0:
                 marks[f"{partition.topic}/{partition.partition}"] = now
             elif partition in self._latest:
                 marks[f"{partition.topic}/{partition.partition}"] = self._latest[partition]
+        self._service.metrics.behind(lags)
         value, headers = encode_marks(Marks(now, self._sources, marks))
         return [Outgoing(self._config.topics.flows, value, None, headers, number) for number in sorted(partitions)]
 
-    def _count(self, found: Messages) -> None:
+    def _count(self, found: Messages, now: int) -> None:
         metrics, total = self._service.metrics, found.ledger.total
         for outcome in ("read", "parsed", "rejected", "out_of_scope"):
             metrics.records.labels(STAGE, outcome).inc(total.value(outcome))
         for reason, count in total.rejected.items():
             metrics.rejects.labels(reason).inc(count)
+        for (_, sensor), counts in found.ledger.items():
+            metrics.sensor_read.labels(sensor).inc(counts.read - counts.value("out_of_scope"))
+            metrics.sensor_seen.labels(sensor).set(now / 1000)
         for record in found.counters:
+            labels = [str(record.get(name, "")) for name in ("sensor", "node", "stream")]
             for what, value in record.items():
                 if isinstance(value, int) and not isinstance(value, bool):
-                    metrics.sensor.labels(record["sensor"], str(record.get("stream", "")), what).set(value)
+                    metrics.sensor.labels(*labels, what).set(value)
 
 
 def _told(reject: Rejected) -> dict[str, Any]:
