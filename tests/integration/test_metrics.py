@@ -1,0 +1,98 @@
+"""What the wire tells of itself while it works: the figures that the Prometheus rules are about."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.logs import conn
+from tests.on_kafka import Wire
+from tests.services import Kafka
+from tests.services._server import free_port
+
+Page = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def page(port: int) -> tuple[str, Page]:
+    """/metrics: its text, and name and labels → value."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    return text, {(one.name, frozenset(one.labels.items())): one.value for one in samples}
+
+
+def figure(found: Page, name: str, **labels: str) -> float:
+    return found.get((name, frozenset(labels.items())), 0.0)
+
+
+def outcomes(found: Page, stage: str, names: Iterable[str]) -> list[float]:
+    return [figure(found, "ids_records_total", stage=stage, outcome=name) for name in names]
+
+
+def counts(node: str, total: int) -> bytes:
+    """A record of the Zeek package's ids_counts."""
+    told = {
+        "ts": 1_772_442_000.0,
+        "node": node,
+        "stream": "conn",
+        "period": 60.0,
+        "written": 10,
+        "written_total": total,
+    }
+    return json.dumps({"_path": "ids_counts", **told, "packets": 90_000, "packets_dropped": 7}).encode()
+
+
+def scanned(number: int) -> bytes:
+    """A SYN that nobody answers, to a host of its own."""
+    row = {**conn(number), "id.orig_h": "10.0.0.66", "id.resp_h": f"10.9.{number // 250}.{number % 250 + 1}"}
+    return json.dumps({**row, "id.resp_p": 23, "conn_state": "S0", "history": "S"}).encode()
+
+
+def snapshots(found: Page) -> list[float]:
+    return [value for (name, _), value in found.items() if name == "ids_snapshot_timestamp_seconds"]
+
+
+def settled(found: Page) -> bool:
+    """Everything that the test sends is judged and kept."""
+    return sum(outcomes(found, "detect", ("scored", "duplicate", "replaced"))) == 900 and bool(snapshots(found))
+
+
+def test_figures_of_sensors_balance_and_snapshots(
+    kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = ("ids-sensor", b"branch")
+    values = [*(json.dumps(conn(at)).encode() for at in range(300)), *(scanned(at) for at in range(300, 900))]
+    values += [b"{", counts("w1", 500), counts("w2", 420), counts("w1", 510)]
+    began, ports = time.time(), {verb: free_port() for verb in ("normalise", "detect")}
+    with Wire(kafka, tmp_path, detect={"snapshot_seconds": 1}) as wire:
+        for verb, port in ports.items():
+            monkeypatch.setenv("IDS_HEALTH_PORT", str(port))
+            wire.start(verb)
+        wire.send(values, [[named] for _ in values], partition=0)
+        wire.until_read(len(values))
+        wire.until(lambda: wire.ledger("detect").total.scored > 0, "scores")
+        wire.until(lambda: settled(page(ports["detect"])[1]), "all scores and a snapshot")
+        text, read = page(ports["normalise"])
+        judged = page(ports["detect"])[1]
+    assert figure(read, "ids_sensor_read_total", sensor="branch") == 901
+    assert figure(read, "ids_sensor_last_record_timestamp_seconds", sensor="branch") >= began
+    told = {node: figure(read, "ids_sensor_records", sensor="branch", node=node, stream="conn", what="written_total")
+            for node in ("w1", "w2")}  # fmt: skip
+    assert told == {"w1": 510, "w2": 420}
+    total, *parts = outcomes(read, "normalise", ("read", "parsed", "rejected"))
+    assert total == len(values) == sum(parts)
+    over, *parts = outcomes(judged, "detect", ("over_threshold", "opened", "folded", "suppressed"))
+    assert over == sum(parts) > 0
+    assert figure(read, "ids_lag_records", topic=wire.source, partition="0") == 0
+    assert min(snapshots(judged)) >= began
+    if shutil.which("promtool"):
+        done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
