@@ -62,7 +62,7 @@ class Filled(Stream):
         Raises:
             elasticsearch.ApiError: Elasticsearch refuses it.
         """
-        return dict(self.client.search(index=request.index, body=request.body).body)
+        return dict(self.client.search(index=request.index, body=request.body, ignore_unavailable=True).body)
 
     def mapped(self, objects: Objects) -> dict[str, Mapped]:
         """A data view's pattern → fields of its indices, as Kibana learns of them."""
