@@ -67,8 +67,8 @@ class Format(NamedTuple):
 def format_of(view: View) -> Format:
     """What a data view says of its fields."""
     attributes = view.object.attributes
-    parts = (opened(attributes.get(name, "{}"), view.title) for name in ("fieldFormatMap", "fieldAttrs"))
-    return Format(*parts, view.time)
+    forms, labels = (opened(attributes.get(name, "{}"), view.title) for name in ("fieldFormatMap", "fieldAttrs"))
+    return Format(forms, labels, view.time)
 
 
 def drawing(objects: Objects, panel: Panel, answered: Sequence[tuple[Request, JSON]], theme: str) -> Drawing:
@@ -194,7 +194,9 @@ def _heatmap(layer: Layer, rows: list[Row], state: JSON, theme: str) -> JSON:
     x, y, value = (state[name] for name in ("xAccessor", "yAccessor", "valueAccessor"))
     points = [{"x": str(row[x]), "y": str(row[y]), "n": row[value]} for row in rows]
     colours = [one["color"] for one in state["palette"]["params"]["stops"]]
-    places = {name: {"field": name, "type": "nominal", "title": None, "sort": None} for name in ("x", "y")}
+    places: dict[str, JSON] = {
+        name: {"field": name, "type": "nominal", "title": None, "sort": None} for name in ("x", "y")
+    }
     places["x"] |= {"axis": {"labelAngle": -30, "labelLimit": 120}}
     scale = {"type": "quantize", "range": colours, "domain": [0, max(point["n"] for point in points)]}
     fill = {"field": "n", "type": "quantitative", "scale": scale, "legend": None}
