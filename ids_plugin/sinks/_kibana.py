@@ -9,6 +9,7 @@ A string that is the name of a placeholder with a `$` stands for its value.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from typing import Any
@@ -38,6 +39,11 @@ Kibana puts the value for `{{value}}`, encoded for a URL, and its own base path 
 BUDGET = 20
 """alerts a day that the analysts of a site can look at, unless it says otherwise"""
 
+DEFAULT_SPACE = "default"
+
+_OURS = re.compile(r"\bids_plugin-\w+")
+"""an id of ours, wherever it stands"""
+
 _WRITTEN_OUT = frozenset({"visState", "fields", "fieldAttrs", "fieldFormatMap", "runtimeFieldMap", "sourceFilters"})
 """attributes that Kibana keeps as JSON in a string, beside those whose names end in JSON"""
 
@@ -46,12 +52,18 @@ _PARENTS = frozenset({"kibanaSavedObjectMeta", "controlGroupInput"})
 
 
 def objects(
-    *, packets_url: str = PACKETS_URL, flow_url: str = FLOW_URL, model_url: str = MODEL_URL, budget: float = BUDGET
+    *,
+    packets_url: str = PACKETS_URL,
+    flow_url: str = FLOW_URL,
+    model_url: str = MODEL_URL,
+    budget: float = BUDGET,
+    space: str = DEFAULT_SPACE,
 ) -> list[SavedObject]:
     """Data views, saved searches, panels and dashboards in import form, always in the same order.
 
     `packets_url`, `flow_url` and `model_url` hold `{{value}}` where a community id, a Zeek uid and a bundle's id go;
-    `budget` in alerts a day.
+    `budget` in alerts a day. Ids are unique over all spaces of a Kibana, and links name them: those of objects for a
+    `space` other than the default one end in its name.
     """
     given = {"packets_url": packets_url, "flow_url": flow_url, "model_url": model_url, "budget": f"{budget:g}"}
     placeholders = {f"${name}": value for name, value in given.items()}
@@ -67,7 +79,8 @@ def objects(
         for one in folder.joinpath("vega").iterdir()
         if one.name.endswith(".json")
     }
-    return [_import_form(json.loads(one.read_text("utf-8")), placeholders | specs) for one in files]
+    made = [_import_form(json.loads(one.read_text("utf-8")), placeholders | specs) for one in files]
+    return made if space == DEFAULT_SPACE else orjson.loads(_OURS.sub(rf"\g<0>-{space}", orjson.dumps(made).decode()))
 
 
 def ndjson(saved: Iterable[Mapping[str, Any]]) -> bytes:

@@ -64,6 +64,20 @@ def test_a_sites_own_links_and_budget() -> None:
     assert budget_of(saved) == "7.5"
 
 
+def test_in_another_space_ids_and_what_names_them_end_in_its_name() -> None:
+    here, there = objects(), objects(space="soc-2")
+    assert [each["id"] for each in there] == [f"{each['id']}-soc-2" for each in here]
+    known = {(each["type"], each["id"]) for each in there}
+    assert {(named["type"], named["id"]) for each in there for named in each["references"]} <= known
+    view = next(each for each in there if each["id"] == "ids_plugin-alerts-soc-2")["attributes"]
+    assert view["title"] == "logs-ids_plugin.alert-*"
+    formats = json.loads(view["fieldFormatMap"])
+    assert "/view/ids_plugin-host-soc-2?" in formats["source.ip"]["params"]["urlTemplate"]
+    assert "index:ids_plugin-alerts-soc-2," in formats["ids_plugin.bundle.id"]["params"]["urlTemplate"]
+    guide = next(each for each in there if each["id"] == "ids_plugin-host_guide-soc-2")["attributes"]
+    assert "(#/view/ids_plugin-triage-soc-2)" in guide["visState"]
+
+
 def test_no_placeholder_is_left() -> None:
     assert [text for text in strings(objects()) if text.startswith("$")] == []
 
