@@ -161,6 +161,11 @@ def _card(bundle: Bundle) -> list[tuple[str, str]]:
         lines.append((f"data: {use}", ", ".join(f"{one['file']} ({one['flows']:,} flows)" for one in networks)))
     for name, threshold in sorted((manifest.get("thresholds") or {}).items()):
         lines.append(("threshold", f"{name} {threshold:.4f}"))
+    if calibration := manifest.get("calibration"):
+        files = ", ".join(one["file"] for one in calibration["data"])
+        held = calibration["held_back"]
+        told = f"{calibration['flows']:,} flows for {calibration['budget_per_day']:g} alerts a day, held back"
+        lines.append(("calibrated on", f"{files}: {told} {held['alerts']:,} in {held['hours']:.1f} h"))
     for split, metrics in (manifest.get("metrics") or {}).items():
         lines.append((f"on {split}", str(metrics)))
     lines.append(("compression", str(manifest.get("compression") or "none")))

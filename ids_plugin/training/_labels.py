@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ids_plugin import features
 from ids_plugin.alerts import _policy
 from ids_plugin.alerts._feedback import Ruled
 from ids_plugin.alerts._policy import Judged, Key
@@ -24,7 +23,7 @@ from ids_plugin.schema.alert import ACTOR, TARGET
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.verdict import TRUE
 from ids_plugin.scoring._scorer import Scorer
-from ids_plugin.windows._state import Windower
+from ids_plugin.training._traffic import scored
 
 SOURCE = "alert"
 """what the column `source` says of flows that are known from an alert's evidence alone"""
@@ -87,15 +86,9 @@ def _folded(batches: Iterable[pl.DataFrame], ruled: Sequence[Ruled], bundle: Bun
     wanted: dict[tuple[str, Key], list[Ruled]] = {}
     for one in ruled:
         wanted.setdefault((one.case.sensor, Key(one.case.subject, one.case.role, one.case.kind)), []).append(one)
-    scorer = Scorer(bundle)
-    windowers: dict[str, Windower] = {}
-    for batch in batches:
-        for (sensor,), part in batch.partition_by("sensor", as_dict=True, maintain_order=True).items():
-            windower = windowers.setdefault(str(sensor), Windower())
-            for windows in windower.step(features.add(part)):
-                scores = scorer.score(windows)
-                judged = _policy.judge(windows.flows, scores, np.flatnonzero(scores.over))
-                yield _labelled(windows.flows, judged, wanted)
+    for _, windows, scores in scored(batches, Scorer(bundle)):
+        judged = _policy.judge(windows.flows, scores, np.flatnonzero(scores.over))
+        yield _labelled(windows.flows, judged, wanted)
 
 
 def _labelled(flows: pl.DataFrame, judged: Judged, wanted: Mapping[tuple[str, Key], list[Ruled]]) -> pl.DataFrame:

@@ -1,0 +1,175 @@
+"""`ids-plugin calibrate`: a bundle's thresholds fitted to one's own normal traffic and a budget of alerts."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ids_plugin.commands import Command, Console, counted
+from ids_plugin.commands._inputs import (
+    add_input_options,
+    allow_list,
+    exit_code,
+    key,
+    locality,
+    reads,
+    unread,
+    within_period,
+)
+from ids_plugin.errors import UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from ids_plugin.sources import Read, Reject
+
+PER_DAY = {"hour": 24.0, "day": 1.0, "week": 1 / 7}
+SURPRISING = 0.01
+"""probability below which more alerts than the budget aren't taken for chance"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Options of `calibrate`."""
+    add_input_options(parser)
+    parser.add_argument("--bundle", default="default", help="name, directory or .idsb file (default: %(default)s)")
+    parser.add_argument(
+        "--budget", required=True, metavar="N/day", help="false alerts that are bearable: N/hour, N/day"
+    )
+    parser.add_argument("--out", required=True, metavar="BUNDLE", help="directory, or file ending in .idsb")
+    parser.add_argument("--allow", metavar="FILE", help="allow-list (TOML) that will be in use: what it hides is fine")
+    parser.add_argument("--only-raise", action="store_true", help="let no threshold fall below the bundle's own")
+    parser.add_argument("--key", metavar="PEM", help="private key (Ed25519) that signs the result")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """
+    Raises:
+        UsageError: too few flows for the budget, options that can't be, a place that can't be written to.
+        ConfigError, BundleError: a file that can't be used.
+        InputError: no input could be read at all.
+    """
+    from ids_plugin.alerts import AllowList
+    from ids_plugin.bundle import find, read, sign, write
+    from ids_plugin.training._calibrate import Options, calibrate
+    from ids_plugin.windows import spec
+
+    options = Options(_budget(args.budget), allow_list(args.allow) or AllowList(), args.only_raise)
+    signing = key(args.key)
+    bundle = read(find(args.bundle), spec=spec())
+    whole: list[Reject] = []
+    made, report = calibrate(_flows(args, console, whole), bundle, options, list(_data(args)))
+    write(made if signing is None else sign(made, signing), Path(args.out))
+    if console.json:
+        console.result({"bundle": made.id, "of": made.manifest["calibration"]["of"], "out": args.out, **report})
+    _tell(report, console)
+    if bundle.signature is not None and signing is None:
+        console.complain("the bundle was signed and the new one isn't: --key, or ids-plugin bundle sign")
+    console.say(f"wrote {args.out}: {made.id[:12]}")
+    return exit_code(whole, args, console)
+
+
+def _budget(text: str) -> float:
+    """Alerts a day.
+
+    Raises:
+        UsageError: it is no such number.
+    """
+    found = re.fullmatch(rf"(\d+(?:\.\d+)?)/({'|'.join(PER_DAY)})", text.strip())
+    budget = float(found[1]) * PER_DAY[found[2]] if found else 0.0
+    if not budget:
+        raise UsageError(f"--budget {text!r} is no number of alerts in a time", hint="such as 20/day")
+    return budget
+
+
+def _flows(args: argparse.Namespace, console: Console, whole: list[Reject]) -> Iterator[pl.DataFrame]:
+    """The flows of the inputs in order; those inputs of which nothing could be read go into `whole`."""
+    from ids_plugin.pipeline import BATCH
+    from ids_plugin.sources._order import ordered
+
+    rejected = 0
+
+    def tallied() -> Iterator[Read]:
+        nonlocal rejected
+        for step in reads(args):
+            whole.extend(unread(step.rejects))
+            rejected += len(step.rejects)
+            progress("read", step.read)
+            yield within_period(step, args)
+
+    progress = console.progress("calibrate")
+    try:
+        yield from ordered(tallied(), batch_rows=BATCH, locality=locality(args))
+    finally:
+        progress.close()
+    if rejected:
+        console.complain(f"{counted(rejected, 'record')} can't be read: ids-plugin flows says which")
+
+
+def _data(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Names of the inputs, without their folders, and what their bytes hash to; a stream or an index has no hash."""
+    from ids_plugin.sources._open import open_inputs
+
+    for spec in args.inputs:
+        if spec == "-" or spec.startswith("elasticsearch:"):
+            yield {"file": spec.rpartition("/")[2], "sha256": None}
+            continue
+        for opened in open_inputs([spec], stdin=io.BytesIO()):
+            opened.input.stream.close()
+            if opened.source is not None:
+                with Path(opened.input.name).open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                yield {"file": Path(opened.input.name).name, "sha256": digest}
+
+
+def _tell(report: dict[str, Any], console: Console) -> None:
+    held = report["held_back"]
+    console.say(
+        f"fitted on {report['flows']:,} flows of {report['hours']:.1f} h ({report['flows_per_day']:,.0f} a day); "
+        f"{report['budget_per_day']:g} alerts a day are at most {report['alpha']:.2g} of the flows, which takes "
+        f"{report['needed']:,} flows"
+    )
+    if report["hours"] < 24:
+        console.say("less than a day: what happens at other hours wasn't seen, and may alert")
+    for message in report["as_it_was"]["largest"]:
+        console.complain(f"taken for normal: {message} (an attack? leave it out. known? --allow it)")
+    for name, after in report["thresholds"].items():
+        before = report["thresholds_before"][name]
+        off = " (nothing reaches it any more)" if after > 1 > before else ""
+        console.say(f"  {name:<20} {before:.6g} → {after:.6g}{off}")
+    for when in ("before", "after"):
+        found = held[when]
+        rate = "no time" if found["alerts_per_day"] is None else f"{found['alerts_per_day']:,.1f} a day"
+        console.say(
+            f"held back: {held['flows']:,} flows of {held['hours']:.1f} h, {when}: {found['over']:,} flows over in "
+            f"{counted(found['alerts'], 'alert')}: {rate}"
+        )
+    expected = report["budget_per_day"] * held["hours"] / 24
+    if _at_least(held["after"]["alerts"], expected) < SURPRISING:
+        console.complain(
+            f"held-back traffic gives {counted(held['after']['alerts'], 'alert')} where the budget has {expected:.1f}: "
+            "it isn't like the traffic before it (drift), and the budget may not hold"
+        )
+
+
+def _at_least(count: int, expected: float) -> float:
+    """Probability of so many or more where so many are expected (Poisson)."""
+    term, below = math.exp(-expected), 0.0
+    for number in range(count):
+        below += term
+        term *= expected / (number + 1)
+    return 1.0 - below
+
+
+PLUGIN = Command(
+    "calibrate",
+    "Fit a bundle's thresholds to normal traffic and a budget of alerts.",
+    "example: ids-plugin calibrate --budget 20/day --out mine conn.log",
+    configure,
+    run,
+)
