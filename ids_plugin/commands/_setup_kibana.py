@@ -38,13 +38,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         ConfigError, UsageError: settings that can't be, a file that can't be written.
         ServiceError: a step can't be done; what was done before it stays.
     """
-    from ids_plugin.sinks._kibana import objects
-    from ids_plugin.sinks._kibana_rules import rules
     from ids_plugin.sinks._kibana_setup import install
 
     settings = _settings(args)
-    links: dict[str, Any] = {name: value for name in LINKS if (value := getattr(settings, name)) is not None}
-    saved, judging = objects(**links), rules()
+    saved, judging = wanted(settings)
     if args.write or args.write_rules:
         return _write(((args.write, saved), (args.write_rules, judging)), console)
     saved, judging = [] if args.only == RULES else saved, [] if args.only == OBJECTS else judging
@@ -62,6 +59,15 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if console.json:
         console.result([step._asdict() for step in steps])
     return 0
+
+
+def wanted(settings: Kibana) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Saved objects and rules as a Kibana with these settings has to have them."""
+    from ids_plugin.sinks._kibana import objects
+    from ids_plugin.sinks._kibana_rules import rules
+
+    links: dict[str, Any] = {name: value for name in LINKS if (value := getattr(settings, name)) is not None}
+    return objects(**links), rules()
 
 
 def _settings(args: argparse.Namespace) -> Kibana:

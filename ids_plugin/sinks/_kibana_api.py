@@ -164,6 +164,8 @@ def _way(url: str) -> str:
 def refusal(answer: Answer) -> tuple[str, str]:
     """What an answer with an error status means, and what to do about it."""
     said = f"{answer.status}: {answer.said}".rstrip(": ")
+    if "cluster_block_exception" in said or "blocked by:" in said:
+        return said, "Elasticsearch is read-only: free disk space, or take the block (cluster.blocks.*) away"
     if answer.status in (502, 504):
         return f"{said}: a proxy answers in its place", "check the proxy and whether Kibana runs"
     otherwise = "see Kibana's log" if answer.status >= 500 else "check the URL and Kibana's version"
@@ -173,6 +175,7 @@ def refusal(answer: Answer) -> tuple[str, str]:
 _HINTS = {
     401: "check the API key, or user name and password",
     403: "its role in this space needs the Kibana privileges that docs/kibana.md names",
+    409: "somebody changes it at the same time: run it again",
     413: "raise savedObjects.maxImportPayloadBytes in kibana.yml, or the limit of the proxy before it",
     429: "it is overloaded: run it again later",
     503: "it starts, or can't reach Elasticsearch: run it again when GET /api/status says available",

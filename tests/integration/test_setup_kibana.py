@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 import pytest
 
 from ids_plugin import cli
+from ids_plugin.commands import _findings
+from ids_plugin.commands._doctor_kibana import AREA
+from ids_plugin.config import load
 from ids_plugin.sinks._kibana import ndjson, objects
 from ids_plugin.sinks._kibana_rules import rules
 from ids_plugin.sinks._kibana_setup import EXTERNAL_ALERTS, RULES
@@ -431,6 +435,10 @@ FAILURES: dict[str, tuple[str, Said, tuple[str, str]]] = {
         IMPORT, error("unknown", statusCode=403, message="Unable to create dashboard"),
         ("dashboard ids_plugin-triage: 403: Unable to create dashboard", "docs/kibana.md"),
     ),
+    "a read-only cluster": (
+        IMPORT, error("unknown", statusCode=403, message="cluster_block_exception: blocked by: [FORBIDDEN]"),
+        ("403: cluster_block_exception: blocked by", "Elasticsearch is read-only: free disk space"),
+    ),
     "success is false and that is all": (IMPORT, Said(200, {"success": False}), ("it gives no reason", "see Kib")),
     "no Security": (
         PRIVILEGES, Said(404, {"statusCode": 404, "message": "Not Found"}),
@@ -448,6 +456,10 @@ FAILURES: dict[str, tuple[str, Said, tuple[str, str]]] = {
     "a rule that is refused": (
         f"POST {RULES}", Said(400, {"message": "[request body]: risk_score: Required", "status_code": 400}),
         (f"detection rule {rules()[0]['name']}: 400: [request body]: risk_score", "Kibana's version"),
+    ),
+    "a rule that somebody else changes": (
+        f"POST {RULES}", Said(409, {"message": "version conflict", "status_code": 409}),
+        (f"detection rule {rules()[0]['name']}: 409: version conflict", "run it again"),
     ),
     "no right to read rules": (f"GET {RULES}", forbidden("no"), (f"detection rule {rules()[0]['name']}: 403", "docs/")),
 }  # fmt: skip
@@ -521,6 +533,32 @@ def test_elastics_own_rule_that_would_lift_alerts_twice_is_pointed_at(
         assert setup(kibana) == 0
         assert "look" not in capsys.readouterr().err
     assert all(EXTERNAL_ALERTS not in one.body.decode() for one in kibana.asked)
+
+
+def test_one_that_never_answers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("IDS_KIBANA_TIMEOUT_SECONDS", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert setup(f"http://127.0.0.1:{silent.getsockname()[1]}") == 4
+    assert "no answer in time (is it overloaded, or does a firewall drop" in capsys.readouterr().err
+
+
+def test_doctor_says_what_a_configured_kibana_lacks(
+    kibana: Kibana, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def found() -> list[tuple[str, str]]:
+        asked = _findings.Asked(load(None))
+        return [(one.state, one.what) for one in _findings.findings([AREA], asked)]
+
+    assert found() == [("skipped", "no Kibana is configured: section [kibana]")]
+    monkeypatch.setenv("IDS_KIBANA_URL", kibana.url)
+    ((state, what),) = found()
+    assert state == "warning"
+    assert what.startswith("not installed or out of date: ")
+    assert kibana.changes() == []
+    assert setup(kibana) == 0
+    assert found() == [("ok", f"{kibana.url} has our dashboards and rules")]
+    kibana.instead[STATUS] = Said(401, {"message": "who?"})
+    assert found() == [("failure", f"{kibana.url}: status: 401: who?")]
 
 
 def test_a_kibana_that_is_away(capsys: pytest.CaptureFixture[str]) -> None:
