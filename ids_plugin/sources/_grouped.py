@@ -21,7 +21,6 @@ class Ordered:
         self.table = table
         self.arrivals = arrivals
         self.place = packets.number - packets.first
-        now = np.maximum(self.arrivals[self.place], packets.time)
         swapped, low, high, ports = _canonical(packets)
         proto = packets.protocol.astype(np.uint64)
         key = mix(low[0] * np.uint64(0x9E3779B97F4A7C15) ^ mix(low[1] + np.uint64(0x632BE59BD9B4E019)))
@@ -39,14 +38,17 @@ class Ordered:
         self.key, self.low, self.high, self.ports = key, low, high, ports
         self.place = self.place[self.order]
         self.window = packets.window[self.order]
-        self.time, self.now = packets.time[self.order], now[self.order]
+        self.time = packets.time[self.order]
+        self.now = self.time if arrivals is packets.arrivals else arrivals[self.place]
         self.side = swapped[self.order].astype(np.int64)
         self.protocol = packets.protocol[self.order]
         self.flags = packets.flags[self.order]
         self.sequence = packets.sequence[self.order]
         self.acknowledged = packets.acknowledged[self.order]
         self.refused = packets.refused[self.order]
-        self.payload = np.where(self.refused, 0, packets.payload[self.order])
+        self.payload = packets.payload[self.order]
+        if self.refused.any():
+            self.payload[self.refused] = 0
         self.first = np.ones(len(self.group), dtype=bool)
         self.first[1:] = self.group[1:] != self.group[:-1]
 

@@ -61,8 +61,8 @@ class Reader:
 
     def u16(self, at: Int64s) -> Int64s:
         """16-bit integers at each offset."""
-        at = np.clip(at, 0, self.limit)
-        return self.data[at].astype(np.int64) << 8 | self.data[at + 1]
+        pairs = stretches(self.data, np.clip(at, 0, self.limit), 2)
+        return pairs.view(">u2").ravel().astype(np.int64)
 
     def bytes(self, at: int, count: int) -> bytes:
         """Bytes of one packet."""

@@ -31,6 +31,7 @@ from ids_plugin.sources._services import (
     Endpoint,
     announced,
     deep_signs,
+    possible_signs,
     services,
     signs,
 )
@@ -105,7 +106,9 @@ class Meter:
         """Measures the packets of one chunk; the connections that have ended by then."""
         if not len(packets.arrivals):
             return Finished(Table(), np.zeros(0, dtype=np.uint8), np.zeros(1, dtype=np.int64))
-        arrivals = np.maximum.accumulate(np.maximum(packets.arrivals, self.clock))
+        arrivals = packets.arrivals
+        if arrivals[0] < self.clock or (arrivals[1:] < arrivals[:-1]).any():
+            arrivals = np.maximum.accumulate(np.maximum(arrivals, self.clock))
         self.clock = int(arrivals[-1])
         table = self.table
         quiet = table.live & (table["poll_at"] < NEVER)
@@ -278,17 +281,21 @@ class _Measured:
         for which in (0, 1):
             own = data & (chunk.side == which)
             rank = np.cumsum(own.astype(np.int64))
-            last = room[:, which] + rank[chunk.at] - own[chunk.at]
+            before = rank[chunk.at] - own[chunk.at]
+            last = np.minimum(before + room[:, which], rank[chunk.stop - 1])
+            table.of("looked", which)[chunk.row] += last - before
             chosen |= own & (rank <= last[chunk.stretch])
         position = np.flatnonzero(chosen)
-        row, side = chunk.row[chunk.stretch[position]], chunk.side[position]
-        np.add.at(table["looked"], (row, side), 1)
-        at = self.chunk.order[position]
+        row, at = chunk.row[chunk.stretch[position]], chunk.order[position]
+        port = np.where(table["originator"][row] == 0, table["high_port"][row], table["low_port"][row])
+        first = packets.data[np.minimum(packets.content[at], len(packets.data) - 1)]
+        possible = possible_signs(first, packets.captured[at], protocol[position], port)
+        some = np.flatnonzero(possible)
+        position, row, at, port, possible = position[some], row[some], at[some], port[some], possible[some]
         length = packets.captured[at]
-        heads = beginnings(packets.data, packets.content[at], length, WIDTH)
-        originator = table["originator"][row]
-        port = np.where(originator == 0, table["high_port"][row], table["low_port"][row])
-        found = signs(heads, length, self.chunk.protocol[position], port)
+        found = signs(beginnings(packets.data, packets.content[at], length, WIDTH), length, possible, port)
+        some = np.flatnonzero(found)
+        row, side, at, found = row[some], chunk.side[position[some]], at[some], found[some]
         np.bitwise_or.at(table["signs"], (row, side), found)
         self._look_deep(row, side, at, found)
 
@@ -345,13 +352,15 @@ class _Measured:
 
     def _count(self) -> None:
         """Packets, IP bytes and payload of both sides."""
-        sizes = self.chunk.packets.ip_bytes[self.chunk.order]
-        for side in (0, 1):
-            own = (self.chunk.side == side) & ~self.chunk.refused
-            for name, value in (("packets", own), ("ip_bytes", sizes * own), ("payload", self.chunk.payload * own)):
-                self.chunk.table.of(name, side)[self.chunk.row] += np.add.reduceat(
-                    value.astype(np.int64), self.chunk.at
-                )
+        chunk, last = self.chunk, self.chunk.stop - 1
+        heard = (~chunk.refused).astype(np.int64)
+        sizes = chunk.packets.ip_bytes[chunk.order] * heard
+        for name, value in (("packets", heard), ("ip_bytes", sizes), ("payload", chunk.payload)):
+            both, second = (
+                np.diff(np.cumsum(part)[last], prepend=0) for part in (value, np.where(chunk.side == 1, value, 0))
+            )
+            for side, total in ((0, both - second), (1, second)):
+                chunk.table.of(name, side)[chunk.row] += total
 
     def _write_state(self, shut: Bools) -> None:
         """What the walk left at each connection's last packet."""

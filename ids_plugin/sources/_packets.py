@@ -465,18 +465,17 @@ class _Chunk:
 
     def _udp(self, work: _Work, part: Packets, layer: Layer, rows: Bytes) -> None:
         """UDP packets that may be tunnels: those inside, and what the packets prove about their connections."""
-        length = layer.captured - 8
         candidate = (part.protocol == UDP) & ~part.refused
         if not candidate.any():
             return
         at = np.flatnonzero(candidate)
         port = self._responder(part, at)
-        kind = suspected(port, column(rows[at], 8, ">u4"), length[at])
+        kind = suspected(port, column(rows[at], 8, ">u4"), layer.captured[at] - 8)
         found = kind != NONE
         if not found.any():
             return
         at, port, kind = at[found], port[found], kind[found]
-        data = Layer(*(values[at] for values in layer.skip(8)))
+        data = Layer(*(values[at] for values in layer)).skip(8)
         guessed = (KIND_OF_PORT[port] == NONE) & (kind == TEREDO)
         kind[guessed & ~looks_like_teredo(self.read, data)] = NONE
         for name in np.unique(kind[kind != NONE]).tolist():

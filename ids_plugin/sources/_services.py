@@ -454,31 +454,38 @@ BEGINS = {
 
 
 def _possible() -> tuple[Int64s, Int64s]:
-    """Bits of the signs a payload can have by first byte and by responder's port: (2, 256), (2, 65536), TCP first."""
+    """The signs a payload can have by first byte and by responder's port: (2, 256), (2, 65536), TCP first.
+
+    Bit i is that of the i-th sign.
+    """
     by_byte, by_port = np.zeros((2, 256), dtype=np.int64), np.zeros((2, 65536), dtype=np.int64)
-    for name, sign in SIGNS.items():
+    for index, (name, sign) in enumerate(SIGNS.items()):
         row = int(sign.protocol == UDP)
-        by_byte[row, list(BEGINS[name]) if name in BEGINS else slice(None)] |= BIT[name]
-        by_port[row, list(sign.ports) if sign.ports else slice(None)] |= BIT[name]
+        by_byte[row, list(BEGINS[name]) if name in BEGINS else slice(None)] |= 1 << index
+        by_port[row, list(sign.ports) if sign.ports else slice(None)] |= 1 << index
     return by_byte, by_port
 
 
 BY_BYTE, BY_PORT = _possible()
 
 
-def signs(rows: Bytes, length: Int64s, protocol: Int64s, port: Int64s) -> Int64s:
-    """Bits (`BIT`) of what each of m payload beginnings (m, WIDTH) looks like; `port` is the responder's.
+def possible_signs(first: Bytes, length: Int64s, protocol: Int64s, port: Int64s) -> Int64s:
+    """What payloads may look like by their first byte and the responder's port, a bit for each of SIGNS.
 
-    Every one is TCP or UDP.
+    `length` is what was captured of them; every one is TCP or UDP.
     """
     udp = (protocol == UDP).astype(np.int64)
-    possible = BY_BYTE[udp, rows[:, 0]] & BY_PORT[udp, port]
-    some = [int(np.bitwise_or.reduce(possible[udp == row], initial=0)) for row in (0, 1)]
+    possible: Int64s = BY_BYTE[udp, np.where(length > 0, first, 0)] & BY_PORT[udp, port]
+    return possible
+
+
+def signs(rows: Bytes, length: Int64s, possible: Int64s, port: Int64s) -> Int64s:
+    """Bits (`BIT`) of what each of m payload beginnings (m, WIDTH) looks like, of what is `possible` for it."""
+    some = int(np.bitwise_or.reduce(possible, initial=0))
     found = np.zeros(len(rows), dtype=np.int64)
-    for name, sign in SIGNS.items():
-        row = int(sign.protocol == UDP)
-        if some[row] & BIT[name]:
-            which = np.flatnonzero((possible & BIT[name] != 0) & (udp == row))
+    for index, (name, sign) in enumerate(SIGNS.items()):
+        if some >> index & 1:
+            which = np.flatnonzero(possible & (1 << index))
             head = rows[which]
             word = np.ascontiguousarray(head[:, :8]).view(">u8").ravel().astype(np.uint64)
             here = sign.test(Heads(head, word, length[which], port[which]))

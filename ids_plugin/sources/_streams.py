@@ -369,7 +369,7 @@ class Streams:
         table.of("given_up", side)[chunk.row] = given_up[chunk.stop - 1]
         return _Side(own, top, received, sent > np.maximum(trimmed, 1), value > 0, given_up)
 
-    def _store(self, side: int, columns: tuple[str, ...], values: tuple[Int64s, ...]) -> None:
+    def _store(self, side: int, columns: tuple[str, ...], values: tuple[Int64s | Bools, ...]) -> None:
         last = self.chunk.stop - 1
         for column, value in zip(columns, values, strict=True):
             self.chunk.table.of(column, side)[self.chunk.row] = value[last]
@@ -476,7 +476,6 @@ class Streams:
     def _closing(self, sides: list[_Side]) -> None:
         """When each side counts as closed: at its FIN or RST, or once the bytes still missing by then have come."""
         walk, table = self.walk, self.chunk.table
-        base = _Segments.of(self.starts, self.starts).base
         was_shut = table["closed"][self.goes_on_row] != 0
         closed: list[Bools] = []
         for side in (0, 1):
@@ -485,14 +484,22 @@ class Streams:
             pending = (last >= got) & (got != last) & (got != last - 1)
             pending |= (walk.state[side] != RESET) & peer.unread
             pending &= ~mine.given_up
-            trigger = walk.closing[:, side].astype(np.int64)
-            trigger[self.goes_on] |= table.of("closing", side)[self.goes_on_row]
-            asked = self._maximum(trigger, base) > 0
-            done = (asked & ~pending & (mine.own | mine.acknowledged)).astype(np.int64)
-            done[self.goes_on] |= table.of("closed", side)[self.goes_on_row]
-            closed.append(self._maximum(done, base) > 0)
-            self._store(side, ("closing", "closed"), (asked.astype(np.int64), closed[side].astype(np.int64)))
+            trigger = walk.closing[:, side].copy()
+            trigger[self.goes_on] |= table.of("closing", side)[self.goes_on_row] != 0
+            asked = self._from(trigger)
+            done = asked & ~pending & (mine.own | mine.acknowledged)
+            done[self.goes_on] |= was_shut[:, side]
+            closed.append(self._from(done))
+            self._store(side, ("closing", "closed"), (asked, closed[side]))
         self._shut(closed, was_shut)
+
+    def _from(self, mask: Bools) -> Bools:
+        """From the first packet of `mask` in each stretch to the stretch's end."""
+        chunk, at = self.chunk, np.flatnonzero(mask)[::-1]
+        first = np.full(len(chunk.at), self.count)
+        first[chunk.stretch[at]] = at
+        since: Bools = np.arange(self.count) >= first[chunk.stretch]
+        return since
 
     def _shut(self, closed: list[Bools], was_shut: Bools) -> None:
         """Packets behind both closings, which prolong nothing; and when the connection is given up."""
@@ -537,7 +544,9 @@ def letters(streams: Streams) -> tuple[Int64s, Bytes]:
     rank = np.concatenate([np.full(len(part[0]), part[1], dtype=np.int64) for part in found])
     side = np.concatenate([part[2] for part in found])
     letter = np.concatenate([np.full(len(part[0]), part[3], dtype=np.uint8) for part in found])
-    order = np.argsort(position * 8 + rank + 1, kind="stable")
+    order = np.argsort((rank + 1).astype(np.uint8), kind="stable")
+    many = streams.count > 1 << 16
+    order = order[np.argsort(position[order].astype(np.int64 if many else np.uint16), kind="stable")]
     position, side, letter = position[order], side[order], letter[order]
     lower = (side != streams.walk.originator[position]) & ~np.isin(letter, UNDIRECTED)
     chunk = streams.chunk

@@ -60,9 +60,8 @@ BROADCAST = np.uint64(0x0000FFFF_FFFFFFFF)
 def _next(where: Bools) -> Int64s:
     """For every position the next one at or after it where `where` holds; n + 1 elements."""
     count = len(where)
-    found = np.full(count + 1, count, dtype=np.int64)
-    found[:count][where] = np.flatnonzero(where)
-    return np.minimum.accumulate(found[::-1])[::-1]
+    places = np.append(np.flatnonzero(where), count)
+    return np.repeat(places, np.diff(places, prepend=-1))
 
 
 class Walk:
@@ -214,13 +213,12 @@ class Walk:
         """
         chunk = self.chunk
         opens = chunk.flags & (SYN | ACK) == SYN
-        place = np.arange(self.count)
         again = np.zeros(self.count, dtype=bool)
         for side in (0, 1):
             own = chunk.side == side
-            before = np.maximum.accumulate(np.where(own, place, 0))
             at = np.flatnonzero(own & opens & ~chunk.first)
-            last = before[at - 1]
+            theirs = np.append(0, np.flatnonzero(own))
+            last = theirs[np.searchsorted(theirs, at - 1, side="right") - 1]
             known = (chunk.group[last] == chunk.group[at]) & own[last] & opens[last]
             again[at] = known & (chunk.sequence[last] != chunk.sequence[at])
             again[at] &= chunk.acknowledged[at - 1] != (chunk.sequence[at] + 1) & 0xFFFFFFFF

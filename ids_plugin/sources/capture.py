@@ -97,10 +97,14 @@ class _Reading:
         there = chunk.link != BROKEN
         if not there.any():
             return [], {}
-        time = chunk.time[np.maximum.accumulate(np.where(there, np.arange(len(there)), 0))]
-        back = np.diff(time, prepend=time[0] if self.last is None else self.last)
-        self.last = int(time[-1])
+        time = chunk.time
+        if not there.all():
+            time = time[np.maximum.accumulate(np.where(there, np.arange(len(there)), 0))]
+        back = np.empty_like(time)
+        back[1:] = time[1:] - time[:-1]
+        back[0] = 0 if self.last is None else time[0] - self.last
         back[~there] = 0
+        self.last = int(time[-1])
         found = {"time_backwards": back < 0, "zero_timestamp": (time == 0) & there}
         counts = {name: int(mask.sum()) for name, mask in found.items()}
         counts["cut_short"] = int((chunk.captured < chunk.length).sum())
