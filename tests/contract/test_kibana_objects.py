@@ -18,6 +18,7 @@ import pytest
 from ids_plugin.schema import alert
 from ids_plugin.sinks import _ledger
 from ids_plugin.sinks._kibana import TYPES, ndjson, objects
+from ids_plugin.windows import spec
 from tests.contract.test_ecs import ECS
 
 FOLDER = Path(__file__).parents[2] / "dashboards/kibana"
@@ -127,6 +128,13 @@ def test_amounts_have_their_units() -> None:
     assert {formats[name]["id"] for name in ("ids_plugin.score", "ids_plugin.threshold")} == {"percent"}
     said = {entry["key"]: entry["value"] for entry in formats["event.severity"]["params"]["lookupEntries"]}
     assert said == {str(number): word for word, number in alert.SEVERITIES.items()}
+
+
+def test_features_are_called_what_sentences_call_them() -> None:
+    entries = data_view("ids_plugin-alerts")["fieldFormatMap"]["ids_plugin.evidence.features.name"]["params"]
+    known = spec()
+    words = {one.name: one.text for one in (*known.flow, *known.step, *known.summary, *known.context)}
+    assert {entry["key"]: entry["value"] for entry in entries["lookupEntries"]} == words
 
 
 def test_every_address_leads_to_its_host() -> None:
