@@ -67,7 +67,7 @@ def wanted(settings: Kibana) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
     from ids_plugin.sinks._kibana_rules import rules
 
     links: dict[str, Any] = {name: value for name in LINKS if (value := getattr(settings, name)) is not None}
-    return objects(**links), rules()
+    return objects(space=settings.space, **links), rules()
 
 
 def _settings(args: argparse.Namespace) -> Kibana:

@@ -60,7 +60,8 @@ def actions(capsys: pytest.CaptureFixture[str]) -> dict[str, set[str]]:
 
 
 def installed(server: Kibana, space: str = "default") -> bool:
-    return server.objects[space].keys() == KEYS and server.rules[space].keys() == RULE_IDS
+    keys = {(one["type"], one["id"]) for one in objects(space=space)}
+    return server.objects[space].keys() == keys and server.rules[space].keys() == RULE_IDS
 
 
 def test_everything_is_there_after_the_first_run_and_the_second_changes_nothing(
