@@ -49,13 +49,13 @@ STYLE = """
   section > div { padding: 0 8px }
   .metric { display: flex; flex-direction: column }
   .metric h4 { margin: 0; font-weight: 500 } .metric small { color: %(soft)s; min-height: 14px }
-  .metric b { font-size: 24px; text-align: right }
+  .metric b { font-size: 22px; text-align: right; white-space: nowrap }
   table { border-collapse: collapse; width: 100%% }
-  th { text-align: left; font-weight: 600; border-bottom: 1px solid %(line)s; padding: 3px 6px; white-space: nowrap }
-  td { border-bottom: 1px solid %(line)s; padding: 3px 6px; vertical-align: top; max-width: 330px; white-space: nowrap;
-    overflow: hidden; text-overflow: ellipsis }
+  th { text-align: left; font-weight: 600; border-bottom: 1px solid %(line)s; padding: 3px 6px }
+  th, td { white-space: nowrap; overflow: hidden; text-overflow: ellipsis }
+  td { border-bottom: 1px solid %(line)s; padding: 3px 6px; vertical-align: top; max-width: 330px }
   .wrapped td { white-space: normal }
-  td.number { text-align: right; font-variant-numeric: tabular-nums }
+  .number { text-align: right; font-variant-numeric: tabular-nums }
   a { color: %(link)s } .empty { text-align: center; color: %(soft)s; padding-top: 30px }
   div > p, div > ol { margin: 2px 0 }
 """

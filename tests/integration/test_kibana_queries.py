@@ -10,25 +10,30 @@ import copy
 import json
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ids_plugin.schema.alert import Document
+from ids_plugin.schema.score import CLASSES
 from tests import services
 from tests.kibana import KqlError, Objects, Request, complaints, markdown, misfits, ours, panels, requests, to_dsl, used
 from tests.kibana._context import fields_of
+from tests.kibana._judge import rule_misfits, rule_uses
 from tests.kibana._lens import Column
-from tests.kibana.filled import EVERYTHING, SENSORS, Filled, export_sample, trouble
+from tests.kibana.filled import EVERYTHING, Filled, export_sample, trouble
+from tests.kibana.shown import drawing
 
 OURS = ours()
 DASHBOARDS = [one.title for one in OURS.of("dashboard")]
+RULES = sorted((Path(__file__).parents[2] / "dashboards/rules/elastic").glob("*.json"))
 MODELS = ("anomaly_net", "lightgbm", "behaviour")
 """of the default bundle"""
-ALERTS = "logs-ids_plugin.alert-*"
+ALERTS, FLOWS = "logs-ids_plugin.alert-*", "logs-ids_plugin.flow-*"
 
 
 @pytest.fixture(scope="module")
@@ -80,30 +85,32 @@ def test_every_field_that_an_object_names_has_a_type_that_it_can_use(there: Fill
     assert misfits(OURS, there.mapped(OURS)) == []
 
 
-def test_a_renamed_field_is_missed_wherever_it_is_used(there: Filled) -> None:
-    mapped = there.mapped(OURS)
-    unnoticed = []
-    for pattern, names in used(OURS).items():
-        for name in names:
-            fields = {f"{name}_" if one == name else one: types for one, types in mapped[pattern].items()}
-            found = misfits(OURS, {**mapped, pattern: fields})
-            if not any(f"{name} isn't in the mapping" in one for one in found):
-                unnoticed.append(name)
-    assert unnoticed == []
+def test_each_renamed_field_is_missed_in_the_mapping(there: Filled) -> None:
+    names = used(OURS)
+    mapped = {
+        pattern: {f"{name}_" if name in names[pattern] else name: types for name, types in fields.items()}
+        for pattern, fields in there.mapped(OURS).items()
+    }
+    found = misfits(OURS, mapped)
+    every = {name for inside in names.values() for name in inside}
+    assert len(every) > 100
+    assert {name for name in every if not any(f": {name} isn't in the mapping" in one for one in found)} == set()
 
 
-def test_a_field_renamed_in_mapping_and_documents_empties_the_panels_that_show_it(there: Filled) -> None:
-    every = [one for title in DASHBOARDS for one in requests(title, time=EVERYTHING, namespace="x", objects=OURS)]
-    every = [one for one in every if one.index.startswith("logs-ids_plugin.alert") and one.kind != "vega"]
-    asked = {name: [one for one in every if name in shown_by(one)] for name in sorted(used(OURS)[ALERTS])}
+@pytest.mark.parametrize(("stream", "least"), [(ALERTS, 30), ("metrics-ids_plugin.ledger-*", 15), (FLOWS, 8)])
+def test_a_field_renamed_in_mapping_and_documents_empties_what_shows_it(there: Filled, stream: str, least: int) -> None:
+    every = [one for title in DASHBOARDS for one in requests(title, time=EVERYTHING, objects=OURS)]
+    every = [one for one in every if one.index == stream and one.kind in ("lens", "search")]
+    asked = {name: [one for one in every if name in shown_by(one)] for name in sorted(used(OURS)[stream])}
     asked = {name: asking for name, asking in asked.items() if asking}
-    assert len(asked) > 30
+    assert len(asked) >= least
     unnoticed = []
     for names in apart(asked):
-        with _renamed(there, names) as index:
-            caps = there.fields(index)
-            assert not caps.keys() & set(names)
-            unnoticed += [name for name in names if not trouble(there, [_at(one, index) for one in asked[name]])]
+        with _renamed(there, stream.removesuffix("-*"), names) as index:
+            assert not there.fields(index).keys() & set(names)
+            for name in names:
+                found = trouble(there, [_at(one, index) for one in asked[name]])
+                unnoticed += [] if any(_names(one, name, asked[name]) for one in found) else [name]
     assert unnoticed == []
 
 
@@ -112,27 +119,36 @@ def shown_by(request: Request) -> set[str]:
     if request.kind == "search":
         return set(request.columns) - {"@timestamp"}
     columns = request.layer.columns.values() if request.layer else ()
-    found = {str(one.state.get("sourceField")) for one in columns}
-    return found - {"None", "___records___", "@timestamp"}
+    return {str(one.state.get("sourceField")) for one in columns} - {"None", "___records___", "@timestamp"}
 
 
-def asked_by(request: Request) -> set[str]:
-    """Fields of which a request's answer is made."""
-    query = {name for name, _ in fields_of(request.body["query"])}
-    return query | shown_by(request) | ({use.field for use in request.layer.uses()} if request.layer else set())
+def rows_by(request: Request) -> set[str]:
+    """Fields without which a request has no rows at all."""
+    found = {name for name, _ in fields_of(request.body["query"])}
+    for one in request.layer.columns.values() if request.layer else ():
+        own = str(one.state.get("sourceField"))
+        found |= {own} if one.state.get("isBucketed") else {name for name, _ in fields_of(to_dsl(one.kql))} - {own}
+    return found
 
 
-def apart(asked: Mapping[str, list[Request]]) -> Iterable[list[str]]:
-    """Groups of fields of which no request asks two: one index can do without all of a group."""
-    groups: list[tuple[list[str], set[str]]] = []
+def apart(asked: Mapping[str, list[Request]]) -> list[list[str]]:
+    """Groups of fields that one index can do without: none takes away the rows in which another's lack would show."""
+    groups: list[list[str]] = []
     for name, asking in asked.items():
-        together = set().union(*(asked_by(one) for one in asking))
-        group = next((one for one in groups if name not in one[1] and not together & set(one[0])), None)
+        mine = set().union(*(rows_by(one) for one in asking)) - {name}
+        theirs = {other for other in asked if any(name in rows_by(one) for one in asked[other])} - {name}
+        group = next((one for one in groups if not (mine | theirs) & set(one)), None)
         if group is None:
-            groups.append(group := ([], set()))
-        group[0].append(name)
-        group[1].update(together)
-    return [names for names, _ in groups]
+            groups.append(group := [])
+        group.append(name)
+    return groups
+
+
+def _names(lack: str, name: str, asking: list[Request]) -> bool:
+    """Whether a complaint is about a field: its column, or all rows."""
+    columns = [one for request in asking if request.layer for one in request.layer.columns.values()]
+    places = [f"{one.place}: no value" for one in columns if one.state.get("sourceField") == name]
+    return any(place in lack for place in [*places, f"no value of {name} in", "no rows"])
 
 
 def _at(request: Request, index: str) -> Request:
@@ -140,11 +156,12 @@ def _at(request: Request, index: str) -> Request:
 
 
 @contextmanager
-def _renamed(there: Filled, names: list[str]) -> Iterator[str]:
-    """An index with the documents of `there` in which these fields have other names."""
+def _renamed(there: Filled, stream: str, names: list[str]) -> Iterator[str]:
+    """An index with the documents of a data stream in which these fields have other names."""
     index = services.unique("renamed")
-    mappings = copy.deepcopy(next(iter(there.client.indices.get_mapping(index=there.name).values()))["mappings"])
-    documents = copy.deepcopy(there.documents[:: len(SENSORS)])
+    original = there.client.indices.get_mapping(index=f"{stream}-{there.namespace}")
+    mappings = copy.deepcopy(next(iter(original.values()))["mappings"])
+    documents = copy.deepcopy(there.sent[stream])
     for name in names:
         _rename_mapped(mappings, name)
         for document in documents:
@@ -176,6 +193,38 @@ def _rename(document: Document, name: str) -> None:
     for node in nodes:
         if leaf in node:
             node[f"{leaf}_"] = node.pop(leaf)
+
+
+@pytest.mark.parametrize("title", DASHBOARDS)
+def test_where_nothing_is_every_request_is_answered_by_nothing(there: Filled, title: str) -> None:
+    for request in requests(title, time=("2020-01-01", "2020-01-02"), namespace=there.namespace, objects=OURS):
+        rows = request.rows(there.ask(request))
+        if request.layer and not request.layer.buckets:
+            rows = [{name: value for name, value in row.items() if value} for row in rows if any(row.values())]
+        assert not any(
+            row.get(column.id) for row in rows for column in (request.layer.metrics if request.layer else ())
+        )
+
+
+def test_every_field_that_a_rule_names_has_a_type_that_it_can_use(there: Filled) -> None:
+    rules = [json.loads(one.read_text()) for one in RULES]
+    assert len(rules) == len(CLASSES) - 1
+    fields = there.fields(there.name)
+    for rule in rules:
+        assert list(rule_misfits(rule, fields)) == []
+        for name in {use.field for use in rule_uses(rule)}:
+            renamed = {f"{name}_" if one == name else one: types for one, types in fields.items()}
+            assert any(f"{name} isn't in the mapping" in one for one in rule_misfits(rule, renamed))
+
+
+@pytest.mark.parametrize("title", DASHBOARDS)
+def test_every_panel_can_be_drawn_from_its_answers(there: Filled, title: str) -> None:
+    every = requests(title, time=EVERYTHING, namespace=there.namespace, objects=OURS)
+    for panel in panels(OURS, OURS.dashboard(title)):
+        answered = [(one, there.ask(one)) for one in every if one.panel == panel]
+        made = drawing(OURS, panel, answered, "light")
+        assert made.lite or made.vega or "<" in made.html
+        assert "No results" not in made.html, panel.title
 
 
 def test_a_panel_that_finds_nothing_is_named_with_its_column(there: Filled) -> None:

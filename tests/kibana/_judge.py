@@ -9,9 +9,9 @@ from itertools import combinations
 from typing import Any
 
 from . import _dashboard
-from ._context import AGGREGATE, DATE, NUMBER, SEARCH, Use
+from ._context import AGGREGATE, DATE, NUMBER, SEARCH, SHOW, Use, fields_of
 from ._dashboard import LENS, Panel, alone, controls, layers, markdown, panels
-from ._kql import KqlError
+from ._kql import KqlError, to_dsl
 from ._saved import BrokenError, Objects, Saved, opened
 
 CORE = "8.8.0"
@@ -80,6 +80,27 @@ def used(objects: Objects) -> dict[str, set[str]]:
         for view, use in _dashboard.uses(objects, one):
             found.setdefault(view.title, set()).add(use.field)
     return found
+
+
+def rule_misfits(rule: Mapping[str, Any], mapped: Mapped) -> Iterator[str]:
+    """The same for a detection rule of Elastic Security, against the fields of its indices."""
+    for use in rule_uses(rule):
+        yield from _misfit(use, mapped)
+
+
+def rule_uses(rule: Mapping[str, Any]) -> Iterator[Use]:
+    """Every field that a detection rule names."""
+    place = f"rule {rule['name']}"
+    for name, needs in fields_of(to_dsl(rule["query"])):
+        yield Use(name, needs, f"{place}, query")
+    for part, needs in (("severity_mapping", SEARCH), ("risk_score_mapping", NUMBER)):
+        yield from (Use(one["field"], needs, f"{place}, {part}") for one in rule.get(part, []))
+    for part, needs in (("timestamp_override", DATE), ("rule_name_override", SHOW)):
+        yield from (Use(name, needs, f"{place}, {part}") for name in [rule.get(part)] if name)
+    for one in rule.get("required_fields", []):
+        yield Use(one["name"], SEARCH, f"{place}, required field", KIBANA_TYPES.get(one["type"], one["type"]))
+    for name in rule.get("investigation_fields", {}).get("field_names", []):
+        yield Use(name, SHOW, f"{place}, investigation field")
 
 
 def _misfit(use: Use, mapped: Mapped) -> Iterator[str]:

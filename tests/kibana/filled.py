@@ -38,6 +38,8 @@ class Filled(Stream):
         super().__init__(server)
         self.server = server
         self.documents: list[Document] = []
+        self.sent: dict[str, list[Document]] = {}
+        """data stream without its namespace → documents, those of one sensor"""
         if not empty:
             self._fill()
 
@@ -49,6 +51,8 @@ class Filled(Stream):
 
     def add(self, stream: str, documents: Iterable[Document]) -> None:
         """Indexes documents under ids of their own."""
+        documents = list(documents)
+        self.sent[stream] = [one for one in documents if one["observer"]["name"] == SENSORS[0]]
         lines: list[Any] = []
         for one in documents:
             lines += [{"create": {"_id": one["event"]["id"]}}, one]

@@ -15,16 +15,7 @@ from ._saved import JSON, BrokenError, Objects, opened
 
 EUI = ("#54B399", "#6092C0", "#D36086", "#9170B8", "#CA8EAE", "#D6BF57", "#B9A888", "#DA8B45", "#AA6556", "#E7664C")
 """Kibana's default palette, colour-blind safe"""
-PATTERNS = (
-    ("YYYY", "%Y"),
-    ("MMM", "%b"),
-    ("MM", "%m"),
-    ("DD", "%d"),
-    ("D,", "%d,"),
-    ("HH", "%H"),
-    ("mm", "%M"),
-    ("ss", "%S"),
-)
+PATTERNS = {"YYYY": "%Y", "MMM": "%b", "MM": "%m", "DD": "%d", "D,": "%d,", "HH": "%H", "mm": "%M", "ss": "%S"}
 """moment.js → strftime"""
 GAP = 8
 ROW = 20
@@ -122,9 +113,7 @@ def _table(layer: Layer, rows: list[Row], state: JSON, form: Format) -> str:
     order = state.get("sorting")
     if order and order.get("columnId"):
         rows = sorted(rows, key=lambda row: _key(row[order["columnId"]]), reverse=order["direction"] == "desc")
-    head = "".join(
-        f"<th{_wide(one)}>{_escape(column.state['label'])}" for one, column in zip(shown, columns, strict=True)
-    )
+    head = "".join(_th(one, column) for one, column in zip(shown, columns, strict=True))
     body = "".join(
         "<tr>" + "".join(_td(one, column, row, form) for one, column in zip(shown, columns, strict=True))
         for row in rows[: state.get("paging", {}).get("size", 10)]
@@ -132,13 +121,19 @@ def _table(layer: Layer, rows: list[Row], state: JSON, form: Format) -> str:
     return f"<table><thead><tr>{head}</thead><tbody>{body}</tbody></table>"
 
 
+def _th(shown: JSON, column: Column) -> str:
+    number = " class=number" if column.state["dataType"] == "number" else ""
+    return f"<th{number}{_wide(shown)}>{_escape(column.state['label'])}"
+
+
 def _td(shown: JSON, column: Column, row: Row, form: Format) -> str:
     text, colour = _escape(_cell(column, row, form)), _coloured(shown, row.get(column.id))
     if colour:
         return f'<td class="number" style="background: {colour}; color: #000">{text}'
     number = isinstance(row.get(column.id), int | float) or column.state["dataType"] == "number"
-    text = f"<a>{text}</a>" if form.linked(column.state.get("sourceField")) or shown.get("oneClickFilter") else text
-    return f"<td{' class=number' if number else ''}>{text}"
+    value = column.operation in ("terms", "last_value")
+    link = shown.get("oneClickFilter") or (value and form.linked(column.state["sourceField"]))
+    return f"<td{' class=number' if number else ''}{_wide(shown)}>{f'<a>{text}</a>' if link else text}"
 
 
 def _coloured(shown: JSON, value: Any) -> str:
@@ -269,7 +264,7 @@ def _bytes(value: float) -> str:
 
 def _date(text: str, pattern: str = "") -> str:
     at = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    for moment, own in PATTERNS if pattern else ():
+    for moment, own in PATTERNS.items() if pattern else ():
         pattern = pattern.replace(moment, own)
     if pattern:
         return f"{at:{pattern}}"
