@@ -6,6 +6,7 @@ https://docs.zeek.org/en/master/scripts/base/protocols/conn/main.zeek.html
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import polars as pl
@@ -58,6 +59,12 @@ ZEEK_NAMES: dict[str, str] = {column.zeek: column.name for column in COLUMNS if 
 
 def empty() -> pl.DataFrame:
     """A Flow frame without rows."""
+    return _empty().clone()
+
+
+@cache
+def _empty() -> pl.DataFrame:
+    """Made once: it takes longer than reading a small capture."""
     return pl.DataFrame(schema=SCHEMA)
 
 
