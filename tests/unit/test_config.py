@@ -99,9 +99,18 @@ def test_the_environment_wins(tmp_path: Path) -> None:
         ),
         ("[elasticsearch]\nurl = 'host:9200'", "ids.toml: [elasticsearch]: url is no http or https address"),
         ("[elasticsearch]\nusername = 'a'", "ids.toml: [elasticsearch]: username and password belong together"),
-        ("[kibana]\nurl = 'https://me:word@host'", "ids.toml: [kibana]: url holds a user or a password"),
-        ("[kibana]\nspace = 'My Team'", "ids.toml: [kibana]: space is the identifier of one, not 'My Team'"),
-        ("[kibana]\nflow_url = 'https://host/flow'", "ids.toml: [kibana]: flow_url has no {{value}} in it"),
+        (
+            "[kibana]\nurl = 'https://me:word@host'",
+            "ids.toml: [kibana]: url holds a user or a password (they belong into username and password_file)",
+        ),
+        (
+            "[kibana]\nspace = 'My Team'",
+            "ids.toml: [kibana]: space is the identifier of one, not 'My Team' (small letters, digits, - and _)",
+        ),
+        (
+            "[kibana]\nflow_url = 'https://host/flow'",
+            "ids.toml: [kibana]: flow_url has no {{value}} in it (it is put where the value belongs)",
+        ),
         (
             "[elasticsearch]\nusername = 'a'\npassword = 'b'\napi_key = 'c'",
             "ids.toml: [elasticsearch]: either an API key or username and password",
