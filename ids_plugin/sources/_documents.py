@@ -7,6 +7,7 @@ integration maps them become EVE records again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -25,6 +26,9 @@ ORIGINALS = (("message",), ("event", "original"))
 NUMBERS = {"bytes", "packets", "ip_bytes", "port", "duration", "missed", "missed_bytes"}
 FLAGS = {"local_orig", "local_resp", "originator", "responder"}
 """Last names of fields that some stacks write as text, since Elasticsearch converts it when it indexes."""
+DOTTED = re.compile(rb'\.[\w@-]+":')
+AS_TEXT = re.compile(rb'"(?:%s)":"' % b"|".join(sorted(name.encode() for name in NUMBERS | FLAGS)))
+"""What documents that have to be put right have in them, and perhaps others: looking is cheaper than putting right."""
 TRUTHS = {"true": True, "T": True, "false": False, "F": False}
 SIDES = (("source", "src", "toserver"), ("destination", "dest", "toclient"))
 
@@ -38,10 +42,14 @@ class Line(NamedTuple):
     """what the record calls its sensor, else what the document does"""
 
 
-def line(document: Mapping[str, Any], classify: Classify) -> Line:
+def line(document: dict[str, Any], classify: Classify) -> Line:
     """A document's record; `classify` says what the readers make of an object."""
-    nested = _nested(document)
-    text, record = _original(nested, classify) or (_eve(nested) or orjson.dumps(nested), nested)
+    text = orjson.dumps(document)
+    nested = document
+    if DOTTED.search(text) or AS_TEXT.search(text):
+        nested = _nested(document)
+        text = orjson.dumps(nested)
+    text, record = _original(nested, classify) or (_eve(nested) or text, nested)
     own = (record.get(name) for name in OWN)
     outer = (at(nested, *path) for path in NAMES)
     return Line(text, next((name for name in (*own, *outer) if isinstance(name, str) and name), None))
