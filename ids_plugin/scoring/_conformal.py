@@ -17,8 +17,8 @@ from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import Ints
 from ids_plugin.scoring import Doubles
 
-LEAST = 0.5
-"""score below which nothing is called an attack, whatever the budget: as likely benign as not"""
+LEAST = 0.8
+"""score below which nothing is called an attack, whatever the budget: what the gate is trained to let pass"""
 
 
 class Fitted(NamedTuple):
