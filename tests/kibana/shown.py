@@ -244,14 +244,24 @@ def _written(value: Any, form: JSON) -> str:
     if kind == "url" or isinstance(value, str):
         return str(value)
     if kind == "percent":
-        return f"{value * 100:.{params.get('decimals', 1)}f}%"
+        return f"{_number(value * 100, params)}%"
     if kind == "bytes":
         return _bytes(float(value))
     if kind == "duration":
         return f"{value / (1e9 if params.get('inputFormat') == 'nanoseconds' else 1):,.1f} s"
     if kind == "string":
         return str(value)
-    return f"{value:,.3f}".rstrip("0").rstrip(".")
+    return _number(value, params)
+
+
+def _number(value: float, params: JSON) -> str:
+    """As numeral.js does: digits in square brackets only where they say something."""
+    fixed, _, optional = str(params.get("pattern", "0,0.[000]")).partition(".")[2].partition("[")
+    least = params["decimals"] if "decimals" in params else fixed.count("0")
+    text = f"{value:,.{least + optional.count('0') * ('decimals' not in params)}f}"
+    while "." in text and text[-1] == "0" and len(text.partition(".")[2]) > least:
+        text = text[:-1]
+    return text.removesuffix(".")
 
 
 def _bytes(value: float) -> str:
