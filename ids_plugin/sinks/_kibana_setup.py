@@ -26,7 +26,7 @@ EXTERNAL_ALERTS = "eb079c62-4481-4d6e-9643-3ca499df7aaa"
 """`rule_id` of Elastic's rule that lifts every document with `event.kind: alert`"""
 
 SITES = frozenset({"enabled", "index", "interval", "from", "max_signals"})
-"""what of a rule that is there stays as it is"""
+"""what of a rule that is there stays as it is; tags are added to its own"""
 
 SINCE: Mapping[str, Version] = {"investigation_fields": (8, 11), "required_fields": (8, 15)}
 """parts of a rule that older Kibanas refuse"""
@@ -335,7 +335,9 @@ def _rule(kibana: Kibana, made: Rule, dry_run: bool) -> Step:
         return Step("detection_rule", name, "create")
     if there.get("immutable"):
         raise _wrong(kibana, step, "there is a prebuilt one with its rule_id", "remove it")
+    tags = there.get("tags") or []
     ours = {part: value for part, value in made.items() if part not in SITES | {"version"}}
+    ours["tags"] = [*tags, *(one for one in made["tags"] if one not in tags)]
     changed = {part: value for part, value in ours.items() if any(_differences(there.get(part), value, part))}
     if changed and not dry_run:
         _write(kibana, "PATCH", {"rule_id": made["rule_id"], **changed}, step)

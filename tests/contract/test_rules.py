@@ -146,3 +146,19 @@ def test_it_is_of_one_shape_with_nothing_of_a_sites(name: str) -> None:
     made = RULES[name]
     assert made.keys() == next(iter(RULES.values())).keys()
     assert not made.keys() & {"id", "exceptions_list", "actions", "created_at", "updated_by", "immutable", "meta"}
+
+
+def test_the_page_lists_them_as_they_are() -> None:
+    page = (Path(__file__).parents[2] / "docs/rules.md").read_text()
+    rows = [
+        [cell.strip() for cell in row.split("|")[1:-1]] for row in page.splitlines() if row.startswith("| ids-plugin: ")
+    ]
+    wanted = []
+    for name in classes():
+        made = RULES[name]
+        threat = "; ".join(
+            f"{one['tactic']['name']}: {', '.join(technique['id'] for technique in one['technique'])}"
+            for one in made["threat"]
+        )
+        wanted.append([made["name"], made["severity"], str(made["risk_score"]), threat])
+    assert rows == wanted

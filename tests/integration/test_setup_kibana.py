@@ -151,6 +151,7 @@ def test_what_a_site_changed_of_a_rule_stays(kibana: Kibana, capsys: pytest.Capt
         "enabled": False, "interval": "5m", "from": "now-2h", "index": ["*:logs-ids_plugin.alert-*"], "max_signals": 50,
         "exceptions_list": [{"id": "a", "list_id": "b", "type": "rule_default", "namespace_type": "single"}],
         "actions": [{"id": "mail", "action_type_id": ".email"}], "alert_suppression": {"group_by": ["host.ip"]},
+        "tags": ["Team: night", *rules()[0]["tags"]],
     }  # fmt: skip
     rule.update(theirs)
     assert setup(kibana) == 0
@@ -160,10 +161,12 @@ def test_what_a_site_changed_of_a_rule_stays(kibana: Kibana, capsys: pytest.Capt
     assert setup(kibana) == 0
     said = capsys.readouterr()
     assert f"update detection rule {rule['name']}: differs in query, note" in said.err
-    patch = kibana.asked[-1] if kibana.asked[-1].method == "PATCH" else _last(kibana, "PATCH")
-    assert patch.json == {part: rules()[0][part] for part in ("rule_id", "query", "note")}
+    assert _last(kibana, "PATCH").json == {part: rules()[0][part] for part in ("rule_id", "query", "note")}
     assert {part: rule[part] for part in theirs} == theirs
     assert rule["query"] == rules()[0]["query"]
+    rule["tags"] = ["Team: night"]
+    assert setup(kibana) == 0
+    assert rule["tags"] == theirs["tags"]
 
 
 def _last(kibana: Kibana, method: str) -> Asked:

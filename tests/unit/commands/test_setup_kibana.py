@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from ids_plugin import cli
+from ids_plugin.commands._setup_kibana import TARGET
 from ids_plugin.sinks._kibana import ndjson, objects
 from ids_plugin.sinks._kibana_rules import rules
 
@@ -51,3 +53,17 @@ def test_what_can_not_be_is_said(options: list[str], words: str, capsys: pytest.
     said = capsys.readouterr().err
     assert words in said
     assert "word@" not in said
+
+
+def test_the_page_says_which_kibana_the_objects_need() -> None:
+    needed = max(tuple(map(int, one["typeMigrationVersion"].split("."))) for one in objects())
+    page = (Path(__file__).parents[3] / "docs/kibana.md").read_text()
+    assert f"Kibana {needed[0]}.{needed[1]} or newer" in page
+
+
+def test_the_page_has_every_option() -> None:
+    page = (Path(__file__).parents[3] / "docs/kibana.md").read_text()
+    parser = argparse.ArgumentParser()
+    TARGET.configure(parser)
+    options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+    assert [option for option in options - {"--help"} if option not in page] == []
