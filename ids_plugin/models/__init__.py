@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Family(Protocol):
-    """A model family; `kind` says which of the two below it is."""
+    """A model family; `kind` says how it is trained, and which of those below it is."""
 
     name: str
-    kind: Literal["torch", "lightgbm"]
+    kind: Literal["torch", "normal", "lightgbm", "forest", "svm"]
     paper: str
     """where the architecture was published"""
 
@@ -28,11 +28,19 @@ class TorchFamily(Family, Protocol):
         ...
 
 
+class NormalFamily(Family, Protocol):
+    """A network of normal traffic: (steps, mask, table) → reconstruction error (m), prediction error (m)."""
+
+    def build(self, spec: Spec, classes: int) -> nn.Module:
+        """A fresh network; its weights come from torch's current seed."""
+        ...
+
+
 class TreeFamily(Family, Protocol):
-    """A tree learner's parameters."""
+    """A learner of another library: `lightgbm`, `forest` and `svm`."""
 
     def build(self, spec: Spec, classes: int) -> dict[str, object]:
-        """What `lightgbm.train` takes as `params`."""
+        """The parameters it takes."""
         ...
 
 

@@ -28,7 +28,7 @@ BLOCK = 64
 
 
 class OnnxMember:
-    """A network with inputs `steps`, `mask`, `table` and outputs `probability` and, where it has one, `attention`."""
+    """A model with inputs `steps`, `mask`, `table`, or some of them; outputs `probability` and, maybe, `attention`."""
 
     def __init__(self, model: bytes, classes: tuple[int, ...], location: str) -> None:
         options = ort.SessionOptions()
@@ -40,6 +40,7 @@ class OnnxMember:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except REFUSALS as error:
             raise BundleError(f"ONNX Runtime can't load it: {str(error).splitlines()[0]}", location=location) from error
+        self._inputs = [given.name for given in self._session.get_inputs()]
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._classes = list(classes)
 
@@ -59,8 +60,8 @@ class OnnxMember:
         out = np.empty((len(table), width))
         for start in range(0, len(table), BLOCK):
             part = slice(start, start + BLOCK)
-            inputs = {"steps": steps[part], "mask": mask[part], "table": table[part]}
-            size = len(inputs["table"])
+            given = {"steps": steps[part], "mask": mask[part], "table": table[part]}
+            size, inputs = len(given["table"]), {name: given[name] for name in self._inputs}
             if size < BLOCK:
                 inputs = {name: _pad(values) for name, values in inputs.items()}
             out[part] = self._session.run([output], inputs)[0][:size]

@@ -49,7 +49,7 @@ class Examples:
         raw = 1.0 / np.sqrt(size[self.activity])
         for label in np.unique(self.label):
             of_class = self.label == label
-            raw[of_class] *= (len(np.unique(self.label)) - 1 if label == 0 else 1) / raw[of_class].sum()
+            raw[of_class] *= (max(1, len(np.unique(self.label)) - 1) if label == 0 else 1) / raw[of_class].sum()
         return np.asarray(raw / raw.sum())
 
     def take(self, rows: Ints) -> Examples:

@@ -62,7 +62,7 @@ def fit(
     torch.set_num_threads(options.threads)
     classes = tuple(int(label) for label in np.unique(train.label))
     module = family.build(train.spec, len(classes))
-    cast(Network, module).set_scaling(*_scaling(train, seed))
+    cast(Network, module).set_scaling(*scaling(train, seed))
     optimiser = torch.optim.AdamW(module.parameters(), lr=options.rate, weight_decay=options.decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.epochs)
     losses: list[dict[str, float]] = []
@@ -82,7 +82,7 @@ def fit(
     return Fitted(module.eval(), classes, losses)
 
 
-def _scaling(train: Examples, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+def scaling(train: Examples, seed: int) -> tuple[list[Tensor], list[Tensor]]:
     """Mean and 1 / standard deviation over windows drawn by weight; 0 for what never varies."""
     shown = train.take(np.random.default_rng(seed).choice(len(train), _SCALING, p=train.weight))
     means, scales = [], []
@@ -98,7 +98,8 @@ def _scaling(train: Examples, seed: int) -> tuple[list[Tensor], list[Tensor]]:
     return means, scales
 
 
-def _tensors(examples: Examples, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[Tensor, Tensor, Tensor]:
+def tensors(examples: Examples, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps, mask and table of the examples at `rows`."""
     return (
         torch.from_numpy(examples.steps[rows]),
         torch.from_numpy(examples.mask[rows]),
@@ -121,7 +122,7 @@ def _epoch(
     total = 0.0
     for start in range(0, len(drawn), options.batch):
         rows = drawn[start : start + options.batch]
-        steps, mask, table = _tensors(train, rows)
+        steps, mask, table = tensors(train, rows)
         hidden = torch.from_numpy(rng.random(len(rows)) < options.blind)
         table = torch.where(hidden[:, None], torch.nan, table)
         logits, _, extra = module(steps, mask, table)
@@ -141,7 +142,7 @@ def _judge(module: nn.Module, held_out: Examples, classes: tuple[int, ...]) -> f
     target = torch.from_numpy(np.searchsorted(classes, held_out.label[known]))
     weight = torch.from_numpy(held_out.weight[known])
     with torch.no_grad():
-        logits = [module(*_tensors(held_out, part))[0] for part in np.array_split(known, max(1, len(known) // 4096))]
+        logits = [module(*tensors(held_out, part))[0] for part in np.array_split(known, max(1, len(known) // 4096))]
     each = nn.functional.cross_entropy(torch.cat(logits), target, reduction="none")
     return float((each * weight).sum() / weight.sum())
 

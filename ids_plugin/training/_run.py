@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from typing import Any, cast
 
 import numpy as np
 import polars as pl
+import torch
 
 from ids_plugin import registry
 from ids_plugin.bundle import Bundle, describe, seal
 from ids_plugin.errors import InputError, UsageError
-from ids_plugin.models import TorchFamily, TreeFamily
+from ids_plugin.models import Family, NormalFamily, TorchFamily, TreeFamily
+from ids_plugin.models.ae_lstm import AeLstm
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring import Doubles
 from ids_plugin.scoring._scorer import Scorer, gate_rows
 from ids_plugin.scoring.lightgbm import Trees
 from ids_plugin.sources._datasets import Labelled, load
-from ids_plugin.training import _combine, _network, _trees
+from ids_plugin.training import _combine, _forest, _network, _normal, _svm, _trees
 from ids_plugin.training._evaluate import joined
 from ids_plugin.training._examples import Examples, Sampling, sample, windows
 
 Progress = Callable[[str], None]
 VERSION = "1"
+MODEL = "model.onnx"
 CONFIDENT = 0.8
 """Score that the gate learns to foresee: below every threshold that calibration gives."""
 _LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "polars", "torch")
@@ -86,9 +89,18 @@ def train(options: Options, progress: Progress = quiet) -> Bundle:
     progress(f"windows: {len(train_set)} to train, {len(stop_set)} to stop early")
     files, members, record = _members(options, train_set, stop_set, progress)
     manifest = _manifest(options, train_set, members, record, split)
-    bundle = combine(seal(manifest, files), split.calibrate, options)
+    calibrating = [known_as(network, manifest["training"]["classes"]) for network in split.calibrate]
+    bundle = combine(seal(manifest, files), calibrating, options)
     bundle = with_gate(bundle, train_set, options)
-    return calibrate(bundle, split.calibrate, options, progress)
+    return calibrate(bundle, calibrating, options, progress)
+
+
+def known_as(network: Labelled, classes: Sequence[str]) -> Labelled:
+    """The network as members see it that know no class of attack: what isn't benign is `other`."""
+    if "other" not in classes:
+        return network
+    label = pl.when(pl.col("label").is_in(classes)).then("label").otherwise(pl.lit("other"))
+    return replace(network, flows=network.flows.with_columns(label=label))
 
 
 def divide(options: Options) -> Split:
@@ -177,19 +189,49 @@ def _members(
         if name == "behaviour":
             entries.append({"name": name, "kind": "behaviour"})
             continue
-        family = registry.load("models", name)
-        if family.kind == "torch":
-            fitted = _network.fit(cast(TorchFamily, family), train_set, stop_set, options.fit, options.seed, progress)
-            file, classes, files["model.onnx"] = "model.onnx", fitted.classes, _network.export(fitted, train_set)
-            record[name] = {"parameters": fitted.parameters, "losses": fitted.losses, "paper": family.paper}
-        else:
-            trees, classes = _trees.fit(cast(TreeFamily, family), train_set, options.rounds, options.seed)
-            file, files["lightgbm.txt"] = "lightgbm.txt", trees
-            record[name] = {"rounds": options.rounds, "paper": family.paper}
-            progress(f"{name}: {options.rounds} trees a class")
-        kind = "onnx" if family.kind == "torch" else "lightgbm"
-        entries.append({"name": name, "kind": kind, "file": file, "classes": [CLASSES[label] for label in classes]})
+        made = member(registry.load("models", name), options, train_set, stop_set, progress)
+        files[made.file] = made.data
+        record[name] = made.record
+        classes = [CLASSES[label] for label in made.classes]
+        entries.append({"name": name, "kind": made.kind, "file": made.file, "classes": classes})
     return files, entries, record
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trained family as a bundle has it."""
+
+    kind: str
+    """of scoring"""
+    file: str
+    data: bytes
+    classes: tuple[int, ...]
+    record: dict[str, Any]
+
+
+def member(family: Family, options: Options, train_set: Examples, stop_set: Examples, progress: Progress) -> Member:
+    """A family trained as its kind is; whatever isn't LightGBM serves through ONNX."""
+    seed = options.seed
+    if family.kind == "lightgbm":
+        trees, classes = _trees.fit(cast(TreeFamily, family), train_set, options.rounds, seed)
+        progress(f"{family.name}: {options.rounds} trees a class")
+        return Member("lightgbm", "lightgbm.txt", trees, classes, {"rounds": options.rounds, "paper": family.paper})
+    count = len(np.unique(train_set.label))
+    if family.kind == "forest":
+        progress(f"{family.name}: growing trees")
+        forest, classes = _forest.fit(cast(TreeFamily, family).build(train_set.spec, count), train_set, seed)
+        return Member("onnx", MODEL, forest, classes, {"paper": family.paper})
+    if family.kind == "svm":
+        progress(f"{family.name}: looking for support vectors")
+        fitted = _svm.fit(cast(TreeFamily, family).build(train_set.spec, count), train_set, stop_set, seed)
+    elif family.kind == "normal":
+        torch.manual_seed(seed)
+        network = cast(NormalFamily, family).build(train_set.spec, count)
+        fitted = _normal.fit(cast(AeLstm, network), train_set, stop_set, options.fit, seed, progress)
+    else:
+        fitted = _network.fit(cast(TorchFamily, family), train_set, stop_set, options.fit, seed, progress)
+    record = {"parameters": fitted.parameters, "losses": fitted.losses, "paper": family.paper}
+    return Member("onnx", MODEL, _network.export(fitted, train_set), fitted.classes, record)
 
 
 def _manifest(
@@ -206,7 +248,7 @@ def _manifest(
         "thresholds": {},
         "reference": reference(train_set),
         "training": {
-            "classes": [CLASSES[label] for label in np.unique(train_set.label).tolist()],
+            "classes": sorted({name for one in members for name in one.get("classes", ())}, key=CLASSES.index),
             "windows": len(train_set),
             "flows": sum(network.flows.height for network in split.train),
             "data": {use: _named(networks) for use, networks in vars(split).items()},

@@ -1,0 +1,69 @@
+"""How families that aren't networks of classes are trained, and that what serves is what was trained."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+
+from ids_plugin import bundle, registry
+from ids_plugin.schema.score import CLASSES
+from ids_plugin.scoring.onnx import OnnxMember
+from ids_plugin.sources._datasets import load
+from ids_plugin.training import _normal
+from ids_plugin.training._evaluate import Options as Judging
+from ids_plugin.training._evaluate import evaluate
+from ids_plugin.training._examples import Examples, Sampling, sample
+from ids_plugin.training._network import Fit
+from ids_plugin.training._run import Options, member, quiet, train
+from tests import toy_bundle
+
+FIT = Fit(epochs=2, windows=2_000)
+
+
+@cache
+def examples(seed: int) -> Examples:
+    return sample(load(toy_bundle.folder()), Sampling(attack=60, benign=200, look_alike=30), seed)
+
+
+def served(name: str) -> tuple[OnnxMember, Examples]:
+    made = member(registry.load("models", name), Options(data=(), fit=FIT), examples(1), examples(2), quiet)
+    return OnnxMember(made.data, made.classes, name), examples(2)
+
+
+@pytest.mark.parametrize("name", ["ae_lstm", "random_forest", "svm_rbf"])
+def test_a_member_tells_attacks_from_benign_flows_it_never_saw(name: str) -> None:
+    asked, shown = served(name)
+    likely = 1 - asked.probabilities(shown.steps, shown.mask, shown.table)[:, 0]
+    assert np.median(likely[shown.label > 0]) > np.quantile(likely[shown.label == 0], 0.9)
+
+
+def test_the_forest_serves_what_scikit_learn_computes_with_unknown_values_too() -> None:
+    asked, shown = served("random_forest")
+    parameters = registry.load("models", "random_forest").build(shown.spec, 4)
+    forest = RandomForestClassifier(**parameters, random_state=1)
+    forest.fit(examples(1).table, examples(1).label, sample_weight=examples(1).weight * len(examples(1)))
+    table = shown.table.copy()
+    table[np.random.default_rng(3).random(table.shape) < 0.2] = np.nan
+    expected = forest.predict_proba(table)
+    got = asked.probabilities(shown.steps, shown.mask, table)[:, forest.classes_]
+    assert np.abs(got - expected).max() < 1e-5
+
+
+def test_the_autoencoder_alone_has_no_prediction() -> None:
+    network = registry.load("models", "ae_lstm").build(examples(1).spec, 2)
+    fitted = _normal.fit(network, examples(1), examples(2), FIT, 1, quiet, training="autoencoder")
+    assert isinstance(fitted.module, _normal.Scored)
+    assert fitted.module.beta == 0
+
+
+def test_a_bundle_of_what_knows_only_normal_traffic_alerts_without_naming_a_class() -> None:
+    options = Options(data=toy_bundle.options().data, family="ae_lstm", beside=(), fit=FIT, false_per_day=1_000)
+    made = train(options)
+    assert made.manifest["training"]["classes"] == ["benign", "other"]
+    assert made.id == bundle.seal(made.manifest, made.files).id
+    judged = evaluate(made, load(toy_bundle.folder()), Judging(explained=5), quiet)
+    assert judged["total"]["found_in_any_class"] > 0
+    assert set(judged["confusion"]["scan"]) <= {"benign", CLASSES[-1]}
