@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.kibana import BrokenError, KqlError, Objects, complaints, ours, panels, requests, to_dsl
+from ids_plugin.sinks import _kibana
+from tests import vega
+from tests.kibana import BrokenError, KqlError, Objects, complaints, ours, panels, requests, to_dsl, used
 
 OURS = ours()
 TRIAGE = OURS.dashboard("Triage")
@@ -20,6 +22,18 @@ Change = Callable[[dict[str, dict[str, Any]]], None]
 
 def test_nothing_is_wrong_with_the_objects_by_themselves() -> None:
     assert complaints(OURS) == []
+
+
+def test_nothing_is_wrong_with_those_of_another_space() -> None:
+    found = Objects(_kibana.objects(space="soc"))
+    assert complaints(found) == []
+    assert all(one.id.endswith("-soc") for one in found)
+
+
+def test_vega_panels_name_the_fields_that_they_ask_for() -> None:
+    named = used(Objects([one for one in OURS.raw if one["type"] in ("visualization", "index-pattern")]))
+    for name, spec in vega.specs().items():
+        assert vega.fields(spec) <= named[vega.request(spec)["index"]], name
 
 
 def test_ids_are_ours_and_stay() -> None:
@@ -116,7 +130,7 @@ def _link(objects: dict[str, dict[str, Any]]) -> None:
     ],
 )
 def test_what_is_broken_is_named(change: Change, said: str) -> None:
-    objects = {one["id"]: one for one in copy.deepcopy(OURS.raw)}
+    objects = {one["id"]: dict(one) for one in copy.deepcopy(OURS.raw)}
     change(objects)
     found = complaints(Objects(objects.values()))
     assert any(said in one for one in found), found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,9 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import numpy as np
 import pytest
 
 from ids_plugin.schema.alert import Document
@@ -23,6 +26,7 @@ from ids_plugin.schema.score import CLASSES
 from tests import services
 from tests.kibana import KqlError, Objects, Request, complaints, markdown, misfits, ours, panels, requests, to_dsl, used
 from tests.kibana._context import fields_of
+from tests.kibana._dashboard import link_query
 from tests.kibana._judge import rule_misfits, rule_uses
 from tests.kibana._lens import Column
 from tests.kibana.filled import EVERYTHING, Filled, export_sample, trouble
@@ -225,6 +229,28 @@ def test_every_panel_can_be_drawn_from_its_answers(there: Filled, title: str) ->
         made = drawing(OURS, panel, answered, "light")
         assert made.lite or made.vega or "<" in made.html
         assert "No results" not in made.html, panel.title
+
+
+def test_links_lead_to_what_was_clicked(sample: tuple[Filled, list[Document]]) -> None:
+    there, documents = sample
+    view = OURS.get("index-pattern", "ids_plugin-alerts")
+    formats = json.loads(view.attributes["fieldFormatMap"])
+    links = {name: form["params"]["urlTemplate"] for name, form in formats.items() if form["id"] == "url"}
+    inside = {name: link for name, link in links.items() if link.startswith("/app/dashboards")}
+    assert {"ids_plugin.fold.id", "ids_plugin.fold.subject", "source.ip", "destination.ip"} <= inside.keys()
+    for name, link in inside.items():
+        value = (
+            next(iter(np.ravel(values(documents, name)))) if values(documents, name) else documents[0]["source"]["ip"]
+        )
+        url = link.replace("{{value}}", quote(str(value)))
+        (target,) = re.findall(r"#/view/([\w-]+)", url)
+        every = requests(
+            target, None, during(documents), namespace=there.namespace, query=link_query(url), objects=OURS
+        )
+        table = next(one for one in every if one.layer and "fold" in one.layer.columns)
+        folds = {row["fold"] for row in table.rows(there.ask(table))}
+        about = [one for one in documents if value in (one["ids_plugin"]["fold"]["id"], *one["related"]["ip"])]
+        assert folds == {one["ids_plugin"]["fold"]["id"] for one in about} != set(), name
 
 
 def test_a_panel_that_finds_nothing_is_named_with_its_column(there: Filled) -> None:

@@ -52,6 +52,7 @@ def requests(
     time: tuple[str, str] | None = None,
     *,
     namespace: str = "*",
+    query: str = "",
     objects: Objects | None = None,
 ) -> list[Request]:
     """Every request that opening a dashboard sends: its controls' and its panels'.
@@ -61,12 +62,12 @@ def requests(
         filters: field → value or values, as if chosen in controls or carried along by a drill-down.
         time: start and end, ISO 8601 or date math; otherwise the range that the dashboard opens with.
         namespace: of the data streams; all of them by default.
+        query: KQL in the search bar, as a link carries it along; otherwise the dashboard's own.
         objects: the set with the dashboard; otherwise the product's.
 
     Raises:
         BrokenError, KqlError: something can't be read.
     """
     every = ours() if objects is None else objects
-    return list(
-        _dashboard.requests(every, every.dashboard(dashboard), filters, Time(*time) if time else None, namespace)
-    )
+    shown, within = every.dashboard(dashboard), Time(*time) if time else None
+    return list(_dashboard.requests(every, shown, filters, within, namespace, query))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from ._context import AGGREGATE, DATE, FORMAT, NUMBER, SHOW, Context, Time, Use, fields_of, interval, selection, uses_of
+from ._kql import to_dsl
 from ._lens import Layer, Row
 from ._saved import JSON, BrokenError, Objects, Saved, opened
 
@@ -120,6 +123,7 @@ def requests(
     filters: Mapping[str, Any] | None = None,
     time: Time | None = None,
     namespace: str = "*",
+    query: str = "",
 ) -> Iterator[Request]:
     """
     Raises:
@@ -127,6 +131,7 @@ def requests(
     """
     time = time or saved_time(dashboard)
     context = Context(time=time).plus(dashboard.source(), dashboard.place)
+    context = context._replace(queries=(query,)) if query else context
     chosen = {**_preselected(dashboard), **(filters or {})}
     for name in controls(dashboard):
         yield _control(objects, dashboard, name, context, namespace)
@@ -443,6 +448,12 @@ def _dashboard_uses(objects: Objects, one: Saved) -> Iterator[tuple[View, Use]]:
             yield from ((view, Use(name, SHOW, f"{one.place}, panel {panel.title}")) for name in names)
 
 
+def link_query(url: str) -> str:
+    """The KQL that a link into Kibana carries; empty where it carries none."""
+    found = re.search(r"_a=\(.*query:'([^']*)'", url)
+    return unquote(found.group(1)) if found else ""
+
+
 def _view_uses(one: Saved) -> Iterator[Use]:
     attributes = one.attributes
     if attributes.get("timeFieldName"):
@@ -451,6 +462,8 @@ def _view_uses(one: Saved) -> Iterator[Use]:
         yield Use(name, SHOW, f"{one.place}, label")
     for name, form in opened(attributes.get("fieldFormatMap", "{}"), one.place).items():
         yield Use(name, NUMBER if form.get("id") in FOR_NUMBERS else SHOW, f"{one.place}, format")
+        kql = link_query(str(form.get("params", {}).get("urlTemplate", "")))
+        yield from (Use(other, needs, f"{one.place}, link of {name}") for other, needs in fields_of(to_dsl(kql)))
     if opened(attributes.get("runtimeFieldMap", "{}"), one.place) not in ({}, None):
         raise BrokenError(f"{one.place}: runtime fields are not known here")
 
