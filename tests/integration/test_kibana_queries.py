@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import numpy as np
 import pytest
 
 from ids_plugin.schema.alert import Document
@@ -239,9 +238,7 @@ def test_links_lead_to_what_was_clicked(sample: tuple[Filled, list[Document]]) -
     inside = {name: link for name, link in links.items() if link.startswith("/app/dashboards")}
     assert {"ids_plugin.fold.id", "ids_plugin.fold.subject", "source.ip", "destination.ip"} <= inside.keys()
     for name, link in inside.items():
-        value = (
-            next(iter(np.ravel(values(documents, name)))) if values(documents, name) else documents[0]["source"]["ip"]
-        )
+        value = values(documents, name)[0]
         url = link.replace("{{value}}", quote(str(value)))
         (target,) = re.findall(r"#/view/([\w-]+)", url)
         every = requests(
@@ -328,14 +325,14 @@ def table(there: Filled, *columns: tuple[str, dict[str, Any]], query: str = "") 
     return request.rows(there.ask(request))
 
 
-def values(documents: list[Document], path: str) -> list[Any]:
-    found: list[Any] = []
-    for one in documents:
-        node: Any = one
-        for name in path.split("."):
-            node = None if node is None else node.get(name)
-        found += [] if node is None else [node]
-    return found
+def values(node: Any, path: str) -> list[Any]:
+    """Every value of a field in documents."""
+    if isinstance(node, list):
+        return [value for one in node for value in values(one, path)]
+    if not path or node is None:
+        return [] if node is None else [node]
+    name, _, rest = path.partition(".")
+    return values(node.get(name), rest)
 
 
 def test_terms_are_counted_and_ordered_by_a_metric(there: Filled) -> None:
