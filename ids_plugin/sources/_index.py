@@ -21,6 +21,8 @@ from ids_plugin.sources._pages import TIME, Hit, Pages, connect, or_without, set
 from ids_plugin.sources.ecs import MARKS, refuse_fractions
 
 MILLISECOND = timedelta(milliseconds=1)
+ROUNDED = 1_000
+"""ms by which a stack may have rounded a time"""
 EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 START = "event.start"
 """What Suricata's flows as Elastic maps them have beside TIME, which is when they were told of."""
@@ -67,10 +69,10 @@ def period(options: Mapping[str, str]) -> list[dict[str, Any]]:
     """
     filters: list[dict[str, Any]] = []
     if options.get("since"):
-        since = (datetime.fromisoformat(options["since"]) - EPOCH) // MILLISECOND
+        since = (datetime.fromisoformat(options["since"]) - EPOCH) // MILLISECOND - ROUNDED
         filters.append(or_without(TIME, {"gte": since}))
     if options.get("until"):
-        until = -((EPOCH - datetime.fromisoformat(options["until"])) // MILLISECOND)
+        until = ROUNDED - (EPOCH - datetime.fromisoformat(options["until"])) // MILLISECOND
         mapped = [{"exists": {"field": mark}} for marks in MARKS.values() for mark in marks]
         after = {"gte": until, "format": "epoch_millis"}
         late = {"bool": {"filter": [{"range": {TIME: after}}], "should": mapped, "minimum_should_match": 1}}

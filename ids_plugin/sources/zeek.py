@@ -63,7 +63,8 @@ def classify(record: dict[str, Any], open_named: bool = False) -> Layout | OutOf
     if "ts" in record:
         return _plain(record, "", open_named)
     for tag, inner in record.items():
-        if isinstance(inner, dict) and "ts" in inner and not isinstance(inner["ts"], dict):
+        mapped = tag == "zeek" and "@timestamp" in record
+        if isinstance(inner, dict) and "ts" in inner and not isinstance(inner["ts"], dict) and not mapped:
             return _plain(inner, tag, False)
     message = record.get("message")
     if isinstance(message, str) and message[:1] == "{":

@@ -6,7 +6,11 @@ from typing import Any
 
 import pytest
 
+from ids_plugin import registry
 from ids_plugin.errors import DialectError
+from ids_plugin.sources import zeek
+from ids_plugin.sources._messages import Reader
+from ids_plugin.sources._ndjson import Layout
 from tests.logs import conn, document, jsonl, read
 
 SHARED: dict[str, Any] = {
@@ -120,3 +124,10 @@ def test_nanoseconds_where_seconds_belong_are_refused() -> None:
     record = SECURITY_ONION | {"event": {"dataset": "conn", "duration": 1e9}}
     with pytest.raises(DialectError, match="duration"):
         read(jsonl([record]), "ecs")
+
+
+def test_zeeks_time_among_mapped_fields_makes_no_raw_record_of_them() -> None:
+    record = MALCOLM | {"zeek": MALCOLM["zeek"] | {"ts": 1_714_564_800_857}}
+    assert registry.load("sources", "zeek").sniff(jsonl([record])) == 0
+    assert not isinstance(zeek.classify(record), Layout)
+    assert isinstance(Reader().classify(record), Layout)
