@@ -165,7 +165,10 @@ class Security:
             "kibana.alert.workflow_status": status,
             **said,
         }
-        self.stream.client.index(index=self._index, document=copied, refresh=True)
+        self.index(copied)
+
+    def index(self, document: Mapping[str, Any]) -> None:
+        self.stream.client.index(index=self._index, document=document, refresh=True)
 
 
 def test_verdicts_come_from_elastic_security(
@@ -213,10 +216,14 @@ def test_the_words_of_a_site_count(
     there.lift(alerts[0], "closed", tags=["Fehlalarm"])
     there.lift(alerts[1], "closed", tags=["False Positive"])
     there.lift(alerts[2], "closed", reason="other")
+    copied = {"original_event": {"module": "ids_plugin"}, "ancestors": [{"id": alerts[3]["event"]["id"]}]}
+    there.index({"kibana": {"alert": {**copied, "workflow_status": "closed", "workflow_tags": ["FEHLALARM"]}}})
+    there.index({"kibana.alert": {"original_event.module": "ids_plugin", "workflow_tags": ["Fehlalarm"]}})
     words = ["--space", there.space, "--false-tag", "fehlalarm", "--closed-means", "true"]
     assert cli.main(["feedback", *there.options, *words]) == 0
     result = json.loads(capsys.readouterr().out)
-    assert result["alerts"] == {"false": 1, "true": 1}
+    assert result["alerts"] == {"false": 2, "true": 1}
+    assert result["rejected"] == {"no_alert": 1}
     assert sum(result["without_verdict"].values()) == 1
 
 
