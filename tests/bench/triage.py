@@ -23,7 +23,7 @@ import os
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -163,11 +163,9 @@ def _send(es: client.Elasticsearch, stream: str, made: Iterable[Made]) -> None:
     Raises:
         BulkIndexError: one of them is refused.
     """
-    actions = (({"create": {"_id": one.id}}, one.body) for one in made)
-    sent = parallel_bulk(
-        es, actions, thread_count=2, chunk_size=1_000, index=stream, expand_action_callback=lambda pair: pair
-    )
-    for _ in sent:
+    actions: Iterator[Any] = (({"create": {"_id": one.id}}, one.body) for one in made)
+    whole: Callable[[Any], Any] = tuple
+    for _ in parallel_bulk(es, actions, 2, 1_000, index=stream, expand_action_callback=whole):
         pass
 
 

@@ -235,7 +235,7 @@ def test_what_geoip_finds_out_is_taken_and_can_be_counted(made: Stream) -> None:
     made.client.indices.put_settings(index=made.name, settings={"index.default_pipeline": made.namespace})
     assert made.sink.write([public, *documents(1, "private")]) == Delivered(2)
     assert len(made.found()) == 2
-    aggs = {
+    aggs: dict[str, Any] = {
         "org": {
             "terms": {"field": "destination.as.organization.name"},
             "aggs": {"as": {"max": {"field": "source.as.number"}}},

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from ids_plugin import cli
+from ids_plugin.schema.ledger import Counts, Ledger
+from ids_plugin.sinks.elasticsearch import LEDGER
 from tests import services
 from tests.contract.test_ecs import DOCUMENTS
 from tests.elastic import Stream, documents
@@ -41,6 +43,36 @@ def test_alerts_of_a_scan_are_sent_once(
         assert document["event"].pop("ingested")
         event = {name: value for name, value in sent[document["event"]["id"]]["event"].items() if name != "ingested"}
         assert document == {**sent[document["event"]["id"]], "event": event}
+
+
+def test_the_ledger_of_a_scan_is_sent_once(
+    folder: Path, elasticsearch: services.Elasticsearch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the time of the last alert, so that a dashboard that shows the alerts shows it too."""
+    there, ledger = Stream(elasticsearch), Ledger()
+    ledger.of("capture", "gateway").add(Counts(read=9, parsed=7, rejected={"no_ts": 2}, scored=7, delivered=2))
+    (folder / "ledger.json").write_text(json.dumps(ledger.to_dict()))
+    stream = f"{LEDGER}-{there.namespace}"
+    for new in (2, 0):
+        assert export(folder, "--elasticsearch", elasticsearch.url, "--namespace", there.namespace) == 0
+        assert json.loads(capsys.readouterr().out)["ledger"] == {"new": new, "known": 2 - new, "refused": {}}
+        there.client.indices.rollover(alias=stream)
+    there.client.indices.refresh(index=stream)
+    found = [hit["_source"] for hit in there.client.search(index=stream)["hits"]["hits"]]
+    assert {one["@timestamp"][:23] for one in found} == {max(one["@timestamp"] for one in DOCUMENTS)[:23]}
+    counts, reason = sorted((one["ids_plugin"]["ledger"] for one in found), key=len, reverse=True)
+    assert (counts["stage"], counts["read"], counts["rejected"]) == ("scan", 9, 2)
+    assert (reason["counter"], reason["reason"], reason["count"]) == ("rejected", "no_ts", 2)
+
+
+def test_a_damaged_ledger_is_named(
+    folder: Path, elasticsearch: services.Elasticsearch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = Stream(elasticsearch)
+    for content in ("{", "[]", '{"sources": [{}]}', '{"notes": {}, "sources": [{"source": 1}]}'):
+        (folder / "ledger.json").write_text(content)
+        assert export(folder, "--elasticsearch", elasticsearch.url, "--namespace", there.namespace) == 3
+        assert "ledger.json: no ledger" in capsys.readouterr().err
 
 
 def test_what_is_refused_is_named_by_its_line(
