@@ -373,6 +373,20 @@ def test_a_missing_value_is_a_row_where_it_is_asked_for(there: Filled) -> None:
     assert rows == {**known, "__missing__": len(there.documents) - known.total()}
 
 
+@pytest.mark.parametrize("missing", [False, True])
+def test_what_is_not_among_the_terms_is_the_row_of_the_others(there: Filled, missing: bool) -> None:
+    first = terms("network.protocol", "n", otherBucket=True, missingBucket=missing)
+    first["params"]["size"] = 1 + missing
+    rows = table(there, ("p", first), ("sensor", terms("observer.name")), ("n", COUNT))
+    known = Counter(values(there.documents, "network.protocol"))
+    shown = Counter({row["p"]: 0 for row in rows})
+    for row in rows:
+        shown[row["p"]] += row["n"]
+    assert len(shown) == 2 + missing
+    assert shown.total() == (len(there.documents) if missing else known.total())
+    assert shown["__other__"] == known.total() - sum(known[name] for name in shown)
+
+
 @pytest.mark.parametrize(
     ("operation", "reference"),
     [("sum", sum), ("min", min), ("max", max), ("average", statistics.fmean), ("unique_count", lambda v: len(set(v)))],
@@ -461,6 +475,7 @@ def test_kql_finds_what_it_says(there: Filled, kql: str, predicate: Callable[[Do
         (("t", terms("ids_plugin.label", "nothing")), ("n", COUNT)),
         (("n", COUNT), ("t", terms("ids_plugin.label"))),
         (("n", column("count", "___records___", "free text")),),
+        (("s", terms("observer.name")), ("t", terms("ids_plugin.label", otherBucket=True)), ("n", COUNT)),
     ],
 )
 def test_what_the_translator_does_not_know_it_refuses(columns: tuple[tuple[str, dict[str, Any]], ...]) -> None:

@@ -6,7 +6,7 @@ import copy
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -66,6 +66,11 @@ class Request:
     panel: Panel | None = None
     layer: Layer | None = None
     columns: tuple[str, ...] = ()
+
+    def rest(self, answer: Mapping[str, Any]) -> Request | None:
+        """The second request that Kibana sends where the first didn't answer for every term."""
+        aggs = self.layer.rest(self.body["aggs"], answer) if self.layer else None
+        return replace(self, body={**self.body, "aggs": aggs}) if aggs else None
 
     def rows(self, answer: Mapping[str, Any]) -> list[Row]:
         """The table in the answer: by column id of a Lens layer, by field of a search, by option of a control."""

@@ -3,8 +3,8 @@
 Known: terms (by a column, alphabetically, rare; with missing), date_histogram, filters, range; count, unique_count,
 sum, min, max, average, median, percentile, last_value, each with a filter of its own; static_value, formula. Everything
 else is refused. `last_value` of one value is asked for as `top_hits`: Kibana asks `top_metrics`, which the tests'
-Elasticsearch doesn't have; which types it can take is checked on the mapping. The rest ("Other") of a terms column is
-a second request of Kibana's that asks no other field, and is left out.
+Elasticsearch doesn't have; which types it can take is checked on the mapping. What isn't among the rows of a terms
+column ("Other") takes a second request, known for the first column.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ._kql import to_dsl
 from ._saved import JSON, BrokenError
 
 RECORDS = "___records___"
+OTHER = "__other__"
 BUCKETS = ("terms", "date_histogram", "filters", "range")
 SINGLE = {"unique_count": "cardinality", "sum": "sum", "min": "min", "max": "max", "average": "avg"}
 ADDING = ("count", "unique_count", "sum")
@@ -80,6 +81,8 @@ class Layer:
         self.buckets = [one for one in every if one.operation in BUCKETS]
         self.metrics = [one for one in every if one.operation not in BUCKETS]
         self.derived = [one for one in self.columns.values() if not one.agg]
+        if any(one.params.get("otherBucket") for one in self.buckets[1:]):
+            raise BrokenError(f"{place}: the rest of a terms column is known here for the first column only")
         if every[: len(self.buckets)] != self.buckets:
             raise BrokenError(f"{place}: buckets come before metrics in columnOrder")
 
@@ -148,6 +151,34 @@ class Layer:
         if params.get("otherBucket") and params.get("missingBucket") and column.state["dataType"] == "string":
             asked["missing"] = "__missing__"
         return {"terms": asked}
+
+    def rest(self, aggs: JSON, answer: Mapping[str, Any]) -> JSON | None:
+        """The aggregations of Kibana's second request, for what isn't among the first column's rows; None where it
+        sends none."""
+        column = self.buckets[0] if self.buckets else None
+        if column is None or not column.params.get("otherBucket"):
+            return None
+        found, field = answer["aggregations"][column.agg], column.state["sourceField"]
+        if not found["buckets"] or not found["sum_other_doc_count"]:
+            return None
+        keys = [one["key"] for one in found["buckets"]]
+        known = (
+            [{"exists": {"field": field}}] if "__missing__" in keys or not column.params.get("missingBucket") else []
+        )
+        shown = [{"match_phrase": {field: key}} for key in keys if key != "__missing__"]
+        others = {"bool": {"must": [], "filter": known, "should": [], "must_not": shown}}
+        inner = aggs[column.agg].get("aggs")
+        return {"other-filter": {"filters": {"filters": {"": others}}, **({"aggs": inner} if inner else {})}}
+
+    def completed(self, answer: JSON, rest: Mapping[str, Any]) -> JSON:
+        """The first answer with the row of the others."""
+        found = answer["aggregations"][self.buckets[0].agg]
+        other = rest["aggregations"]["other-filter"]["buckets"][""] | {"key": OTHER}
+        buckets = [*found["buckets"], other] if other["doc_count"] else found["buckets"]
+        return {
+            **answer,
+            "aggregations": {**answer["aggregations"], self.buckets[0].agg: {**found, "buckets": buckets}},
+        }
 
     def rows(self, answer: Mapping[str, Any]) -> list[Row]:
         """Column id → value."""

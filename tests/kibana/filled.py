@@ -61,11 +61,16 @@ class Filled(Stream):
         assert not refused, refused[0]
 
     def ask(self, request: Request) -> dict[str, Any]:
-        """The answer to a request of Kibana's.
+        """The answer to a request of Kibana's, and to the second that it may need.
 
         Raises:
             elasticsearch.ApiError: Elasticsearch refuses it.
         """
+        answer = self._search(request)
+        rest = request.rest(answer)
+        return answer if rest is None or request.layer is None else request.layer.completed(answer, self._search(rest))
+
+    def _search(self, request: Request) -> dict[str, Any]:
         return dict(self.client.search(index=request.index, body=request.body, ignore_unavailable=True).body)
 
     def mapped(self, objects: Objects) -> dict[str, Mapped]:
