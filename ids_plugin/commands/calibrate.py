@@ -134,8 +134,8 @@ def _tell(report: dict[str, Any], console: Console) -> None:
         f"{report['budget_per_day']:g} alerts a day are at most {report['alpha']:.2g} of the flows, which takes "
         f"{report['needed']:,} flows"
     )
-    if report["hours"] < 24:
-        console.say("less than a day: what happens at other hours wasn't seen, and may alert")
+    hours = "; it is less than a day, and other hours weren't seen" if report["hours"] < 24 else ""
+    console.say(f"this holds while the traffic stays like that: drift voids it{hours}")
     for message in report["as_it_was"]["largest"]:
         console.complain(f"taken for normal: {message} (an attack? leave it out. known? --allow it)")
     for name, after in report["thresholds"].items():
