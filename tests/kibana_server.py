@@ -63,37 +63,17 @@ class Said(NamedTuple):
 Answering = Callable[[Asked], Said]
 
 
-class Kibana:
-    """A server on loopback with spaces, saved objects by space, type and id, and rules by space and rule_id.
+class Local:
+    """An HTTP server on loopback while its `with` block lasts."""
 
-    `instead` maps `METHOD /path` (without base path and space) to what is answered in place of the usual.
-    """
-
-    def __init__(self, base_path: str = "", certificate: tuple[Path, Path] | None = None) -> None:
-        self.base_path, self.version = base_path, VERSION
-        self.spaces = ["default", "soc"]
-        self.objects: dict[str, dict[tuple[str, str], JSON]] = {}
-        self.rules: dict[str, dict[str, JSON]] = {}
-        self.asked: list[Asked] = []
-        self.instead: dict[str, Said | Answering] = {}
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._http.daemon_threads = True
-        self.scheme = "http"
-        if certificate:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(*certificate)
-            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
-            self.scheme = "https"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def port(self) -> int:
         return int(self._http.server_address[1])
-
-    @property
-    def url(self) -> str:
-        """Where it answers."""
-        return f"{self.scheme}://127.0.0.1:{self.port}{self.base_path}"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -102,6 +82,33 @@ class Kibana:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._http.shutdown()
         self._http.server_close()
+
+
+class Kibana(Local):
+    """A server with spaces, saved objects by space, type and id, and rules by space and rule_id.
+
+    `instead` maps `METHOD /path` (without base path and space) to what is answered in place of the usual.
+    """
+
+    def __init__(self, base_path: str = "", certificate: tuple[Path, Path] | None = None) -> None:
+        super().__init__(self._handler())
+        self.base_path, self.version = base_path, VERSION
+        self.spaces = ["default", "soc"]
+        self.objects: dict[str, dict[tuple[str, str], JSON]] = {}
+        self.rules: dict[str, dict[str, JSON]] = {}
+        self.asked: list[Asked] = []
+        self.instead: dict[str, Said | Answering] = {}
+        self.scheme = "http"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
+            self.scheme = "https"
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"{self.scheme}://127.0.0.1:{self.port}{self.base_path}"
 
     def changes(self) -> list[str]:
         """Requests that change something."""
@@ -229,27 +236,13 @@ def _no_rule(name: str) -> Said:
     return Said(404, {"message": f'rule_id: "{name}" not found', "status_code": 404})
 
 
-class Proxy:
+class Proxy(Local):
     """An HTTP proxy on loopback: passes requests on, tunnels CONNECT, and keeps what it was asked for."""
 
     def __init__(self) -> None:
+        super().__init__(self._handler())
         self.asked: list[tuple[str, str, str]] = []
         """method, target, Proxy-Authorization"""
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
-
-    @property
-    def port(self) -> int:
-        return int(self._http.server_address[1])
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._http.shutdown()
-        self._http.server_close()
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         proxy = self

@@ -28,6 +28,9 @@ EXTERNAL_ALERTS = "eb079c62-4481-4d6e-9643-3ca499df7aaa"
 SITES = frozenset({"enabled", "index", "interval", "from", "max_signals"})
 """what of a rule that is there stays as it is; tags are added to its own"""
 
+OLDEST = (4,)
+"""Kibana began here; OpenSearch Dashboards, made from it, counts anew"""
+
 SINCE: Mapping[str, Version] = {"investigation_fields": (8, 11), "required_fields": (8, 15)}
 """parts of a rule that older Kibanas refuse"""
 
@@ -92,7 +95,11 @@ def _version(kibana: Kibana) -> Version:
         raise _wrong(kibana, step, what, "see Kibana's log; it mostly is Elasticsearch that it misses")
     if "version" not in told:
         raise _wrong(kibana, step, "it doesn't know us", "give an API key, or user name and password")
-    return _numbers(told["version"]["number"])
+    version = _numbers(told["version"]["number"])
+    if version < OLDEST:
+        what = f"it is OpenSearch Dashboards {_dotted(version)}"
+        raise _wrong(kibana, step, what, "the objects and rules are for Kibana; there is no version of them for it")
+    return version
 
 
 def _no_kibana(kibana: Kibana, step: str, answer: Answer) -> ServiceError:

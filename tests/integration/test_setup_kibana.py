@@ -387,6 +387,11 @@ FAILURES: dict[str, tuple[str, Said, tuple[str, str]]] = {
         Said(200, {"version": {"number": "7.10.2"}, "status": {"overall": {"state": "red", "title": "Red"}}}),
         ("status: it is red: Red", "see Kibana's log"),
     ),
+    "OpenSearch Dashboards": (
+        STATUS,
+        Said(200, {"version": {"number": "2.19.1"}, "status": {"overall": {"state": "green"}}}),
+        ("status: it is OpenSearch Dashboards 2.19.1", "are for Kibana"),
+    ),
     "too old": (
         STATUS,
         Said(200, {"version": {"number": "8.0.1-SNAPSHOT"}, "status": {"overall": {"level": "available"}}}),
