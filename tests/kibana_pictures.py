@@ -139,7 +139,7 @@ def _shrink(picture: Path) -> None:
     """To 64 colours."""
     small = picture.with_suffix(".small.png")
     colours = "split[a][b];[a]palettegen=max_colors=64[p];[b][p]paletteuse=dither=none"
-    quiet = ["-loglevel", "error", "-y"]
+    quiet = ["-nostdin", "-loglevel", "error", "-y"]
     subprocess.run(["ffmpeg", *quiet, "-i", picture, "-vf", colours, "-pred", "mixed", small], check=True)
     small.replace(picture)
 

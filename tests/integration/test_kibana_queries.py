@@ -100,6 +100,22 @@ def test_each_renamed_field_is_missed_in_the_mapping(there: Filled) -> None:
     assert {name for name in every if not any(f": {name} isn't in the mapping" in one for one in found)} == set()
 
 
+@pytest.mark.parametrize(
+    ("name", "made", "said"),
+    [
+        ("ids_plugin.fold.id", {"text": {"searchable": True, "aggregatable": False}}, "can't be aggregated"),
+        ("event.risk_score", {"keyword": {"searchable": True, "aggregatable": True}}, "is string, not number"),
+        ("event.start", {"long": {"searchable": True, "aggregatable": True}}, "is number, not date"),
+        ("ids_plugin.severity", {"keyword": {"searchable": False, "aggregatable": True}}, "can't be searched"),
+        ("ids_plugin.bundle.id", {"object": {"searchable": False, "aggregatable": False}}, "is an object"),
+    ],
+)
+def test_a_type_that_a_panel_cannot_use_is_named(there: Filled, name: str, made: dict[str, Any], said: str) -> None:
+    mapped = there.mapped(OURS)
+    found = misfits(OURS, {**mapped, ALERTS: {**mapped[ALERTS], name: made}})
+    assert any(f": {name} {said}" in one for one in found), found
+
+
 @pytest.mark.parametrize(("stream", "least"), [(ALERTS, 30), ("metrics-ids_plugin.ledger-*", 15), (FLOWS, 8)])
 def test_a_field_renamed_in_mapping_and_documents_empties_what_shows_it(there: Filled, stream: str, least: int) -> None:
     every = [one for title in DASHBOARDS for one in requests(title, time=EVERYTHING, objects=OURS)]
@@ -491,6 +507,7 @@ def test_triage_answers_the_six_questions_about_every_alert(sample: tuple[Filled
     there, documents = sample
     alerts = [one for one in documents if one["event"]["kind"] == "alert"]
     assert len({one["rule"]["name"] for one in alerts}) == 8
+    assert trouble(there, requests("Triage", time=during(documents), namespace=there.namespace, objects=OURS)) == []
     advice = next(panel for panel in panels(OURS, OURS.dashboard("Triage")) if panel.title == "What next")
     for alert in alerts:
         chosen = {"ids_plugin.fold.id": alert["ids_plugin"]["fold"]["id"]}
