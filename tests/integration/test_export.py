@@ -9,8 +9,11 @@ import pytest
 
 from ids_plugin import cli
 from ids_plugin.schema.ledger import Counts, Ledger
+from ids_plugin.schema.score import CLASSES
 from ids_plugin.sinks.elasticsearch import LEDGER
 from tests import services
+from tests.bench._triage import SAMPLE
+from tests.contract import test_ecs
 from tests.contract.test_ecs import DOCUMENTS
 from tests.elastic import Stream, documents
 
@@ -43,6 +46,30 @@ def test_alerts_of_a_scan_are_sent_once(
         assert document["event"].pop("ingested")
         event = {name: value for name, value in sent[document["event"]["id"]]["event"].items() if name != "ingested"}
         assert document == {**sent[document["event"]["id"]], "event": event}
+
+
+def test_the_sample_arrives_once_with_its_ledger(
+    tmp_path: Path, elasticsearch: services.Elasticsearch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scanned, exported, rolled over, exported: as the scan wrote it, and every field of it known."""
+    there = Stream(elasticsearch)
+    assert cli.main(["scan", str(SAMPLE), "--out", str(tmp_path), "--quiet"]) == 0
+    written = [json.loads(line) for line in (tmp_path / "alerts.ndjson").read_text().splitlines()]
+    for new in (len(written), 0):
+        assert export(tmp_path, "--elasticsearch", elasticsearch.url, "--namespace", there.namespace) == 0
+        assert json.loads(capsys.readouterr().out)["new"] == new
+        there.roll_over()
+    assert there.found() == {one["event"]["id"]: 1 for one in written}
+    assert {one["ids_plugin"]["label"] for one in written} == set(CLASSES[1:])
+    for document in written:
+        test_ecs.test_every_field_is_known_and_of_its_type(document)
+        test_ecs.test_event_types_are_those_expected_of_the_categories(document)
+        test_ecs.test_what_queues_need_is_there(document)
+    stream = f"{LEDGER}-{there.namespace}"
+    there.client.indices.refresh(index=stream)
+    sums = {"read": {"sum": {"field": "ids_plugin.ledger.read"}}}
+    read = there.client.search(index=stream, size=0, aggs=sums)["aggregations"]["read"]["value"]
+    assert read == json.loads((tmp_path / "ledger.json").read_text())["total"]["read"] > 0
 
 
 def test_the_ledger_of_a_scan_is_sent_once(
