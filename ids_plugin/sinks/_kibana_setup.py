@@ -6,6 +6,7 @@ looks, are the site's to change; its exceptions and actions we don't know at all
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -75,6 +76,20 @@ def _refused(kibana: Kibana, step: str, answer: Answer) -> ServiceError:
     return _wrong(kibana, step, what, then)
 
 
+@contextlib.contextmanager
+def _reading(kibana: Kibana, step: str, answer: Answer) -> Iterator[None]:
+    """In the block an answer is taken apart, and nothing else.
+
+    Raises:
+        ServiceError: it isn't made as Kibana's are.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        what = f"its answer ({answer.status}) makes no sense: {answer.said}".rstrip(": ")
+        raise _wrong(kibana, step, what, "does something stand between us and Kibana?") from error
+
+
 def _version(kibana: Kibana) -> Version:
     """
     Raises:
@@ -86,16 +101,18 @@ def _version(kibana: Kibana) -> Version:
         hint = "give the address that it leads to; if that is a login page, a proxy before Kibana wants one"
         raise _wrong(kibana, step, f"{answer.status}: it sends us to {answer.headers['location']}", hint)
     told = answer.body if isinstance(answer.body, dict) else {}
-    overall = told.get("status", {}).get("overall", {}) if isinstance(told.get("status"), dict) else {}
-    level = overall.get("level") or overall.get("state")
-    if not level:
+    if "status" not in told:
         raise _no_kibana(kibana, step, answer)
+    with _reading(kibana, step, answer):
+        overall = told["status"]["overall"]
+        level = overall.get("level") or overall["state"]
     if level in ("unavailable", "critical", "red"):
         what = f"it is {level}: {overall.get('summary') or overall.get('title') or 'it gives no reason'}"
         raise _wrong(kibana, step, what, "see Kibana's log; it mostly is Elasticsearch that it misses")
     if "version" not in told:
         raise _wrong(kibana, step, "it doesn't know us", "give an API key, or user name and password")
-    version = _numbers(told["version"]["number"])
+    with _reading(kibana, step, answer):
+        version = _numbers(told["version"]["number"])
     if version < OLDEST:
         what = f"it is OpenSearch Dashboards {_dotted(version)}"
         raise _wrong(kibana, step, what, "the objects and rules are for Kibana; there is no version of them for it")
@@ -127,7 +144,8 @@ def _find_space(kibana: Kibana) -> None:
     answer = kibana.ask("GET", "/api/spaces/space", space=False)
     if answer.status != 200:
         raise _refused(kibana, step, answer)
-    there = sorted(one["id"] for one in answer.body)
+    with _reading(kibana, step, answer):
+        there = sorted(str(one["id"]) for one in answer.body)
     if name not in there:
         hint = f"make it under Stack Management → Spaces, or give us the right to see it; we see {', '.join(there)}"
         raise _wrong(kibana, step, f"there is no space called {name}", hint)
@@ -172,9 +190,11 @@ def _exported(kibana: Kibana, keys: Sequence[Key]) -> dict[Key, SavedObject]:
         asked = {"objects": [{"type": kind, "id": name} for kind, name in wanted], "excludeExportDetails": True}
         answer = kibana.ask("POST", "/api/saved_objects/_export", asked)
         if answer.status == 200:
-            lines = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
-            return {_key(one): one for one in map(json.loads, lines.splitlines())}
-        failed = _failed(answer)
+            with _reading(kibana, step, answer):
+                lines = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
+                return {_key(one): one for one in map(json.loads, lines.splitlines())}
+        with _reading(kibana, step, answer):
+            failed = _failed(answer)
         if other := next((one for one in failed.values() if one.get("statusCode") != 404), None):
             raise _refused(kibana, step, Answer(int(other.get("statusCode", answer.status)), other, {}))
         if not failed.keys() & set(wanted):
@@ -249,18 +269,24 @@ def _imported(kibana: Kibana, due: Sequence[SavedObject], steps: Mapping[Key, St
     answer = kibana.upload("/api/saved_objects/_import", FILE, ndjson(due), overwrite="true")
     if answer.status != 200 or not isinstance(answer.body, dict):
         raise _refused(kibana, step, answer)
-    for one in answer.body.get("successResults", ()):
-        known, copy = steps[_key(one)], one.get("destinationId")
-        if copy and one.get("overwrite"):
-            known = known._replace(action="update")
-        yield known._replace(why=f"as {copy}: another space has this id") if copy else known
-    errors = answer.body.get("errors") or ()
-    if errors or not answer.body.get("success"):
-        told = [_import_error(one) for one in errors]
+    with _reading(kibana, step, answer):
+        done = [_done(steps[_key(one)], one) for one in answer.body.get("successResults") or ()]
+        told = [_import_error(one) for one in answer.body.get("errors") or ()]
+    yield from done
+    if told or not answer.body.get("success"):
         what = "; ".join(f"{kind} {name}: {why}" for kind, name, why, _ in told[:3]) or "it gives no reason"
         more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
         hint = told[0][3] if told else "see Kibana's log"
         raise _wrong(kibana, step, what + more, hint)
+
+
+def _done(step: Step, result: Mapping[str, Any]) -> Step:
+    """What was done, with the id that an object got in place of its own."""
+    copy = result.get("destinationId")
+    if not copy:
+        return step
+    action = "update" if result.get("overwrite") else step.action
+    return step._replace(action=action, why=f"as {copy}: another space has this id")
 
 
 def _import_error(one: Mapping[str, Any]) -> tuple[str, str, str, str]:
@@ -323,9 +349,21 @@ def _there(kibana: Kibana, rule_id: str, step: str) -> Rule | None:
     answer = kibana.ask("GET", RULES, rule_id=rule_id)
     if answer.status == 404:
         return None
-    if answer.status != 200 or not isinstance(answer.body, dict):
+    return _said_rule(kibana, rule_id, step, answer)
+
+
+def _said_rule(kibana: Kibana, rule_id: str, step: str, answer: Answer) -> Rule:
+    """
+    Raises:
+        ServiceError: it says something else.
+    """
+    if answer.status != 200:
         raise _refused(kibana, step, answer)
-    return answer.body
+    with _reading(kibana, step, answer):
+        if answer.body["rule_id"] != rule_id:
+            raise ValueError(rule_id)
+    rule: Rule = answer.body
+    return rule
 
 
 def _rule(kibana: Kibana, made: Rule, dry_run: bool) -> Step:
@@ -352,6 +390,4 @@ def _rule(kibana: Kibana, made: Rule, dry_run: bool) -> Step:
 
 
 def _write(kibana: Kibana, method: str, body: Rule, step: str) -> None:
-    answer = kibana.ask(method, RULES, body)
-    if answer.status != 200:
-        raise _refused(kibana, step, answer)
+    _said_rule(kibana, body["rule_id"], step, kibana.ask(method, RULES, body))

@@ -29,6 +29,7 @@ KEYS = {(one["type"], one["id"]) for one in objects()}
 RULE_IDS = {one["rule_id"] for one in rules()}
 WORD = "correct-horse"
 EXPORT, IMPORT, STATUS = "POST /api/saved_objects/_export", "POST /api/saved_objects/_import", "GET /api/status"
+SPACES = "GET /api/spaces/space"
 PRIVILEGES = "GET /api/detection_engine/privileges"
 ERROR_PAGE = "<html><head><title>502 Bad Gateway</title><style>b {}</style></head><body>nginx</body></html>"
 
@@ -492,6 +493,34 @@ def test_a_failure_names_step_cause_and_remedy_and_a_second_run_completes(
     del kibana.instead[request]
     assert setup(kibana) == 0
     assert installed(kibana)
+
+
+ODD: list[Any] = [
+    "",
+    "<p>Hello</p>",
+    [],
+    [1],
+    {},
+    None,
+    7,
+    {"status": {"overall": "green"}},
+    {"attributes": 1},
+    {"a": [{}]},
+]
+
+
+@pytest.mark.parametrize("status", [200, 400])
+@pytest.mark.parametrize("request_", [STATUS, SPACES, EXPORT, IMPORT, PRIVILEGES, f"GET {RULES}", f"POST {RULES}"])
+def test_answers_that_make_no_sense_are_no_defect_of_ours(
+    kibana: Kibana, request_: str, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for body in ODD:
+        kibana.instead[request_] = Said(status, body)
+        code = setup(kibana, "--space", "soc")
+        said = capsys.readouterr().err
+        assert "defect" not in said, (body, said)
+        harmless = request_ in (EXPORT, PRIVILEGES) and status == 200
+        assert code == 4 or harmless, (body, said)
 
 
 def test_of_an_import_that_fails_in_part_the_rest_is_done(kibana: Kibana, capsys: pytest.CaptureFixture[str]) -> None:
