@@ -184,8 +184,7 @@ class Pages:
 
     def _page(self) -> list[Hit]:
         if self.pit is None:
-            opened = self.client.open_point_in_time(index=self.target.index, keep_alive=KEPT_ALIVE)
-            self.pit, self._after = opened["id"], None
+            self._open()
         order = {"order": "asc", "unmapped_type": "date", "numeric_type": "date", "missing": "_last"}
         answer = self.client.search(
             pit={"id": self.pit, "keep_alive": KEPT_ALIVE},
@@ -203,6 +202,23 @@ class Pages:
         if found:
             self._after = found[-1]["sort"]
         return [self._hit(one) for one in found]
+
+    def _open(self) -> None:
+        """
+        Raises:
+            ServiceError: a remote cluster isn't there. A point in time would just leave it out.
+        """
+        if ":" in self.target.index:
+            answer = self.client.search(
+                index=self.target.index,
+                size=0,
+                terminate_after=1,
+                track_total_hits=False,
+                allow_partial_search_results=False,
+            )
+            self._check(answer.body)
+        opened = self.client.open_point_in_time(index=self.target.index, keep_alive=KEPT_ALIVE)
+        self.pit, self._after = opened["id"], None
 
     def _query(self) -> dict[str, Any]:
         filters: list[Mapping[str, Any]] = list(self.filters)
@@ -232,7 +248,11 @@ class Pages:
         shards, clusters = answer["_shards"], answer.get("_clusters", {})
         missing = shards["failed"] or clusters.get("skipped") or clusters.get("failed") or clusters.get("partial")
         if missing or answer.get("timed_out"):
-            why = "it took too long" if answer.get("timed_out") else f"{missing} shards or clusters didn't answer"
+            away = [name for name, one in clusters.get("details", {}).items() if one["status"] != "successful"]
+            named = f": {', '.join(away)}" if away else ""
+            why = (
+                "it took too long" if answer.get("timed_out") else f"{missing} shards or clusters didn't answer{named}"
+            )
             raise ServiceError(
                 f"reading {self.target.index}: {why}", location=self.settings.url, hint="see GET _cluster/health"
             )

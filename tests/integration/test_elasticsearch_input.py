@@ -4,7 +4,7 @@ the stack lost (tests/stacks.py)."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +272,30 @@ def test_streams_aliases_patterns_and_queries(there: There) -> None:
     query = f"{spec('one')}?q=uid:{conn(3)['uid']}"
     heights = [read_files(one).flows.height for one in (spec("one"), both, alias, spec("stream"), query)]
     assert heights == [10, 20, 20, 1, 1]
+
+
+@pytest.fixture
+def west(there: There) -> Iterator[str]:
+    """The server as its own remote cluster, beside one that is away and may be left out of searches."""
+    (node,) = there.client.nodes.info(metric="transport")["nodes"].values()
+    name = there.prefix
+    seeds = {"seeds": [node["transport"]["publish_address"]]}
+    away = {"seeds": ["127.0.0.1:9"], "skip_unavailable": True}
+    for remotes in ({name: seeds, f"{name}-away": away}, {name: {"seeds": None}, f"{name}-away": dict.fromkeys(away)}):
+        flat = {f"cluster.remote.{one}.{key}": value for one, keys in remotes.items() for key, value in keys.items()}
+        there.client.cluster.put_settings(persistent=flat)
+        if remotes[name] is seeds:
+            yield name
+
+
+def test_remote_clusters_are_read_and_missed_when_they_are_away(there: There, west: str) -> None:
+    here, index = there.index(equal_times(300)), f"{there.prefix}-b"
+    there.index([{"@timestamp": NOON, "n": 300 + at} for at in range(300)], "b")
+    remote = there.spec("b").replace(index, f"{west}:{index}")
+    assert numbers(hit for hits in there.pages(remote) for hit in hits) == list(range(300, 600))
+    assert numbers(hit for hits in there.pages(f"{here},{west}:{index}") for hit in hits) == list(range(600))
+    with pytest.raises(ServiceError, match=f"didn't answer: {west}-away"):
+        list(there.pages(f"{here},{west}-away:{index}"))
 
 
 @pytest.mark.parametrize(
