@@ -1,13 +1,12 @@
 """Takes the pictures of the dashboards: `python -m tests.kibana_pictures docs/pictures`.
 
 No Kibana draws them. The layout, titles, queries and formats are those of the saved objects, the answers those of a
-real Elasticsearch with the sample's alerts (scanned and exported) and its ledger; Vega draws the Vega panels, Vega-Lite
+real Elasticsearch with the sample's alerts and ledger (scanned and exported); Vega draws the Vega panels, Vega-Lite
 the charts, HTML the rest, in Kibana's colours. Descriptions, which Kibana shows behind an icon, stand under the titles.
 """
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -18,8 +17,7 @@ from typing import Any, NamedTuple
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from ids_plugin.schema.alert import happened
-from ids_plugin.sinks import _ledger
+from ids_plugin.schema.alert import Document
 from tests import services, vega
 from tests.kibana import Objects, Panel, ours, panels, requests
 from tests.kibana._dashboard import controls, vega_spec
@@ -99,19 +97,9 @@ def views(queue: str) -> tuple[View, ...]:
     )
 
 
-def fill(there: Filled, folder: Path) -> tuple[str, str]:
-    """The sample's alerts and ledger; the time range that they are in."""
-    documents = export_sample(there, folder)
-    ledger = json.loads((folder / "ledger.json").read_text())
-    times = sorted(one["event"]["start"] for one in documents), sorted(one["@timestamp"] for one in documents)
-    at = round((happened({"@timestamp": times[1][-1]}) or 0) * 1000)
-    there.add("metrics-ids_plugin.ledger", _ledger.documents(_increment(ledger, at), "ids.ledger/0/1"))
-    return times[0][0], times[1][-1]
-
-
-def _increment(ledger: Mapping[str, Any], at: int) -> dict[str, Any]:
-    """The ledger of the scan as a consumer would send it."""
-    return {"stage": "detect", "instance": "sample", "at": at, "ledger": ledger}
+def during(documents: list[Document]) -> tuple[str, str]:
+    """The time range that alerts are in."""
+    return min(one["event"]["start"] for one in documents), max(one["@timestamp"] for one in documents)
 
 
 def take(browser: Browser, there: Filled, objects: Objects, view: View, time: tuple[str, str], picture: Path) -> None:
@@ -191,7 +179,7 @@ def main(folder: Path) -> None:
     objects = ours()
     with services.Elasticsearch() as server, sync_playwright() as playwright, tempfile.TemporaryDirectory() as scanned:
         there = Filled(server, empty=True)
-        time = fill(there, Path(scanned))
+        time = during(export_sample(there, Path(scanned)))
         asked = requests("Triage", {}, time, namespace=there.namespace, objects=objects)
         queue = next(one for one in asked if one.panel and one.panel.id == "queue")
         first = next(iter(queue.rows(there.ask(queue))[0].values()))

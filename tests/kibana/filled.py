@@ -96,11 +96,11 @@ def trouble(there: Filled, every: Iterable[Request]) -> list[str]:
 
 
 def export_sample(there: Filled, folder: Path) -> list[Document]:
-    """Scans the sample and exports its alerts into the namespace; the documents as they are there."""
+    """Scans the sample and exports its alerts and its ledger into the namespace; the alerts as they are there."""
     assert cli.main(["scan", str(SAMPLE), "--out", str(folder), "--quiet"]) == 0
     options = ["--elasticsearch", there.server.url, "--namespace", there.namespace, "--quiet"]
     assert cli.main(["export", str(folder), *options]) == 0
-    there.client.indices.refresh(index=there.name)
+    there.client.indices.refresh(index=f"*-{there.namespace}")
     return [json.loads(line) for line in (folder / "alerts.ndjson").read_text().splitlines()]
 
 

@@ -188,18 +188,26 @@ def _line(column: JSON) -> JSON:
 def _heatmap(layer: Layer, rows: list[Row], state: JSON, theme: str) -> JSON:
     x, y, value = (state[name] for name in ("xAccessor", "yAccessor", "valueAccessor"))
     points = [{"x": str(row[x]), "y": str(row[y]), "n": row[value]} for row in rows]
-    colours = [one["color"] for one in state["palette"]["params"]["stops"]]
     places: dict[str, JSON] = {
         name: {"field": name, "type": "nominal", "title": None, "sort": None} for name in ("x", "y")
     }
     places["x"] |= {"axis": {"labelAngle": -30, "labelLimit": 120}}
-    scale = {"type": "quantize", "range": colours, "domain": [0, max(point["n"] for point in points)]}
-    fill = {"field": "n", "type": "quantitative", "scale": scale, "legend": None}
     most = max(point["n"] for point in points)
-    ink = {"condition": {"test": f"datum.n > {most * 0.6}", "value": "#fff"}, "value": "#000"}
+    scale, dark = _palette(state["palette"]["params"], most)
+    fill = {"field": "n", "type": "quantitative", "scale": scale, "legend": None}
+    ink = {"condition": {"test": f"datum.n >= {dark}", "value": "#fff"}, "value": "#000"}
     cells = {"mark": "rect", "encoding": {**places, "color": fill}}
     said = {"mark": {"type": "text"}, "encoding": {**places, "text": {"field": "n"}, "color": ink}}
     return _specification({"data": {"values": points}, "layer": [cells, said]}, theme)
+
+
+def _palette(params: JSON, most: float) -> tuple[JSON, float]:
+    """The scale of a palette, and from what value on it is dark."""
+    stops = [one["stop"] for one in params["colorStops"]]
+    if params["rangeType"] == "percent":
+        stops = [most * one / 100 for one in stops]
+    colours = [one["color"] for one in params["colorStops"]]
+    return {"type": "threshold", "domain": stops[1:], "range": colours}, stops[-2]
 
 
 def _specification(made: JSON, theme: str) -> JSON:
