@@ -72,11 +72,15 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 @contextlib.contextmanager
 def _opened(path: str | None, console: Console) -> Iterator[BinaryIO]:
-    """Standard output, or a file that appears under its name when it is complete."""
+    """Standard output, or a file that appears under its name when it is complete; a device or a pipe stays one."""
     if path is None:
         with writing("standard output"):
             yield console.out.buffer
             console.out.flush()
+        return
+    if Path(path).exists() and not Path(path).is_file():
+        with writing(path), Path(path).open("wb") as stream:
+            yield stream
         return
     part = Path(f"{path}.part")
     try:

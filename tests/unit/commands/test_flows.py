@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,18 @@ def test_standard_input_to_standard_output() -> None:
 def test_an_input_that_fails_leaves_no_file(tmp_path: Path) -> None:
     assert cli.main(["flows", str(tmp_path / "none.log"), "-o", str(tmp_path / "out")]) == 3
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_is_written_to_and_stays_one(log: Path, tmp_path: Path) -> None:
+    """So does a device: root's /dev/null would else be a file from then on."""
+    pipe, got = tmp_path / "pipe", tmp_path / "got"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=got.open("wb")) as reader:
+        assert cli.main(["flows", str(log), "-o", str(pipe)]) == 0
+        reader.wait(60)
+    assert pipe.is_fifo()
+    assert cli.main(["flows", str(log), "-o", str(tmp_path / "file")]) == 0
+    assert got.read_bytes() == (tmp_path / "file").read_bytes() != b""
 
 
 def test_captures_are_read_with_the_options_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
