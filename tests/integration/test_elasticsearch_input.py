@@ -279,8 +279,8 @@ def west(there: There) -> Iterator[str]:
     """The server as its own remote cluster, beside one that is away and may be left out of searches."""
     (node,) = there.client.nodes.info(metric="transport")["nodes"].values()
     name = there.prefix
-    seeds = {"seeds": [node["transport"]["publish_address"]]}
-    away = {"seeds": ["127.0.0.1:9"], "skip_unavailable": True}
+    seeds: dict[str, Any] = {"seeds": [node["transport"]["publish_address"]]}
+    away: dict[str, Any] = {"seeds": ["127.0.0.1:9"], "skip_unavailable": True}
     for remotes in ({name: seeds, f"{name}-away": away}, {name: {"seeds": None}, f"{name}-away": dict.fromkeys(away)}):
         flat = {f"cluster.remote.{one}.{key}": value for one, keys in remotes.items() for key, value in keys.items()}
         there.client.cluster.put_settings(persistent=flat)
