@@ -71,7 +71,8 @@ class Filled(Stream):
         return answer if rest is None or request.layer is None else request.layer.completed(answer, self._search(rest))
 
     def _search(self, request: Request) -> dict[str, Any]:
-        return dict(self.client.search(index=request.index, body=request.body, ignore_unavailable=True).body)
+        patient = {name: value for name, value in request.body.items() if name != "timeout"}
+        return dict(self.client.search(index=request.index, body=patient, ignore_unavailable=True).body)
 
     def mapped(self, objects: Objects) -> dict[str, Mapped]:
         """A data view's pattern → fields of its indices, as Kibana learns of them."""
