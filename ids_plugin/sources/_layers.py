@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ids_plugin.sources._pcap import PADDING, Chunk, stretches
+from ids_plugin.sources._pcap import HEAD, PADDING, Chunk, stretches
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
@@ -73,8 +73,8 @@ def column(rows: Bytes, start: int, kind: str) -> Int64s:
     """Big-endian integers of type `kind` at the same place of every row."""
     if not len(rows):
         return np.zeros(0, dtype=np.int64)
-    found = np.ndarray(len(rows), dtype=kind, buffer=np.ascontiguousarray(rows), offset=start, strides=rows.shape[1:])
-    return found.astype(np.int64)
+    found: Int64s = rows[:, start : start + np.dtype(kind).itemsize].view(kind)[:, 0].astype(np.int64)
+    return found
 
 
 class Bad(NamedTuple):
@@ -95,6 +95,18 @@ class Notes:
         self.read = Reader(chunk.data)
         self.unhandled: Counter[str] = Counter()
         self.bad: list[Bad] = []
+        self.all = np.arange(len(chunk.offset))
+
+    def rows(self, layer: Layer, width: int) -> Bytes:
+        """(n, width) bytes from each packet's header on, at most PADDING; to be read only."""
+        at, offset = layer.at, self.chunk.offset
+        if layer.row is not self.all:
+            offset = offset[layer.row]
+        depth = int(at[0] - offset[0]) if len(at) else HEAD
+        if 0 <= depth <= HEAD - width and (at - offset == depth).all():
+            heads = self.chunk.heads if layer.row is self.all else self.chunk.heads[layer.row]
+            return heads[:, depth : depth + width]
+        return self.read.rows(at, width)
 
     def blame(self, row: int, reason: str) -> None:
         """Notes one packet, by index in the chunk, as bad."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ids_plugin.sources._layers import Int64s, Layer, Notes
+from ids_plugin.sources._layers import Int64s, Layer, Notes, column
 from ids_plugin.sources._pcap import BROKEN
 
 ETHERNET, WIRELESS, RAW = 1, 105, 101
@@ -37,7 +37,7 @@ def networks(notes: Notes) -> list[Layer]:
     """The chunk's packets at their IP header."""
     chunk = notes.chunk
     nowhere = np.full(len(chunk.offset), -1, dtype=np.int64)
-    everything = Layer(np.arange(len(chunk.offset)), chunk.offset, chunk.captured, chunk.length, nowhere)
+    everything = Layer(notes.all, chunk.offset, chunk.captured, chunk.length, nowhere)
     found: list[Layer] = []
     alike = len(chunk.link) and (chunk.link == chunk.link[0]).all()
     for kind in [int(chunk.link[0])] if alike else np.unique(chunk.link).tolist():
@@ -58,7 +58,7 @@ def network(notes: Notes, kind: int, layer: Layer) -> list[Layer]:
 def ethernet(notes: Notes, layer: Layer) -> list[Layer]:
     """Frames of Ethernet II, and of 802.3 with SNAP."""
     layer = notes.reject(layer, layer.captured <= 16, "cut_link_header")
-    return [ethertypes(notes, layer.skip(14), notes.read.u16(layer.at + 12))]
+    return [ethertypes(notes, layer.skip(14), column(notes.rows(layer, 14), 12, ">u2"))]
 
 
 def ethertypes(notes: Notes, layer: Layer, kind: Int64s) -> Layer:
@@ -128,7 +128,7 @@ def _serial(notes: Notes, layer: Layer) -> list[Layer]:
 def _cooked(header: int, kind_at: int) -> Callable[[Notes, Layer], list[Layer]]:
     def step(notes: Notes, layer: Layer) -> list[Layer]:
         layer = notes.reject(layer, layer.captured <= header, "cut_link_header")
-        return [ethertypes(notes, layer.skip(header), notes.read.u16(layer.at + kind_at))]
+        return [ethertypes(notes, layer.skip(header), column(notes.rows(layer, header), kind_at, ">u2"))]
 
     return step
 

@@ -202,7 +202,7 @@ class _Chunk:
     def _network(self, work: _Work) -> None:
         """Decodes IPv4 and IPv6 and hands on to the transports."""
         layer = self.notes.reject(work.layer, work.layer.captured < 1, "cut_ip_header")
-        version = self.read.u8(layer.at) >> 4
+        version = self.notes.rows(layer, 1)[:, 0] >> 4
         four, six = version == 4, version == 6
         self.notes.reject(layer, ~(four | six), "bad_ip_version")
         if four.any():
@@ -212,7 +212,7 @@ class _Chunk:
 
     def _ipv4(self, work: _Work) -> None:
         layer = self.notes.reject(work.layer, work.layer.captured < 20, "cut_ip_header")
-        rows = self.read.rows(layer.at, 20)
+        rows = self.notes.rows(layer, 20)
         header = (rows[:, 0] & 15).astype(np.int64) * 4
         said = column(rows, 2, ">u2")
         total = np.where(said == 0, layer.captured, said)
@@ -306,7 +306,7 @@ class _Chunk:
 
     def _ipv6(self, work: _Work) -> None:
         layer = self.notes.reject(work.layer, work.layer.captured < 40, "cut_ip_header")
-        rows = self.read.rows(layer.at, 40)
+        rows = self.notes.rows(layer, 40)
         said = column(rows, 4, ">u2")
         ends = _Ends(_halves(rows, 8), _halves(rows, 24))
         header, protocol, fragment, cut = self._extensions(layer, rows[:, 6].astype(np.int64), ends)
@@ -369,7 +369,7 @@ class _Chunk:
         is_tcp = protocol == TCP
         minimum = _HEADER[protocol]
         short = ~nested & ((layer.length < minimum) | (layer.captured < minimum))
-        rows = self.read.rows(layer.at, 20)
+        rows = self.notes.rows(layer, 20)
         size = np.where(is_tcp, (rows[:, 12] >> 4).astype(np.int64) * 4, minimum)
         wrong = is_tcp & ~short & ((size < 20) | (size > layer.length) | (size > layer.captured))
         good = ~(nested | short | wrong)

@@ -40,17 +40,23 @@ UDP_SERVERS = (
 """Zeek's likely_server_ports, as its default scripts fill it."""
 
 ADDRESSES = ("low_high", "low_low", "high_high", "high_low")
-WIDE = ("first_time", "last_time", "first_packet", "attempt_until", "close_at", "poll_at", "idle", "missed", "parent")
-NARROW = ("low_port", "high_port", "protocol", "originator")
-WIDE_SIDES = (
-    "packets", "ip_bytes", "payload", "start", "top", "acked", "delivered", "data_end", "trimmed", "fin_end",
-    "last_syn", "last_fin", "last_rst", "signs",
-)  # fmt: skip
-NARROW_SIDES = (
-    "state", "before", "closing", "closed", "fins", "seen", "resent", "zero_windows", "gaps", "given_up", "looked",
-    "refused",
-)  # fmt: skip
-SMALLEST = 1 << 12
+LAYOUT = {
+    "wide": (
+        (1, ("first_time", "last_time", "first_packet", "missed", "parent")),
+        (2, ("packets", "ip_bytes", "payload", "top", "acked", "signs")),
+        (1, ("attempt_until", "close_at", "poll_at", "idle")),
+        (2, ("start", "delivered", "data_end", "trimmed", "fin_end", "last_syn", "last_fin", "last_rst")),
+    ),
+    "narrow": (
+        (1, ("low_port", "high_port", "protocol", "originator")),
+        (2, ("state", "before", "fins")),
+        (1, ()),
+        (2, ("closing", "closed", "seen", "resent", "zero_windows", "gaps", "given_up", "looked", "refused")),
+    ),
+}  # fmt: skip
+"""What a connection has once and what each side has; first what is still asked for when it has ended."""
+FIRST, SMALLEST = 1 << 6, 1 << 12
+"""Rows a table begins with and grows by, at least."""
 
 
 class Table:
@@ -62,8 +68,8 @@ class Table:
 
     def __init__(self, rows: int = 0) -> None:
         self.keys = np.zeros((1 + len(ADDRESSES), rows), dtype=np.uint64)
-        self.wide = np.zeros((len(WIDE) + 2 * len(WIDE_SIDES), rows), dtype=np.int64)
-        self.narrow = np.zeros((len(NARROW) + 2 * len(NARROW_SIDES), rows), dtype=np.int32)
+        self.wide = np.zeros((_columns("wide"), rows), dtype=np.int64)
+        self.narrow = np.zeros((_columns("narrow"), rows), dtype=np.int32)
         self.live = np.zeros(rows, dtype=bool)
 
     def __len__(self) -> int:
@@ -92,11 +98,10 @@ class Table:
         return half
 
     def take(self, rows: Int64s) -> Table:
-        """A table of these rows alone."""
+        """A table of these rows alone, with the first two groups of columns of `LAYOUT`."""
         taken = Table()
-        taken.keys, taken.wide, taken.narrow = (
-            block.take(rows, axis=1) for block in (self.keys, self.wide, self.narrow)
-        )
+        wide, narrow = self.wide[: _columns("wide", 2)], self.narrow[: _columns("narrow", 2)]
+        taken.keys, taken.wide, taken.narrow = (block.take(rows, axis=1) for block in (self.keys, wide, narrow))
         taken.live = self.live[rows]
         return taken
 
@@ -118,7 +123,7 @@ class Table:
         self.live[rows] = False
 
     def _grow(self, least: int) -> None:
-        more = max(least, len(self) // 8, SMALLEST)
+        more = max(least, len(self) // 8, SMALLEST if len(self) else FIRST)
         wider = ((0, 0), (0, more))
         self.keys = np.pad(self.keys, wider)
         self.wide = np.pad(self.wide, wider)
@@ -126,12 +131,20 @@ class Table:
         self.live = np.pad(self.live, (0, more))
 
 
+def _columns(block: str, groups: int = 4) -> int:
+    """How many columns the first groups of a block have."""
+    return sum(sides * len(names) for sides, names in LAYOUT[block][:groups])
+
+
 def _places() -> dict[str, tuple[str, int, int]]:
-    """Block, first row in it and number of rows of every column."""
+    """Block, first column in it and number of columns of every name."""
     places: dict[str, tuple[str, int, int]] = {}
-    for block, once, sides in (("wide", WIDE, WIDE_SIDES), ("narrow", NARROW, NARROW_SIDES)):
-        places |= {name: (block, index, 1) for index, name in enumerate(once)}
-        places |= {name: (block, len(once) + 2 * index, 2) for index, name in enumerate(sides)}
+    for block, groups in LAYOUT.items():
+        at = 0
+        for sides, names in groups:
+            for name in names:
+                places[name] = block, at, sides
+                at += sides
     return places
 
 

@@ -90,6 +90,8 @@ class Walk:
         self.polls = np.full(len(chunk.carried), NEVER, dtype=np.int64)
         """when Zeek next looks at the DNS exchange of a group; when it found it over, if `ended`"""
         self.ended = np.zeros(len(chunk.carried), dtype=bool)
+        self.left: list[tuple[Int64s, Int64s]] = []
+        """last packets of connections, and where their sides begin as far as is known by then"""
 
     def run(self) -> None:
         """Walks all connections of the chunk."""
@@ -194,7 +196,9 @@ class Walk:
             _next(marked | (chunk.side == 1)),
         )
         self.clock = _Clock(chunk.group, chunk.now)
+        self.acks = np.flatnonzero((chunk.flags & ACK != 0) & is_tcp & ~chunk.refused)
         live = Live(len(begin))
+        self.visited = begin - 1
         row = np.where(chunk.first[begin], chunk.carried[chunk.group[begin]], -1)
         live.load(chunk.table, row)
         live.login[row >= 0] = self._login(row[row >= 0])
@@ -204,6 +208,9 @@ class Walk:
             self._round(live, active, position)
             following = self._jump(live, active, position)
             going = following < self.end[active]
+            over = active[~going]
+            self._guess(live, over, self.end[over] - 1)
+            self.left.append((self.end[over] - 1, live.start[over]))
             active, position = active[going], following[going]
 
     def _new_attempts(self) -> Bools:
@@ -277,6 +284,9 @@ class Walk:
         behind = position > self.begin[active]
         behind &= ~live.closed[active].all(axis=1)
         live.last[active[behind]] = chunk.time[position[behind] - 1]
+        opens = np.flatnonzero(step.syn)
+        self._guess(live, active[opens], position[opens] - 1)
+        self.visited[active] = position
         fresh = live.ended(step)
         if fresh.any():
             self._begin(live, step, fresh, position[fresh])
@@ -293,6 +303,16 @@ class Walk:
         self.attempt_at[position] = live.attempt[active]
         self.close_at[position] = live.close[active]
         self.idle_at[position] = live.idle[active]
+
+    def _guess(self, live: Live, who: Int64s, position: Int64s) -> None:
+        """Where a silent side begins, by its peer's last acknowledgement up to `position`; rounds pass these over."""
+        last = np.searchsorted(self.acks, position, side="right") - 1
+        who, last = who[last >= 0], self.acks[last[last >= 0]]
+        since = last > self.visited[who]
+        who, last = who[since], last[since]
+        side = 1 - self.chunk.side[last]
+        silent = live.state[who, side] == INACTIVE
+        live.start[who[silent], side[silent]] = (self.chunk.acknowledged[last[silent]] - 1) & 0xFFFFFFFF
 
     def _begin(self, live: Live, step: Step, fresh: Bools, position: Int64s) -> None:
         """New connections at these packets: who is the originator, and how long may it be idle."""
@@ -316,6 +336,8 @@ class Walk:
         self.state = self.state_at[latest, 0], self.state_at[latest, 1]
         self.previous = self.previous_at[latest, 0], self.previous_at[latest, 1]
         self.start = self.start_at[latest, 0], self.start_at[latest, 1]
+        for last, start in self.left:
+            self.start[0][last], self.start[1][last] = start.T
         self.closed = self.closed_at[latest, 0], self.closed_at[latest, 1]
         self.originator = self.originator_at[latest]
         self.attempt = self.attempt_at[latest]

@@ -42,8 +42,8 @@ from tests.captures import (
 )  # fmt: skip
 from tests.logs import Got
 
-CHUNKS = (*(1 << 16,) * 13, 64, 300, 1 << 12)
-"""Bytes read at a time, for an input each in turn; small ones cut records in two, and are slow."""
+CHUNKS = (*(1 << 16,) * 61, 64, 300, 1 << 12)
+"""Bytes read at a time, for an input each in turn; small ones cut records in two, and are several times slower."""
 SLOWEST = 20
 """Seconds a reader may take for one input of a few kB on a busy machine."""
 MOST_MEMORY = 1024

@@ -128,6 +128,16 @@ def test_unanswered_syns_five_seconds_apart_are_two_attempts() -> None:
     assert (second["duration"], second["orig_bytes"]) == (None, None)
 
 
+@pytest.mark.parametrize("chunk_bytes", [80, 1 << 16])
+def test_a_silent_sides_beginning_is_what_was_acknowledged_last(chunk_bytes: int) -> None:
+    """A SYN with the number acknowledged first comes too late: its server has gone on."""
+    answers = (0.1, tcp(SERVER, CLIENT, SYN | ACK, 9000, 1001)), (0.4, tcp(SERVER, CLIENT, PSH | ACK, 9001, 1019, b"a"))
+    late, first = flows(frames(*answers, (0.5, tcp(CLIENT, SERVER, SYN, 1000))), chunk_bytes)[::-1]
+    assert (first["history"], late["history"]) == ("^hd", "S")
+    (row,) = flows(frames(*answers, (0.5, tcp(CLIENT, SERVER, SYN, 1018))), chunk_bytes)
+    assert row["history"] == "^hdS"
+
+
 def test_ports_used_again_are_a_new_connection() -> None:
     first, second = flows(frames(*session(), *session(begin=1)))
     assert first["uid"] != second["uid"]
