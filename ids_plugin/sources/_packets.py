@@ -478,7 +478,7 @@ class _Chunk:
         data = Layer(*(values[at] for values in layer)).skip(8)
         guessed = (KIND_OF_PORT[port] == NONE) & (kind == TEREDO)
         kind[guessed & ~looks_like_teredo(self.read, data)] = NONE
-        for name in np.unique(kind[kind != NONE]).tolist():
+        for name in [each for each in np.flatnonzero(np.bincount(kind)).tolist() if each != NONE]:
             these = kind == name
             self._carried(work, part, name, at[these], data.keep(these)._replace(parent=self.count + at[these]))
 

@@ -483,12 +483,11 @@ def signs(rows: Bytes, length: Int64s, possible: Int64s, port: Int64s) -> Int64s
     """Bits (`BIT`) of what each of m payload beginnings (m, WIDTH) looks like, of what is `possible` for it."""
     some = int(np.bitwise_or.reduce(possible, initial=0))
     found = np.zeros(len(rows), dtype=np.int64)
+    words = rows[:, :8].view(">u8")[:, 0].astype(np.uint64)
     for index, (name, sign) in enumerate(SIGNS.items()):
         if some >> index & 1:
             which = np.flatnonzero(possible & (1 << index))
-            head = rows[which]
-            word = np.ascontiguousarray(head[:, :8]).view(">u8").ravel().astype(np.uint64)
-            here = sign.test(Heads(head, word, length[which], port[which]))
+            here = sign.test(Heads(rows[which], words[which], length[which], port[which]))
             found[which[here]] |= BIT[name]
     return found
 
