@@ -558,7 +558,8 @@ def _what_next(alert: Document, shown: dict[str, list[dict[str, Any]]], advice: 
     way = ways[alert["zeek"]["session_id"]]
     assert way["Community ID"] == alert["network"]["community_id"]
     assert way["Model"] == alert["ids_plugin"]["bundle"]["id"]
-    earlier = {row["Zeek uid"] for row in shown["Earlier flows looked at"]}
+    listed = [row["ids_plugin.evidence.flows.uid"] for row in shown["Earlier flows looked at"]]
+    earlier = {uid for uids in listed for uid in (uids if isinstance(uids, list) else [uids])}
     assert {one["uid"] for one in alert["ids_plugin"]["evidence"]["flows"]} <= earlier
     assert f"| {alert['rule']['name']} |" in advice
 
