@@ -41,10 +41,8 @@ def without_runs(chunk: Ordered) -> tuple[Ordered, Int64s]:
         return chunk, np.arange(count)
     on = _GoingOn(chunk)
     starts, last = _runs(on.quiet)
-    kept = np.ones(count, dtype=bool)
-    edges = np.zeros(count + 1, dtype=np.int8)
-    edges[starts], edges[last + 1] = 1, -1
-    kept[np.cumsum(edges[:-1], dtype=np.int8) != 0] = False
+    edges = np.diff(np.stack([starts, last + 1], axis=1).ravel(), prepend=0, append=count)
+    kept = np.repeat(np.arange(len(edges)) % 2 == 0, edges)
     there, more = on.other[last] >= starts, on.own[last] >= starts
     kept[last] = kept[last[there] - 1] = kept[last[more] - 2] = True
     place = np.flatnonzero(kept)

@@ -221,9 +221,10 @@ class Walk:
         chunk = self.chunk
         opens = chunk.flags & (SYN | ACK) == SYN
         again = np.zeros(self.count, dtype=bool)
-        for side in (0, 1):
+        likely = np.flatnonzero(opens & ~chunk.first)
+        for side in np.unique(chunk.side[likely]).tolist():
             own = chunk.side == side
-            at = np.flatnonzero(own & opens & ~chunk.first)
+            at = likely[own[likely]]
             theirs = np.append(0, np.flatnonzero(own))
             last = theirs[np.searchsorted(theirs, at - 1, side="right") - 1]
             known = (chunk.group[last] == chunk.group[at]) & own[last] & opens[last]
