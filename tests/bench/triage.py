@@ -234,19 +234,20 @@ def new_alerts(es: client.Elasticsearch, settings: Settings, folds: list[Any], s
     made = [orjson.loads(one.body) for one in _triage.alerts(folds, 2 * ALERTS_TIMED + 2, seed + 1, END, 1)]
     opened = [one for one in made if one["ids_plugin"]["fold"]["state"] == "open"]
     *timed, late = opened
-    visible, panels, evidence = [], [], []
+    visible, evidence, panels = [], [], dict[str, list[float]]()
     for alert in timed:
         visible.append(_visible(es, sink, alert))
-        costs, took = _evidence(es, alert["ids_plugin"]["fold"]["id"])
-        panels += costs
-        evidence.append(took)
+        for name, seconds in _evidence(es, alert["ids_plugin"]["fold"]["id"]):
+            (panels.setdefault(name, []) if name else evidence).append(seconds)
     time.sleep(IDLE_S)
     after = _visible(es, sink, late)
     sink.close()
+    worst = max(panels, key=lambda name: max(panels[name]))
     return {
         "visible": _two(visible),
         "visible_after_idleness": round(after, 3),
-        "evidence_panel": _two(panels),
+        "evidence_panel": _two([one for some in panels.values() for one in some]),
+        "evidence_worst_panel": {"panel": worst, **_two(panels[worst])},
         "evidence_all_panels": _two(evidence),
     }
 
@@ -269,18 +270,17 @@ def _visible(es: client.Elasticsearch, sink: Elasticsearch, alert: dict[str, Any
     return time.perf_counter() - begin
 
 
-def _evidence(es: client.Elasticsearch, fold: str) -> tuple[list[float], float]:
-    """Seconds of each of Triage's requests for a fold just written, and of all of them six at a time."""
+def _evidence(es: client.Elasticsearch, fold: str) -> Iterator[tuple[str, float]]:
+    """Seconds of each of Triage's requests for a fold just written, by name, and of all of them six at a time ("")."""
     wanted = requests("Triage", {"ids_plugin.fold.id": fold}, between("90 d", 0), namespace=FULL)
-    taken = []
     for request in wanted:
         begin = time.perf_counter()
         _ask(es, request)
-        taken.append(time.perf_counter() - begin)
+        yield request.name.partition(" / ")[2], time.perf_counter() - begin
     begin = time.perf_counter()
     with ThreadPoolExecutor(BROWSER) as browser:
         list(browser.map(partial(_ask, es), wanted))
-    return taken, time.perf_counter() - begin
+    yield "", time.perf_counter() - begin
 
 
 def _ask(es: client.Elasticsearch, request: Request) -> None:
