@@ -17,14 +17,17 @@ import pytest
 from elasticsearch import helpers
 
 from consumers._arrivals import Feed, Log
+from ids_plugin import cli
 from ids_plugin.sources._messages import Fetched, Reader
 from ids_plugin.sources._pages import Hit, target
 from tests import services
 from tests.elastic import access, asking
 from tests.integration.test_ship import Ship
 from tests.logs import conn
-from tests.stacks import elastic
+from tests.on_kafka import Wire
+from tests.stacks import elastic, elastic_losses
 
+SAMPLE = Path(__file__).parents[1] / "lab/sample/capture.pcap.gz"
 NOW = 1_800_000_000_000
 OVERLAP = 60_000
 
@@ -230,3 +233,39 @@ def test_an_index_that_comes_later_is_waited_for(stack: Stack, kafka: services.K
         if ship.process and ship.process.poll() is None:
             ship.process.kill()
             ship.process.wait()
+
+
+def test_what_arrives_in_order_gives_the_alerts_of_a_scan_of_the_index(
+    stack: Stack, kafka: services.Kafka, tmp_path: Path
+) -> None:
+    log, out = tmp_path / "conn.log", tmp_path / "out"
+    assert cli.main(["flows", str(SAMPLE), "-o", str(log), "--quiet"]) == 0
+    records = [elastic_losses(orjson.loads(line)) for line in log.read_bytes().splitlines()]
+    records.sort(key=lambda one: (round((one["ts"] + one.get("duration", 0)) * 1e6), one["uid"]))
+    documents = [elastic(one) for one in records]
+    for at, document in enumerate(documents):
+        document["event"]["ingested"] = NOW - 1_000_000_000 + at
+    helpers.bulk(stack.client, ({"_index": f"{stack.name}-1", "_source": one} for one in documents), refresh=True)
+    assert cli.main(["scan", stack.spec, "--out", str(out), "--quiet"]) == 0
+    wanted = alerts((out / "alerts.ndjson").read_bytes().splitlines())
+    places = kafka.topic("places", cleanup_policy="compact")
+    with Wire(kafka, tmp_path) as wire:
+        wire.config.write_text(wire.config.read_text().replace("[topics]", f'[topics]\nplaces = "{places}"'))
+        wire.start("ship", "s", stack.spec, "--topic", wire.source)
+        for verb in ("normalise", "detect"):
+            wire.start(verb)
+        wire.until(lambda: wire.ledger("detect").total.scored == len(records), "all records")
+        found = [record.value for record in kafka.read(wire.topics["alerts"])]
+        assert wire.ledger("detect").total.delayed == 0
+    assert len(wanted) > 5
+    assert alerts(found) == wanted
+
+
+def alerts(lines: list[bytes]) -> dict[str, Any]:
+    """The alerts by their ids, without the time they were written; the end of an index's input never comes."""
+    found = {}
+    for document in map(orjson.loads, lines):
+        document["event"].pop("ingested", None)
+        if document["event"]["kind"] == "alert":
+            found[document["event"]["id"]] = document
+    return found
