@@ -1,4 +1,4 @@
-"""Labelled data sets by name: `lab:DIR_OR_FILE` (or a glob) and `iot23:FILE` give flows with `label` filled."""
+"""Labelled flows by name: `lab:DIR_OR_FILE` (or a glob), `iot23:FILE`, and `zeek:PATH` with a file of labels."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from glob import glob
+from io import BytesIO
 from pathlib import Path
 
 import polars as pl
@@ -15,6 +16,9 @@ from ids_plugin.errors import InputError, UsageError
 from ids_plugin.schema import flow
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.sources import Input
+from ids_plugin.sources._features import NAMES as TABLES
+from ids_plugin.sources._labels import labelled
+from ids_plugin.sources._open import read_inputs
 
 _HEAD = 1 << 16
 
@@ -26,22 +30,30 @@ class Labelled:
     name: str
     flows: pl.DataFrame
     file: str
-    """name of the file they were read from"""
+    """name of the (first) file they were read from"""
     sha256: str
-    """of that file"""
+    """of that file; of `zeek:` also of the others and of the labels"""
 
 
-def load(spec: str) -> list[Labelled]:
+def load(spec: str, labels: Path | None = None) -> list[Labelled]:
     """The networks of `KIND:PATH`, in the order of their names.
 
+    Args:
+        spec: such as `lab:flows/`.
+        labels: of `zeek:`, see sources._labels; other kinds have their own and leave it alone.
+
     Raises:
-        UsageError: the kind is unknown.
+        UsageError: the kind is unknown, or has features instead of flows (sources._features), or lacks its labels.
         InputError: a file is absent, lacks a column, or has labels that aren't ours.
     """
     kind, _, path = spec.partition(":")
-    if kind not in _KINDS or not path:
-        raise UsageError(f"no data set called {spec!r}", hint=f"there are: {', '.join(_KINDS)}, each with :PATH")
-    found = list(_KINDS[kind](Path(path)))
+    if kind in TABLES:
+        raise UsageError(f"{kind}: is a set of ready-made features, no flows", hint=f"flows: {', '.join(KINDS)}")
+    if kind not in KINDS or not path:
+        raise UsageError(f"no data set called {spec!r}", hint=f"there are: {', '.join(KINDS)}, each with :PATH")
+    if kind == "zeek" and labels is None:
+        raise UsageError("zeek: needs the labels of its flows", hint="--labels FILE")
+    found = list(_zeek(Path(path), labels) if kind == "zeek" and labels else _KINDS[kind](Path(path)))
     if not found:
         raise InputError("no labelled flows there", location=path)
     return found
@@ -87,14 +99,33 @@ def _iot23_class() -> pl.Expr:
     )  # fmt: skip
 
 
-def _networks(name: str, flows: pl.DataFrame, file: Path) -> Iterator[Labelled]:
+def _zeek(path: Path, labels: Path) -> Iterator[Labelled]:
+    """Conn logs of one network: a file or a glob."""
+    files = sorted(Path(found) for found in glob(str(path)))
+    if not files:
+        raise InputError("no such file", location=str(path))
+    read = []
+    for step in read_inputs([str(file) for file in files], batch_rows=50_000, stdin=BytesIO()):
+        if step.rejects:
+            bad = step.rejects[0]
+            raise InputError(f"{bad.reason}: {bad.detail}", location=f"{bad.input}, {bad.place}", hint="leave it out")
+        if step.source != "zeek":
+            raise InputError("is no log of Zeek's", location=str(path))
+        read.append(step.flows)
+    if not sum(map(len, read)):
+        raise InputError("no connection in it", location=str(path))
+    yield from _networks(path.name.split(".")[0], labelled(pl.concat(read), labels), *files, labels)
+
+
+def _networks(name: str, flows: pl.DataFrame, *files: Path) -> Iterator[Labelled]:
     flows = flows.with_columns(label=pl.col("label").fill_null("benign"))
     strange = sorted(set(flows["label"].unique()) - set(CLASSES))
     if strange:
-        raise InputError(f"label {strange[0]!r} is none of {', '.join(CLASSES)}", location=str(file))
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        raise InputError(f"label {strange[0]!r} is none of {', '.join(CLASSES)}", location=str(files[0]))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     for (sensor,), part in flows.group_by("sensor", maintain_order=True):
-        yield Labelled(name if flows["sensor"].n_unique() == 1 else f"{name}/{sensor}", part, file.name, digest)
+        yield Labelled(name if flows["sensor"].n_unique() == 1 else f"{name}/{sensor}", part, files[0].name, digest)
 
 
 _KINDS: dict[str, Callable[[Path], Iterator[Labelled]]] = {"lab": _lab, "iot23": _iot23}
+KINDS = (*_KINDS, "zeek")
