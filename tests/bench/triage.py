@@ -43,7 +43,7 @@ from tests import services
 from tests.bench import _triage
 from tests.bench._triage import Made
 from tests.bench._wire import cpu
-from tests.kibana import Request, requests
+from tests.kibana import Request, ours, requests
 
 END = datetime(2026, 4, 1, tzinfo=UTC)
 DAYS = 90
@@ -60,6 +60,9 @@ MOST_S = 60
 GOAL_S = 1.0
 IDLE_S = 31
 """without a search for longer than index.search.idle.after, an index isn't refreshed until the next one"""
+
+
+OURS = ours()
 
 
 class Asked(NamedTuple):
@@ -190,7 +193,8 @@ def views(chosen: dict[str, dict[str, str]], later: int) -> Iterator[tuple[Asked
         for dashboard, filters in chosen.items():
             for space in (SMALL, FULL):
                 title = dashboard.partition(",")[0]
-                yield Asked(space, dashboard, span), requests(title, filters, between(span, later), namespace=space)
+                wanted = requests(title, filters, between(span, later), namespace=space, objects=OURS)
+                yield Asked(space, dashboard, span), wanted
 
 
 def between(span: str, later: int) -> tuple[str, str]:
@@ -234,7 +238,7 @@ def new_alerts(es: client.Elasticsearch, settings: Settings, folds: list[Any], s
     made = [orjson.loads(one.body) for one in _triage.alerts(folds, 2 * ALERTS_TIMED + 2, seed + 1, END, 1)]
     opened = [one for one in made if one["ids_plugin"]["fold"]["state"] == "open"]
     *timed, late = opened
-    visible, evidence, panels = [], [], dict[str, list[float]]()
+    visible, evidence, panels = list[float](), list[float](), dict[str, list[float]]()
     for alert in timed:
         visible.append(_visible(es, sink, alert))
         for name, seconds in _evidence(es, alert["ids_plugin"]["fold"]["id"]):
@@ -272,7 +276,7 @@ def _visible(es: client.Elasticsearch, sink: Elasticsearch, alert: dict[str, Any
 
 def _evidence(es: client.Elasticsearch, fold: str) -> Iterator[tuple[str, float]]:
     """Seconds of each of Triage's requests for a fold just written, by name, and of all of them six at a time ("")."""
-    wanted = requests("Triage", {"ids_plugin.fold.id": fold}, between("90 d", 0), namespace=FULL)
+    wanted = requests("Triage", {"ids_plugin.fold.id": fold}, between("90 d", 0), namespace=FULL, objects=OURS)
     for request in wanted:
         begin = time.perf_counter()
         _ask(es, request)
