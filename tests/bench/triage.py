@@ -63,6 +63,7 @@ IDLE_S = 31
 
 
 OURS = ours()
+"""read once: they may be edited meanwhile"""
 
 
 class Asked(NamedTuple):
