@@ -19,6 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="SPEC",
         help="KIND:PATH of labelled flows that fix the scales and show the cost: best those that calibrated the bundle",
     )
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="CSV of labels of `zeek:` logs")
     parser.add_argument("--steps", default="int8", help="comma-separated steps of the recipe (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of the windows that are drawn (default: %(default)s)")
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="directory, or file ending in .idsb")
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
     bundle = read(find(args.bundle))
     steps = tuple(step.strip() for step in args.steps.split(",") if step.strip())
-    smaller = compress(bundle, Options(tuple(args.data), steps, seed=args.seed), console.say)
+    smaller = compress(bundle, Options(tuple(args.data), steps, seed=args.seed, labels=args.labels), console.say)
     write(smaller, Path(args.out))
     if console.json:
         console.result({"bundle": smaller.id, "out": args.out, "compression": smaller.manifest["compression"]})

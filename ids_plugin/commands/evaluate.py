@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ids_plugin.commands import Command, Console
@@ -17,6 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `evaluate`."""
     parser.add_argument("--bundle", default="default", help="name, directory or .idsb file (default: %(default)s)")
     parser.add_argument("--data", nargs="+", required=True, metavar="SPEC", help="KIND:PATH of labelled flows")
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="CSV of labels of `zeek:` logs")
     parser.add_argument(
         "--protocol",
         choices=PROTOCOLS,
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     from ids_plugin.windows import spec
 
     bundle = read(find(args.bundle), spec=spec())
-    networks = [network for text in args.data for network in load(text)]
+    networks = [network for text in args.data for network in load(text, args.labels)]
     options = Options(args.protocol, not args.ask_every_model, args.explained, args.seed)
     result = evaluate(bundle, networks, options, console.say)
     if console.json:

@@ -18,6 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--val", nargs="+", default=[], metavar="SPEC", help="networks held out to stop early and to calibrate"
     )
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="CSV of labels of `zeek:` logs")
     parser.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
     parser.add_argument("--epochs", type=int, metavar="N", help="of the network, at most (default: the recipe's)")
     parser.add_argument("--false-per-day", type=float, default=1.0, help="false alerts a day that thresholds allow")
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     options = Options(
         data=tuple(args.data),
         val=tuple(args.val),
+        labels=args.labels,
         family=args.family,
         seed=args.seed,
         false_per_day=args.false_per_day,

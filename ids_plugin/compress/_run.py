@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ class Options:
     shown: int = 2_000
     """windows that fix the scales"""
     seed: int = 1
+    labels: Path | None = None
+    """of `zeek:` logs"""
     sampling: Sampling = field(default_factory=lambda: Sampling(attack=60, benign=200, look_alike=30))
 
 
@@ -43,7 +46,7 @@ def compress(bundle: Bundle, options: Options, progress: Progress = quiet) -> Bu
     """
     if MODEL not in bundle.files:
         raise UsageError("has no network that could be compressed", location=bundle.location)
-    networks = [network for spec in options.data for network in load(spec)]
+    networks = [network for spec in options.data for network in load(spec, options.labels)]
     examples = sample(networks, options.sampling, options.seed)
     shown = examples.take(_drawn(examples, options))
     files = dict(bundle.files)

@@ -91,13 +91,13 @@ def load_table(spec: str) -> Table:
     if name not in SETS or not path:
         raise UsageError(f"no set of ready-made features called {spec!r}", hint=f"there are: {', '.join(NAMES)}")
     files = _files(Path(path))
-    layout: Layout | None = None
+    layouts = SETS[name]
     parts = []
     for file in files:
-        frame, layout = _frame(file, (layout,) if layout else SETS[name])
+        frame, layout = _frame(file, layouts)
         parts.append(_typed(frame, layout, file))
-    assert layout is not None
-    return _table(name, pl.concat(parts), layout, files, path)
+        layouts = (layout,)
+    return _table(name, pl.concat(parts), layouts[0], files, path)
 
 
 def _files(path: Path) -> list[Path]:

@@ -6,6 +6,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -43,6 +44,8 @@ class Options:
     val: tuple[str, ...] = ()
     """networks held out of the members' training: every other one stops it early, the rest calibrates; by default a
     third of `data`, drawn by seed"""
+    labels: Path | None = None
+    """of `zeek:` logs, see sources._labels"""
     family: str = "anomaly_net"
     beside: tuple[str, ...] = ("lightgbm", "behaviour")
     """members that vote beside the family"""
@@ -109,8 +112,8 @@ def divide(options: Options) -> Split:
     Raises:
         UsageError: too few networks to hold some out.
     """
-    data = [network for spec in options.data for network in load(spec)]
-    held = [network for spec in options.val for network in load(spec)]
+    data = [network for spec in options.data for network in load(spec, options.labels)]
+    held = [network for spec in options.val for network in load(spec, options.labels)]
     if not held:
         order = np.random.default_rng(options.seed).permutation(len(data)).tolist()
         out = set(order[: max(2, len(data) // 3)])

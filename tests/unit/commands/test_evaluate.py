@@ -13,6 +13,7 @@ from ids_plugin import bundle, cli
 from ids_plugin.commands.evaluate import PROTOCOLS
 from ids_plugin.schema.score import CLASSES
 from tests import toy
+from tests.logs import conn
 
 SEEDS, MINUTES = (31, 32), 7
 FIGURES = {"f1", "auc", "tcp_auc", "tcp_recall_at_1%", "tcp_recall_at_5%"}
@@ -109,3 +110,16 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", "--data", "nothing:here"]) == 2
     assert cli.main(["evaluate", "--data", f"lab:{tmp_path}", "--bundle", "none"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+def test_logs_of_zeek_with_labels_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, labels = tmp_path / "conn.log", tmp_path / "labels.csv"
+    log.write_text("".join(json.dumps(conn(n)) + "\n" for n in range(40)))
+    labels.write_text("uid,class\n" + "".join(f"{conn(n)['uid']},scan\n" for n in range(0, 40, 2)))
+    found = result(f"zeek:{log}", capsys, "--labels", str(labels), "--protocol", "time")
+    assert found["networks"][0]["attack_flows"] == 20
+    for command in (["evaluate"], ["train", "--out", "x"], ["compress", "default", "--out", "x"]):
+        assert cli.main([*command, "--data", f"zeek:{log}"]) == 2
+        assert "--labels FILE" in capsys.readouterr().err
+        assert cli.main([*command, "--data", f"unsw:{log}"]) == 2
+        assert "ready-made features, no flows" in capsys.readouterr().err

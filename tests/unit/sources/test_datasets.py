@@ -90,7 +90,7 @@ def test_labels_that_make_no_sense_are_refused(log: Path, text: str, message: st
 
 def test_logs_that_cannot_be_taken_whole_are_refused(log: Path, tmp_path: Path) -> None:
     path = said(log, "host,class,from,to\n198.51.100.7,flood,,\n")
-    with pytest.raises(UsageError, match="zeek: needs the labels.*--labels FILE"):
+    with pytest.raises(UsageError, match=r"zeek: needs the labels.*--labels FILE"):
         load(f"zeek:{log}")
     with pytest.raises(InputError, match="no such file"):
         load(f"zeek:{tmp_path}/none.log", path)
@@ -98,7 +98,7 @@ def test_logs_that_cannot_be_taken_whole_are_refused(log: Path, tmp_path: Path) 
     with pytest.raises(InputError, match="no connection in it"):
         load(f"zeek:{tmp_path}/http.log", path)
     log.write_text(log.read_text() + '{"ts": 17')
-    with pytest.raises(InputError, match="conn.log, line 11"):
+    with pytest.raises(InputError, match=r"conn\.log, line 11"):
         load(f"zeek:{log}", path)
 
 

@@ -33,7 +33,7 @@ def rows(layout: Layout) -> list[dict[str, str]]:
     return [
         {
             **{column: str(number * 100 + at) for number, column in enumerate(layout.numbers)},
-            **{column: "abc"[at % 3] for column in layout.texts},
+            **dict.fromkeys(layout.texts, "abc"[at % 3]),
             **dict.fromkeys(layout.beside, "-"),
             layout.label: said[at % 2],
         }
@@ -136,7 +136,7 @@ def test_the_complete_cicids2017_as_it_is_published(tmp_path: Path) -> None:
     table = load_table(f"cicids2017:{tmp_path}")
     assert list(table.label) == ["benign", "brute_force"]
     assert list(table.files) == ["monday.csv", "thursday.csv"]
-    with pytest.raises(InputError, match="all 1 rows are 'benign'.*name a folder or a glob"):
+    with pytest.raises(InputError, match=r"all 1 rows are 'benign'.*name a folder or a glob"):
         load_table(f"cicids2017:{tmp_path / 'monday.csv'}")
 
 
@@ -171,7 +171,7 @@ def test_a_zip_holds_one_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds 2 CSV files"):
         load_table(f"unsw:{packed}")
     packed.write_bytes(b"PK no zip")
-    with pytest.raises(InputError, match="set.csv.zip: is no table"):
+    with pytest.raises(InputError, match=r"set\.csv\.zip: is no table"):
         load_table(f"unsw:{packed}")
 
 
@@ -196,12 +196,12 @@ def test_sets_are_mixed_neither_with_each_other_nor_with_flows(tmp_path: Path) -
         tables[0].matrix(tables[1])
     with pytest.raises(UsageError, match="unsw: is a set of ready-made features, no flows"):
         load(f"unsw:{tmp_path}")
-    with pytest.raises(UsageError, match="no set of ready-made features called 'lab:x'.*nslkdd"):
+    with pytest.raises(UsageError, match=r"no set of ready-made features called 'lab:x'.*nslkdd"):
         load_table("lab:x")
     with pytest.raises(InputError, match="nothing-there"):
         load_table(f"unsw:{tmp_path}/nothing-there")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no file there ends in .csv"):
+    with pytest.raises(InputError, match=r"no file there ends in \.csv"):
         load_table(f"unsw:{tmp_path}/empty")
 
 
