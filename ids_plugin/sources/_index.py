@@ -70,11 +70,11 @@ def period(options: Mapping[str, str]) -> list[dict[str, Any]]:
     filters: list[dict[str, Any]] = []
     if options.get("since"):
         since = (datetime.fromisoformat(options["since"]) - EPOCH) // MILLISECOND - ROUNDED
-        filters.append(or_without(TIME, {"gte": since}))
+        filters.append(or_without(TIME, {"gte": max(0, since)}))
     if options.get("until"):
         until = ROUNDED - (EPOCH - datetime.fromisoformat(options["until"])) // MILLISECOND
         mapped = [{"exists": {"field": mark}} for marks in MARKS.values() for mark in marks]
-        after = {"gte": until, "format": "epoch_millis"}
+        after = {"gte": max(0, until), "format": "epoch_millis"}
         late = {"bool": {"filter": [{"range": {TIME: after}}], "should": mapped, "minimum_should_match": 1}}
         filters.append({"bool": {"must_not": [late, {"range": {START: after}}]}})
     return filters

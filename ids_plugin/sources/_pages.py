@@ -130,8 +130,8 @@ class Pages:
     """id of the point in time, while there is one"""
     _size: int = FIRST
     _after: list[Any] | None = None
-    _last: int = -1
-    """time of the last document given"""
+    _last: int = -LAST
+    """time of the last document given; -LAST before the first"""
     _equal: set[str] = field(default_factory=set)
     """places of the documents given that have this time"""
     _from: int | None = None
@@ -263,7 +263,7 @@ class Pages:
         """Whether it is worth asking again: with a smaller page, or from another point in time.
 
         Raises:
-            ServiceError: too many documents have the same time as the last one to go on behind it.
+            ServiceError: nothing tells what was read from what wasn't.
         """
         kind = _kind(error)
         if self._size > 1 and ("result window is too large" in str(error.body).lower() or error.meta.status == 413):
@@ -273,11 +273,12 @@ class Pages:
             return False
         if self._after is None and self.reopened:
             return False
-        if len(self._equal) > MOST_EQUAL:
-            what = f"the point in time was lost among more than {MOST_EQUAL:,} documents of one {self.time}"
+        if len(self._equal) > MOST_EQUAL or -LAST < self._last < 0:
+            among = f"more than {MOST_EQUAL:,} documents of one {self.time}" if self._last >= 0 else "those before 1970"
+            what = f"the point in time was lost among {among}: where to go on isn't known"
             raise ServiceError(what, location=self.settings.url, hint="run it again")
         self.pit, self.reopened = None, self.reopened + 1
-        self._from = None if self._last < 0 or self._last >= LAST else self._last
+        self._from = self._last if 0 <= self._last < LAST else None
         if self._last >= LAST:
             self.filters = [*self.filters, {"bool": {"must_not": {"exists": {"field": self.time}}}}]
         return True

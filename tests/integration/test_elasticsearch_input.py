@@ -250,6 +250,16 @@ def test_reading_goes_on_where_a_point_in_time_was_lost(lost_after: int, there: 
     assert numbers(found) == [*range(650), *range(700, 750)]
 
 
+def test_a_point_in_time_lost_among_impossible_times_is_an_error(there: There) -> None:
+    spec = there.index({"@timestamp": "1969-12-31T00:00:00Z"} for _ in range(300))
+    pages = there.pages(spec)
+    read = iter(pages)
+    assert len(next(read)) == 200
+    there.client.close_point_in_time(id=str(pages.pit))
+    with pytest.raises(ServiceError, match="before 1970"):
+        next(read)
+
+
 def test_a_document_that_comes_while_others_are_read_waits_for_the_next_scan(there: There) -> None:
     spec = there.index(equal_times(500))
     found: list[Hit] = []
