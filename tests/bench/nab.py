@@ -154,8 +154,8 @@ def page(result: dict[str, Any]) -> str:
         f"series, {result['rows']:,} rows, {result['windows']} anomaly windows, {result['cpu_s']} s of one core.",
         "",
         f"A network a series (the family's own: dense autoencoder of the last {PAST} values, stacked LSTM over the "
-        f"last {STEPS}, {UNITS} units), trained on the first 80 % of the probationary rows (15 % of the series, at most "
-        "750); the rest of them stops it early and gives the errors their units. α = β = 0.5: there are no labels in "
+        f"last {STEPS}, {UNITS} units), trained on the first 80 % of the probationary rows (15 % of the series, at "
+        "most 750); the rest of them stops it early and gives the errors their units. α = β = 0.5: there are no labels in "
         "the probationary part to choose by.",
         "",
         "Scores are the benchmark's: 0 says nothing, 100 finds every window at its first row and nothing else. "
