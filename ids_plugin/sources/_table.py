@@ -40,21 +40,18 @@ UDP_SERVERS = (
 """Zeek's likely_server_ports, as its default scripts fill it."""
 
 ADDRESSES = ("low_high", "low_low", "high_high", "high_low")
-LAYOUT = {
-    "wide": (
-        (1, ("first_time", "last_time", "first_packet", "missed", "parent")),
-        (2, ("packets", "ip_bytes", "payload", "top", "acked", "signs")),
-        (1, ("attempt_until", "close_at", "poll_at", "idle")),
-        (2, ("start", "delivered", "data_end", "trimmed", "fin_end", "last_syn", "last_fin", "last_rst")),
-    ),
-    "narrow": (
-        (1, ("low_port", "high_port", "protocol", "originator")),
-        (2, ("state", "before", "fins")),
-        (1, ()),
-        (2, ("closing", "closed", "seen", "resent", "zero_windows", "gaps", "given_up", "looked", "refused")),
-    ),
-}  # fmt: skip
-"""What a connection has once and what each side has; first what is still asked for when it has ended."""
+BLOCKS = (
+    (np.int64, 1, ("first_time", "last_time", "first_packet", "missed", "parent")),
+    (np.int64, 2, ("packets", "ip_bytes", "payload", "top", "acked", "signs")),
+    (np.int32, 1, ("low_port", "high_port", "protocol", "originator")),
+    (np.int32, 2, ("state", "before", "fins")),
+    (np.int64, 1, ("attempt_until", "close_at", "poll_at", "idle")),
+    (np.int64, 2, ("start", "delivered", "data_end", "trimmed", "fin_end", "last_syn", "last_fin", "last_rst")),
+    (np.int32, 2, ("closing", "closed", "seen", "resent", "zero_windows", "gaps", "given_up", "looked", "refused")),
+)  # fmt: skip
+"""What a connection has once (1) and what each of its sides has (2). Grown one by one, so that little is there twice."""
+SHOWN = 4
+"""Blocks that are still asked for when a connection has ended: the first ones."""
 FIRST, SMALLEST = 1 << 6, 1 << 12
 """Rows a table begins with and grows by, at least."""
 
@@ -68,8 +65,7 @@ class Table:
 
     def __init__(self, rows: int = 0) -> None:
         self.keys = np.zeros((1 + len(ADDRESSES), rows), dtype=np.uint64)
-        self.wide = np.zeros((_columns("wide"), rows), dtype=np.int64)
-        self.narrow = np.zeros((_columns("narrow"), rows), dtype=np.int32)
+        self.blocks = [np.zeros((sides * len(names), rows), dtype=kind) for kind, sides, names in BLOCKS]
         self.live = np.zeros(rows, dtype=bool)
 
     def __len__(self) -> int:
@@ -77,13 +73,13 @@ class Table:
 
     def __getitem__(self, name: str) -> Int64s:
         block, at, count = _PLACE[name]
-        column: Int64s = getattr(self, block)[at] if count == 1 else getattr(self, block)[at : at + 2].T
+        column: Int64s = self.blocks[block][at] if count == 1 else self.blocks[block][at : at + 2].T
         return column
 
     def of(self, name: str, side: int) -> Int64s:
         """(rows,) what one side has: a view, quicker to pick rows from than both sides."""
         block, at, _ = _PLACE[name]
-        column: Int64s = getattr(self, block)[at + side]
+        column: Int64s = self.blocks[block][at + side]
         return column
 
     @property
@@ -98,10 +94,10 @@ class Table:
         return half
 
     def take(self, rows: Int64s) -> Table:
-        """A table of these rows alone, with the first two groups of columns of `LAYOUT`."""
+        """A table of these rows alone, of what is SHOWN."""
         taken = Table()
-        wide, narrow = self.wide[: _columns("wide", 2)], self.narrow[: _columns("narrow", 2)]
-        taken.keys, taken.wide, taken.narrow = (block.take(rows, axis=1) for block in (self.keys, wide, narrow))
+        taken.keys = self.keys.take(rows, axis=1)
+        taken.blocks = [block.take(rows, axis=1) for block in self.blocks[:SHOWN]]
         taken.live = self.live[rows]
         return taken
 
@@ -112,7 +108,7 @@ class Table:
             self._grow(count - len(free))
             free = np.flatnonzero(~self.live)
         rows = free[:count]
-        for block in (self.keys, self.wide, self.narrow):
+        for block in (self.keys, *self.blocks):
             for column in block:
                 column[rows] = 0
         self.live[rows] = True
@@ -126,26 +122,18 @@ class Table:
         more = max(least, len(self) // 8, SMALLEST if len(self) else FIRST)
         wider = ((0, 0), (0, more))
         self.keys = np.pad(self.keys, wider)
-        self.wide = np.pad(self.wide, wider)
-        self.narrow = np.pad(self.narrow, wider)
+        for index, block in enumerate(self.blocks):
+            self.blocks[index] = np.pad(block, wider)
         self.live = np.pad(self.live, (0, more))
 
 
-def _columns(block: str, groups: int = 4) -> int:
-    """How many columns the first groups of a block have."""
-    return sum(sides * len(names) for sides, names in LAYOUT[block][:groups])
-
-
-def _places() -> dict[str, tuple[str, int, int]]:
-    """Block, first column in it and number of columns of every name."""
-    places: dict[str, tuple[str, int, int]] = {}
-    for block, groups in LAYOUT.items():
-        at = 0
-        for sides, names in groups:
-            for name in names:
-                places[name] = block, at, sides
-                at += sides
-    return places
+def _places() -> dict[str, tuple[int, int, int]]:
+    """Block, first row in it and number of rows of every column."""
+    return {
+        name: (index, place * sides, sides)
+        for index, (_, sides, names) in enumerate(BLOCKS)
+        for place, name in enumerate(names)
+    }
 
 
 _PLACE = _places()

@@ -77,10 +77,7 @@ class _Reading:
         clock = Clock(self.every)
         for piece in pieces:
             for chunk, look in clock.cut(piece) if self.every else [(piece, False)]:
-                packets = self.decoder.decode(chunk)
-                oddities, odd = self._times(chunk)
-                rejects = _rejects(self.source, [*chunk.damage, *oddities], packets)
-                yield self._step(self.meter.add(packets), rejects, _notes(chunk, packets) | odd)
+                yield self._step(*self._measure(chunk))
                 if look:
                     yield self._step(self.meter.still_open(self.every), (), {}, still_open=True)
         for finished in self.meter.finish():
@@ -91,6 +88,13 @@ class _Reading:
         }
         if any(early.values()):
             yield Read(flow.empty(), 0, notes={name: count for name, count in early.items() if count})
+
+    def _measure(self, chunk: Chunk) -> tuple[meter.Finished, tuple[Reject, ...], dict[str, int]]:
+        """Connections that ended, rejects and counts; nothing of the packets is kept while frames are made."""
+        packets = self.decoder.decode(chunk)
+        oddities, odd = self._times(chunk)
+        rejects = _rejects(self.source, [*chunk.damage, *oddities], packets)
+        return self.meter.add(packets), rejects, _notes(chunk, packets) | odd
 
     def _times(self, chunk: Chunk) -> tuple[list[Damage], dict[str, int]]:
         """What is odd about the packets' times: the first of each kind located, all counted; and what was cut short."""

@@ -28,7 +28,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import dpkt
 import polars as pl
 
 from ids_plugin.sources import Input
@@ -37,7 +36,6 @@ from ids_plugin.sources._pcap import chunks
 from ids_plugin.sources._programs import PROGRAMS, measure
 from ids_plugin.sources.capture import PLUGIN
 from tests.captures import mixed_traffic, syn_flood
-from tests.shared_data import ROOT
 
 FIELDS = (
     "service", "duration", "orig_bytes", "resp_bytes", "conn_state", "local_orig", "local_resp", "missed_bytes",
@@ -71,6 +69,8 @@ class Agreement:
 
 def cases() -> Iterator[tuple[str, Path, Path]]:
     """Name, capture and conn.log of every shared pair; nothing where the shared data is absent."""
+    from tests.shared_data import ROOT
+
     for folder in sorted((ROOT / "zeek-8.0.8").glob("[a-z]*")):
         if folder.is_dir():
             yield folder.name, next(folder.glob("capture.pcap*")), folder / "conn.log"
@@ -197,6 +197,8 @@ def _ours(path: Path) -> dict[str, int]:
 
 def _dpkt(path: Path) -> dict[str, int]:
     """Headers alone: no connections."""
+    import dpkt
+
     with path.open("rb") as file:
         seen = 0
         for _, data in dpkt.pcap.Reader(file):
