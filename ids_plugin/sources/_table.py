@@ -49,7 +49,7 @@ BLOCKS = (
     (np.int64, 2, ("start", "delivered", "data_end", "trimmed", "fin_end", "last_syn", "last_fin", "last_rst")),
     (np.int32, 2, ("closing", "closed", "seen", "resent", "zero_windows", "gaps", "given_up", "looked", "refused")),
 )  # fmt: skip
-"""What a connection has once (1) and what each of its sides has (2). Grown one by one, so that little is there twice."""
+"""What a connection has once (1), what each of its sides has (2). Grown one by one, so that little is there twice."""
 SHOWN = 4
 """Blocks that are still asked for when a connection has ended: the first ones."""
 FIRST, SMALLEST = 1 << 6, 1 << 12
