@@ -122,10 +122,14 @@ def test_a_jump_is_found_by_a_network_that_saw_the_beginning_alone() -> None:
     value = np.sin(rows / 6) + np.random.default_rng(1).normal(0, 0.05, len(rows))
     value[600:] += 4
     one = Series("a/jump.csv", pl.Series(map(str, rows)), value, ((600, 650),))
-    start, anomaly = nab.detect(one, seed=1)
-    for score in (nab.against_probation, nab.against_past):
-        found = score(anomaly, start, one.probation)
+    start, errors = nab.detect(one, seed=1)
+    for name, found in nab.variants(errors, start, one.probation).items():
         assert found[: one.probation].max() == 0
-        assert found[600:610].max() > max(nab.FIXED, found[:600].max())
-    again = nab.detect(Series(one.name, one.timestamp, np.where(rows < 700, value, 0), one.windows), seed=1)[1]
-    assert np.array_equal(again[:700], anomaly[:700])
+        assert found[600:620].max() > found[:600].max(), name
+    seen = Series(one.name, one.timestamp, np.where(rows < 700, value, 0), one.windows)
+    assert np.array_equal(nab.detect(seen, seed=1)[1][:, :700], errors[:, :700])
+
+
+def test_folded_scores_are_said_once() -> None:
+    score = np.array([0.0, 0.2, 0.5, 0.4, 0.5, 0.3, 0.1, 0.4, 0.6])
+    assert nab.folded(score, 3).tolist() == [0.0, 0.2, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.6]
