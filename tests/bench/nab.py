@@ -35,6 +35,7 @@ FIXED = 0.5
 
 SHARES = {"AE only": 0.0, "AE-LSTM": 0.5, "prediction only": 1.0}
 """β; α is 1 - β"""
+GAUSSIAN = "windowed Gaussian"
 DETECTOR = "AE-LSTM, folded"
 """the one whose result files are written"""
 
@@ -52,7 +53,8 @@ def main() -> int:
     scores: dict[str, dict[str, Doubles]] = {}
     for number, series in enumerate(corpus, 1):
         start, errors = detect(series, args.seed)
-        for name, found in variants(errors, start, series.probation).items():
+        made = {GAUSSIAN: windowed_gaussian(series), **variants(errors, start, series.probation)}
+        for name, found in made.items():
             scores.setdefault(name, {})[series.name] = found
         print(f"{number}/{len(corpus)} {series.name}", file=sys.stderr, flush=True)
     result: dict[str, Any] = {
@@ -136,6 +138,18 @@ def variants(errors: Doubles, start: int, probation: int) -> dict[str, Doubles]:
     return found
 
 
+def windowed_gaussian(series: Series, width: int = 6400, step: int = 100) -> Doubles:
+    """(n) the benchmark's own simple detector, which checks the scoring: standard deviations from the mean of all rows
+    before, of the last `width` once there are so many, these moved on every `step` rows."""
+    values, deviations = series.value, np.zeros(len(series.value))
+    for row in range(1, len(values)):
+        past = values[:row] if row <= width else values[(row - width) // step * step :][:width]
+        if row <= width or (row - width) % step == 0:
+            mean, spread = past.mean(), past.std() or 1e-6
+        deviations[row] = abs(values[row] - mean) / spread
+    return _score(deviations, series.probation)
+
+
 def folded(score: Doubles, quiet: int) -> Doubles:
     """(n) the score where it is higher than in all of the last `quiet` rows, else 0: one anomaly is said once."""
     before = np.concatenate([np.zeros(quiet), score])
@@ -184,8 +198,9 @@ def page(result: dict[str, Any]) -> str:
         "before these (once: against the probationary rows alone). *log*: of the logarithm of A(t). *folded*: only "
         "where it is higher than in as many rows before as the probation has, as alerts are folded.",
         "",
-        "Scores are the benchmark's: 0 says nothing, 100 finds every window at its first row and nothing else; its own "
-        "scoreboard has 11.0 for random scores, 39.6 for a windowed Gaussian, 70.1 for Numenta's HTM (standard). "
+        "Scores are the benchmark's: 0 says nothing, 100 finds every window at its first row and nothing else. Its "
+        "scoreboard has 39.6, 20.9 and 47.4 (best, in the order of the profiles) for a windowed Gaussian, which is the "
+        "first row here and checks the scoring, and 70.1, 63.1 and 74.3 for Numenta's HTM. "
         f"*Fixed*: the threshold set beforehand, what normal errors reach once in {EVERY:,} rows. *Best*: the one "
         "threshold that scores best over all labels, as the benchmark does it; it has seen the answers. All that was "
         "tried is in the table; to pick its best row would be to have seen the answers too.",
@@ -196,6 +211,14 @@ def page(result: dict[str, Any]) -> str:
     for name, profiles in result["detectors"].items():
         cells = [f"{row[key]:.1f}" for row in profiles.values() for key in ("fixed", "optimised")]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    best = {name: profiles["standard"]["optimised"] for name, profiles in result["detectors"].items()}
+    simple = best.pop(GAUSSIAN)
+    name = max(best, key=lambda one: best[one])
+    than = "more" if best[name] > simple else "less"
+    lines += [
+        "",
+        f"The best that ours reach is {best[name]:.1f} ({name}), {than} than the windowed Gaussian's {simple:.1f}.",
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -133,3 +133,11 @@ def test_a_jump_is_found_by_a_network_that_saw_the_beginning_alone() -> None:
 def test_folded_scores_are_said_once() -> None:
     score = np.array([0.0, 0.2, 0.5, 0.4, 0.5, 0.3, 0.1, 0.4, 0.6])
     assert nab.folded(score, 3).tolist() == [0.0, 0.2, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0, 0.6]
+
+
+def test_a_windowed_gaussian_moves_its_window_in_steps() -> None:
+    value = np.array([0.0, 2, 0, 2, 0, 2, 9, 9])
+    one = Series("a/g.csv", pl.Series(map(str, value)), value, ())
+    deviations = [0, 2 / 1e-6, 1, 2**0.5, 1, 1, 8, 8]
+    found = nab.windowed_gaussian(one, width=4, step=4)
+    assert found[1:] == pytest.approx([z / (z + nab.QUANTILE) for z in deviations[1:]])
