@@ -168,11 +168,10 @@ class Exchange:
         began = time.monotonic()
         try:
             self._within(lambda: self._commit(messages, offsets))
-        except FencedInstanceIdError as error:
-            raise self._taken() from error
         except KafkaError as error:
+            causes = {type(one) for one in (error, *error.args)}  # a later request names what an earlier one died of
             outlived = time.monotonic() - began > kafka.TRANSACTION_MS / 1000
-            if isinstance(error, ProducerFencedError) and not outlived:
+            if FencedInstanceIdError in causes or (ProducerFencedError in causes and not outlived):
                 raise self._taken() from error
             raise Broken(f"a transaction was aborted: {error or type(error).__name__}") from error
 

@@ -86,6 +86,8 @@ class Wire:
         self.group = unique("detect")
         self._settings, self._sent = settings or {}, 0
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._started: list[subprocess.Popen[bytes]] = []
+        """every one, also those whose name another has since"""
         self._producer = KafkaProducer(bootstrap_servers=kafka.bootstrap, linger_ms=5, max_request_size=33 << 20)
         compact = {"cleanup.policy": "compact"}
         made = [
@@ -103,7 +105,7 @@ class Wire:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for process in self._processes.values():
+        for process in self._started:
             process.kill()
             process.wait()
         self._producer.close()
@@ -121,6 +123,7 @@ class Wire:
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(command, env=self.environment(name), stdout=log, stderr=log)
         self._processes[name] = process
+        self._started.append(process)
         return process
 
     def kill(self, name: str = "one") -> None:
