@@ -12,10 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ids_plugin.commands import counted
 from ids_plugin.commands._access import access, add_login_options
 from ids_plugin.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from ids_plugin.alerts import AllowList
     from ids_plugin.commands import Console
     from ids_plugin.sources import Read, Reject
@@ -135,6 +138,33 @@ def unread(rejects: Iterable[Reject]) -> list[Reject]:
     from ids_plugin.sources import WHOLE
 
     return [reject for reject in rejects if reject.place == WHOLE]
+
+
+def read_flows(
+    args: argparse.Namespace, console: Console, whole: list[Reject], *, of: str = ""
+) -> Iterator[pl.DataFrame]:
+    """The flows of the inputs in order; inputs of which nothing could be read go into `whole`. How many records (`of`
+    what) can't be read is complained of at the end."""
+    from ids_plugin.pipeline import BATCH
+    from ids_plugin.sources._order import ordered
+
+    rejected = 0
+
+    def tallied() -> Iterator[Read]:
+        nonlocal rejected
+        for step in reads(args):
+            whole.extend(unread(step.rejects))
+            rejected += len(step.rejects)
+            progress("read", step.read)
+            yield within_period(step, args)
+
+    progress = console.progress(args.command)
+    try:
+        yield from ordered(tallied(), batch_rows=BATCH, locality=locality(args))
+    finally:
+        progress.close()
+    if rejected:
+        console.complain(f"{counted(rejected, 'record')}{of} can't be read: ids-plugin flows says which")
 
 
 def exit_code(inputs: Iterable[Reject], args: argparse.Namespace, console: Console) -> int:

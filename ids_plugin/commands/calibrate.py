@@ -17,17 +17,12 @@ from ids_plugin.commands._inputs import (
     allow_list,
     exit_code,
     key,
-    locality,
-    reads,
-    unread,
-    within_period,
+    read_flows,
 )
 from ids_plugin.errors import UsageError
 
 if TYPE_CHECKING:
-    import polars as pl
-
-    from ids_plugin.sources import Read, Reject
+    from ids_plugin.sources import Reject
 
 PER_DAY = {"hour": 24.0, "day": 1.0, "week": 1 / 7}
 SURPRISING = 0.01
@@ -63,7 +58,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     signing = key(args.key)
     bundle = read(find(args.bundle), spec=spec())
     whole: list[Reject] = []
-    made, report = calibrate(_flows(args, console, whole), bundle, options, list(_data(args)))
+    made, report = calibrate(read_flows(args, console, whole), bundle, options, list(_data(args)))
     write(made if signing is None else sign(made, signing), Path(args.out))
     if console.json:
         console.result({"bundle": made.id, "of": made.manifest["calibration"]["of"], "out": args.out, **report})
@@ -85,30 +80,6 @@ def _budget(text: str) -> float:
     if not budget:
         raise UsageError(f"--budget {text!r} is no number of alerts in a time", hint="such as 20/day")
     return budget
-
-
-def _flows(args: argparse.Namespace, console: Console, whole: list[Reject]) -> Iterator[pl.DataFrame]:
-    """The flows of the inputs in order; those inputs of which nothing could be read go into `whole`."""
-    from ids_plugin.pipeline import BATCH
-    from ids_plugin.sources._order import ordered
-
-    rejected = 0
-
-    def tallied() -> Iterator[Read]:
-        nonlocal rejected
-        for step in reads(args):
-            whole.extend(unread(step.rejects))
-            rejected += len(step.rejects)
-            progress("read", step.read)
-            yield within_period(step, args)
-
-    progress = console.progress("calibrate")
-    try:
-        yield from ordered(tallied(), batch_rows=BATCH, locality=locality(args))
-    finally:
-        progress.close()
-    if rejected:
-        console.complain(f"{counted(rejected, 'record')} can't be read: ids-plugin flows says which")
 
 
 def _data(args: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -6,7 +6,7 @@ import argparse
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import orjson
 
 from ids_plugin.commands import Command, Console, counted
 from ids_plugin.commands._access import access
-from ids_plugin.commands._inputs import add_input_options, exit_code, locality, reads, unread, within_period
+from ids_plugin.commands._inputs import add_input_options, exit_code, read_flows
 from ids_plugin.errors import UsageError
 from ids_plugin.sinks._writing import writing
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ids_plugin.alerts._feedback import Proposal, Ruled
     from ids_plugin.commands._cases import Alerts
     from ids_plugin.schema.verdict import Verdict
-    from ids_plugin.sources import Read, Reject
+    from ids_plugin.sources import Reject
     from ids_plugin.sources._verdicts import Verdicts
 
 TAGS = {"true": ("True Positive",), "false": ("False Positive",), "benign": ("Benign", "Benign Positive")}
@@ -155,32 +155,8 @@ def _labelled(
             console.complain(
                 f"alerts of bundle {', '.join(others)}, flows found with {bundle.id[:12]}: not all may be found"
             )
-        labels.traffic(_flows(args, console, whole), ruled, bundle)
+        labels.traffic(read_flows(args, console, whole, of=" of the inputs"), ruled, bundle)
     return labels.flows()
-
-
-def _flows(args: argparse.Namespace, console: Console, whole: list[Reject]) -> Iterator[pl.DataFrame]:
-    """The flows of the inputs; those inputs of which nothing could be read go into `whole`."""
-    from ids_plugin.pipeline import BATCH
-    from ids_plugin.sources._order import ordered
-
-    rejected = 0
-
-    def tallied() -> Iterator[Read]:
-        nonlocal rejected
-        for step in reads(args):
-            whole.extend(unread(step.rejects))
-            rejected += len(step.rejects)
-            progress("read", step.read)
-            yield within_period(step, args)
-
-    progress = console.progress("feedback")
-    try:
-        yield from ordered(tallied(), batch_rows=BATCH, locality=locality(args))
-    finally:
-        progress.close()
-    if rejected:
-        console.complain(f"{counted(rejected, 'record')} of the inputs can't be read: ids-plugin flows says which")
 
 
 def _counted_labels(flows: pl.DataFrame) -> dict[str, Any]:
