@@ -36,6 +36,7 @@ def test_raw_records_become_flows_of_their_sensor(kafka: Kafka, tmp_path: Path) 
         wire.send([*lines(500), b""], [*numbered(500), [*numbered(501)[500], ("ids-end", b"1")]])
         wire.send(lines(100, 1_000))
         wire.until_read(600)
+        wire.until(lambda: sum(one.flows.height for one in wire.released()) >= 600, "the marks that release them")
         assert wire.stop(process) == 0
         released = [one for one in wire.released() if one.sensor == "s"]
         flows = pl.concat(one.flows for one in released)
