@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ids_plugin.models import Network, TorchFamily
 from ids_plugin.schema.window import STEPS
+from ids_plugin.training._balance import Balance
 from ids_plugin.training._examples import Examples
 
 Progress = Callable[[str], None]
@@ -26,7 +27,8 @@ class Fit:
 
     epochs: int = 12
     windows: int = 40_000
-    """drawn by weight in each epoch"""
+    """drawn in each epoch"""
+    balance: Balance = field(default_factory=Balance)
     batch: int = 256
     rate: float = 1e-3
     decay: float = 1e-3
@@ -116,7 +118,8 @@ def _epoch(
     seed: int,
 ) -> float:
     rng = np.random.default_rng(seed)
-    drawn = rng.choice(len(train), options.windows, p=train.weight)
+    drawn = options.balance.draw(train, options.windows, rng)
+    weight = torch.tensor(train.weight, dtype=torch.float32)
     target = torch.from_numpy(np.searchsorted(classes, train.label))
     module.train()
     total = 0.0
@@ -126,7 +129,7 @@ def _epoch(
         hidden = torch.from_numpy(rng.random(len(rows)) < options.blind)
         table = torch.where(hidden[:, None], torch.nan, table)
         logits, _, extra = module(steps, mask, table)
-        loss = nn.functional.cross_entropy(logits, target[rows], label_smoothing=options.smoothing)
+        loss = options.balance.loss(logits, target[rows], weight[rows], options.smoothing)
         optimiser.zero_grad()
         (loss + options.auxiliary * extra.mean()).backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
