@@ -11,7 +11,7 @@ from tests.lab.daemons import PASSWORD, USER
 from tests.lab.network import Host
 from tests.lab.stage import Stage
 
-PORTS = {"ssh": 22, "ftp": 21}
+PORTS = {"ssh": 22, "ftp": 21, "mqtt": 1883}
 
 
 def _label(stage: Stage, name: str, me: Host, target: Host, port: int) -> AbstractContextManager[None]:
@@ -19,6 +19,8 @@ def _label(stage: Stage, name: str, me: Host, target: Host, port: int) -> Abstra
 
 
 def _target(stage: Stage, me: Host, rng: random.Random, service: str) -> Host:
+    if service == "mqtt":
+        return stage.one("broker")
     roles = ("server", "nas") if service == "ftp" else ("server", "nas", "exposed")
     return rng.choice([host for host in stage.role(*roles) if host is not me])
 
@@ -60,7 +62,7 @@ def ncrack(
     links: int = 3,
     limit: float = 60.0,
 ) -> None:
-    """ncrack against SSH or FTP."""
+    """ncrack against SSH, FTP or the broker."""
     target = _target(stage, me, rng, service)
     options = f"{service}://{target.address}:{PORTS[service]},CL={links}"
     command = ["ncrack", "-v", "--user", USER, "-P", str(_words(stage, rng, tries, False)), options]

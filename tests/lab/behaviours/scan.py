@@ -132,3 +132,18 @@ def udp_sweep(
             with suppress(OSError):
                 link.sendto(b"\x30\x26\x02\x01\x01\x04\x06public", (address, port))
             stage.sleep(wait * rng.uniform(0.3, 1.7))
+
+
+def nping_udp(
+    stage: Stage, me: Host, rng: random.Random, *, ports: int = 150, targets: int = 1, rate: int = 30, size: int = 0
+) -> None:
+    """nping (of nmap): one datagram to each of some UDP ports, in order."""
+    first = rng.randrange(1, 2_000)
+    wanted = f"{first}-{first + ports - 1}"
+    for victim in _victims(stage, me, rng, targets):
+        command = ["nping", "-q", "--udp", "-p", wanted, "-c", "1", "--rate", str(rate), "--data-length", str(size)]
+        with (
+            _label(stage, "nping UDP", me, [victim], "udp"),
+            stage.activity("scan", "T1046", "nping UDP refused", [me], [victim], "icmp", None),
+        ):
+            stage.note(f"nping: {stage.tool([*command, '--no-capture', victim.address], ports / rate + 10)[-300:]}")

@@ -39,13 +39,14 @@ def test_somebody_plays_every_part(name: str) -> None:
         assert set(by) <= ROLES | scenario.cast.keys(), f"{name}: {entry}"
 
 
-def test_judging_scenarios_use_tools_that_training_never_shows() -> None:
-    def attacks(prefix: str) -> set[str]:
+@pytest.mark.parametrize(("judging", "training"), [("judge", ("train",)), ("mqtt-judge", ("mqtt-a", "mqtt-b"))])
+def test_judging_scenarios_use_tools_that_training_never_shows(judging: str, training: tuple[str, ...]) -> None:
+    def attacks(*prefix: str) -> set[str]:
         found = {str(entry["run"]) for name in NAMES if name.startswith(prefix) for entry in runner.load(name).activity}
         return {run for run in found if not run.startswith(("benign.", "inbound_noise."))}
 
-    assert attacks("judge")
-    assert not attacks("judge") & attacks("train")
+    assert attacks(judging)
+    assert not attacks(judging) & attacks(*training)
 
 
 def test_every_class_is_in_the_sample_and_in_training() -> None:
