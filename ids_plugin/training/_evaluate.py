@@ -7,7 +7,7 @@ history), taught on the other networks (or the other part of the same one), and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ from ids_plugin.windows import spec
 Protocol = Literal["leave-one-out", "time", "random"]
 Doubles = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
 
 LOOKUP = ("proto", "conn_state", "history")
 TRAIN_SHARE = 0.7
@@ -37,6 +38,7 @@ _GAP = 1_800_000_000
 _STRANGER = ~pl.col("local_orig").fill_null(value=False) & pl.col("local_resp").fill_null(value=False)
 _HOST = pl.when(_STRANGER | (pl.col("label") == "flood")).then("resp_h").otherwise("orig_h")
 """whose behaviour a labelled flow is"""
+_NUMBERS = {name: number for number, name in enumerate(CLASSES)}
 _NOISE = ("scan", "brute_force", "spreading", "inbound_noise")
 
 
@@ -61,9 +63,9 @@ class Judged:
     scores: Scores
     tested: Bools
     """(n) flows the protocol judges"""
-    deletions: tuple[bool, ...]
+    deletions: tuple[bool, ...] = ()
     """results of the deletion test"""
-    alone: pl.DataFrame
+    alone: pl.DataFrame = field(default_factory=pl.DataFrame)
     """attack flows: `label`, `host` (whose behaviour it is) and, per member, the class that member alone calls it"""
 
 
@@ -77,15 +79,17 @@ def evaluate(
         progress(f"{network.name}: {len(network.flows):,} flows")
         judged.append(_judge(bundle, network, options, rng))
     opinions = list(_opinions(judged, options))
+    networks_found = [of_network(one) for one in judged]
     deletions = [passed for one in judged for passed in one.deletions]
     return {
         "bundle": bundle.id,
         "protocol": options.protocol,
         "seed": options.seed,
         "data": [{"name": n.name, "sha256": n.sha256, "flows": len(n.flows)} for n in networks],
-        "networks": [_network(one) for one in judged],
-        "total": _total([_network(one) for one in judged]),
-        "models": {name: _figures(judged, [o[name] for o in opinions]) for name in opinions[0]},
+        "networks": networks_found,
+        "total": total(networks_found),
+        "models": {name: figures(judged, [o[name] for o in opinions]) for name in opinions[0]},
+        "classes": by_class(*likeliest(judged)),
         "confusion": _confusion(judged),
         "alone": _alone(judged),
         "deletion": {
@@ -193,8 +197,8 @@ def _lookup(taught: Sequence[pl.DataFrame], flows: pl.DataFrame) -> Doubles:
     return found.fill_null(float(seen["bad"].mean() or 0.0)).to_numpy()  # type: ignore[arg-type]
 
 
-def _network(one: Judged) -> dict[str, Any]:
-    """Hosts found, delays, false alerts and hours of one network."""
+def of_network(one: Judged) -> dict[str, Any]:
+    """Hosts found, delays in s, false alerts and hours of one network."""
     rows = np.flatnonzero(one.scores.over & one.tested)
     alerts = _alerts(one, rows)
     span = one.flows.select((pl.col("known").max() - pl.col("ts").min()).dt.total_seconds()).item()
@@ -255,7 +259,8 @@ def _wanted(one: Judged, alerts: pl.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def _total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The same of several networks together; `networks` as of_network gives them."""
     wanted = [one for network in networks for one in network["wanted"]]
     delays = [one["delay_s"] for one in wanted if one["found"]]
     hours = sum(network["hours"] for network in networks)
@@ -271,8 +276,8 @@ def _total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _figures(judged: Sequence[Judged], scores: Sequence[Doubles]) -> dict[str, Any]:
-    """Flow-level figures of one model, all networks together, over the flows judged."""
+def figures(judged: Sequence[Judged], scores: Sequence[Doubles]) -> dict[str, Any]:
+    """Flow-level figures of one model, all networks together, over the flows judged; `scores`: a network's (n) each."""
     bad = np.concatenate([(one.flows["label"] != "benign").to_numpy()[one.tested] for one in judged])
     tcp = np.concatenate([(one.flows["proto"] == "tcp").to_numpy()[one.tested] for one in judged])
     score = np.concatenate([given[one.tested] for one, given in zip(judged, scores, strict=True)])
@@ -282,6 +287,46 @@ def _figures(judged: Sequence[Judged], scores: Sequence[Doubles]) -> dict[str, A
         "tcp_auc": _auc(bad[tcp], score[tcp]),
         "tcp_recall_at_1%": _recall(bad[tcp], score[tcp], 0.01),
         "tcp_recall_at_5%": _recall(bad[tcp], score[tcp], 0.05),
+    }
+
+
+def likeliest(judged: Sequence[Judged]) -> tuple[Ints, Ints]:
+    """Numbers of the true class and of the likeliest one, of all flows judged."""
+    truth = [
+        one.flows["label"].replace_strict(_NUMBERS, return_dtype=pl.Int64).to_numpy()[one.tested] for one in judged
+    ]
+    said = [one.scores.probability.argmax(axis=1)[one.tested] for one in judged]
+    return np.concatenate(truth), np.concatenate(said)
+
+
+def by_class(truth: Ints, said: Ints) -> dict[str, Any]:
+    """Accuracy, macro-F1 over the classes that occur, their precision, recall and F1, and the confusion matrix.
+
+    Args:
+        truth: (n) class numbers.
+        said: (n) class numbers.
+    """
+    matrix = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
+    np.add.at(matrix, (truth, said), 1)
+    found: dict[str, dict[str, Any]] = {}
+    for number in np.flatnonzero(matrix.sum(axis=1)).tolist():
+        hit, called, there = (int(n) for n in (matrix[number, number], matrix[:, number].sum(), matrix[number].sum()))
+        found[CLASSES[number]] = {
+            "flows": there,
+            "precision": round(hit / called, 4) if called else 0.0,
+            "recall": round(hit / there, 4),
+            "f1": round(2 * hit / (called + there), 4),
+        }
+    return {
+        "accuracy": round(float(np.trace(matrix) / max(1, matrix.sum())), 4),
+        "macro_f1": round(float(np.mean([one["f1"] for one in found.values()])), 4) if found else None,
+        "classes": found,
+        "confusion": {
+            name: {
+                CLASSES[to]: int(matrix[CLASSES.index(name), to]) for to in np.flatnonzero(matrix[CLASSES.index(name)])
+            }
+            for name in found
+        },
     }
 
 

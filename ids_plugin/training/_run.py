@@ -90,12 +90,27 @@ def train(options: Options, progress: Progress = quiet) -> Bundle:
     _check(train_set)
     stop_set = sample(split.stop, options.sampling, options.seed + 1)
     progress(f"windows: {len(train_set)} to train, {len(stop_set)} to stop early")
-    files, members, record = _members(options, train_set, stop_set, progress)
-    manifest = _manifest(options, train_set, members, record, split)
-    calibrating = [known_as(network, manifest["training"]["classes"]) for network in split.calibrate]
-    bundle = combine(seal(manifest, files), calibrating, options)
+    bundle = assemble(options, split, train_set, stop_set, progress)
+    calibrating = [known_as(network, bundle.manifest["training"]["classes"]) for network in split.calibrate]
+    bundle = combine(bundle, sample(calibrating, options.sampling, options.seed + 2))
     bundle = with_gate(bundle, train_set, options)
     return calibrate(bundle, calibrating, options, progress)
+
+
+def assemble(
+    options: Options, split: Split, train_set: Examples, stop_set: Examples, progress: Progress = quiet
+) -> Bundle:
+    """The bundle of members trained on windows that are sampled already; combination and thresholds are still empty.
+
+    Args:
+        options: family, members beside it, seed and fit; `data` and `val` are not read.
+        split: the networks behind the windows, for the record.
+        train_set: windows to train on.
+        stop_set: windows that stop it early.
+        progress: told of every epoch.
+    """
+    files, members, record = _members(options, train_set, stop_set, progress)
+    return seal(_manifest(options, train_set, members, record, split), files)
 
 
 def known_as(network: Labelled, classes: Sequence[str]) -> Labelled:
@@ -124,10 +139,9 @@ def divide(options: Options) -> Split:
     return Split(data, held[::2], held[1::2])
 
 
-def combine(bundle: Bundle, networks: Sequence[Labelled], options: Options) -> Bundle:
-    """The bundle with the members' combination fitted on networks they never saw."""
+def combine(bundle: Bundle, held_out: Examples) -> Bundle:
+    """The bundle with the members' combination fitted on windows of networks they never saw."""
     known = [CLASSES.index(name) for name in bundle.manifest["training"]["classes"]]
-    held_out = sample(networks, options.sampling, options.seed + 2)
     opinions = Scorer(bundle).member_probabilities(held_out.steps, held_out.mask, held_out.table)
     combination = _combine.fit_combination(opinions, held_out, known)
     return seal({**bundle.manifest, "combination": combination}, bundle.files)
@@ -194,6 +208,8 @@ def _members(
             continue
         made = member(registry.load("models", name), options, train_set, stop_set, progress)
         files[made.file] = made.data
+        if made.weights is not None:
+            files[_network.WEIGHTS] = made.weights
         record[name] = made.record
         classes = [CLASSES[label] for label in made.classes]
         entries.append({"name": name, "kind": made.kind, "file": made.file, "classes": classes})
@@ -210,6 +226,8 @@ class Member:
     data: bytes
     classes: tuple[int, ...]
     record: dict[str, Any]
+    weights: bytes | None = None
+    """arrays of a network that compression can rebuild"""
 
 
 def member(family: Family, options: Options, train_set: Examples, stop_set: Examples, progress: Progress) -> Member:
@@ -234,7 +252,8 @@ def member(family: Family, options: Options, train_set: Examples, stop_set: Exam
     else:
         fitted = _network.fit(cast(TorchFamily, family), train_set, stop_set, options.fit, seed, progress)
     record = {"parameters": fitted.parameters, "losses": fitted.losses, "paper": family.paper}
-    return Member("onnx", MODEL, _network.export(fitted, train_set), fitted.classes, record)
+    weights = _network.weights(fitted.module) if family.kind == "torch" else None
+    return Member("onnx", MODEL, _network.export(fitted, train_set), fitted.classes, record, weights)
 
 
 def _manifest(
