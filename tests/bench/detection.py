@@ -1,6 +1,6 @@
-"""Bench `detection`: what the default bundle finds and misses where it was not trained. Writes docs/results.md.
+"""Bench `detection`: what the default bundle finds and misses where it was not trained. Writes docs/results-default.md.
 
-    python -m tests.bench.detection [--bundle default] [--json] [--out docs/results.md]
+    python -m tests.bench.detection [--bundle default] [--json] [--out docs/results-default.md]
 
 The lab's sample and judging runs ship with the project. IoT-23, the 72 hours of an exposed host and the captures are
 public research data that doesn't: IDS_SHARED_DATA names the folder that holds it; what is absent is left out and named.
@@ -94,7 +94,7 @@ def page(bundle: Bundle, results: dict[str, Any], scans: dict[str, Any]) -> str:
     lines = [
         "# What the default bundle finds and misses",
         "",
-        f"Made by `python -m tests.bench.detection --out docs/results.md` with bundle `{bundle.id[:12]}`, thresholds",
+        f"Made by `python -m tests.bench.detection --out docs/results-default.md` with bundle `{bundle.id[:12]}`, thresholds",
         "as they are in it, seed 1. A (host, class) counts from five attack flows on; the delay runs from its first",
         "attack flow. `lookup` is a table on (proto, conn_state, history) taught on the other networks of the set.",
     ]
