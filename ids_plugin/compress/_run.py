@@ -17,6 +17,7 @@ from ids_plugin.scoring import Doubles
 from ids_plugin.scoring._scorer import Scorer
 from ids_plugin.sources._datasets import load
 from ids_plugin.training._examples import Examples, Sampling, sample
+from ids_plugin.training._network import WEIGHTS
 from ids_plugin.training._run import Progress, quiet
 
 MODEL = "model.onnx"
@@ -49,7 +50,7 @@ def compress(bundle: Bundle, options: Options, progress: Progress = quiet) -> Bu
     networks = [network for spec in options.data for network in load(spec, options.labels)]
     examples = sample(networks, options.sampling, options.seed)
     shown = examples.take(_drawn(examples, options))
-    files = dict(bundle.files)
+    files = {name: data for name, data in bundle.files.items() if name != WEIGHTS}
     before = Scorer(bundle).member_probabilities(examples.steps, examples.mask, examples.table)
     record: list[dict[str, Any]] = [{"step": "fp32", **_cost(bundle, examples, before[bundle.family], None)}]
     manifest = dict(bundle.manifest)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from ids_plugin.schema.window import Spec
 
@@ -25,6 +25,45 @@ class TorchFamily(Family, Protocol):
 
     def build(self, spec: Spec, classes: int) -> nn.Module:
         """A fresh network, `Network` below; its weights come from torch's current seed."""
+        ...
+
+
+Shape = tuple[int, ...]
+
+
+class Part(NamedTuple):
+    """Where a group's units are in one tensor: unit u is `start + block * units + u` of dimension `dim`."""
+
+    tensor: str
+    dim: int
+    blocks: int = 1
+    start: int = 0
+
+
+class Group(NamedTuple):
+    """Units (filters, LSTM units, neurons) that can be removed without changing the others."""
+
+    name: str
+    units: int
+    ranked: tuple[str, ...]
+    """tensors whose rows say what a unit is worth"""
+    parts: tuple[Part, ...]
+    """everything that goes with a unit: what makes it and what reads it"""
+
+
+class WidthsFamily(TorchFamily, Protocol):
+    """A network that exists in any widths, so that units can be removed from it and it can be rebuilt from arrays."""
+
+    def build(self, spec: Spec, classes: int, *, widths: Any = None) -> nn.Module:
+        """A fresh network of these widths, the family's own by default."""
+        ...
+
+    def widths(self, weights: Mapping[str, Shape]) -> Any:
+        """The widths of a network whose weights have these shapes."""
+        ...
+
+    def groups(self, widths: Any) -> tuple[Group, ...]:
+        """What of such a network can be removed, in the order of the data."""
         ...
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from ids_plugin.models import Group, Part, Shape
 
 CLIP = 5.0
 """Standard deviations beyond which a value counts no more."""
@@ -50,33 +53,42 @@ class Attention(nn.Module):
 class Table(nn.Module):
     """What the hosts did of late and the flow's summary: two dense layers over the window's table."""
 
-    def __init__(self, columns: int, width: int, dropout: float) -> None:
+    def __init__(self, columns: int, first: int, second: int, dropout: float) -> None:
         super().__init__()
         self.scale = Normalise(columns)
         self.layers = nn.Sequential(
-            nn.Linear(2 * columns, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width // 2), nn.ReLU()
+            nn.Linear(2 * columns, first), nn.ReLU(), nn.Dropout(dropout), nn.Linear(first, second), nn.ReLU()
         )
 
     def forward(self, table: Tensor) -> Tensor:
-        """(m, columns) → (m, width // 2)."""
+        """(m, columns) → (m, second)."""
         joined: Tensor = self.layers(self.scale(table))
         return joined
+
+
+class Head(NamedTuple):
+    """Units of the layers that a body shares with every other: two of the table, one that decides."""
+
+    table: int = 48
+    joined: int = 24
+    decide: int = 48
 
 
 class Classifier(nn.Module):
     """A body reads the steps, the table joins its context, two dense layers decide."""
 
     def __init__(
-        self, body: nn.Module, context: int, sequence: int, table: int, classes: int, dropout: float, width: int = 48
+        self, body: nn.Module, context: int, sequence: int, table: int, classes: int, dropout: float, head: Head
     ) -> None:
         """`body`: steps (m, STEPS, 2 * sequence), 0 in the padding, and what is none (m, STEPS, 1) → (m, context)."""
         super().__init__()
         self.steps = Normalise(sequence)
         self.body = body
-        self.table = Table(table, width, dropout)
+        self.table = Table(table, head.table, head.joined, dropout)
         self.decide = nn.Sequential(
-            nn.Linear(context + width // 2, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, classes)
-        )
+            nn.Linear(context + head.joined, head.decide), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(head.decide, classes),
+        )  # fmt: skip
 
     def set_scaling(self, means: Sequence[Tensor], scales: Sequence[Tensor]) -> None:
         """Mean and 1 / standard deviation of the step features and of the table's."""
@@ -90,3 +102,38 @@ class Classifier(nn.Module):
         context = self.body(self.steps(steps) * there, there)
         logits = self.decide(torch.cat([context, self.table(table)], dim=-1))
         return logits, None, torch.zeros_like(logits[:, 0])
+
+
+def head_of(weights: Mapping[str, Shape]) -> Head:
+    """The head that a Classifier with weights of these shapes has."""
+    return Head(*(weights[f"{layer}.weight"][0] for layer in ("table.layers.0", "table.layers.3", "decide.0")))
+
+
+def head_groups(context: int, head: Head) -> tuple[Group, ...]:
+    """Units of a Classifier's head; `context`: how many the body gives."""
+    return (
+        Group(
+            "table", head.table, ("table.layers.0.weight",),
+            (*rows("table.layers.0.weight", "table.layers.0.bias"), Part("table.layers.3.weight", 1)),
+        ),
+        Group(
+            "joined", head.joined, ("table.layers.3.weight",),
+            (*rows("table.layers.3.weight", "table.layers.3.bias"), Part("decide.0.weight", 1, start=context)),
+        ),
+        Group(
+            "decide", head.decide, ("decide.0.weight",),
+            (*rows("decide.0.weight", "decide.0.bias"), Part("decide.3.weight", 1)),
+        ),
+    )  # fmt: skip
+
+
+def lstm_group(name: str, units: int, readers: tuple[Part, ...]) -> Group:
+    """Units of the one-layer LSTM called `name`: their rows in all four gates, and what reads their state."""
+    weights = (f"{name}.weight_ih_l0", f"{name}.weight_hh_l0")
+    gates = tuple(Part(one, 0, blocks=4) for one in (*weights, f"{name}.bias_ih_l0", f"{name}.bias_hh_l0"))
+    return Group(name, units, weights, (*gates, Part(weights[1], 1), *readers))
+
+
+def rows(*names: str) -> tuple[Part, ...]:
+    """A unit is one row of each of these."""
+    return tuple(Part(name, 0) for name in names)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.models._layers import Attention, Normalise
+from ids_plugin.models import Group, Part, Shape
+from ids_plugin.models._layers import Attention, Normalise, lstm_group, rows
 from ids_plugin.schema.window import Spec
 
 
@@ -17,12 +18,15 @@ class Widths(NamedTuple):
 
     encoder: int = 32
     latent: int = 12
-    convolution: int = 32
+    decoder: int = 32
+    first: int = 32
+    second: int = 32
     lstm: int = 32
     key: int = 16
     context: int = 32
     table: int = 48
-    decision: int = 48
+    joined: int = 24
+    decide: int = 48
 
 
 class AnomalyNet(nn.Module):
@@ -38,19 +42,19 @@ class AnomalyNet(nn.Module):
             nn.Linear(2 * sequence, widths.encoder), nn.ReLU(), nn.Linear(widths.encoder, widths.latent), nn.ReLU()
         )
         self.decoder = nn.Sequential(
-            nn.Linear(widths.latent, widths.encoder), nn.ReLU(), nn.Linear(widths.encoder, sequence)
+            nn.Linear(widths.latent, widths.decoder), nn.ReLU(), nn.Linear(widths.decoder, sequence)
         )
-        self.first = nn.Conv1d(2 * sequence, widths.convolution, 3, padding=1)
-        self.second = nn.Conv1d(widths.convolution, widths.convolution, 3, padding=1)
-        self.lstm = nn.LSTM(widths.convolution + widths.latent, widths.lstm, batch_first=True)
-        self.attend = Attention(widths.lstm + widths.convolution, widths.key, widths.context)
+        self.first = nn.Conv1d(2 * sequence, widths.first, 3, padding=1)
+        self.second = nn.Conv1d(widths.first, widths.second, 3, padding=1)
+        self.lstm = nn.LSTM(widths.second + widths.latent, widths.lstm, batch_first=True)
+        self.attend = Attention(widths.lstm + widths.second, widths.key, widths.context)
         self.host = nn.Sequential(
             nn.Linear(2 * table, widths.table), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(widths.table, widths.table // 2), nn.ReLU(),
+            nn.Linear(widths.table, widths.joined), nn.ReLU(),
         )  # fmt: skip
         self.decide = nn.Sequential(
-            nn.Linear(widths.context + widths.table // 2 + 1, widths.decision), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(widths.decision, classes),
+            nn.Linear(widths.context + widths.joined + 1, widths.decide), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(widths.decide, classes),
         )  # fmt: skip
 
     def set_scaling(self, means: Sequence[Tensor], scales: Sequence[Tensor]) -> None:
@@ -91,6 +95,36 @@ class Family:
     def build(self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2) -> AnomalyNet:
         """A fresh network for windows of `spec`; its weights come from torch's current seed."""
         return AnomalyNet(len(spec.sequence), len(spec.table), classes, widths or Widths(), dropout)
+
+    def widths(self, weights: Mapping[str, Shape]) -> Widths:
+        """As models.WidthsFamily."""
+        layers = ("encoder.0", "encoder.2", "decoder.0", "first", "second", "attend.key", "attend.value")
+        encoder, latent, decoder, first, second, key, context = (weights[f"{name}.weight"][0] for name in layers)
+        table, joined, decide = (weights[f"{name}.weight"][0] for name in ("host.0", "host.3", "decide.0"))
+        lstm = weights["lstm.weight_hh_l0"][1]
+        return Widths(encoder, latent, decoder, first, second, lstm, key, context, table, joined, decide)
+
+    def groups(self, widths: Widths) -> tuple[Group, ...]:
+        """As models.WidthsFamily; the width of query and key stays, since their product is scaled by it."""
+        asked = ("attend.query.weight", "attend.key.weight", "attend.value.weight")
+        return (
+            _layer("encoder.0", widths.encoder, Part("encoder.2.weight", 1)),
+            _layer("encoder.2", widths.latent, Part("decoder.0.weight", 1),
+                   Part("lstm.weight_ih_l0", 1, start=widths.second)),
+            _layer("decoder.0", widths.decoder, Part("decoder.2.weight", 1)),
+            _layer("first", widths.first, Part("second.weight", 1)),
+            _layer("second", widths.second, Part("lstm.weight_ih_l0", 1),
+                   *(Part(name, 1, start=widths.lstm) for name in asked)),
+            lstm_group("lstm", widths.lstm, tuple(Part(name, 1) for name in asked)),
+            _layer("attend.value", widths.context, Part("decide.0.weight", 1)),
+            _layer("host.0", widths.table, Part("host.3.weight", 1)),
+            _layer("host.3", widths.joined, Part("decide.0.weight", 1, start=widths.context)),
+            _layer("decide.0", widths.decide, Part("decide.3.weight", 1)),
+        )  # fmt: skip
+
+
+def _layer(name: str, units: int, *readers: Part) -> Group:
+    return Group(name, units, (f"{name}.weight",), (*rows(f"{name}.weight", f"{name}.bias"), *readers))
 
 
 PLUGIN = Family()

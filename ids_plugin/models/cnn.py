@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.models._layers import Classifier
+from ids_plugin.models import Group, Part, Shape
+from ids_plugin.models._layers import Classifier, Head, head_groups, head_of, rows
 from ids_plugin.schema.window import Spec
+
+
+class Widths(NamedTuple):
+    """Filters of the two convolutions, and units of what every classifier has."""
+
+    first: int = 64
+    second: int = 64
+    head: Head = Head()
 
 
 class Body(nn.Module):
     """Two convolutions of three steps, then the maximum over the steps that are there."""
 
-    def __init__(self, columns: int, filters: int) -> None:
+    def __init__(self, columns: int, first: int, second: int) -> None:
         super().__init__()
-        self.first = nn.Conv1d(columns, filters, 3, padding=1)
-        self.second = nn.Conv1d(filters, filters, 3, padding=1)
+        self.first = nn.Conv1d(columns, first, 3, padding=1)
+        self.second = nn.Conv1d(first, second, 3, padding=1)
 
     def forward(self, seen: Tensor, there: Tensor) -> Tensor:
-        """(m, STEPS, columns), (m, STEPS, 1) → (m, filters)."""
+        """(m, STEPS, columns), (m, STEPS, 1) → (m, second)."""
         present = there.transpose(1, 2)
         hidden = torch.relu(self.first(seen.transpose(1, 2))) * present
         hidden = torch.relu(self.second(hidden)) * present
@@ -34,10 +44,25 @@ class Family:
     kind: Literal["torch"] = "torch"
     paper = "the plain CNN that CNN-LSTM hybrids are compared with"
 
-    def build(self, spec: Spec, classes: int, *, filters: int = 64, dropout: float = 0.2) -> Classifier:
+    def build(self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2) -> Classifier:
         """A fresh network for windows of `spec`; its weights come from torch's current seed."""
-        sequence, table = len(spec.sequence), len(spec.table)
-        return Classifier(Body(2 * sequence, filters), filters, sequence, table, classes, dropout)
+        sequence, table, widths = len(spec.sequence), len(spec.table), widths or Widths()
+        body = Body(2 * sequence, widths.first, widths.second)
+        return Classifier(body, widths.second, sequence, table, classes, dropout, widths.head)
+
+    def widths(self, weights: Mapping[str, Shape]) -> Widths:
+        """As models.WidthsFamily."""
+        return Widths(weights["body.first.weight"][0], weights["body.second.weight"][0], head_of(weights))
+
+    def groups(self, widths: Widths) -> tuple[Group, ...]:
+        """As models.WidthsFamily."""
+        made = []
+        for name, filters, reader in (
+            ("body.first", widths.first, "body.second.weight"), ("body.second", widths.second, "decide.0.weight"),
+        ):  # fmt: skip
+            parts = (*rows(f"{name}.weight", f"{name}.bias"), Part(reader, 1))
+            made.append(Group(name, filters, (f"{name}.weight",), parts))
+        return *made, *head_groups(widths.second, widths.head)
 
 
 PLUGIN = Family()

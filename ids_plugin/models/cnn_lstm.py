@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.models._layers import Classifier
+from ids_plugin.models import Group, Part, Shape
+from ids_plugin.models._layers import Classifier, Head, head_groups, head_of, lstm_group, rows
 from ids_plugin.schema.window import Spec
 
 
@@ -17,6 +19,7 @@ class Widths(NamedTuple):
     first: int = 384
     second: int = 384
     lstm: int = 320
+    head: Head = Head()
 
 
 class Block(nn.Module):
@@ -61,7 +64,30 @@ class Family:
     def build(self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2) -> Classifier:
         """A fresh network for windows of `spec`; its weights come from torch's current seed."""
         sequence, table, widths = len(spec.sequence), len(spec.table), widths or Widths()
-        return Classifier(Body(2 * sequence, widths), widths.lstm, sequence, table, classes, dropout)
+        body = Body(2 * sequence, widths)
+        return Classifier(body, widths.lstm, sequence, table, classes, dropout, widths.head)
+
+    def widths(self, weights: Mapping[str, Shape]) -> Widths:
+        """As models.WidthsFamily."""
+        first, second = (weights[f"body.{block}.pointwise.weight"][0] for block in ("first", "second"))
+        return Widths(first, second, weights["body.lstm.weight_hh_l0"][1], head_of(weights))
+
+    def groups(self, widths: Widths) -> tuple[Group, ...]:
+        """As models.WidthsFamily."""
+        second = Part("body.second.depthwise.weight", 0), Part("body.second.pointwise.weight", 1)
+        return (
+            _filters("body.first", widths.first, second),
+            _filters("body.second", widths.second, (Part("body.lstm.weight_ih_l0", 1),)),
+            lstm_group("body.lstm", widths.lstm, (Part("decide.0.weight", 1),)),
+            *head_groups(widths.lstm, widths.head),
+        )
+
+
+def _filters(block: str, filters: int, readers: tuple[Part, ...]) -> Group:
+    """Filters of a block, with their batch normalisation."""
+    normalised = [f"{block}.normalise.{name}" for name in ("weight", "bias", "running_mean", "running_var")]
+    made = f"{block}.pointwise.weight"
+    return Group(block, filters, (made,), (*rows(made, *normalised), *readers))
 
 
 PLUGIN = Family()

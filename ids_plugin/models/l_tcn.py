@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.models._layers import Classifier
+from ids_plugin.models import Group, Part, Shape
+from ids_plugin.models._layers import Classifier, Head, head_groups, head_of, rows
 from ids_plugin.schema.window import STEPS, Spec
 
 DILATIONS = (1, 2, 4, 8)
@@ -18,6 +20,7 @@ class Widths(NamedTuple):
     """Filters of the convolutions, one a dilation."""
 
     filters: tuple[int, ...] = (160, 256, 320, 512)
+    head: Head = Head()
 
 
 def positions(steps: int = STEPS, dilations: tuple[int, ...] = DILATIONS) -> list[list[int]]:
@@ -50,11 +53,11 @@ class Causal(nn.Module):
 
 
 class Body(nn.Module):
-    """The dilated stack as a tree that ends in the last step."""
+    """The dilated stack as a tree that ends in the last step; `tree=False` computes every step in every layer."""
 
-    def __init__(self, columns: int, widths: Widths) -> None:
+    def __init__(self, columns: int, widths: Widths, *, tree: bool) -> None:
         super().__init__()
-        self.needed = positions()
+        self.needed = positions() if tree else [list(range(STEPS))] * len(DILATIONS)
         given, sizes = list(range(STEPS)), [columns, *widths.filters]
         layers = []
         for at, (dilation, wanted) in enumerate(zip(DILATIONS, self.needed, strict=True)):
@@ -77,10 +80,29 @@ class Family:
     kind: Literal["torch"] = "torch"
     paper = "lightweight TCN: dilated causal convolutions 1, 2, 4, 8, iterative magnitude pruning to 60 % (Adam 1e-3)"
 
-    def build(self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2) -> Classifier:
-        """A fresh network for windows of `spec`; its weights come from torch's current seed."""
+    def build(
+        self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2, tree: bool = True
+    ) -> Classifier:
+        """A fresh network for windows of `spec`; its weights come from torch's current seed. With `tree=False` it does
+        the work of the published stack, for the same numbers."""
         sequence, table, widths = len(spec.sequence), len(spec.table), widths or Widths()
-        return Classifier(Body(2 * sequence, widths), widths.filters[-1], sequence, table, classes, dropout)
+        body = Body(2 * sequence, widths, tree=tree)
+        return Classifier(body, widths.filters[-1], sequence, table, classes, dropout, widths.head)
+
+    def widths(self, weights: Mapping[str, Shape]) -> Widths:
+        """As models.WidthsFamily."""
+        filters = (weights[f"body.layers.{at}.taps.weight"][0] for at in range(len(DILATIONS)))
+        return Widths(tuple(filters), head_of(weights))
+
+    def groups(self, widths: Widths) -> tuple[Group, ...]:
+        """As models.WidthsFamily."""
+        readers = [Part(f"body.layers.{at}.taps.weight", 1, blocks=KERNEL) for at in range(1, len(DILATIONS))]
+        made = []
+        for at, reader in enumerate([*readers, Part("decide.0.weight", 1)]):
+            taps = f"body.layers.{at}.taps"
+            parts = (*rows(f"{taps}.weight", f"{taps}.bias"), reader)
+            made.append(Group(taps, widths.filters[at], (f"{taps}.weight",), parts))
+        return *made, *head_groups(widths.filters[-1], widths.head)
 
 
 PLUGIN = Family()

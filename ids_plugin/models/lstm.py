@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
-from ids_plugin.models._layers import Classifier
+from ids_plugin.models import Group, Part, Shape
+from ids_plugin.models._layers import Classifier, Head, head_groups, head_of, lstm_group
 from ids_plugin.schema.window import Spec
+
+
+class Widths(NamedTuple):
+    """Units of the LSTM and of what every classifier has."""
+
+    lstm: int = 64
+    head: Head = Head()
 
 
 class Body(nn.Module):
@@ -31,10 +40,20 @@ class Family:
     kind: Literal["torch"] = "torch"
     paper = "Hochreiter and Schmidhuber, Long Short-Term Memory, Neural Computation 1997"
 
-    def build(self, spec: Spec, classes: int, *, units: int = 64, dropout: float = 0.2) -> Classifier:
+    def build(self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2) -> Classifier:
         """A fresh network for windows of `spec`; its weights come from torch's current seed."""
-        sequence, table = len(spec.sequence), len(spec.table)
-        return Classifier(Body(2 * sequence, units), units, sequence, table, classes, dropout)
+        sequence, table, widths = len(spec.sequence), len(spec.table), widths or Widths()
+        body = Body(2 * sequence, widths.lstm)
+        return Classifier(body, widths.lstm, sequence, table, classes, dropout, widths.head)
+
+    def widths(self, weights: Mapping[str, Shape]) -> Widths:
+        """As models.WidthsFamily."""
+        return Widths(weights["body.lstm.weight_hh_l0"][1], head_of(weights))
+
+    def groups(self, widths: Widths) -> tuple[Group, ...]:
+        """As models.WidthsFamily."""
+        units = lstm_group("body.lstm", widths.lstm, (Part("decide.0.weight", 1),))
+        return units, *head_groups(widths.lstm, widths.head)
 
 
 PLUGIN = Family()

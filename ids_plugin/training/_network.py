@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -12,12 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.models import Network, TorchFamily
-from ids_plugin.schema.window import STEPS
+from ids_plugin.models import Network, TorchFamily, WidthsFamily
+from ids_plugin.schema.window import STEPS, Spec
 from ids_plugin.training._balance import Balance
 from ids_plugin.training._examples import Examples
 
 Progress = Callable[[str], None]
+Inputs = tuple[Tensor, Tensor, Tensor]
+"""steps, mask, table"""
+WEIGHTS = "weights.npz"
+"""what a bundle calls the arrays of its network as trained; serving doesn't need them, compression does"""
 _SCALING = 20_000
 
 
@@ -60,28 +66,96 @@ def fit(
 ) -> Fitted:
     """The network with the least loss on `held_out` among the epochs; bit for bit the same for the same arguments."""
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(options.threads)
     classes = tuple(int(label) for label in np.unique(train.label))
     module = family.build(train.spec, len(classes))
     cast(Network, module).set_scaling(*scaling(train, seed))
+    lesson = Lesson(train, held_out, classes, options, seed, lambda told: progress(f"{family.name}: {told}"))
+    return Fitted(module, classes, learn(module, lesson))
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a network learns from, and how."""
+
+    train: Examples
+    held_out: Examples
+    classes: tuple[int, ...]
+    options: Fit
+    seed: int
+    progress: Progress
+    soft: Callable[[Inputs], Tensor] | None = None
+    """inputs → logits (m, classes) of a teacher, which then count beside the labels"""
+    temperature: float = 2.0
+    after: Callable[[], None] = lambda: None
+    """called after every change of the weights"""
+
+    def loss(self, logits: Tensor, target: Tensor, weight: Tensor, inputs: Inputs) -> Tensor:
+        """Against the labels; with a teacher half of that and half against what it says at the temperature (Hinton,
+        Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015)."""
+        hard = self.options.balance.loss(logits, target, weight, self.options.smoothing)
+        if self.soft is None:
+            return hard
+        with torch.no_grad():
+            wanted = torch.softmax(self.soft(inputs) / self.temperature, dim=-1)
+        said = torch.log_softmax(logits / self.temperature, dim=-1)
+        apart = nn.functional.kl_div(said, wanted, reduction="batchmean") * self.temperature**2
+        return 0.5 * hard + 0.5 * apart
+
+
+def learn(module: nn.Module, lesson: Lesson) -> list[dict[str, float]]:
+    """Trains `module` from where it stands; it ends in evaluation mode with the weights of the epoch that lost least on
+    the held-out windows. Returns the losses by epoch."""
+    torch.use_deterministic_algorithms(True)
+    options = lesson.options
+    torch.set_num_threads(options.threads)
     optimiser = torch.optim.AdamW(module.parameters(), lr=options.rate, weight_decay=options.decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.epochs)
     losses: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
     for epoch in range(options.epochs):
-        trained = _epoch(module, optimiser, train, classes, options, seed + epoch)
+        trained = _epoch(module, optimiser, lesson, lesson.seed + epoch)
         schedule.step()
-        judged = _judge(module, held_out, classes)
+        judged = _judge(module, lesson.held_out, lesson.classes)
         losses.append({"train": round(trained, 6), "held_out": round(judged, 6)})
-        progress(f"{family.name}: epoch {epoch + 1} of {options.epochs}, loss {trained:.4f}, held out {judged:.4f}")
+        lesson.progress(f"epoch {epoch + 1} of {options.epochs}, loss {trained:.4f}, held out {judged:.4f}")
         least = min(range(len(losses)), key=lambda at: losses[at]["held_out"])
         if least == epoch:
             best = {name: value.clone() for name, value in module.state_dict().items()}
         if epoch - least >= options.patience:
             break
     module.load_state_dict(best)
-    return Fitted(module.eval(), classes, losses)
+    module.eval()
+    return losses
+
+
+def weights(module: nn.Module) -> bytes:
+    """The network's arrays as NumPy's `.npz`, from which `restore` makes it again."""
+    arrays = {name: value.numpy() for name, value in module.state_dict().items()}
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    return packed.getvalue()
+
+
+def restore(family: WidthsFamily, spec: Spec, classes: int, packed: bytes) -> nn.Module:
+    """The network whose `weights` these are, ready to serve.
+
+    Raises:
+        ValueError: they aren't those of this family for these windows and classes.
+    """
+    try:
+        with np.load(io.BytesIO(packed), allow_pickle=False) as arrays:
+            state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        return rebuilt(family, spec, classes, state)
+    except (KeyError, RuntimeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"these aren't the weights of {family.name} for these windows") from error
+
+
+def rebuilt(family: WidthsFamily, spec: Spec, classes: int, state: Mapping[str, Tensor]) -> nn.Module:
+    """A network of the widths that `state` has, with its weights, ready to serve."""
+    widths = family.widths({name: tuple(value.shape) for name, value in state.items()})
+    module = family.build(spec, classes, widths=widths)
+    module.load_state_dict(state)
+    return module.eval()
 
 
 def scaling(train: Examples, seed: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -100,7 +174,7 @@ def scaling(train: Examples, seed: int) -> tuple[list[Tensor], list[Tensor]]:
     return means, scales
 
 
-def tensors(examples: Examples, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> tuple[Tensor, Tensor, Tensor]:
+def tensors(examples: Examples, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Inputs:
     """Steps, mask and table of the examples at `rows`."""
     return (
         torch.from_numpy(examples.steps[rows]),
@@ -109,18 +183,12 @@ def tensors(examples: Examples, rows: np.ndarray[tuple[int], np.dtype[np.int64]]
     )
 
 
-def _epoch(
-    module: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    train: Examples,
-    classes: tuple[int, ...],
-    options: Fit,
-    seed: int,
-) -> float:
+def _epoch(module: nn.Module, optimiser: torch.optim.Optimizer, lesson: Lesson, seed: int) -> float:
     rng = np.random.default_rng(seed)
+    train, options = lesson.train, lesson.options
     drawn = options.balance.draw(train, options.windows, rng)
     weight = torch.tensor(train.weight, dtype=torch.float32)
-    target = torch.from_numpy(np.searchsorted(classes, train.label))
+    target = torch.from_numpy(np.searchsorted(lesson.classes, train.label))
     module.train()
     total = 0.0
     for start in range(0, len(drawn), options.batch):
@@ -129,11 +197,12 @@ def _epoch(
         hidden = torch.from_numpy(rng.random(len(rows)) < options.blind)
         table = torch.where(hidden[:, None], torch.nan, table)
         logits, _, extra = module(steps, mask, table)
-        loss = options.balance.loss(logits, target[rows], weight[rows], options.smoothing)
+        loss = lesson.loss(logits, target[rows], weight[rows], (steps, mask, table))
         optimiser.zero_grad()
         (loss + options.auxiliary * extra.mean()).backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimiser.step()
+        lesson.after()
         total += float(loss.detach()) * len(rows)
     return total / len(drawn)
 
