@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,8 +61,17 @@ def _print(result: dict[str, Any], console: Console) -> None:
     rich = Rich(file=console.out)
     for table in (_wanted(result), _networks(result), _models(result), _alone(result), _confusion(result)):
         rich.print(table)
-    deletion = result["deletion"]
-    rich.print(f"deletion test: {deletion['passed']} of {deletion['tested']} explanations pass")
+    for line in _deletion(result["deletion"]):
+        rich.print(line)
+
+
+def _deletion(deletion: dict[str, Any]) -> Iterator[str]:
+    """What taking the named evidence away does, beside taking as much at random."""
+    tested, by_features = deletion["tested"], deletion["features_passed"]
+    yield f"deletion test: {deletion['passed']} of {tested} explanations pass, {by_features} by their features alone"
+    for method, counts in deletion["flows"].items():
+        share = f"{counts['passed']} of {counts['tested']} tested pass"
+        yield f"  earlier flows by {method}: {counts['explained']}, {share}"
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ids_plugin.explain._earlier import Earlier, Trust, earlier, without
 from ids_plugin.explain._words import natural, phrase, sentence
 from ids_plugin.schema.evidence import Evidence, EvidenceFeature, EvidenceFlow
 from ids_plugin.schema.score import CLASSES, Scores
@@ -14,7 +16,6 @@ from ids_plugin.schema.window import STEPS, Bools, Floats, Ints, Spec, Windows
 
 Doubles = npt.NDArray[np.float64]
 
-NAMED_FLOWS = 3
 NAMED_FEATURES = 5
 _FLOOR = 1e-6
 _BENIGN = CLASSES.index("benign")
@@ -39,26 +40,46 @@ class Window(NamedTuple):
     table: Floats
 
 
-class Deletion(NamedTuple):
-    """How far the score falls when the named evidence is taken away, and when as much is taken at random."""
+class Falls(NamedTuple):
+    """How far a decision falls when what is named is taken away, and when as much is taken at random."""
 
-    score: float
     named: float
     random: float
 
     @property
     def passed(self) -> bool:
-        """The evidence names what matters more than chance does."""
+        """What is named matters more than chance does."""
         return self.named > self.random
+
+
+class Deletion(NamedTuple):
+    """The deletion test of one explanation: of all it names together, and of its parts, each alone."""
+
+    score: float
+    together: Falls
+    """of the score"""
+    flows: Falls | None
+    """of the log-odds of the class, the named earlier flows alone; None where none is named, or all there are"""
+    features: Falls
+    """of the log-odds of the class, the named features alone"""
+    method: str
+    """how the flows were found, see _earlier.Earlier; empty where there is no earlier flow"""
+
+    @property
+    def passed(self) -> bool:
+        """The evidence as a whole names what matters more than chance does."""
+        return self.together.passed
 
 
 class Explainer:
     """Explains single flows of a batch with the scorer that scored them."""
 
-    def __init__(self, judge: Judge, spec: Spec, expected: dict[str, float]) -> None:
-        """`expected`: what is usual for each feature, from the bundle; those left out are unknown."""
+    def __init__(self, judge: Judge, spec: Spec, expected: dict[str, float], trust: Trust = "tested") -> None:
+        """`expected`: what is usual for each feature, from the bundle; those left out are unknown. `trust`: in the
+        network's own account of the flows it looked at."""
         self._judge = judge
         self._spec = spec
+        self._trust: Trust = trust
         self._table = [feature.name for feature in spec.table]
         self._usual = _values([feature.name for feature in spec.table], expected)
         self._usual_step = _values([feature.name for feature in spec.sequence], expected)
@@ -67,39 +88,45 @@ class Explainer:
         """Evidence for class `label` of the flow at `row`."""
         window = _window(windows, row)
         contributions, methods = self._contributions(window, label)
-        attention = self._judge.attention(*window)
+        before = self._earlier(window, label)
         named = self._named(window, contributions)
-        flows = self._flows(windows, row, window, attention)
         shown = self._judge.behaviours(window.table)
         behaviours = {name: round(float(strength[0]), 4) for name, strength in shown.items() if strength[0] >= 0.05}
         values, usual = self._natural(window.table[0]), self._natural(self._usual)
         return Evidence(
-            flows=flows,
+            flows=_flows(windows, row, window.mask[0], before),
             features=tuple(self._feature(at, window, float(contributions[at])) for at in named),
-            method="+".join((["attention"] if attention is not None else []) + methods),
-            faithfulness=round(max(0.0, self._fall(window, named, self._top_steps(window, attention))), 6),
+            method="+".join(([before.method] if before.method else []) + methods),
+            faithfulness=round(max(0.0, self._fall(window, named, before.named)), 6),
             behaviours=behaviours,
             summary=sentence(CLASSES[label], windows.flow(row), values, usual),
         )
 
     def deletion(self, windows: Windows, row: int, label: int, rng: np.random.Generator, draws: int = 5) -> Deletion:
-        """The deletion test of the explanation of one flow: named evidence against as much at random."""
+        """The deletion test of the explanation of one flow: named evidence against as much at random, `draws` times."""
         window = _window(windows, row)
-        contributions, _ = self._contributions(window, label)
-        features = self._named(window, contributions)
-        steps = self._top_steps(window, self._judge.attention(*window))
-        score = float(self._judge.score_arrays(*window).score[0])
+        features = self._named(window, self._contributions(window, label)[0])
+        before = self._earlier(window, label)
         present = np.flatnonzero(window.mask[0, :-1])
         known = np.flatnonzero(~np.isnan(window.table[0]))
-        falls = [
-            self._fall(
-                window,
+        drawn = [
+            (
                 rng.choice(known, min(len(features), len(known)), replace=False),
-                rng.choice(present, min(len(steps), len(present)), replace=False),
+                rng.choice(present, min(len(before.named), len(present)), replace=False),
             )
             for _ in range(draws)
         ]
-        return Deletion(score, self._fall(window, features, steps), float(np.mean(falls)))
+        tried, none = [(features, before.named), *drawn], features[:0]
+        together = np.array([self._fall(window, *each) for each in tried])
+        of_features = self._log_falls(window, label, [(each, none) for each, _ in tried])
+        of_flows = self._log_falls(window, label, [(none, each) for _, each in tried])
+        return Deletion(
+            float(self._judge.score_arrays(*window).score[0]),
+            _compared(together),
+            _compared(of_flows) if 0 < len(before.named) < len(present) else None,
+            _compared(of_features),
+            before.method,
+        )
 
     def _natural(self, values: Floats) -> dict[str, float | None]:
         """Table features in natural units."""
@@ -135,12 +162,28 @@ class Explainer:
         mask = np.repeat(window.mask, count + 1, axis=0)
         for at in range(count):
             self._occlude(table, steps, at + 1, at)
+        odds = self._odds(steps, mask, table, label, weights)
+        return np.asarray(odds[0] - odds[1:], np.float64)
+
+    def _odds(self, steps: Floats, mask: Bools, table: Floats, label: int, weights: dict[str, float]) -> Doubles:
+        """(m) the members' weighted log-odds of `label` against benign."""
         opinions = self._judge.member_probabilities(steps, mask, table)
-        odds = np.zeros(count + 1)
+        odds = np.zeros(len(table))
         for name, weight in weights.items():
             opinion = np.maximum(opinions[name], _FLOOR)
             odds += weight * np.log(opinion[:, label] / opinion[:, _BENIGN])
-        return np.asarray(odds[0] - odds[1:], np.float64)
+        return odds
+
+    def _earlier(self, window: Window, label: int) -> Earlier:
+        """What the decision rests on among the earlier flows."""
+        weights = self._judge.weights()
+
+        def odds(steps: Floats, mask: Bools) -> Doubles:
+            return self._odds(steps, mask, np.repeat(window.table, len(steps), axis=0), label, weights)
+
+        attention = self._judge.attention(*window)
+        looked_at = None if attention is None else attention[0]
+        return earlier(window.steps, window.mask, self._usual_step, looked_at, odds, self._trust)
 
     def _occlude(self, table: Floats, steps: Floats, row: int, at: int) -> None:
         """Sets feature `at` of the table, and of the flow's own step where it is one, to what is expected."""
@@ -154,37 +197,44 @@ class Explainer:
         order = np.argsort(-known, kind="stable")[:NAMED_FEATURES]
         return order[known[order] > 0]
 
-    def _top_steps(self, window: Window, attention: Doubles | None) -> Ints:
-        """The earlier steps that the network looked at most, strongest first."""
-        present = np.flatnonzero(window.mask[0, :-1])
-        if attention is None:
-            return present[::-1][:NAMED_FLOWS]
-        return present[np.argsort(-attention[0, present], kind="stable")][:NAMED_FLOWS]
-
     def _fall(self, window: Window, features: Ints, steps: Ints) -> float:
         """How far the score falls when features are set to what is expected and earlier flows are taken out."""
-        table, values, mask = window.table.copy(), window.steps.copy(), window.mask.copy()
+        before = self._judge.score_arrays(*window).score[0]
+        return float(before - self._judge.score_arrays(*self._without(window, features, steps)).score[0])
+
+    def _log_falls(self, window: Window, label: int, taken: Sequence[tuple[Ints, Ints]]) -> Doubles:
+        """(n) as _fall, of the log-odds of `label`, for n pairs of features and steps."""
+        left = [window, *(self._without(window, features, steps) for features, steps in taken)]
+        steps, mask, table = (np.concatenate(part) for part in zip(*left, strict=True))
+        odds = self._odds(steps, mask, table, label, self._judge.weights())
+        return np.asarray(odds[0] - odds[1:])
+
+    def _without(self, window: Window, features: Ints, steps: Ints) -> Window:
+        table = window.table.copy()
+        values, mask = without(window.steps, window.mask, steps)
         for at in features.tolist():
             self._occlude(table, values, 0, at)
-        mask[0, steps] = False
-        values[0, steps] = np.nan
-        before = self._judge.score_arrays(*window).score[0]
-        return float(before - self._judge.score_arrays(values, mask, table).score[0])
+        return Window(values, mask, table)
 
-    def _flows(self, windows: Windows, row: int, window: Window, attention: Doubles | None) -> tuple[EvidenceFlow, ...]:
-        """The flows of the window with their weights; without earlier ones, the host's flows with equal weights."""
-        earlier = windows.earlier(row)
-        if not earlier and (of_host := windows.host_flows(row, STEPS - 1)):
-            shown = [*of_host, windows.flow(row)]
-            weights = np.full(len(shown), 1.0 / len(shown))
-        else:
-            shown = [*earlier, windows.flow(row)]
-            present = window.mask[0]
-            weights = np.full(len(shown), 1.0 / len(shown)) if attention is None else attention[0, present]
-        return tuple(
-            EvidenceFlow(flow, len(shown) - 1 - at, round(float(weight), 6))
-            for at, (flow, weight) in enumerate(zip(shown, weights / weights.sum(), strict=True))
-        )
+
+def _flows(windows: Windows, row: int, present: Bools, before: Earlier) -> tuple[EvidenceFlow, ...]:
+    """The flows of the window with their weights; without earlier ones, the host's flows with equal weights."""
+    earlier = windows.earlier(row)
+    if not earlier and (of_host := windows.host_flows(row, STEPS - 1)):
+        shown = [*of_host, windows.flow(row)]
+        weights = np.full(len(shown), 1.0 / len(shown))
+    else:
+        shown = [*earlier, windows.flow(row)]
+        weights = before.weights[present]
+    return tuple(
+        EvidenceFlow(flow, len(shown) - 1 - at, round(float(weight), 6))
+        for at, (flow, weight) in enumerate(zip(shown, weights / weights.sum(), strict=True))
+    )
+
+
+def _compared(falls: Doubles) -> Falls:
+    """The first one beside the mean of the others."""
+    return Falls(float(falls[0]), float(falls[1:].mean()))
 
 
 def _window(windows: Windows, row: int) -> Window:

@@ -35,7 +35,7 @@ class Evidence:
     flows: tuple[EvidenceFlow, ...]
     features: tuple[EvidenceFeature, ...]
     method: str
-    """which methods: `attention`, `tree_shap`, `gradient...`, joined with +"""
+    """how flows and features were found, see explain: `attention`, `step_occlusion`, `tree_shap`, …, joined with +"""
     faithfulness: float
     """how far the score falls when the named evidence is taken away, 0–1"""
     behaviours: dict[str, float]

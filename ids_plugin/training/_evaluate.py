@@ -16,7 +16,7 @@ import polars as pl
 
 from ids_plugin.alerts import _policy
 from ids_plugin.bundle import Bundle
-from ids_plugin.explain import Explainer
+from ids_plugin.explain import Deletion, Explainer
 from ids_plugin.schema.score import CLASSES, Scores
 from ids_plugin.schema.window import Windows
 from ids_plugin.scoring._scorer import Scorer
@@ -63,7 +63,7 @@ class Judged:
     scores: Scores
     tested: Bools
     """(n) flows the protocol judges"""
-    deletions: tuple[bool, ...] = ()
+    deletions: tuple[Deletion, ...] = ()
     """results of the deletion test"""
     alone: pl.DataFrame = field(default_factory=pl.DataFrame)
     """attack flows: `label`, `host` (whose behaviour it is) and, per member, the class that member alone calls it"""
@@ -80,7 +80,6 @@ def evaluate(
         judged.append(_judge(bundle, network, options, rng))
     opinions = list(_opinions(judged, options))
     networks_found = [of_network(one) for one in judged]
-    deletions = [passed for one in judged for passed in one.deletions]
     return {
         "bundle": bundle.id,
         "protocol": options.protocol,
@@ -92,11 +91,7 @@ def evaluate(
         "classes": by_class(*likeliest(judged)),
         "confusion": _confusion(judged),
         "alone": _alone(judged),
-        "deletion": {
-            "tested": len(deletions),
-            "passed": sum(deletions),
-            "share": round(sum(deletions) / len(deletions), 4) if deletions else None,
-        },
+        "deletion": _deletion([deletion for one in judged for deletion in one.deletions]),
     }
 
 
@@ -104,21 +99,40 @@ def _judge(bundle: Bundle, network: Labelled, options: Options, rng: np.random.G
     scorer = Scorer(bundle, cascade=options.cascade)
     explainer = Explainer(scorer, spec(), bundle.usual)
     flows, scores, alone = [], [], []
-    deletions: list[bool] = []
+    deletions: list[Deletion] = []
     for batch in windows(network.flows):
         scored = scorer.score(batch)
         mask = batch.steps(np.flatnonzero(scored.over)).mask
         long = np.flatnonzero(scored.over)[mask.sum(axis=1) >= WORTH_FINDING]
         room = max(0, options.explained - len(deletions))
         deletions += [
-            explainer.deletion(batch, row, int(scored.label[row]), rng).passed
-            for row in rng.permutation(long)[:room].tolist()
+            explainer.deletion(batch, row, int(scored.label[row]), rng) for row in rng.permutation(long)[:room].tolist()
         ]
         flows.append(batch.flows)
         scores.append(scored)
         alone.append(_members(scorer, batch))
     frame = pl.concat(flows)
     return Judged(network.name, frame, joined(scores), _tested(frame, options, rng), tuple(deletions), pl.concat(alone))
+
+
+def _deletion(deletions: Sequence[Deletion]) -> dict[str, Any]:
+    """How many explanations name what matters more than chance does: as a whole, their features alone, and their
+    earlier flows alone by how these were found."""
+    by_method: dict[str, dict[str, int]] = {}
+    for one in deletions:
+        if one.method:
+            counts = by_method.setdefault(one.method, {"explained": 0, "tested": 0, "passed": 0})
+            counts["explained"] += 1
+            counts["tested"] += one.flows is not None
+            counts["passed"] += one.flows is not None and one.flows.passed
+    passed = sum(one.passed for one in deletions)
+    return {
+        "tested": len(deletions),
+        "passed": passed,
+        "share": round(passed / len(deletions), 4) if deletions else None,
+        "features_passed": sum(one.features.passed for one in deletions),
+        "flows": dict(sorted(by_method.items())),
+    }
 
 
 def _members(scorer: Scorer, batch: Windows) -> pl.DataFrame:

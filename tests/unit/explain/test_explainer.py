@@ -9,7 +9,8 @@ import pytest
 
 from ids_plugin import bundle
 from ids_plugin.explain import Explainer
-from ids_plugin.explain._explainer import NAMED_FEATURES, NAMED_FLOWS
+from ids_plugin.explain._earlier import NAMED_FLOWS, Trust
+from ids_plugin.explain._explainer import NAMED_FEATURES
 from ids_plugin.schema.score import CLASSES, Scores
 from ids_plugin.schema.window import Windows
 from ids_plugin.scoring._scorer import Scorer
@@ -56,8 +57,8 @@ def known(row: int) -> dict[int, float]:
     return {at: value for at, value in enumerate(values) if value == value}
 
 
-def toy_explainer(judge: ToyJudge, usual: float = 77.0) -> Explainer:
-    return Explainer(judge, batch().spec, {feature.name: usual for feature in batch().spec.table})
+def toy_explainer(judge: ToyJudge, usual: float = 77.0, trust: Trust = "tested") -> Explainer:
+    return Explainer(judge, batch().spec, {feature.name: usual for feature in batch().spec.table}, trust)
 
 
 def test_weights_sum_to_one_and_stand_beside_the_flows_of_the_window() -> None:
@@ -73,10 +74,31 @@ def test_weights_sum_to_one_and_stand_beside_the_flows_of_the_window() -> None:
 
 def test_weights_are_the_networks_attention() -> None:
     row = full_row()
-    judge = ToyJudge(known(row), looked_at=[4, 2, 7])
+    judge = ToyJudge({}, [4, 2, 7])
     flows = toy_explainer(judge).explain(batch(), row, 1).flows
     strongest = sorted(range(len(flows)), key=lambda at: -flows[at].weight)
     assert strongest[:NAMED_FLOWS] == [4, 2, 7]
+
+
+def test_attention_that_proves_untrue_gives_way_to_what_taking_flows_out_does() -> None:
+    row = full_row()
+    misled = ToyJudge({}, [1, 5, 8], looked_at=[0, 2, 3])
+    evidence = toy_explainer(misled).explain(batch(), row, 1)
+    assert evidence.method.split("+")[0] == "step_occlusion"
+    assert {at for at, flow in enumerate(evidence.flows) if flow.weight > 0} == {1, 5, 8}
+    assert sum(flow.weight for flow in evidence.flows) == pytest.approx(1, abs=1e-4)
+    trusted = toy_explainer(misled, trust="always").explain(batch(), row, 1)
+    assert trusted.method.split("+")[0] == "attention"
+    assert trusted.flows[0].weight > 0.2
+
+
+def test_where_no_flow_matters_none_is_named() -> None:
+    row = full_row()
+    evidence = toy_explainer(ToyJudge(known(row), looked_at=[0, 2, 3])).explain(batch(), row, 1)
+    assert evidence.method.split("+")[0] == "no_single_flow"
+    assert len({flow.weight for flow in evidence.flows}) == 1
+    judge = ToyJudge(known(row), looked_at=[0, 2, 3])
+    assert toy_explainer(judge).deletion(batch(), row, 1, np.random.default_rng(1)).flows is None
 
 
 def test_named_features_are_those_that_contribute_most() -> None:
@@ -114,8 +136,9 @@ def test_a_feature_shows_what_was_seen_beside_what_is_usual() -> None:
 def test_the_method_names_what_was_used() -> None:
     row = alerting()[0]
     methods = explainer().explain(batch(), row, int(scored().label[row])).method.split("+")
-    assert set(methods) == {"attention", "tree_shap", "occlusion"}
-    assert toy_explainer(ToyJudge(known(row))).explain(batch(), row, 1).method == "attention+tree_shap"
+    assert set(methods) - {"attention", "step_occlusion", "no_single_flow"} == {"tree_shap", "occlusion"}
+    honest = ToyJudge(known(row), [1, 5, 8])
+    assert toy_explainer(honest).explain(batch(), full_row(), 1).method == "attention+tree_shap"
 
 
 def test_contributions_of_trees_are_exact() -> None:
@@ -138,7 +161,7 @@ def test_occlusion_is_the_fall_of_the_log_odds() -> None:
     first, second = list(known(row))[:2]
     judge = LinearJudge({first: 0.02, second: -0.005}, weight=3.0)
     evidence = toy_explainer(judge, usual=-10.0).explain(batch(), row, 1)
-    assert evidence.method == "attention+occlusion"
+    assert evidence.method == "no_single_flow+occlusion"
     assert [one.name for one in evidence.features] == [batch().spec.table[first].name]
     fall = 3 * 0.02 * (known(row)[first] + 10)
     assert evidence.features[0].contribution == pytest.approx(fall, abs=1e-5)
@@ -150,7 +173,8 @@ def test_faithfulness_is_the_fall_without_the_named_evidence() -> None:
     honest = toy_explainer(ToyJudge(some, [1, 5, 8])).explain(batch(), row, 1)
     assert honest.faithfulness == pytest.approx(1)
     wrong = dict.fromkeys(list(known(row))[10:13], 1.0)
-    elsewhere = toy_explainer(ToyJudge(some, [1, 5, 8], named=wrong, looked_at=[0, 2, 3])).explain(batch(), row, 1)
+    misled = ToyJudge(some, [1, 5, 8], named=wrong, looked_at=[0, 2, 3])
+    elsewhere = toy_explainer(misled, trust="always").explain(batch(), row, 1)
     assert elsewhere.faithfulness == 0
 
 
@@ -159,17 +183,22 @@ def test_the_deletion_test_tells_honest_from_wrong_evidence() -> None:
     some = dict(list(known(row).items())[:3])
     honest = toy_explainer(ToyJudge(some, [1, 5, 8])).deletion(batch(), row, 1, np.random.default_rng(1))
     assert honest.passed
-    assert honest.score == honest.named == 1
-    assert honest.random < 0.8
+    assert honest.score == honest.together.named == 1
+    assert honest.together.random < 0.8
+    assert honest.flows is not None
+    assert honest.flows.passed
+    assert honest.features.passed
     wrong = dict.fromkeys(list(known(row))[10:13], 1.0)
     judge = ToyJudge(some, [1, 5, 8], named=wrong, looked_at=[0, 2, 3])
-    assert not toy_explainer(judge).deletion(batch(), row, 1, np.random.default_rng(1)).passed
+    deletion = toy_explainer(judge, trust="always").deletion(batch(), row, 1, np.random.default_rng(1))
+    assert deletion.flows is not None
+    assert not deletion.passed | deletion.flows.passed | deletion.features.passed
 
 
 def test_the_deletion_test_is_seeded() -> None:
     row = full_row()
     judge = toy_explainer(ToyJudge(known(row), [1, 5, 8]))
-    runs = [judge.deletion(batch(), row, 1, np.random.default_rng(seed)).random for seed in (1, 1, 2, 3, 4)]
+    runs = [judge.deletion(batch(), row, 1, np.random.default_rng(seed)).together.random for seed in (1, 1, 2, 3, 4)]
     assert runs[0] == runs[1]
     assert len(set(runs)) > 1
 
