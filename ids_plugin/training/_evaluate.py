@@ -344,6 +344,16 @@ def by_class(truth: Ints, said: Ints) -> dict[str, Any]:
     }
 
 
+def binary(bad: Bools, said: Bools, score: Doubles) -> dict[str, float | None]:
+    """Malicious against benign: macro-F1 of what was `said`, area under the ROC curve and recall of the `score`."""
+    return {
+        "f1": _f1(bad, said),
+        "auc": _auc(bad, score),
+        "recall_at_1%": _recall(bad, score, 0.01),
+        "recall_at_5%": _recall(bad, score, 0.05),
+    }
+
+
 def _f1(bad: Bools, said: Bools) -> float | None:
     """Macro-F1 of malicious against benign."""
     if not len(bad):
