@@ -1,6 +1,6 @@
 """Explanation: windows + Scores → Evidence, for the flows that alert and no others.
 
-Earlier flows: `attention`, the weights of the network over the steps of the window (Bahdanau et al. 2015; queries and keys
+Earlier flows: `attention`, the weights of the network over the steps of the window (Bahdanau et al. 2015; queries, keys
 as Vaswani et al. 2017), but only where taking out the flows it looked at most lowers the class's log-odds more than
 others do (attention need not be the reason: Jain & Wallace 2019); `step_occlusion` otherwise, how far the log-odds
 fall without a flow; `no_single_flow` where no flow matters by itself. Features: `tree_shap`, exact contributions in the
