@@ -301,7 +301,28 @@ def figures(judged: Sequence[Judged], scores: Sequence[Doubles]) -> dict[str, An
         "tcp_auc": _auc(bad[tcp], score[tcp]),
         "tcp_recall_at_1%": _recall(bad[tcp], score[tcp], 0.01),
         "tcp_recall_at_5%": _recall(bad[tcp], score[tcp], 0.05),
+        **_elsewhere(judged, scores),
     }
+
+
+def _elsewhere(judged: Sequence[Judged], scores: Sequence[Doubles]) -> dict[str, float | None]:
+    """Each network's TCP attack flows against the benign TCP flows of all others, mean over the networks with
+    WORTH_FINDING or more: flows that a network mislabels as benign don't judge its own attacks."""
+    attacks, benign = [], []
+    for one, score in zip(judged, scores, strict=True):
+        tcp = (one.flows["proto"] == "tcp").to_numpy() & one.tested
+        bad = (one.flows["label"] != "benign").to_numpy()
+        attacks.append(score[tcp & bad])
+        benign.append(score[tcp & ~bad])
+    found: dict[str, list[float]] = {"tcp_auc_elsewhere": [], "tcp_recall_at_1%_elsewhere": []}
+    for at, high in enumerate(attacks):
+        low = np.concatenate([np.zeros(0), *benign[:at], *benign[at + 1 :]])
+        if len(high) < WORTH_FINDING or not len(low):
+            continue
+        score, bad = np.concatenate([high, low]), np.arange(len(high) + len(low)) < len(high)
+        found["tcp_auc_elsewhere"].append(_auc(bad, score) or 0.0)
+        found["tcp_recall_at_1%_elsewhere"].append(_recall(bad, score, 0.01) or 0.0)
+    return {name: round(float(np.mean(values)), 4) if values else None for name, values in found.items()}
 
 
 def likeliest(judged: Sequence[Judged]) -> tuple[Ints, Ints]:

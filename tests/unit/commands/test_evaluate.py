@@ -16,7 +16,9 @@ from tests import toy
 from tests.logs import conn
 
 SEEDS, MINUTES = (31, 32), 7
-FIGURES = {"f1", "auc", "tcp_auc", "tcp_recall_at_1%", "tcp_recall_at_5%"}
+FIGURES = {"f1", "auc", "tcp_auc", "tcp_recall_at_1%", "tcp_recall_at_5%"} | {
+    f"tcp_{figure}_elsewhere" for figure in ("auc", "recall_at_1%")
+}
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,8 @@ def test_the_floors_are_what_they_say(data: str, capsys: pytest.CaptureFixture[s
     found = result(data, capsys)
     assert found["models"]["lookup"]["auc"] > found["models"]["tcp_is_malicious"]["auc"]
     assert found["models"]["tcp_is_malicious"]["tcp_auc"] == 0.5
+    assert found["models"]["tcp_is_malicious"]["tcp_auc_elsewhere"] == 0.5
+    assert found["models"]["bundle"]["tcp_auc_elsewhere"] > 0.8
     assert found["models"]["bundle"]["auc"] > 0.9
 
 
