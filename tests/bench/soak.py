@@ -52,7 +52,8 @@ LONG = 10_000_000
 @dataclass(frozen=True)
 class Form:
     """How much and how hard: `pace` seconds between faults, `outage` seconds without Elasticsearch, garbage records a
-    second. `speed` as for `replay`; `paced` spreads the input over all faults."""
+    second, `stop` seconds that a process may take to end. `speed` as for `replay`; `paced` spreads the input over all
+    faults."""
 
     records: int = 1_000_000
     seed: int = 1
@@ -62,6 +63,7 @@ class Form:
     partitions: int = 4
     speed: str = "paced"
     snapshot_seconds: int = 60
+    stop: float = STOP_SECONDS
     keep: Path | None = None
 
 
@@ -184,7 +186,7 @@ class Soak:
         self._stop(*wire.processes)
         time.sleep(1)
         report = self._report(seconds) | {"stopped_after_s": self._stops, "speed": speed}
-        problems += [f"{name} took {took} s to stop" for name, took in self._stops.items() if took > STOP_SECONDS]
+        problems += [f"{name} took {took} s to stop" for name, took in self._stops.items() if took > form.stop]
         report["problems"] = problems + report["problems"]
         return report | {"ok": not report["problems"]}
 
