@@ -21,6 +21,12 @@ from ids_plugin.sources._labels import labelled
 from ids_plugin.sources._open import read_inputs
 
 _HEAD = 1 << 16
+_ALWAYS = ("sensor", "ts", "uid", "orig_h", "resp_h", "proto")
+"""columns in which nothing may be absent"""
+_WHAT = {
+    pl.Int64: "a count", pl.UInt16: "a port", pl.UInt8: "a protocol number", pl.Boolean: "true or false",
+    pl.Datetime: "a time", pl.Duration: "a duration", pl.String: "text",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,41 @@ def _lab(path: Path) -> Iterator[Labelled]:
     if not named:
         raise InputError("no such file or folder", location=str(path))
     for file in [file for one in named for file in (sorted(one.rglob("*.parquet")) if one.is_dir() else [one])]:
-        try:
-            flows = pl.read_parquet(file)
-        except (pl.exceptions.PolarsError, OSError) as error:
-            raise InputError("is no Parquet file that can be read", location=str(file)) from error
-        absent = [name for name in flow.SCHEMA if name not in flows.columns]
-        if absent:
-            raise InputError(f"column {absent[0]} is missing", location=str(file))
-        yield from _networks(file.stem, flows.select(pl.col(n).cast(t) for n, t in flow.SCHEMA.items()), file)
+        yield from _networks(file.stem, _frame(file), file)
+
+
+def _frame(file: Path) -> pl.DataFrame:
+    """A Flow frame from Parquet; whatever a model would quietly take for something else is refused."""
+    try:
+        given = pl.read_parquet(file)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise InputError("is no Parquet file that can be read", location=str(file)) from error
+    absent = [name for name in flow.SCHEMA if name not in given.columns]
+    extra = [name for name in given.columns if name not in flow.SCHEMA]
+    if absent or extra:
+        what = f"column {absent[0]} is missing" if absent else f"column {extra[0]} is no column of flows"
+        raise InputError(what, location=str(file), hint="made by the lab or by ids-plugin feedback")
+    return pl.DataFrame([_column(given[name], dtype, file) for name, dtype in flow.SCHEMA.items()])
+
+
+def _column(given: pl.Series, dtype: pl.DataType, file: Path) -> pl.Series:
+    where = f"{file}, column {given.name!r}"
+    try:
+        made = given.cast(dtype, strict=False)
+        lost = given.is_not_null() & made.is_null()
+        if given.dtype.is_float() and dtype.is_integer():
+            lost |= (given != given.floor()).fill_null(value=False)
+        if dtype.is_signed_integer() or dtype == pl.Duration:
+            lost |= (made.to_physical() < 0).fill_null(value=False)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"holds {given.dtype} where {_WHAT[type(dtype)]} belongs", location=where) from error
+    if given.name in _ALWAYS:
+        lost |= given.is_null()
+    if lost.any():
+        row = int(lost.arg_true()[0])
+        found = "nothing" if given[row] is None else repr(str(given[row]))
+        raise InputError(f"{found} where {_WHAT[type(dtype)]} belongs", location=f"{where}, row {row + 1}")
+    return made
 
 
 def _iot23(path: Path) -> Iterator[Labelled]:
@@ -82,8 +115,14 @@ def _iot23(path: Path) -> Iterator[Labelled]:
         head = stream.read(_HEAD)
         stream.seek(0)
         read = [step.flows for step in zeek.read(Input(str(path), stream, head, path.stem), 50_000)]
-    if read:
-        yield from _networks(path.name.split(".")[0], pl.concat(read).with_columns(label=_iot23_class()), path)
+    flows = pl.concat(read) if read else flow.empty()
+    strange = flows.filter(~pl.col("label").str.to_lowercase().is_in(["benign", "malicious"]).fill_null(value=False))
+    if len(strange):
+        found = "no label" if strange["label"][0] is None else f"label {strange['label'][0]!r}"
+        where = f"{path}, column 'label', uid {strange['uid'][0]}"
+        raise InputError(f"{found} where Benign or Malicious belongs", location=where)
+    if len(flows):
+        yield from _networks(path.name.split(".")[0], flows.with_columns(label=_iot23_class()), path)
 
 
 def _iot23_class() -> pl.Expr:
@@ -121,7 +160,8 @@ def _networks(name: str, flows: pl.DataFrame, *files: Path) -> Iterator[Labelled
     flows = flows.with_columns(label=pl.col("label").fill_null("benign"))
     strange = sorted(set(flows["label"].unique()) - set(CLASSES))
     if strange:
-        raise InputError(f"label {strange[0]!r} is none of {', '.join(CLASSES)}", location=str(files[0]))
+        where = f"{files[0]}, column 'label'"
+        raise InputError(f"label {strange[0]!r} is none of {', '.join(CLASSES)}", location=where)
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     for (sensor,), part in flows.group_by("sensor", maintain_order=True):
         yield Labelled(name if flows["sensor"].n_unique() == 1 else f"{name}/{sensor}", part, files[0].name, digest)

@@ -12,6 +12,7 @@ import pytest
 
 from ids_plugin.errors import InputError, UsageError
 from ids_plugin.sources._datasets import load
+from tests import toy
 from tests.logs import START, conn
 
 
@@ -113,3 +114,52 @@ def test_labels_of_iot23_become_classes(tmp_path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
     (network,) = load(f"iot23:{path}")
     assert network.flows.select(pl.col("label")).to_series().to_list() == ["benign", "scan"]
+
+
+def only_row(column: str, value: object) -> pl.DataFrame:
+    """A network with something odd in its fourth row."""
+    flows = toy.network(1, minutes=2)
+    odd = pl.int_range(pl.len()) == 3
+    dtype = pl.Float64 if isinstance(value, float) else flows.schema[column]
+    return flows.with_columns(pl.when(odd).then(pl.lit(value)).otherwise(pl.col(column).cast(dtype)).alias(column))
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("orig_bytes", float("nan"), "column 'orig_bytes', row 4: 'nan' where a count belongs"),
+        ("resp_pkts", float("inf"), "column 'resp_pkts', row 4: 'inf' where a count belongs"),
+        ("orig_ip_bytes", 3.5, "column 'orig_ip_bytes', row 4: '3.5' where a count belongs"),
+        ("resp_bytes", -5, "column 'resp_bytes', row 4: '-5' where a count belongs"),
+        ("orig_p", -4.0, "column 'orig_p', row 4: '-4.0' where a port belongs"),
+        ("ts", None, "column 'ts', row 4: nothing where a time belongs"),
+        ("proto", None, "column 'proto', row 4: nothing where text belongs"),
+        ("label", "martian", "column 'label': label 'martian' is none of benign, scan"),
+    ],
+)
+def test_values_that_no_flow_has_are_refused_with_file_column_and_row(
+    column: str, value: object, message: str, tmp_path: Path
+) -> None:
+    only_row(column, value).write_parquet(tmp_path / "odd.parquet")
+    with pytest.raises(InputError, match=rf"odd\.parquet, {message}"):
+        load(f"lab:{tmp_path}/odd.parquet")
+
+
+def test_columns_too_many_too_few_or_of_another_kind_are_named(tmp_path: Path) -> None:
+    flows = toy.network(1, minutes=2)
+    for frame, message in (
+        (flows.drop("resp_h"), r"odd\.parquet: column resp_h is missing"),
+        (flows.with_columns(colour=pl.lit("red")), r"odd\.parquet: column colour is no column of flows"),
+        (flows.with_columns(ts=pl.lit("noon")), r"odd\.parquet, column 'ts': holds String where a time belongs"),
+        (flows.with_columns(orig_bytes=pl.lit("many")), r"'orig_bytes', row 1: 'many' where a count belongs"),
+    ):
+        frame.write_parquet(tmp_path / "odd.parquet")
+        with pytest.raises(InputError, match=message):
+            load(f"lab:{tmp_path}/odd.parquet")
+
+
+def test_a_log_without_labels_is_no_scenario_of_iot23(log: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"conn\.log, column 'label', uid \S+: no label where Benign or Malicious belongs"
+    ):
+        load(f"iot23:{log}")
