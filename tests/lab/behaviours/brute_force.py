@@ -105,6 +105,19 @@ def ssh_script(
             stage.sleep(wait * rng.uniform(0.4, 1.6))
 
 
+def hydra_telnet(
+    stage: Stage, me: Host, rng: random.Random, *, tries: int = 40, tasks: int = 2, limit: float = 90.0
+) -> None:
+    """hydra against one device's telnet, at whichever of its two ports listens."""
+    device = rng.choice([host for host in stage.role("gadget", "camera") if host is not me])
+    port = 2323
+    with suppress(OSError), wire.connect(device.address, 23, timeout=2.0):
+        port = 23
+    command = ["hydra", "-I", "-l", "root", "-P", str(_words(stage, rng, tries, False)), "-t", str(tasks), "-s"]
+    with _label(stage, "hydra telnet", me, device, port):
+        stage.note(f"hydra: {stage.tool([*command, str(port), f'telnet://{device.address}'], limit)[-400:]}")
+
+
 def mqtt(stage: Stage, me: Host, rng: random.Random, *, tries: int = 100, wait: float = 0.3, hit: bool = False) -> None:
     """Passwords tried against the broker, one CONNECT each."""
     broker = stage.one("broker")

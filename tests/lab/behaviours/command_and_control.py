@@ -132,3 +132,39 @@ def fetch(
         for _ in range(count):
             stage.tool(["curl", "-s", "-k", "-m", "4", f"{scheme}://{address}:{port}/{rng.randint(90, 140)}/c"], 5)
             stage.sleep(interval * rng.uniform(1 - jitter, 1 + jitter))
+
+
+def rotating(
+    stage: Stage,
+    me: Host,
+    rng: random.Random,
+    *,
+    interval: float = 6.0,
+    jitter: float = 0.3,
+    port: int = 9001,
+    controllers: int = 3,
+    gone: int = 1,
+    count: int = 150,
+) -> None:
+    """A list of controllers asked one after the other by a few bytes of raw TCP; the last `gone` never answer."""
+    alive = [_controller(stage, rng, port) for _ in range(controllers - gone)]
+    all_ = [*alive, *(stage.outsider(rng, answers=False) for _ in range(gone))]
+    with stage.activity("command_and_control", "T1008", "controllers in turn", [me], all_, "tcp", [port]):
+        for number in range(count):
+            with suppress(OSError), wire.connect(all_[number % len(all_)], port, timeout=4.0) as link:
+                link.sendall(wire.filler(rng.randint(20, 90)))
+                link.recv(256)
+            stage.sleep(interval * rng.uniform(1 - jitter, 1 + jitter))
+
+
+def questions(
+    stage: Stage, me: Host, rng: random.Random, *, interval: float = 6.0, jitter: float = 0.3, count: int = 150
+) -> None:
+    """Orders fetched as TXT records of one name server outside: small questions, alike, at intervals."""
+    address = stage.outsider(rng)
+    stage.start(stage.one("internet"), lambda: servers.dns(stage, address), "name server of a controller")
+    stage.sleep(0.3)
+    with stage.activity("command_and_control", "T1071.004", "DNS questions", [me], [address], "udp", [53]):
+        for number in range(count):
+            wire.dns(address, f"{number % 16:02d}.c.example.org", rng, kind=16)
+            stage.sleep(interval * rng.uniform(1 - jitter, 1 + jitter))

