@@ -47,6 +47,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         fit=Fit(epochs=args.epochs) if args.epochs else Fit(),
     )
     bundle = train(options, console.say)
+    off = [name for name, threshold in bundle.manifest["thresholds"].items() if threshold >= 1.0]
+    if off:
+        told = f"no threshold finds any within {args.false_per_day:g} false alerts a day: these never alert"
+        console.complain(f"{', '.join(off)}: {told}")
     write(bundle, Path(args.out))
     if console.json:
         console.result({"bundle": bundle.id, "out": args.out, "metrics": bundle.manifest["metrics"]})

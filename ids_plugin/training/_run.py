@@ -86,8 +86,8 @@ def train(options: Options, progress: Progress = quiet) -> Bundle:
     """
     split = divide(options)
     progress(f"networks: {len(split.train)} train, {len(split.stop)} stop early, {len(split.calibrate)} calibrate")
+    _check(split)
     train_set = sample(split.train, options.sampling, options.seed)
-    _check(train_set)
     stop_set = sample(split.stop, options.sampling, options.seed + 1)
     progress(f"windows: {len(train_set)} to train, {len(stop_set)} to stop early")
     bundle = assemble(options, split, train_set, stop_set, progress)
@@ -307,8 +307,12 @@ def _named(networks: Sequence[Labelled]) -> list[dict[str, Any]]:
     return [{"sha256": digest, **entry} for digest, entry in found.items()]
 
 
-def _check(examples: Examples) -> None:
-    if not (examples.label == 0).any():
-        raise InputError("the networks to train on have no benign flows")
-    if (examples.label == 0).all():
-        raise InputError("the networks to train on have no attacks")
+def _check(split: Split) -> None:
+    """Every part has benign flows and attacks."""
+    for networks, use in ((split.train, "train on"), (split.stop, "stop early by"), (split.calibrate, "calibrate on")):
+        labels = {label for network in networks for label in network.flows["label"].unique()}
+        absent = "attacks" if labels == {"benign"} else "" if "benign" in labels else "benign flows"
+        if absent:
+            files = list(dict.fromkeys(network.file for network in networks))
+            where = f"{', '.join(files[:3])}{', …' if len(files) > 3 else ''}, column 'label'"
+            raise InputError(f"the networks to {use} have no {absent}", location=where, hint="see --data and --val")

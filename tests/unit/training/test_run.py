@@ -99,5 +99,7 @@ def test_refusals(tmp_path: Path) -> None:
 def test_one_sided_data_is_refused(tmp_path: Path, kept: str, said: str) -> None:
     for seed in range(3):
         toy.network(seed).filter(pl.col("label") == kept).write_parquet(tmp_path / f"{seed}.parquet")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=rf"\d\.parquet, column 'label': the networks to train on have {said}"):
         train(Options(data=(f"lab:{tmp_path}",)))
+    with pytest.raises(InputError, match=rf"0\.parquet, 2\.parquet, column 'label': .* stop early by have {said}"):
+        train(Options(data=toy_bundle.options().data, val=(f"lab:{tmp_path}",)))
