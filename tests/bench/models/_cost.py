@@ -29,7 +29,7 @@ Run = Callable[[int], object]
 def of(bundle: Bundle, examples: Examples) -> dict[str, Any]:
     """Figures of the one model of a bundle; `int8` beside them where there is a network to quantise."""
     made = {"fp32": bundle.file(NETWORK if NETWORK in bundle.files else TREES)}
-    if NETWORK in bundle.files and _dense(made["fp32"]):
+    if NETWORK in bundle.files and _reads_steps(made["fp32"]):
         shown = examples.take(np.sort(np.random.default_rng(1).choice(len(examples), min(2000, len(examples)), False)))
         made["int8"] = registry.load("compress", "int8").apply(made["fp32"], shown)
     times = _times({name: _runner(model, examples) for name, model in made.items()})
@@ -39,9 +39,9 @@ def of(bundle: Bundle, examples: Examples) -> dict[str, Any]:
     }
 
 
-def _dense(model: bytes) -> bool:
-    """Whether it is a network; trees in ONNX have nothing to quantise."""
-    return all(node.domain != "ai.onnx.ml" for node in onnx.load_from_string(model).graph.node)
+def _reads_steps(model: bytes) -> bool:
+    """Whether it is a network of the sequence: trees and machines of the table have little to quantise."""
+    return any(given.name == "steps" for given in onnx.load_from_string(model).graph.input)
 
 
 def _size(model: bytes, examples: Examples) -> dict[str, Any]:

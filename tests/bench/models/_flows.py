@@ -34,7 +34,7 @@ RUNS = REPOSITORY / "tests/lab/flows/runs"
 JUDGE = REPOSITORY / "tests/lab/flows/judge"
 SAMPLE = REPOSITORY / "tests/lab/sample"
 IOT23 = ("8-1-hakai", "20-1-torii", "34-1-mirai", "44-1-mirai", "honeypot-4-1-philips-hue", "honeypot-7-1-somfy-lock")
-KEPT = ("source", "open", "replaces", "ts", "known", "clock", "uid", "orig_h", "resp_h", "resp_p", "proto",
+KEPT = ("source", "open", "replaces", "ts", "duration", "known", "clock", "uid", "orig_h", "resp_h", "resp_p", "proto",
         "conn_state", "history", "local_orig", "local_resp", "orig_bytes", "resp_bytes", "orig_ip_bytes",
         "resp_ip_bytes", "orig_pkts", "resp_pkts", "label", "label_detail")  # fmt: skip
 """columns that judging reads"""

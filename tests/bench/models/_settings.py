@@ -30,7 +30,7 @@ class Settings:
     """trees a class of LightGBM"""
     networks: int = 160
     """simulated networks to train on"""
-    held_out: int = 32
+    held_out: int = 20
     """simulated networks that stop the training early, and as many that calibrate"""
     stop: int = 10_000
     """windows, at most, that stop the training early"""
