@@ -1,4 +1,4 @@
-"""`python -m tests.lab run SCENARIO --seed N --out DIR`, `flows DIR…`, `clean`."""
+"""`python -m tests.lab run SCENARIO --seed N --out DIR`, `flows DIR…`, `uniflows DIR…`, `clean`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--out", type=Path, required=True)
     flows = commands.add_parser("flows", help="capture.pcap and labels.jsonl → flows.parquet")
     flows.add_argument("folders", type=Path, nargs="+")
+    ways = commands.add_parser("uniflows", help="capture.pcap and labels.jsonl → uniflow.parquet, of mqtt- scenarios")
+    ways.add_argument("folders", type=Path, nargs="+")
     commands.add_parser("clean", help="remove what a killed run left")
     options = parser.parse_args(arguments)
     if options.command == "run":
@@ -30,6 +32,12 @@ def main(arguments: list[str] | None = None) -> int:
 
         for folder in options.folders:
             print(metering.summary(metering.write(folder)))
+        return 0
+    if options.command == "uniflows":
+        from tests.lab import uniflows
+
+        for folder in options.folders:
+            print(uniflows.summary(uniflows.write(folder)))
         return 0
     print("\n".join(runner.clean()))
     return 0

@@ -1,0 +1,33 @@
+"""Counts → vectors of length one, in whole numbers alone, so that a device without floating point makes the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ids_plugin.schema.uniflow import LARGEST
+
+Ints = npt.NDArray[np.int64]
+FINE = 32_767
+"""What length one is for a network that computes in floating point."""
+
+
+def logs(counts: Ints) -> Ints:
+    """256 · log2(1 + count), its fraction taken linearly between powers of two: (n, F), 0 to 8,191.
+
+    Mitchell, Computer Multiplication and Division Using Binary Logarithms, 1962. Counts over LARGEST are LARGEST.
+    """
+    one_more = np.clip(counts, 0, LARGEST) + 1
+    exponent = np.frexp(one_more.astype(np.float64))[1].astype(np.int64) - 1
+    return 256 * exponent + ((one_more << 8) >> exponent) - 256
+
+
+def unit(counts: Ints, one: int) -> Ints:
+    """Logarithms of each row's counts, scaled so that the row's length is `one`, rounded: (n, F) from 0 to `one`.
+
+    The length is a square root rounded down; a row of zeros stays one.
+    """
+    logarithms = logs(counts)
+    length = np.sqrt((logarithms**2).sum(axis=1)).astype(np.int64)
+    scaled = (one * logarithms + (length // 2)[:, None]) // np.maximum(length, 1)[:, None]
+    return np.minimum(scaled, one)
