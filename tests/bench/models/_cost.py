@@ -54,7 +54,7 @@ def _size(model: bytes, examples: Examples) -> dict[str, Any]:
     if ensembles:
         nodes = sum(len(one.floats) for node in ensembles for one in node.attribute if one.name == "nodes_values")
         return {"bytes": len(model), "parameters": nodes, "macs": None}
-    return {"bytes": len(model), "parameters": _parameters(graph), "macs": macs(graph, examples)}
+    return {"bytes": len(model), "parameters": _parameters(graph), "macs": macs(graph)}
 
 
 def _parameters(graph: onnx.ModelProto) -> int:
@@ -63,7 +63,7 @@ def _parameters(graph: onnx.ModelProto) -> int:
     return sum(int(np.prod(one.dims)) for one in graph.graph.initializer if one.dims and one.data_type in kinds)
 
 
-def macs(graph: onnx.ModelProto, examples: Examples) -> int:
+def macs(graph: onnx.ModelProto) -> int:
     """Multiply-accumulates for one window, counted in the graph: convolutions, dense layers and LSTMs."""
     fixed = onnx.ModelProto()
     fixed.CopyFrom(graph)

@@ -137,7 +137,11 @@ class Data:
         """The lab's windows and those of every IoT-23 scenario but one."""
         others = [one for path in iot23() for one in load(f"iot23:{path}") if scenario not in path.name]
         lab = self.lab
-        theirs = sample(others, self._settings.sampling, seed=3)
+        folder = self._store.folder(f"without-{scenario}", digest(iot23()), spec().fingerprint)
+        if not folder.exists():
+            with _making(folder) as draft:
+                _write_examples(draft / "train", sample(others, self._settings.sampling, seed=3))
+        theirs = _read_examples(folder / "train")
         activity = np.concatenate([lab.train.activity, theirs.activity + lab.train.activity.max() + 1])
         train = Examples(
             lab.train.spec, np.concatenate([lab.train.steps, theirs.steps]),

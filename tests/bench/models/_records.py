@@ -59,7 +59,7 @@ class Rows(Examples):
     """Examples that all weigh the same: as the set has them."""
 
     @property
-    def weight(self) -> Doubles:  # type: ignore[override]
+    def weight(self) -> Doubles:
         """(n) sums to 1."""
         return np.full(len(self.label), 1 / len(self.label))
 
@@ -160,10 +160,13 @@ def parts(name: str) -> Parts:
         last = first
         train, stop, test = _stratified(first.numbers(), (0.7, 0.15, 0.15))
         split, summary = "rows at random, 70/15/15, stratified", first.summary
-    made = [_examples(table, first, rows) for table, rows in ((first, train), (first, stop), (last, test))]
+    made = {
+        part: _examples(table, first, rows)
+        for part, table, rows in (("train", first, train), ("stop", first, stop), ("test", last, test))
+    }
     tcp = None if not published.protocol else (last.features[published.protocol] == "tcp").to_numpy()[test]
     keys = _keys(first, last, train)
-    return Parts(*made, keys=(keys[0][train], keys[1][test]), tcp=tcp, split=split, summary=summary)
+    return Parts(**made, keys=(keys[0][train], keys[1][test]), tcp=tcp, split=split, summary=summary)
 
 
 def of_rows(training: Training, family: str, seed: int, settings: Settings) -> dict[str, Any]:
@@ -179,20 +182,20 @@ def _lab_rows(training: Training) -> Parts:
         return _KEPT[id(training)]
     examples = training.train
     train, stop, test = _stratified(examples.label, (0.7, 0.15, 0.15))
-    made = [
-        Rows(
-            examples.spec, examples.steps[r], examples.mask[r], examples.table[r], examples.label[r], examples.label[r]
-        )
-        for r in (train, stop, test)
-    ]
+    made = {part: _rows(examples, rows) for part, rows in (("train", train), ("stop", stop), ("test", test))}
     names = [feature.name for feature in examples.spec.table]
     columns = [names.index(name) for name in OUTCOME if name in names]
     keys = np.unique(np.nan_to_num(examples.table[:, columns]), axis=0, return_inverse=True)[1].reshape(-1)
     tcp = examples.table[test, names.index("tcp")] > 0.5 if "tcp" in names else None
     split = "rows of the lab's networks at random, 70/15/15, stratified: flows of one attack on both sides"
-    found = Parts(*made, keys=(keys[train], keys[test]), tcp=tcp, split=split, summary=f"{len(examples):,} windows")
+    found = Parts(**made, keys=(keys[train], keys[test]), tcp=tcp, split=split, summary=f"{len(examples):,} windows")
     _KEPT[id(training)] = found
     return found
+
+
+def _rows(examples: Examples, rows: Ints) -> Rows:
+    label = examples.label[rows]
+    return Rows(examples.spec, examples.steps[rows], examples.mask[rows], examples.table[rows], label, label)
 
 
 def _stratified(labels: Ints, shares: tuple[float, float, float]) -> tuple[Ints, Ints, Ints]:

@@ -24,9 +24,10 @@ from tests.bench.models._families import (
     told,
     trained,
 )  # fmt: skip
-from tests.bench.models._flows import IOT23, JUDGE, SAMPLE, SHARED, Data, Training, digest, iot23, say
+from tests.bench.models._flows import IOT23, JUDGE, SAMPLE, Data, Training, digest, iot23, say
 from tests.bench.models._settings import FAMILIES, LEARNERS, RULES, Settings
 from tests.bench.models._store import Cell, Store
+from tests.shared_data import ROOT as SHARED
 
 TOGETHER = ("lightgbm+behaviour", "anomaly_net+lightgbm+behaviour")
 """the default combination without and with its network"""
@@ -116,7 +117,7 @@ def of_flows(bench: Bench, family: str, seed: int, sets: Sequence[str]) -> dict[
 
 def lab(bench: Bench, cell: Cell) -> dict[str, Any]:
     """The lab's unseen runs."""
-    result = of_flows(bench, cell.family, cell.seed, ("lab",))["lab"]
+    result: dict[str, Any] = of_flows(bench, cell.family, cell.seed, ("lab",))["lab"]
     if cell.family in LEARNERS:
         training = bench.lab_bundle(cell.family, cell.seed).manifest["training"]
         result["training"] = {"cpu_s": training["cpu_s"], "fit": training["options"]["fit"]}
@@ -125,7 +126,8 @@ def lab(bench: Bench, cell: Cell) -> dict[str, Any]:
 
 def lab_to_iot23(bench: Bench, cell: Cell) -> dict[str, Any]:
     """Nothing of IoT-23 in training."""
-    return of_flows(bench, cell.family, cell.seed, ("iot23",))["iot23"]
+    found: dict[str, Any] = of_flows(bench, cell.family, cell.seed, ("iot23",))["iot23"]
+    return found
 
 
 def sources(bench: Bench, cell: Cell) -> dict[str, Any]:
