@@ -35,41 +35,41 @@ def positions(steps: int = STEPS, dilations: tuple[int, ...] = DILATIONS) -> lis
 
 class Causal(nn.Module):
     """A causal convolution of three taps, ReLU (Bai et al., An Empirical Evaluation of Generic Convolutional and
-    Recurrent Networks for Sequence Modeling, 2018), at chosen steps only: the same numbers for a part of the work."""
+    Recurrent Networks for Sequence Modeling, 2018), at chosen steps only: the same numbers for a part of the work.
+    It has no bias, so that what lies before the first flow stays 0 without a mask."""
 
     def __init__(self, columns: int, filters: int, dilation: int, given: list[int], wanted: list[int]) -> None:
         """`given`: the steps that the input has; `wanted`: those that the output is to have."""
         super().__init__()
-        self.taps = nn.Linear(KERNEL * columns, filters)
+        self.taps = nn.Linear(KERNEL * columns, filters, bias=False)
         needed = [at - dilation * tap for at in wanted for tap in range(KERNEL)]
         self.sources = [given.index(at) if at >= 0 else len(given) for at in needed]
-        self.shape = (len(wanted), KERNEL * columns)
+        self.wanted = len(wanted)
 
-    def forward(self, values: Tensor, there: Tensor) -> Tensor:
-        """(m, given, columns), where something is (m, wanted, 1) → (m, wanted, filters)."""
-        before_all = torch.zeros_like(values[:, :1])
-        taken = torch.cat([values, before_all], dim=1)[:, self.sources]
-        return torch.relu(self.taps(taken.reshape(-1, *self.shape))) * there
+    def forward(self, values: Tensor) -> Tensor:
+        """(m, given, columns) → (m, wanted, filters)."""
+        taken = nn.functional.pad(values, (0, 0, 0, 1))[:, self.sources]
+        heard = torch.relu(self.taps(taken.reshape(-1, self.taps.in_features)))
+        return heard.reshape(-1, self.wanted, self.taps.out_features)
 
 
 class Body(nn.Module):
-    """The dilated stack as a tree that ends in the last step; `tree=False` computes every step in every layer."""
+    """The dilated stack as a tree that ends in the last step; `tree=False` computes every step in every layer. A column
+    that is 1 where there is a flow stands in for the biases."""
 
     def __init__(self, columns: int, widths: Widths, *, tree: bool) -> None:
         super().__init__()
-        self.needed = positions() if tree else [list(range(STEPS))] * len(DILATIONS)
-        given, sizes = list(range(STEPS)), [columns, *widths.filters]
+        needed = positions() if tree else [list(range(STEPS))] * len(DILATIONS)
+        given, sizes = list(range(STEPS)), [columns + 1, *widths.filters]
         layers = []
-        for at, (dilation, wanted) in enumerate(zip(DILATIONS, self.needed, strict=True)):
+        for at, (dilation, wanted) in enumerate(zip(DILATIONS, needed, strict=True)):
             layers.append(Causal(sizes[at], sizes[at + 1], dilation, given, wanted))
             given = wanted
-        self.layers = nn.ModuleList(layers)
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, seen: Tensor, there: Tensor) -> Tensor:
         """(m, STEPS, columns), (m, STEPS, 1) → (m, filters of the last layer)."""
-        values = seen
-        for layer, wanted in zip(self.layers, self.needed, strict=True):
-            values = layer(values, there[:, wanted])
+        values: Tensor = self.layers(torch.cat([seen, there], dim=-1))
         return values[:, -1]
 
 
@@ -100,7 +100,7 @@ class Family:
         made = []
         for at, reader in enumerate([*readers, Part("decide.0.weight", 1)]):
             taps = f"body.layers.{at}.taps"
-            parts = (*rows(f"{taps}.weight", f"{taps}.bias"), reader)
+            parts = (*rows(f"{taps}.weight"), reader)
             made.append(Group(taps, widths.filters[at], (f"{taps}.weight",), parts))
         return *made, *head_groups(widths.filters[-1], widths.head)
 

@@ -86,11 +86,18 @@ def test_the_tree_form_of_the_tcn_gives_the_numbers_of_the_whole_stack() -> None
     steps, mask, _ = inputs()
     there = mask.unsqueeze(-1).float()
     seen = torch.cat([steps, steps], dim=-1) * there
-    whole = seen.transpose(1, 2)
+    whole = torch.cat([seen, there], dim=-1).transpose(1, 2)
     for layer, dilation in zip(body.layers, l_tcn.DILATIONS, strict=True):
         assert isinstance(layer, l_tcn.Causal)
         taps = layer.taps.weight.reshape(len(layer.taps.weight), l_tcn.KERNEL, -1).flip(1).transpose(1, 2)
         padded = nn.functional.pad(whole, (dilation * (l_tcn.KERNEL - 1), 0))
-        whole = torch.relu(nn.functional.conv1d(padded, taps, layer.taps.bias, dilation=dilation))
-        whole = whole * there.transpose(1, 2)
+        whole = torch.relu(nn.functional.conv1d(padded, taps, dilation=dilation))
     assert torch.allclose(body(seen, there), whole[:, :, -1], atol=1e-5)
+
+
+def test_every_step_of_every_layer_computed_gives_the_tree_forms_scores() -> None:
+    torch.manual_seed(4)
+    tree = l_tcn.PLUGIN.build(spec(), 8).eval()
+    full = l_tcn.PLUGIN.build(spec(), 8, tree=False).eval()
+    full.load_state_dict(tree.state_dict())
+    assert torch.allclose(tree(*inputs())[0], full(*inputs())[0], atol=1e-6)
