@@ -5,16 +5,63 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from ids_plugin.training._examples import Examples
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ids_plugin.models import WidthsFamily
+    from ids_plugin.training._network import Fit
+
+
+@dataclass(frozen=True)
+class Work:
+    """A network on its way to something smaller."""
+
+    model: bytes
+    """ONNX"""
+    module: nn.Module | None = None
+    """what `model` was exported from; None once only ONNX is left"""
+    notes: Mapping[str, float] = field(default_factory=dict)
+    """what the last step has to say about its result beside the cost that every step has"""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What steps work with."""
+
+    family: WidthsFamily
+    classes: tuple[int, ...]
+    """of the network's outputs, indices into CLASSES"""
+    held_out: Examples
+    """windows that choose: when retraining stops, how much is pruned"""
+    shown: Examples
+    """windows that fix the scales"""
+    fit: Fit
+    """how a network learns again"""
+    seed: int
+    progress: Callable[[str], None]
+    train: Examples | None = None
+    """windows to learn again from"""
+    teacher: nn.Module | None = None
+    """the network as it was trained"""
+
 
 class Step(Protocol):
-    """One way of making an ONNX model smaller."""
+    """One way of making a network smaller, or better at its size."""
 
     name: str
+    value: str
+    """in a few words: what the number after `name=` means, and what holds without it"""
 
-    def apply(self, model: bytes, shown: Examples) -> bytes:
-        """The smaller model; `shown` are windows like those it will see."""
+    def apply(self, work: Work, material: Material, value: float | None) -> Work:
+        """The smaller network.
+
+        Raises:
+            UsageError: the step needs something that is not there, or the value makes no sense.
+        """
         ...

@@ -1,7 +1,8 @@
 """Static int8: U8 activations with fixed scales, S8 weights per channel; the LSTM stays fp32.
 
 Scales are fixed, so a row doesn't depend on its batch. Weights use 7 bits (`reduce_range`): on processors without VNNI
-two products of 8-bit numbers may overflow the 16 bits they are summed in.
+two products of 8-bit numbers may overflow the 16 bits they are summed in. What a layer reads is quantised as early as
+that changes nothing, see _hoist.
 https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 """
 
@@ -16,9 +17,14 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from ids_plugin.compress import Material, Work
+from ids_plugin.compress._hoist import hoist
+from ids_plugin.errors import UsageError
 from ids_plugin.training._examples import Examples
 
 _QUANTISED = ["Conv", "Gemm", "MatMul"]
+_READING = ["Gemm", "MatMul"]
+"""quantised by what they read alone"""
 _BATCH = 256
 
 
@@ -26,19 +32,28 @@ class Int8:
     """Step `int8`."""
 
     name = "int8"
+    value = "none"
 
-    def apply(self, model: bytes, shown: Examples) -> bytes:
+    def apply(self, work: Work, material: Material, value: float | None) -> Work:
         """As compress.Step."""
-        with tempfile.TemporaryDirectory() as folder:
-            plain, prepared, small = (Path(folder) / name for name in ("plain.onnx", "prepared.onnx", "small.onnx"))
-            plain.write_bytes(model)
-            quant_pre_process(plain, prepared, skip_symbolic_shape=True)
-            quantize_static(
-                prepared, small, _Shown(shown), quant_format=QuantFormat.QDQ, op_types_to_quantize=_QUANTISED,
-                per_channel=True, reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax,
-            )  # fmt: skip
-            return bare(small.read_bytes())
+        if value is not None:
+            raise UsageError("int8 takes no value")
+        return Work(quantised(work.model, material.shown))
+
+
+def quantised(model: bytes, shown: Examples) -> bytes:
+    """The ONNX model in int8; `shown` are windows like those it will see, they fix the scales."""
+    with tempfile.TemporaryDirectory() as folder:
+        plain, prepared, small = (Path(folder) / name for name in ("plain.onnx", "prepared.onnx", "small.onnx"))
+        plain.write_bytes(model)
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        quantize_static(
+            prepared, small, _Shown(shown), quant_format=QuantFormat.QDQ, op_types_to_quantize=_QUANTISED,
+            per_channel=True, reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            extra_options={"OpTypesToExcludeOutputQuantization": _READING},
+        )  # fmt: skip
+        return bare(hoist(small.read_bytes()))
 
 
 class _Shown(CalibrationDataReader):  # type: ignore[misc]

@@ -1,0 +1,31 @@
+"""Retraining from the network as it was trained: its doubts say more than labels do (Hinton, Vinyals and Dean,
+Distilling the Knowledge in a Neural Network, 2015)."""
+
+from __future__ import annotations
+
+import copy
+
+from ids_plugin.compress import Material, Work
+from ids_plugin.compress._retrain import exported, needed, retrain
+from ids_plugin.errors import UsageError
+
+TEMPERATURE = 2.0
+
+
+class Distil:
+    """Step `distil`."""
+
+    name = "distil"
+    value = f"temperature (default: {TEMPERATURE:g})"
+
+    def apply(self, work: Work, material: Material, value: float | None) -> Work:
+        """As compress.Step."""
+        temperature = TEMPERATURE if value is None else value
+        if temperature <= 0:
+            raise UsageError(f"distil={temperature:g}: a temperature is above 0")
+        module = copy.deepcopy(needed(work, self.name))
+        retrain(module, material, temperature=temperature)
+        return exported(module, material)
+
+
+PLUGIN = Distil()

@@ -1,0 +1,117 @@
+"""Structured pruning: filters, LSTM units and neurons with the least L1 norm are removed, not zeroed, and the rest
+learns again (Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017). A family says itself what its units are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ids_plugin.compress import Material, Work
+from ids_plugin.compress._cost import macro_f1
+from ids_plugin.compress._retrain import exported, needed, probabilities, retrain
+from ids_plugin.errors import UsageError
+from ids_plugin.models import Group, Part
+from ids_plugin.training._network import rebuilt
+
+LOSS = 0.002
+"""macro-F1 that may be lost where no share is given"""
+FEWEST = 16
+"""units that every layer keeps"""
+_WHOLE = 8
+"""units are kept by so many: kernels work on whole vectors"""
+_ROUNDS = 3
+_HALF = 0.5
+
+
+class Prune:
+    """Step `prune`."""
+
+    name = "prune"
+    value = f"share of the units to remove (default: as many as cost at most {LOSS:g} macro-F1 on the held-out windows)"
+
+    def apply(self, work: Work, material: Material, value: float | None) -> Work:
+        """As compress.Step."""
+        module = needed(work, self.name)
+        if value is None:
+            return exported(_by_threshold(module, material), material)
+        if not 0 < value < 1:
+            raise UsageError(f"prune={value:g}: a share is between 0 and 1")
+        units = sum(group.units for group in _groups(material, module.state_dict()))
+        for at in range(1, _ROUNDS + 1):
+            module = _smaller(module, material, round(units * (1 - value) ** (at / _ROUNDS)))
+            retrain(module, material, epochs=max(1, material.fit.epochs // _ROUNDS))
+        return exported(module, material)
+
+
+def _by_threshold(module: nn.Module, material: Material) -> nn.Module:
+    """Halved as long as the held-out windows allow it."""
+    floor = _worth(module, material) - LOSS
+    while True:
+        units = sum(group.units for group in _groups(material, module.state_dict()))
+        smaller = _smaller(module, material, int(units * _HALF))
+        if _size(smaller) == _size(module):
+            return module
+        retrain(smaller, material, epochs=max(1, material.fit.epochs // 2))
+        worth = _worth(smaller, material)
+        material.progress(f"prune: macro-F1 {worth:.4f}, at least {floor:.4f} is wanted")
+        if worth < floor:
+            return module
+        module = smaller
+
+
+def _worth(module: nn.Module, material: Material) -> float:
+    return macro_f1(material.held_out, probabilities(module, material.held_out, material.classes))
+
+
+def _size(module: nn.Module) -> int:
+    return sum(weight.numel() for weight in module.parameters())
+
+
+def _groups(material: Material, state: Mapping[str, Tensor]) -> tuple[Group, ...]:
+    family = material.family
+    return family.groups(family.widths({name: tuple(value.shape) for name, value in state.items()}))
+
+
+def _smaller(module: nn.Module, material: Material, keep: int) -> nn.Module:
+    """The network with about `keep` units left, those over one threshold on their L1 norms; norms are in units of their
+    layer's mean, so that wide layers and narrow ones compare."""
+    state = dict(module.state_dict())
+    groups = _groups(material, state)
+    norms = {group.name: _norms(group, state) for group in groups}
+    threshold = np.sort(np.concatenate(list(norms.values())))[::-1][max(0, keep - 1)]
+    for at, norm in enumerate(norms.values()):
+        group = _groups(material, state)[at]
+        count = -(-int((norm >= threshold).sum()) // _WHOLE) * _WHOLE
+        count = min(max(count, FEWEST), group.units)
+        kept = torch.from_numpy(np.sort(np.argsort(-norm, kind="stable")[:count]))
+        for part in group.parts:
+            state[part.tensor] = _cut(state[part.tensor], part, group.units, kept)
+    smaller = rebuilt(material.family, material.held_out.spec, len(material.classes), state)
+    left = ", ".join(f"{group.name} {group.units}" for group in _groups(material, state))
+    material.progress(f"prune: {_size(module)} → {_size(smaller)} weights: {left}")
+    return smaller
+
+
+def _norms(group: Group, state: Mapping[str, Tensor]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(units) sum of the absolute weights of each unit's rows, in units of their mean."""
+    total = np.zeros(group.units)
+    for name in group.ranked:
+        rows = state[name].abs().flatten(1).sum(1).double().numpy()
+        total += rows.reshape(-1, group.units).sum(axis=0)
+    return total / max(total.mean(), 1e-12)
+
+
+def _cut(tensor: Tensor, part: Part, units: int, kept: Tensor) -> Tensor:
+    """The tensor with the kept units of one part only; what isn't of the group stays."""
+    size = tensor.shape[part.dim]
+    end = part.start + part.blocks * units
+    chosen = [part.start + block * units + kept for block in range(part.blocks)]
+    rows = torch.cat([torch.arange(part.start), *chosen, torch.arange(end, size)])
+    return tensor.index_select(part.dim, rows)
+
+
+PLUGIN = Prune()
