@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from tests.bench.models._sections import Bench
 
 RECIPES = {
-    "l_tcn": ("int8", "prune=0.9", "prune=0.9 int8", "prune=0.9 distil int8", "magnitude=0.4", "magnitude=0.6",
-              "magnitude=0.8"),
-    "cnn_lstm": ("int8", "prune=0.9", "prune=0.9 int8", "prune=0.9 distil int8"),
+    "l_tcn": ("int8", "prune=0.9 tune int8", "prune=0.9 distil int8", "magnitude=0.6", "magnitude=0.8", "magnitude=0.4"),
+    "cnn_lstm": ("int8", "prune=0.9 tune int8", "prune=0.9 distil int8"),
     "anomaly_net": ("int8",),
-}  # fmt: skip
+}
 """family → steps, as `ids-plugin compress --steps` has them"""
 COMPRESSED = tuple(f"{family}: {recipe}" for family, recipes in RECIPES.items() for recipe in recipes)
 
