@@ -84,6 +84,9 @@ class Bundle:
         """
         if self.manifest["schema"]["fingerprint"] == spec.fingerprint:
             return
+        if "uniflow" in self.manifest["schema"]:
+            told = "is for microcontrollers and classifies directions of connections, not flows"
+            raise BundleError(told, location=self.location, hint="docs/devices.md")
         raise BundleError(
             f"made for other windows: {difference(self.manifest['schema'], describe(spec))}",
             location=self.location,

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ids_plugin import registry
 from ids_plugin.commands import Command, Console
 from ids_plugin.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from ids_plugin.bundle import Bundle
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +38,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """
     try:
         from ids_plugin.training._run import Options, train
+
+        uniflow = registry.load("models", args.family).kind == "uniflow"
     except ImportError as error:
         raise MissingExtraError(f"training needs {error.name}", hint="pip install 'ids-plugin[train]'") from error
-    from ids_plugin.bundle import write
     from ids_plugin.training._network import Fit
 
+    if uniflow:
+        return _written(_uniflow(args, console), args, console)
     options = Options(
         data=tuple(args.data),
         val=tuple(args.val),
@@ -51,6 +60,21 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if off:
         told = f"no threshold finds any within {args.false_per_day:g} false alerts a day: these never alert"
         console.complain(f"{', '.join(off)}: {told}")
+    return _written(bundle, args, console)
+
+
+def _uniflow(args: argparse.Namespace, console: Console) -> Bundle:
+    from ids_plugin.training._tiny import Options, train
+
+    options = Options(tuple(args.data), tuple(args.val), seed=args.seed)
+    if args.epochs:
+        options = replace(options, epochs=args.epochs)
+    return train(options, console.say)
+
+
+def _written(bundle: Bundle, args: argparse.Namespace, console: Console) -> int:
+    from ids_plugin.bundle import write
+
     write(bundle, Path(args.out))
     if console.json:
         console.result({"bundle": bundle.id, "out": args.out, "metrics": bundle.manifest["metrics"]})

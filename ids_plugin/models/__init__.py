@@ -15,7 +15,7 @@ class Family(Protocol):
     """A model family; `kind` says how it is trained, and which of those below it is."""
 
     name: str
-    kind: Literal["torch", "normal", "lightgbm", "forest", "svm"]
+    kind: Literal["torch", "normal", "lightgbm", "forest", "svm", "uniflow"]
     paper: str
     """where the architecture was published"""
 

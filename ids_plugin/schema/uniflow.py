@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -58,3 +58,8 @@ SCHEMA = pl.Schema({
 def fingerprint() -> str:
     """SHA-256 (hex) over names, units and order of the sixteen: ties a bundle to the code that computes them."""
     return hashlib.sha256(json.dumps([column[:2] for column in COLUMNS]).encode()).hexdigest()
+
+
+def describe() -> dict[str, Any]:
+    """What a manifest says of uniflows: fingerprint, and the sixteen in order with their units; none has a window."""
+    return {"fingerprint": fingerprint(), "earlier": 0, "uniflow": [list(column[:2]) for column in COLUMNS]}

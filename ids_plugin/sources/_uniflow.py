@@ -49,7 +49,7 @@ def _columns(packets: Packets) -> pl.DataFrame:
 
 
 def _cut(packets: pl.DataFrame) -> pl.DataFrame:
-    """With `iat` (µs since the packet before; null for a uniflow's first) and `number`, which uniflow of its way it is."""
+    """With `iat` (µs since the packet before; null for a uniflow's first) and `number`, which of its way's it is."""
     since = (pl.col("time") - pl.col("time").shift(1)).over(_WAY).clip(lower_bound=0)
     later = since > uniflow.IDLE
     return packets.with_columns(

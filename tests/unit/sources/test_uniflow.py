@@ -43,7 +43,13 @@ def test_each_direction_is_counted_for_itself() -> None:
 def test_a_single_packet_has_no_times_between_packets() -> None:
     (one,) = uniflows((5.0, udp(CLIENT, ("10.0.0.9", 161), bytes(12))))
     assert {one[name] for name in ("mean_iat", "std_iat", "min_iat", "max_iat", "std_pkt_len")} == {0}
-    assert (one["proto"], one["num_pkts"], one["num_bytes"], one["min_pkt_len"], one["max_pkt_len"]) == (17, 1, 40, 40, 40)
+    assert (one["proto"], one["num_pkts"], one["num_bytes"], one["min_pkt_len"], one["max_pkt_len"]) == (
+        17,
+        1,
+        40,
+        40,
+        40,
+    )
 
 
 def test_silence_begins_a_new_one_and_a_clock_set_back_is_no_time() -> None:
