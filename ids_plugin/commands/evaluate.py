@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ids_plugin.commands import Command, Console
+from ids_plugin.commands._card import judgement
+from ids_plugin.commands._record import add_record_option, recorded
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from ids_plugin.bundle import Bundle
 
 PROTOCOLS = ("leave-one-out", "time", "random")
 
@@ -32,12 +36,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--explained", type=int, default=300, metavar="N", help="explanations tested by deletion, a network"
     )
     parser.add_argument("--seed", type=int, default=1, help="of the deletion test and of random splits")
+    parser.add_argument("--out", metavar="BUNDLE", help="write the bundle anew with these figures in its model card")
+    add_record_option(parser)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """
     Raises:
         BundleError, InputError: the bundle or the data can't be used.
+        UsageError: a place that can't be written to.
     """
     from ids_plugin.bundle import find, read
     from ids_plugin.sources._datasets import load
@@ -47,12 +54,28 @@ def run(args: argparse.Namespace, console: Console) -> int:
     bundle = read(find(args.bundle), spec=spec())
     networks = [network for text in args.data for network in load(text, args.labels)]
     options = Options(args.protocol, not args.ask_every_model, args.explained, args.seed)
-    result = evaluate(bundle, networks, options, console.say)
+    with recorded(args, args.data) as kept:
+        result = evaluate(bundle, networks, options, console.say)
+        kept.update(result)
+        if args.out:
+            _carded(bundle, result, args.out, console)
     if console.json:
         console.result(result)
     else:
         _print(result, console)
     return 0
+
+
+def _carded(bundle: Bundle, result: dict[str, Any], out: str, console: Console) -> None:
+    """Writes the bundle with another model card, so under another id, unsigned."""
+    from ids_plugin.bundle import seal, write
+
+    judged = [*bundle.manifest.get("judged", ()), judgement(result)]
+    made = seal({**bundle.manifest, "judged": judged}, bundle.files)
+    write(made, Path(out))
+    if bundle.signature is not None:
+        console.complain("the bundle was signed and the new one isn't: ids-plugin bundle sign")
+    console.say(f"wrote {out}: {made.id[:12]}")
 
 
 def _print(result: dict[str, Any], console: Console) -> None:
@@ -104,11 +127,18 @@ def _wanted(result: dict[str, Any]) -> Table:
 
 
 def _networks(result: dict[str, Any]) -> Table:
-    table = _table("networks", "network", "flows", "attack flows", "hours", "alerts", "false alerts")
+    total = result["total"]
+    rate = f"{_rate(total['alerts_per_day'])} alerts a day, {_rate(total['false_alerts_per_day'])} of them false"
+    names = ("network", "flows", "attack flows", "hours", "alerts", "false alerts")
+    table = _table(f"networks: {total['alerts']} alerts in {total['hours']:g} h: {rate}", *names)
     for one in result["networks"]:
         numbers = (f"{one[name]:,}" for name in ("flows", "attack_flows", "hours", "alerts", "false_alerts"))
         table.add_row(one["name"], *numbers)
     return table
+
+
+def _rate(value: float | None) -> str:
+    return "no" if value is None else f"{value:,.1f}"
 
 
 def _models(result: dict[str, Any]) -> Table:

@@ -65,11 +65,20 @@ def load(spec: str, labels: Path | None = None) -> list[Labelled]:
     return found
 
 
-def _lab(path: Path) -> Iterator[Labelled]:
-    named = sorted(Path(found) for found in glob(str(path)))
+def files(spec: str) -> list[Path]:
+    """The files of `KIND:PATH`, in order, without the labels.
+
+    Raises:
+        InputError: there is none.
+    """
+    named = sorted(Path(found) for found in glob(spec.partition(":")[2]))
     if not named:
-        raise InputError("no such file or folder", location=str(path))
-    for file in [file for one in named for file in (sorted(one.rglob("*.parquet")) if one.is_dir() else [one])]:
+        raise InputError("no such file or folder", location=spec.partition(":")[2])
+    return [file for one in named for file in (sorted(one.rglob("*.parquet")) if one.is_dir() else [one])]
+
+
+def _lab(path: Path) -> Iterator[Labelled]:
+    for file in files(f"lab:{path}"):
         yield from _networks(file.stem, _frame(file), file)
 
 

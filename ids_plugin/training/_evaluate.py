@@ -215,7 +215,8 @@ def of_network(one: Judged) -> dict[str, Any]:
     """Hosts found, delays in s, false alerts and hours of one network."""
     rows = np.flatnonzero(one.scores.over & one.tested)
     alerts = _alerts(one, rows)
-    span = one.flows.select((pl.col("known").max() - pl.col("ts").min()).dt.total_seconds()).item()
+    tested = one.flows.filter(pl.Series(one.tested))
+    span = tested.select((pl.col("known").max() - pl.col("ts").min()).dt.total_seconds()).item() or 0.0
     folds = _folds(alerts)
     return {
         "name": one.name,
@@ -278,9 +279,11 @@ def total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     wanted = [one for network in networks for one in network["wanted"]]
     delays = [one["delay_s"] for one in wanted if one["found"]]
     hours = sum(network["hours"] for network in networks)
-    false = sum(network["false_alerts"] for network in networks)
+    alerts, false = (sum(network[name] for network in networks) for name in ("alerts", "false_alerts"))
     return {
         "hours": round(hours, 2),
+        "alerts": alerts,
+        "alerts_per_day": round(24 * alerts / hours, 3) if hours else None,
         "wanted": len(wanted),
         "found": sum(one["found"] for one in wanted),
         "found_in_any_class": sum(one["found_in_any_class"] for one in wanted),
