@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ids_plugin.commands import Command, Console
+from ids_plugin.commands._card import card
 from ids_plugin.commands._inputs import key
 from ids_plugin.errors import BundleError
 
@@ -77,7 +78,7 @@ def _show(args: argparse.Namespace, console: Console) -> int:
     if console.json:
         console.result(bundle.manifest)
         return 0
-    for name, value in _card(bundle):
+    for name, value in card(bundle):
         print(f"{name:<16} {value}", file=console.out)
     return 0
 
@@ -142,37 +143,6 @@ def _signed(bundle: Bundle, public: bytes | None) -> str:
 def _facts(bundle: Bundle) -> dict[str, Any]:
     size = sum(len(data) for data in bundle.files.values())
     return {"id": bundle.id, "family": bundle.family, "version": bundle.version, "size": size}
-
-
-def _card(bundle: Bundle) -> list[tuple[str, str]]:
-    """The model card, a line each."""
-    manifest = bundle.manifest
-    training = manifest.get("training") or {}
-    lines = [
-        ("id", bundle.id),
-        ("family", f"{bundle.family} version {bundle.version}, {manifest.get('licence', 'no licence named')}"),
-        ("members", ", ".join(member["name"] for member in manifest["members"])),
-        ("files", ", ".join(f"{name} {len(data) / 1000:.1f} kB" for name, data in sorted(bundle.files.items()))),
-        ("signed", "yes" if bundle.signature else "no"),
-        ("window", f"{manifest['schema']['earlier']} earlier flows, schema {manifest['schema']['fingerprint'][:12]}"),
-        (
-            "trained with",
-            f"{training.get('flows', 0):,} flows, {training.get('windows', 0):,} windows, seed {training.get('seed')}",
-        ),
-    ]
-    for use, networks in (training.get("data") or {}).items():
-        lines.append((f"data: {use}", ", ".join(f"{one['file']} ({one['flows']:,} flows)" for one in networks)))
-    for name, threshold in sorted((manifest.get("thresholds") or {}).items()):
-        lines.append(("threshold", f"{name} {threshold:.4f}"))
-    if calibration := manifest.get("calibration"):
-        files = ", ".join(one["file"] for one in calibration["data"])
-        held = calibration["held_back"]
-        told = f"{calibration['flows']:,} flows for {calibration['budget_per_day']:g} alerts a day, held back"
-        lines.append(("calibrated on", f"{files}: {told} {held['alerts']:,} in {held['hours']:.1f} h"))
-    for split, metrics in (manifest.get("metrics") or {}).items():
-        lines.append((f"on {split}", str(metrics)))
-    lines.append(("compression", str(manifest.get("compression") or "none")))
-    return lines
 
 
 PLUGIN = Command(
