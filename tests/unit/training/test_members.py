@@ -67,3 +67,10 @@ def test_a_bundle_of_what_knows_only_normal_traffic_alerts_without_naming_a_clas
     judged = evaluate(made, load(toy_bundle.folder()), Judging(explained=5), quiet)
     assert judged["total"]["found_in_any_class"] > 0
     assert set(judged["confusion"]["scan"]) <= {"benign", CLASSES[-1]}
+
+
+@pytest.mark.parametrize("name", ["cnn", "ae_lstm", "lightgbm", "random_forest", "svm_rbf"])
+def test_a_member_of_every_kind_is_the_same_to_the_last_bit(name: str) -> None:
+    options = Options(data=(), rounds=5, fit=Fit(epochs=1, windows=1_000))
+    first, again = (member(registry.load("models", name), options, examples(1), examples(2), quiet) for _ in range(2))
+    assert first == again
