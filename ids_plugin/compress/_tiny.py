@@ -111,10 +111,10 @@ def activations(network: Network, values: Array) -> list[Array]:
 
 
 def _handed_on(layer: Layer, sums: Array) -> Array:
-    positive = np.maximum(sums, sums.dtype.type(0))
-    if not layer.multiplier:
-        return positive
-    return np.minimum((positive * layer.multiplier + (1 << (layer.shift - 1))) >> layer.shift, TOP)
+    found: Array = np.maximum(sums, sums.dtype.type(0))
+    if layer.multiplier:
+        found = np.minimum((found * layer.multiplier + (1 << (layer.shift - 1))) >> layer.shift, TOP)
+    return found
 
 
 def quantise(network: Network, counts: Ints) -> Network:

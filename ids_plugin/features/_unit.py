@@ -19,7 +19,8 @@ def logs(counts: Ints) -> Ints:
     """
     one_more = np.clip(counts, 0, LARGEST) + 1
     exponent = np.frexp(one_more.astype(np.float64))[1].astype(np.int64) - 1
-    return 256 * exponent + ((one_more << 8) >> exponent) - 256
+    found: Ints = 256 * exponent + ((one_more << 8) >> exponent) - 256
+    return found
 
 
 def unit(counts: Ints, one: int) -> Ints:
@@ -30,4 +31,5 @@ def unit(counts: Ints, one: int) -> Ints:
     logarithms = logs(counts)
     length = np.sqrt((logarithms**2).sum(axis=1)).astype(np.int64)
     scaled = (one * logarithms + (length // 2)[:, None]) // np.maximum(length, 1)[:, None]
-    return np.minimum(scaled, one)
+    found: Ints = np.minimum(scaled, one)
+    return found

@@ -46,12 +46,8 @@ CLASSES = ("normal", "aggressive_scan", "udp_scan", "ssh_brute_force", "mqtt_bru
 """The five classes of the published system, in order."""
 IDLE = 60_000_000
 """µs of silence in a direction behind which a new uniflow begins."""
-SCHEMA = pl.Schema({
-    "ts": pl.Datetime("us", "UTC"),
-    "ip_src": pl.String,
-    "ip_dst": pl.String,
-    **dict.fromkeys(FEATURES, pl.Int64),
-})  # fmt: skip
+_TYPES: dict[str, pl.DataType] = {"ts": pl.Datetime("us", "UTC"), "ip_src": pl.String(), "ip_dst": pl.String()}
+SCHEMA = pl.Schema({**_TYPES, **dict.fromkeys(FEATURES, pl.Int64())})
 """What a source gives: when the first packet came, both addresses, the sixteen numbers."""
 
 

@@ -208,10 +208,12 @@ def fit(
     steps = options.epochs * -(-len(label) // options.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(options.epochs):
-        for batch in torch.randperm(len(label)).split(options.batch):
+        order = torch.randperm(len(label))
+        for at in range(0, len(order), options.batch):
+            batch = order[at : at + options.batch]
             logits = torch.func.functional_call(module, view(trained), values[batch])
             optimiser.zero_grad()
-            nn.functional.cross_entropy(logits, label[batch], weight).backward()
+            torch.autograd.backward(nn.functional.cross_entropy(logits, label[batch], weight))
             optimiser.step()
             schedule.step()
     return {name: value.detach().clone() for name, value in view(trained).items()}

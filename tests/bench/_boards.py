@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -177,7 +178,7 @@ def _size(text: str, board: Board, folder: Path) -> dict[str, int] | None:
     return {"flash": text_ + data, "ram": data + bss}
 
 
-def simulated(network: Network, rows: Ints, folder: Path) -> dict[str, object] | None:
+def simulated(network: Network, rows: Ints, folder: Path) -> dict[str, Any] | None:
     """A whole network on a simulated ATmega328P at 16 MHz: `said` and `scores` for counts (n, 16), `ms` of the slowest,
     `ram` in bytes: static and the deepest stack, the program's own rows left in flash. None where it can't be linked.
     """

@@ -76,8 +76,9 @@ def figures(seed: int, work: Path) -> dict[str, Any]:
     judge = load([JUDGE])
     told = [one["sha256"] for one in bundle.manifest["training"]["data"]["train"]]
     data = [run for run in load([RUNS]) if run.sha256 in told]
+    held = [run for run in load([RUNS]) if run.sha256 not in told]
     found: dict[str, Any] = {
-        "lookup": {"judge": lookup(data, judge), "held_out": lookup(data, [r for r in load([RUNS]) if r not in data])},
+        "lookup": {"judge": lookup(data, judge), "held_out": lookup(data, held)},
         "rungs": {},
         "rows": {"train": len(rows_of(data)[1]), "judge": len(rows_of(judge)[1]), "classes": _counts(judge)},
         "features": bundle.manifest["members"][3]["features"],
