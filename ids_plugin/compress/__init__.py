@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from ids_plugin.training._examples import Examples
-
 if TYPE_CHECKING:
     from torch import nn
 
     from ids_plugin.models import WidthsFamily
+    from ids_plugin.training._examples import Examples
     from ids_plugin.training._network import Fit
 
 

@@ -18,7 +18,6 @@ import onnxruntime as ort
 
 from ids_plugin.models import Shape
 from ids_plugin.schema.score import CLASSES
-from ids_plugin.schema.window import STEPS
 from ids_plugin.scoring import Doubles
 from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.training._examples import Examples
@@ -113,13 +112,14 @@ def per_class(examples: Examples, probability: Doubles) -> Mapping[str, float]:
     return {CLASSES[label]: round(float(hit[label] / weight[examples.label == label].sum()), 4) for label in labels}
 
 
-def measured(models: Mapping[str, bytes], shown: Examples) -> dict[str, Measured]:
+def measured(models: Mapping[str, bytes]) -> dict[str, Measured]:
     """Time and memory of networks that read the same windows, as the product runs them: one thread, the least of many
     runs in turn, processor time, so that what else the machine does counts little. Linux."""
+    shown = _windows(next(iter(models.values())))
     members = {name: OnnxMember(model, tuple(range(_outputs(model))), name) for name, model in models.items()}
     least = {size: dict.fromkeys(models, np.inf) for size in (1, 1000)}
     for size, times in least.items():
-        some = shown.take(np.resize(np.arange(len(shown)), size))
+        some = tuple(values[:size] for values in shown)
         for _ in range(3):
             for name, member in members.items():
                 times[name] = min(times[name], _least(member, some))
@@ -128,7 +128,7 @@ def measured(models: Mapping[str, bytes], shown: Examples) -> dict[str, Measured
     for name, model in models.items():
         each = least[1000][name] / 1000
         times = least[1000][first] / least[1000][name]
-        own, peak = _memory(model, shown)
+        own, peak = _memory(model)
         found[name] = Measured(
             round(least[1][name] * 1e6, 1), round(each * 1e6, 3), round(1 / each), round(times, 2), peak, own
         )
@@ -140,14 +140,23 @@ def as_row(one: Measured) -> dict[str, float]:
     return asdict(one)
 
 
-def _least(member: OnnxMember, some: Examples) -> float:
+def _least(member: OnnxMember, windows: tuple[Any, ...]) -> float:
     best, spent = np.inf, 0.0
     while spent < _SECONDS / 3:
         start = time.thread_time()
-        member.probabilities(some.steps, some.mask, some.table)
+        member.probabilities(*windows)
         taken = time.thread_time() - start
         best, spent = min(best, taken), spent + taken
     return best
+
+
+def _windows(model: bytes) -> tuple[Any, ...]:
+    """A thousand windows of random numbers, full ones, as the network takes them: steps, mask, table."""
+    rng = np.random.default_rng(1)
+    given = {one.name: one.type.tensor_type.shape.dim for one in onnx.load_from_string(model).graph.input}
+    steps = rng.standard_normal((1000, *(one.dim_value for one in list(given["steps"])[1:])), np.float32)
+    table = rng.standard_normal((1000, list(given["table"])[1].dim_value), np.float32)
+    return steps, np.ones(steps.shape[:2], np.bool_), table
 
 
 def _outputs(model: bytes) -> int:
@@ -172,9 +181,10 @@ print(peak() - before, peak())
 """
 
 
-def _memory(model: bytes, shown: Examples) -> tuple[float, float]:
+def _memory(model: bytes) -> tuple[float, float]:
     """Megabytes that came with the network, and of the whole process."""
-    sizes = (_outputs(model), STEPS, shown.steps.shape[2], shown.table.shape[1])
+    steps, mask, table = _windows(model)
+    sizes = (_outputs(model), mask.shape[1], steps.shape[2], table.shape[1])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(model)

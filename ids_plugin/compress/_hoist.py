@@ -147,7 +147,7 @@ Rule = Callable[[_Graph, onnx.NodeProto, _Quantiser], Made]
 
 
 def _copied(graph: _Graph, above: onnx.NodeProto, quantiser: _Quantiser) -> Made:
-    """Choosing, cutting, turning: only the first input is data."""
+    """Choosing, cutting, turning, the largest: only the first input is data."""
     before, name = quantiser.over(above.input[0])
     return [*before, graph.node(above.op_type, [name, *above.input[1:]], above)]
 
@@ -235,7 +235,7 @@ def _flags(graph: _Graph, name: str) -> list[onnx.NodeProto] | None:
 _MOVES = ("Gather", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 _RULES: dict[str, Rule] = {
     **dict.fromkeys(_MOVES, _copied), "Cast": _flagged, "Clip": _clipped, "Concat": _joined,
-    "Mul": _multiplied, "Pad": _padded, "Relu": _rectified, "Where": _chosen,
+    "Mul": _multiplied, "Pad": _padded, "ReduceMax": _copied, "Relu": _rectified, "Where": _chosen,
 }  # fmt: skip
 
 

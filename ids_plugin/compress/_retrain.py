@@ -37,7 +37,8 @@ def retrain(
     module: nn.Module, material: Material, *, epochs: int | None = None, temperature: float | None = None,
     rate: float | None = None,
 ) -> None:  # fmt: skip
-    """Lets the network learn again, weights that are 0 staying 0; with a temperature from the teacher too.
+    """Lets the network learn again, weights that are 0 staying 0; with a temperature from the teacher too. Nothing is
+    dropped out: what is left after pruning is none too much.
 
     Raises:
         UsageError: there is nothing to learn from.
@@ -47,6 +48,9 @@ def retrain(
     fit = replace(material.fit, epochs=epochs or material.fit.epochs, rate=rate or material.fit.rate)
     torch.manual_seed(material.seed)
     soft, temperature = (None, 1.0) if temperature is None else (_answers(material.teacher), temperature)
+    for layer in module.modules():
+        if isinstance(layer, nn.Dropout):
+            layer.p = 0.0
     learn(
         module,
         Lesson(

@@ -9,8 +9,10 @@ https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -23,8 +25,9 @@ from ids_plugin.errors import UsageError
 from ids_plugin.training._examples import Examples
 
 _QUANTISED = ["Conv", "Gemm", "MatMul"]
-_READING = ["Gemm", "MatMul"]
-"""quantised by what they read alone"""
+"""by what they read: what they give is quantised where something reads it that is quantised too"""
+LARGEST_WEIGHT = 64
+"""7 bits"""
 _BATCH = 256
 
 
@@ -41,19 +44,55 @@ class Int8:
         return Work(quantised(work.model, material.shown))
 
 
-def quantised(model: bytes, shown: Examples) -> bytes:
-    """The ONNX model in int8; `shown` are windows like those it will see, they fix the scales."""
+@dataclass(frozen=True)
+class Scale:
+    """How an activation becomes a byte: round(value / step) + zero, saturating."""
+
+    step: np.float32
+    zero: np.uint8
+
+    @classmethod
+    def between(cls, low: float, high: float) -> Scale:
+        """The one that has `low` and `high` as its ends, and 0 exactly."""
+        low, high = min(low, 0.0), max(high, 0.0)
+        step = np.float32((high - low) / 255 if high > low else 1.0)
+        return cls(step, np.uint8(np.clip(np.rint(-low / step), 0, 255)))
+
+
+def quantised(model: bytes, shown: Examples, scales: Mapping[str, Scale] | None = None) -> bytes:
+    """The ONNX model in int8; `shown` are windows like those it will see, they fix the scales of what layers read that
+    aren't named in `scales`."""
     with tempfile.TemporaryDirectory() as folder:
         plain, prepared, small = (Path(folder) / name for name in ("plain.onnx", "prepared.onnx", "small.onnx"))
         plain.write_bytes(model)
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
+        given = _by_tensor(onnx.load(prepared), scales or {})
         quantize_static(
             prepared, small, _Shown(shown), quant_format=QuantFormat.QDQ, op_types_to_quantize=_QUANTISED,
             per_channel=True, reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"OpTypesToExcludeOutputQuantization": _READING},
+            extra_options={"OpTypesToExcludeOutputQuantization": _QUANTISED, "TensorQuantOverrides": given},
         )  # fmt: skip
         return bare(hoist(small.read_bytes()))
+
+
+def _by_tensor(model: onnx.ModelProto, scales: Mapping[str, Scale]) -> dict[str, list[dict[str, Any]]]:
+    """The scales by the tensor that each layer reads, as ONNX Runtime's quantiser takes them."""
+    scopes = {_scope(name): scale for name, scale in scales.items()}
+    found = {}
+    for node in model.graph.node:
+        scale = scopes.get(node.name.rpartition("/")[0])
+        if scale is not None and node.op_type in _QUANTISED:
+            step, zero = np.array(scale.step), np.array(scale.zero)
+            found[node.input[0]] = [{"quant_type": QuantType.QUInt8, "scale": step, "zero_point": zero}]
+    return found
+
+
+def _scope(name: str) -> str:
+    """What the exporter calls a layer: `a.b.0` is `/module/a/b/b.0`."""
+    parts = name.split(".")
+    named = [f"{before}.{part}" if part.isdigit() else part for before, part in zip(["", *parts], parts, strict=False)]
+    return "/".join(["", "module", *named])
 
 
 class _Shown(CalibrationDataReader):  # type: ignore[misc]
