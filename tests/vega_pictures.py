@@ -23,7 +23,7 @@ SHOWN = {"light": "exfiltration", "dark": "brute_force"}
 """theme → class of which the newest alert is shown"""
 
 TITLES = {
-    "attention": "Attention over the earlier flows",
+    "attention": "Weight of the earlier flows",
     "features": "What moved the score",
     "expected": "Seen against expected",
     "flows": "The flows it looked at",

@@ -541,7 +541,7 @@ def _how_sure(same: list[Document], shown: dict[str, list[dict[str, Any]]]) -> N
 
 def _compared_with_what(alert: Document, shown: dict[str, list[dict[str, Any]]]) -> None:
     """Every panel of Vega has what it draws for this alert: it prefers the alert to the closing document."""
-    for name in ("Attention over the earlier flows", "What moved the score", "Seen against expected"):
+    for name in ("Weight of the earlier flows", "What moved the score", "Seen against expected"):
         (drawn,) = shown[name]
         assert drawn["message"] == alert["message"], name
     (drawn,) = shown["Seen against expected"]

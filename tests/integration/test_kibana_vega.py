@@ -306,7 +306,7 @@ def _flow_tip(flow: Document) -> dict[str, Any]:
     return {
         "flow": _ends(flow),
         "start": _milliseconds(flow["ts"], "%Y-%m-%d %H:%M:%S.%L %z"),
-        "attention": _share(flow["weight"]),
+        "weight": _share(flow["weight"]),
         "state": flow.get("conn_state", "–"),
         "duration": _span(flow.get("duration")),
         "bytes by originator": _size(flow.get("orig_bytes")),

@@ -81,7 +81,7 @@ const charts = (() => {
     return { vconcat: parts, params: names.length ? [brush] : [], spacing: 4, padding: { left: 0, right: 30, top: 2, bottom: 2 } };
   }
 
-  /** The earlier flows a decision looked at, oldest left: height and colour are the attention weight; absent steps have no bar.
+  /** The earlier flows a decision looked at, oldest left: height and colour are their weight; absent steps have no bar.
       flows: [{weight, step, title}], step is "label|second line" */
   function strip(flows) {
     const x = { field: "step", type: "ordinal", sort: flows.map((flow) => flow.step), title: null };

@@ -553,7 +553,7 @@ const pairOf = (flow) => [flow.orig_h, flow.resp_h].sort().join("\n");
 
 function whichFlows(flows) {
   const ofPair = flows.every((flow) => pairOf(flow) === pairOf(flows.at(-1)));
-  return ofPair ? "share of the attention, oldest left; absent steps had no flow" : "the host's flows before this one, as its pair had none; oldest left";
+  return ofPair ? "weight in the decision, oldest left; absent steps had no flow" : "the host's flows before this one, as its pair had none; oldest left";
 }
 
 function drawEvidence({ strip, bars, votes, behaviours }, own, flows) {
@@ -562,7 +562,7 @@ function drawEvidence({ strip, bars, votes, behaviours }, own, flows) {
     weight: flow.weight, title: `${ends(flow)} ${flow.conn_state ?? ""}`,
     step: `${flow.lag ? `−${flow.lag}` : "this flow"}|${flow.conn_state ?? flow.proto ?? ""}`,
   }));
-  if (steps.length) charts.draw(strip, charts.strip(steps), "Attention over the earlier flows");
+  if (steps.length) charts.draw(strip, charts.strip(steps), "Weight of the earlier flows");
   const features = [...(own.evidence?.features ?? [])].sort((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution));
   const rows = features.map(told);
   if (rows.length) charts.draw(bars, charts.features(rows, width), "Contribution of each feature, seen beside expected");
