@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from tests.bench.models._sections import Bench
 
 RECIPES = {
-    "l_tcn": ("int8", "prune=0.9 tune int8", "prune=0.9 distil int8", "magnitude=0.6", "magnitude=0.8", "magnitude=0.4"),
+    "l_tcn": (
+        "int8",
+        "prune=0.9 tune int8",
+        "prune=0.9 distil int8",
+        "magnitude=0.6",
+        "magnitude=0.8",
+        "magnitude=0.4",
+    ),
     "cnn_lstm": ("int8", "prune=0.9 tune int8", "prune=0.9 distil int8"),
     "anomaly_net": ("int8",),
 }

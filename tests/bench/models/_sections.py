@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Bench:
     settings: Settings
     store: Store
     corpus: Path
+    _thresholds: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @cached_property
     def data(self) -> Data:
@@ -91,10 +92,16 @@ class Bench:
 
     def rule(self, family: str, training: Training) -> tuple[Opinion, dict[str, float], list[int]]:
         """The lookup table or `tcp_is_malicious`, its thresholds, and the classes that it tells apart."""
-        taught = sorted(CLASSES.index(name) for name in training.seen["label"].unique())
-        opinion = lookup(training.seen) if family == "lookup" else tcp_is_malicious
-        classes = taught if family == "lookup" else [0, CLASSES.index("other")]
-        return opinion, fit(opinion, self.data.calibrating, classes, self.settings.false_per_day), classes
+        opinion, _ = _rule(family, training)
+        return opinion, *self._of_rule(family)
+
+    def _of_rule(self, family: str) -> tuple[dict[str, float], list[int]]:
+        """Thresholds and classes of the rule as the lab's networks teach it: the same wherever it judges."""
+        opinion, classes = _rule(family, self.data.lab)
+        if family not in self._thresholds:
+            fitted = fit(opinion, self.data.calibrating, classes, self.settings.false_per_day)
+            self._thresholds[family] = fitted
+        return self._thresholds[family], classes
 
     def _bundle(self, name: str, family: str, seed: int, training: Callable[[], Training]) -> Bundle:
         kept = self.store.bundle(name, self.data.made_from)
@@ -103,6 +110,13 @@ class Bench:
             kept = trained(self.settings, family, seed, training(), self.data.calibrating)
             self.store.keep(name, kept, self.data.made_from)
         return kept
+
+
+def _rule(family: str, training: Training) -> tuple[Opinion, list[int]]:
+    if family == "tcp_is_malicious":
+        return tcp_is_malicious, [0, CLASSES.index("other")]
+    taught = training.seen["label"].unique().to_list()
+    return lookup(training.seen), sorted(CLASSES.index(name) for name in taught)
 
 
 def of_flows(bench: Bench, family: str, seed: int, sets: Sequence[str]) -> dict[str, Any]:
