@@ -1,6 +1,6 @@
-"""Bench `explanations`: does the evidence of every family name what matters? Writes docs/explanations-table.md.
+"""Bench `explanations`: does the evidence of every family name what matters? Writes docs/results-explanations.md.
 
-    python -m tests.bench.explanations [--family NAME …] [--explained N] [--json] [--out docs/explanations-table.md]
+    python -m tests.bench.explanations [--family NAME …] [--explained N] [--json] [--out docs/results-explanations.md]
 
 Every family is trained alone, small (3 epochs of 10,000 windows; cnn_lstm one of 5,000), on the lab's training runs;
 flows of the lab's judging runs that it calls attacks are explained. Deletion test: the log-odds of the class must fall
@@ -164,7 +164,16 @@ def _median(values: Sequence[float]) -> float | None:
 def page(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
     """The table as Markdown."""
     lines = [
-        "| family | evidence | how found | explained | none named | tested | pass | log-odds fall: named | random | ms |",
+        "# Does the evidence name what matters?",
+        "",
+        *(__doc__ or "").split("\n\n", 2)[2].strip().splitlines(),
+        "",
+        "*Attention*: untested, as the network gives it. *Occlusion*: never attention. *As shown*: attention where it",
+        "passes its own test, occlusion otherwise, or no flow at all (none named). Tested are explanations that name some",
+        "earlier flows and not all. Falls of the log-odds are medians, ms is the CPU time of one whole explanation.",
+        f"`python -m tests.bench.explanations --explained {args.explained} --seed {args.seed}`",
+        "",
+        "| family | evidence | how found | explained | none named | tested | pass | log-odds fall | at random | ms |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -179,7 +188,6 @@ def page(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
             *("–" if row[name] is None else row[name] for name in ("named", "random", "ms")),
         )  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    lines += ["", f"`python -m tests.bench.explanations --explained {args.explained} --seed {args.seed}`; medians."]
     return "\n".join(lines) + "\n"
 
 
