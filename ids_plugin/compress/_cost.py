@@ -151,10 +151,12 @@ def _least(member: OnnxMember, windows: tuple[Any, ...]) -> float:
 
 
 def _windows(model: bytes) -> tuple[Any, ...]:
-    """A thousand windows of random numbers, full ones, as the network takes them: steps, mask, table."""
+    """A thousand windows of random numbers, full ones, as the model takes them: steps (of nothing where it
+    asks for none), mask, table."""
     rng = np.random.default_rng(1)
     given = {one.name: one.type.tensor_type.shape.dim for one in onnx.load_from_string(model).graph.input}
-    steps = rng.standard_normal((1000, *(one.dim_value for one in list(given["steps"])[1:])), np.float32)
+    sizes = [one.dim_value for one in list(given["steps"])[1:]] if "steps" in given else [1, 1]
+    steps = rng.standard_normal((1000, *sizes), np.float32)
     table = rng.standard_normal((1000, list(given["table"])[1].dim_value), np.float32)
     return steps, np.ones(steps.shape[:2], np.bool_), table
 
