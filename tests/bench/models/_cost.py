@@ -26,7 +26,7 @@ def of(bundle: Bundle, examples: Examples) -> dict[str, Any]:
     models = {"fp32": bundle.file(NETWORK)}
     if any(given.name == "steps" for given in onnx.load_from_string(models["fp32"]).graph.input):
         models["int8"] = quantised(models["fp32"], shown)
-    found = measured(models, shown)
+    found = measured(models)
     return {name: {**size(model), **as_row(found[name])} for name, model in models.items()}
 
 
