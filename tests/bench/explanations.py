@@ -169,7 +169,7 @@ def page(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
         *(__doc__ or "").split("\n\n", 2)[2].strip().splitlines(),
         "",
         "*Attention*: untested, as the network gives it. *Occlusion*: never attention. *As shown*: attention where it",
-        "passes its own test, occlusion otherwise, or no flow at all (none named). Tested are explanations that name some",
+        "passes its own test, occlusion otherwise, or none at all (none named). Tested are explanations that name some",
         "earlier flows and not all. Falls of the log-odds are medians, ms is the CPU time of one whole explanation.",
         f"`python -m tests.bench.explanations --explained {args.explained} --seed {args.seed}`",
         "",
