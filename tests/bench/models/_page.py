@@ -89,8 +89,9 @@ def classes(results: Results) -> str:
     for name in SECTIONS:
         found = {cell: result for cell, result in results.items() if cell.section == name and cell.seed == 1}
         told = [(cell.family, result) for cell, result in found.items() if result and "classes" in result]
+        kinds = [(cell.family, result["by_kind"]) for cell, result in found.items() if result and "by_kind" in result]
         if told:
-            lines += ["", f"## {TITLES[name]}", "", *_by_class(told)]
+            lines += ["", f"## {TITLES[name]}", "", *_by_class(told), *_by_kind(kinds)]
             for family, result in told:
                 lines += [
                     "",
@@ -331,6 +332,16 @@ def _by_class(told: Sequence[tuple[str, Result]]) -> list[str]:
             cells.append("–" if one is None else f"{one['precision']:.3f} / {one['recall']:.3f}")
         lines.append(_row(family, *cells))
     return lines
+
+
+def _by_kind(told: Sequence[tuple[str, Mapping[str, Sequence[int]]]]) -> list[str]:
+    """(host, class) found in its class, and in any, of those wanted."""
+    if not told:
+        return []
+    wanted = {name: told[0][1][name][0] for name in CLASSES if name in told[0][1]}
+    titles = [f"{name}, of {count}" for name, count in wanted.items()]
+    rows = [_row(family, *(f"{kinds[n][1]} ({kinds[n][2]})" for n in wanted)) for family, kinds in told]
+    return ["", "(host, class) found in class (in any).", "", *_header("", *titles), *rows]
 
 
 def _matrix(confusion: Mapping[str, Mapping[str, int]]) -> list[str]:
