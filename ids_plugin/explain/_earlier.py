@@ -56,7 +56,7 @@ def earlier(
     if attention is not None and trust == "always":
         return Earlier(attention, _strongest(attention, present), "attention")
     pairs = list(combinations(present.tolist(), 2)) if len(present) > 2 else []
-    falls = _falls(steps, mask, usual, [(at,) for at in present.tolist()] + pairs, odds)
+    falls = _falls(steps, mask, usual, [*((at,) for at in present.tolist()), *pairs], odds)
     if attention is not None and trust == "tested" and pairs:
         looked_at = tuple(sorted(_strongest(attention, present)[:2].tolist()))
         at_least = np.array(falls.together) >= falls.together[pairs.index(looked_at)]

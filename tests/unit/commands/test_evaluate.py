@@ -58,6 +58,9 @@ def test_every_protocol(protocol: str, data: str, capsys: pytest.CaptureFixture[
     wanted = [one for network in found["networks"] for one in network["wanted"]]
     assert (total["wanted"], total["found"]) == (len(wanted), sum(one["found"] for one in wanted))
     assert total["false_alerts"] == sum(one["false_alerts"] for one in found["networks"])
+    assert total["alerts_per_day"] == pytest.approx(24 * total["alerts"] / total["hours"], abs=1e-3)
+    whole = sum(MINUTES for _ in SEEDS) / 60
+    assert (total["hours"] < 0.9 * whole) == (protocol == "time")
     if protocol == "leave-one-out":
         assert ("192.168.1.66", "scan", True) in [(one["host"], one["class"], one["found"]) for one in wanted]
 
@@ -66,9 +69,17 @@ def test_the_floors_are_what_they_say(data: str, capsys: pytest.CaptureFixture[s
     found = result(data, capsys)
     assert found["models"]["lookup"]["auc"] > found["models"]["tcp_is_malicious"]["auc"]
     assert found["models"]["tcp_is_malicious"]["tcp_auc"] == 0.5
-    assert found["models"]["tcp_is_malicious"]["tcp_auc_elsewhere"] == 0.5
-    assert found["models"]["bundle"]["tcp_auc_elsewhere"] > 0.8
     assert found["models"]["bundle"]["auc"] > 0.9
+
+
+def test_attacks_against_networks_without_any(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("tcp_auc_elsewhere", "tcp_recall_at_1%_elsewhere"):
+        assert result(data, capsys)["models"]["bundle"][name] is None
+    network = toy.network(33, minutes=MINUTES)
+    network.filter(pl.col("label") == "benign").write_parquet(tmp_path / "calm.parquet")
+    found = result(data, capsys, "--data", data, f"lab:{tmp_path}")["models"]
+    assert found["tcp_is_malicious"]["tcp_auc_elsewhere"] == 0.5
+    assert found["bundle"]["tcp_auc_elsewhere"] > 0.8
 
 
 def test_figures_are_those_of_another_library(data: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,9 +59,9 @@ def test_a_bundle_is_trained_compressed_and_scans(
     assert [one["of"] for one in judged.manifest["judged"]] == [compressed.id]
     assert "192.168" not in json.dumps(judged.manifest["judged"])
     assert cli.main(["bundle", "show", str(tmp_path / "judged")]) == 0
-    shown = capsys.readouterr().out
-    assert f"unseen: {found['total']['found']} of 3 (host, class) found in class" in shown
-    assert "not trained to name flood" in shown
+    card = capsys.readouterr().out
+    assert f"unseen: {found['total']['found']} of 3 (host, class) found in class" in card
+    assert "not trained to name flood" in card
 
 
 def test_what_cannot_be_is_refused_before_anything_is_written(
