@@ -9,10 +9,10 @@ https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -25,23 +25,11 @@ from ids_plugin.errors import UsageError
 from ids_plugin.training._examples import Examples
 
 _QUANTISED = ["Conv", "Gemm", "MatMul"]
+_READING = ["Gemm", "MatMul"]
 """by what they read: what they give is quantised where something reads it that is quantised too"""
 LARGEST_WEIGHT = 64
 """7 bits"""
 _BATCH = 256
-
-
-class Int8:
-    """Step `int8`."""
-
-    name = "int8"
-    value = "none"
-
-    def apply(self, work: Work, material: Material, value: float | None) -> Work:
-        """As compress.Step."""
-        if value is not None:
-            raise UsageError("int8 takes no value")
-        return Work(quantised(work.model, material.shown))
 
 
 @dataclass(frozen=True)
@@ -59,32 +47,56 @@ class Scale:
         return cls(step, np.uint8(np.clip(np.rint(-low / step), 0, 255)))
 
 
-def quantised(model: bytes, shown: Examples, scales: Mapping[str, Scale] | None = None) -> bytes:
-    """The ONNX model in int8; `shown` are windows like those it will see, they fix the scales of what layers read that
-    aren't named in `scales`."""
+class Scales(NamedTuple):
+    """How layers round, by their names in torch."""
+
+    read: dict[str, Scale]
+    given: dict[str, Scale]
+    """what convolutions give, batch normalisation included"""
+
+
+_NONE = Scales({}, {})
+
+
+class Int8:
+    """Step `int8`."""
+
+    name = "int8"
+    value = "none"
+
+    def apply(self, work: Work, material: Material, value: float | None) -> Work:
+        """As compress.Step."""
+        if value is not None:
+            raise UsageError("int8 takes no value")
+        return Work(quantised(work.model, material.shown))
+
+
+def quantised(model: bytes, shown: Examples, scales: Scales = _NONE) -> bytes:
+    """The ONNX model in int8; `shown` are windows like those it will see, they fix what `scales` doesn't."""
     with tempfile.TemporaryDirectory() as folder:
         plain, prepared, small = (Path(folder) / name for name in ("plain.onnx", "prepared.onnx", "small.onnx"))
         plain.write_bytes(model)
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
-        given = _by_tensor(onnx.load(prepared), scales or {})
+        given = _by_tensor(onnx.load(prepared), scales)
         quantize_static(
             prepared, small, _Shown(shown), quant_format=QuantFormat.QDQ, op_types_to_quantize=_QUANTISED,
             per_channel=True, reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"OpTypesToExcludeOutputQuantization": _QUANTISED, "TensorQuantOverrides": given},
+            extra_options={"OpTypesToExcludeOutputQuantization": _READING, "TensorQuantOverrides": given},
         )  # fmt: skip
         return bare(hoist(small.read_bytes()))
 
 
-def _by_tensor(model: onnx.ModelProto, scales: Mapping[str, Scale]) -> dict[str, list[dict[str, Any]]]:
-    """The scales by the tensor that each layer reads, as ONNX Runtime's quantiser takes them."""
-    scopes = {_scope(name): scale for name, scale in scales.items()}
+def _by_tensor(model: onnx.ModelProto, scales: Scales) -> dict[str, list[dict[str, Any]]]:
+    """The scales by tensor, as ONNX Runtime's quantiser takes them."""
+    read, given = ({_scope(name): scale for name, scale in part.items()} for part in scales)
     found = {}
     for node in model.graph.node:
-        scale = scopes.get(node.name.rpartition("/")[0])
-        if scale is not None and node.op_type in _QUANTISED:
-            step, zero = np.array(scale.step), np.array(scale.zero)
-            found[node.input[0]] = [{"quant_type": QuantType.QUInt8, "scale": step, "zero_point": zero}]
+        scope = node.name.rpartition("/")[0]
+        for tensor, part in ((node.input[0] if node.input else "", read), (node.output[0], given)):
+            if scope in part and node.op_type in _QUANTISED:
+                step, zero = np.array(part[scope].step), np.array(part[scope].zero)
+                found[tensor] = [{"quant_type": QuantType.QUInt8, "scale": step, "zero_point": zero}]
     return found
 
 

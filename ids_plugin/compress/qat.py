@@ -8,7 +8,6 @@ from the same windows as step int8's, and their weights, per channel. Gradients 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from ids_plugin.compress import Material, Work
 from ids_plugin.compress._retrain import exported, needed, probabilities, retrain
-from ids_plugin.compress.int8 import LARGEST_WEIGHT, Scale, quantised
+from ids_plugin.compress.int8 import LARGEST_WEIGHT, Scale, Scales, quantised
 
 EPOCHS = 3
 RATE = 2e-4
@@ -40,41 +39,52 @@ class Qat:
         return Work(quantised(exported(module, material).model, material.shown, scales))
 
 
-def observed(module: nn.Module, material: Material) -> dict[str, Scale]:
-    """Layer → how its input is rounded, from the least and the largest value it reads among the shown windows."""
-    ends: dict[str, tuple[float, float]] = {}
+def observed(module: nn.Module, material: Material) -> Scales:
+    """How layers round, from the least and the largest value among the shown windows."""
+    read: dict[str, tuple[float, float]] = {}
+    given: dict[str, tuple[float, float]] = {}
 
-    def look(name: str, values: Tensor) -> None:
+    def look(ends: dict[str, tuple[float, float]], name: str, values: Tensor) -> None:
         low, high = ends.get(name, (0.0, 0.0))
         ends[name] = min(low, float(values.min())), max(high, float(values.max()))
 
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, given, name=name: look(name, given[0]))
-        for name, layer in layers(module)
-    ]
+    hooks = []
+    for name, layer, last in layers(module):
+        hooks.append(layer.register_forward_pre_hook(lambda _, values, name=name: look(read, name, values[0])))
+        if last is not None:
+            hooks.append(last.register_forward_hook(lambda _, __, values, name=name: look(given, name, values)))
     probabilities(module, material.shown, material.classes)
     for hook in hooks:
         hook.remove()
-    return {name: Scale.between(*end) for name, end in ends.items()}
+    return Scales(*({name: Scale.between(*end) for name, end in ends.items()} for ends in (read, given)))
 
 
-def layers(module: nn.Module) -> Iterator[tuple[str, nn.Linear | nn.Conv1d]]:
-    """What int8 computes in bytes, by name."""
+def layers(module: nn.Module) -> list[tuple[str, nn.Module, nn.Module | None]]:
+    """What int8 computes in bytes, by name; of a convolution also what gives its result: the batch normalisation that
+    follows it, which the exporter makes part of it, or itself."""
+    found: list[tuple[str, nn.Module, nn.Module | None]] = []
     for name, layer in module.named_modules():
-        if isinstance(layer, nn.Linear | nn.Conv1d):
-            yield name, layer
+        if isinstance(layer, nn.Linear):
+            found.append((name, layer, None))
+        elif isinstance(layer, nn.Conv1d):
+            found.append((name, layer, layer))
+        elif isinstance(layer, nn.BatchNorm1d):
+            found[-1] = (*found[-1][:2], layer)
+    return found
 
 
 class Rounding:
     """Makes a network round as int8 does, until it is settled."""
 
-    def __init__(self, module: nn.Module, scales: dict[str, Scale]) -> None:
-        self._layers = [layer for name, layer in layers(module) if name in scales]
+    def __init__(self, module: nn.Module, scales: Scales) -> None:
+        self._layers = []
         self._hooks = []
-        for name, layer in layers(module):
-            if name in scales:
-                self._hooks.append(layer.register_forward_pre_hook(_Inputs(scales[name])))
-                parametrize.register_parametrization(layer, "weight", _Weights())
+        for name, layer, last in layers(module):
+            self._layers.append(layer)
+            self._hooks.append(layer.register_forward_pre_hook(_Inputs(scales.read[name])))
+            parametrize.register_parametrization(layer, "weight", _Weights())
+            if last is not None:
+                self._hooks.append(last.register_forward_hook(_Output(scales.given[name])))
 
     def settle(self) -> None:
         """The network is an ordinary one again, with weights that int8 represents exactly."""
@@ -84,13 +94,24 @@ class Rounding:
             parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
 
 
+def _rounded(values: Tensor, scale: Scale) -> Tensor:
+    return torch.fake_quantize_per_tensor_affine(values, float(scale.step), int(scale.zero), 0, 255)
+
+
 class _Inputs:
     def __init__(self, scale: Scale) -> None:
         self._scale = scale
 
     def __call__(self, _layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        step, zero = float(self._scale.step), int(self._scale.zero)
-        return (torch.fake_quantize_per_tensor_affine(given[0], step, zero, 0, 255), *given[1:])
+        return (_rounded(given[0], self._scale), *given[1:])
+
+
+class _Output:
+    def __init__(self, scale: Scale) -> None:
+        self._scale = scale
+
+    def __call__(self, _layer: nn.Module, _given: tuple[Tensor, ...], values: Tensor) -> Tensor:
+        return _rounded(values, self._scale)
 
 
 class _Weights(nn.Module):
