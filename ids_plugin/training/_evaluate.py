@@ -309,23 +309,26 @@ def figures(judged: Sequence[Judged], scores: Sequence[Doubles]) -> dict[str, An
 
 
 def _elsewhere(judged: Sequence[Judged], scores: Sequence[Doubles]) -> dict[str, float | None]:
-    """Each network's TCP attack flows against the benign TCP flows of all others, mean over the networks with
-    WORTH_FINDING or more: flows that a network mislabels as benign don't judge its own attacks."""
-    attacks, benign = [], []
+    """The TCP attack flows of each network with WORTH_FINDING or more against the TCP flows of the networks in which
+    nothing is an attack, mean over those networks: what an infected network mislabels as benign doesn't judge."""
+    attacks, calm = [], [np.zeros(0)]
     for one, score in zip(judged, scores, strict=True):
         tcp = (one.flows["proto"] == "tcp").to_numpy() & one.tested
         bad = (one.flows["label"] != "benign").to_numpy()
-        attacks.append(score[tcp & bad])
-        benign.append(score[tcp & ~bad])
-    found: dict[str, list[float]] = {"tcp_auc_elsewhere": [], "tcp_recall_at_1%_elsewhere": []}
-    for at, high in enumerate(attacks):
-        low = np.concatenate([np.zeros(0), *benign[:at], *benign[at + 1 :]])
-        if len(high) < WORTH_FINDING or not len(low):
-            continue
+        if not bad.any():
+            calm.append(score[tcp])
+        elif np.sum(tcp & bad) >= WORTH_FINDING:
+            attacks.append(score[tcp & bad])
+    low = np.concatenate(calm)
+    found: dict[str, list[float | None]] = {"tcp_auc_elsewhere": [], "tcp_recall_at_1%_elsewhere": []}
+    for high in attacks if len(low) else ():
         score, bad = np.concatenate([high, low]), np.arange(len(high) + len(low)) < len(high)
-        found["tcp_auc_elsewhere"].append(_auc(bad, score) or 0.0)
-        found["tcp_recall_at_1%_elsewhere"].append(_recall(bad, score, 0.01) or 0.0)
-    return {name: round(float(np.mean(values)), 4) if values else None for name, values in found.items()}
+        found["tcp_auc_elsewhere"].append(_auc(bad, score))
+        found["tcp_recall_at_1%_elsewhere"].append(_recall(bad, score, 0.01))
+    return {
+        name: round(float(np.mean([v for v in values if v is not None])), 4) if values else None
+        for name, values in found.items()
+    }
 
 
 def likeliest(judged: Sequence[Judged]) -> tuple[Ints, Ints]:

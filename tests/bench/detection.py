@@ -113,8 +113,9 @@ def page(bundle: Bundle, results: dict[str, Any], seen: dict[str, Any], scans: d
         f"Made by `python -m tests.bench.detection --out docs/results-default.md` with bundle `{bundle.id[:12]}`,",
         "thresholds as they are in it, seed 1. A (host, class) counts from five attack flows on; the delay runs from",
         "its first attack flow. `lookup` is a table on (proto, conn_state, history) taught on the other networks of",
-        "the set. Figures `_elsewhere` hold a network's TCP attacks against the benign TCP of the other networks, mean",
-        "over the networks: what one mislabels as benign (IoT-23 34-1) doesn't judge its own attacks.",
+        "the set. Figures `_elsewhere` hold a network's TCP attacks against the TCP flows of the networks in which",
+        "nothing is an attack, mean over the networks: what an infected one mislabels as benign (106 of the 111 such",
+        "flows of IoT-23 34-1, it seems) doesn't judge it.",
     ]
     for name, result in results.items():
         lines += ["", f"## {TITLES[name]}", "", *wanted(result), "", *alerts(result), "", *models(result)]
@@ -177,7 +178,7 @@ def sources(seen: dict[str, dict[str, Any]]) -> list[str]:
     ]
     for kind, result in seen.items():
         total, figures = result["total"], result["models"]["bundle"]
-        rates = " | ".join(f"{figures[name]:.3f}" for name in ("auc", "tcp_auc", *ELSEWHERE))
+        rates = " | ".join(_figure(figures[name]) for name in ("auc", "tcp_auc", *ELSEWHERE))
         found = f"{total['found']} of {total['wanted']} | {total['found_in_any_class']} | {total['false_alerts']}"
         lines.append(f"| {POORER[kind]} | {found} | {rates} |")
     return lines
@@ -187,9 +188,12 @@ def models(result: dict[str, Any]) -> list[str]:
     """Flow-level figures, model by model."""
     lines = [f"| model | {' | '.join(FIGURES)} |", f"|---{'|---' * len(FIGURES)}|"]
     for name, figures in result["models"].items():
-        cells = ("–" if figures[one] is None else f"{figures[one]:.3f}" for one in FIGURES)
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {' | '.join(_figure(figures[one]) for one in FIGURES)} |")
     return lines
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
 
 
 def alone(result: dict[str, Any]) -> list[str]:
