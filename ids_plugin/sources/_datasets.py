@@ -15,7 +15,7 @@ from ids_plugin import registry
 from ids_plugin.errors import InputError, UsageError
 from ids_plugin.schema import flow
 from ids_plugin.schema.score import CLASSES
-from ids_plugin.sources import Input
+from ids_plugin.sources import Input, Read
 from ids_plugin.sources._features import NAMES as TABLES
 from ids_plugin.sources._labels import labelled
 from ids_plugin.sources._open import read_inputs
@@ -123,7 +123,7 @@ def _iot23(path: Path) -> Iterator[Labelled]:
     with path.open("rb") as stream:
         head = stream.read(_HEAD)
         stream.seek(0)
-        read = [step.flows for step in zeek.read(Input(str(path), stream, head, path.stem), 50_000)]
+        read = [_whole(step) for step in zeek.read(Input(str(path), stream, head, path.stem), 50_000)]
     flows = pl.concat(read) if read else flow.empty()
     strange = flows.filter(~pl.col("label").str.to_lowercase().is_in(["benign", "malicious"]).fill_null(value=False))
     if len(strange):
@@ -154,15 +154,21 @@ def _zeek(path: Path, labels: Path) -> Iterator[Labelled]:
         raise InputError("no such file", location=str(path))
     read = []
     for step in read_inputs([str(file) for file in files], batch_rows=50_000, stdin=BytesIO()):
-        if step.rejects:
-            bad = step.rejects[0]
-            raise InputError(f"{bad.reason}: {bad.detail}", location=f"{bad.input}, {bad.place}", hint="leave it out")
+        flows = _whole(step)
         if step.source != "zeek":
             raise InputError("is no log of Zeek's", location=str(path))
-        read.append(step.flows)
+        read.append(flows)
     if not sum(map(len, read)):
         raise InputError("no connection in it", location=str(path))
     yield from _networks(path.name.split(".")[0], labelled(pl.concat(read), labels), *files, labels)
+
+
+def _whole(step: Read) -> pl.DataFrame:
+    """The flows of a step, if all of it could be read: what is lost of labelled data is lost of every figure."""
+    if step.rejects:
+        bad = step.rejects[0]
+        raise InputError(f"{bad.reason}: {bad.detail}", location=f"{bad.input}, {bad.place}", hint="leave it out")
+    return step.flows
 
 
 def _networks(name: str, flows: pl.DataFrame, *files: Path) -> Iterator[Labelled]:

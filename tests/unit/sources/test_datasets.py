@@ -114,6 +114,9 @@ def test_labels_of_iot23_become_classes(tmp_path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
     (network,) = load(f"iot23:{path}")
     assert network.flows.select(pl.col("label")).to_series().to_list() == ["benign", "scan"]
+    path.write_text(path.read_text() + "17000")
+    with pytest.raises(InputError, match=r"1-1\.conn\.log\.labeled, line 6"):
+        load(f"iot23:{path}")
 
 
 def only_row(column: str, value: object) -> pl.DataFrame:
