@@ -16,7 +16,7 @@ from ids_plugin.schema.window import Windows
 from ids_plugin.scoring._scorer import Scorer
 from ids_plugin.training._examples import windows
 from tests import toy
-from tests.unit.explain.toy_judge import LinearJudge, ToyJudge
+from tests.unit.explain.toy_judge import LinearJudge, SilentJudge, ToyJudge
 
 
 @cache
@@ -90,6 +90,18 @@ def test_attention_that_proves_untrue_gives_way_to_what_taking_flows_out_does() 
     trusted = toy_explainer(misled, trust="always").explain(batch(), row, 1)
     assert trusted.method.split("+")[0] == "attention"
     assert trusted.flows[0].weight > 0.2
+
+
+def test_without_attention_flows_are_named_by_what_taking_them_out_does() -> None:
+    row = full_row()
+    judge = SilentJudge({}, [2, 6])
+    evidence = toy_explainer(judge).explain(batch(), row, 1)
+    assert evidence.method.split("+")[0] == "step_occlusion"
+    assert {at for at, flow in enumerate(evidence.flows) if flow.weight > 0} == {2, 6}
+    assert evidence.flows[2].weight == pytest.approx(evidence.flows[6].weight, rel=1e-4)
+    deletion = toy_explainer(judge).deletion(batch(), row, 1, np.random.default_rng(1))
+    assert deletion.flows is not None
+    assert deletion.flows.passed
 
 
 def test_where_no_flow_matters_none_is_named() -> None:

@@ -89,3 +89,10 @@ class LinearJudge(ToyJudge):
     def weights(self) -> dict[str, float]:
         """Of its only member."""
         return {"network": self._weight}
+
+
+class SilentJudge(ToyJudge):
+    """A judge without attention, as most families are."""
+
+    def attention(self, steps: Floats, mask: Bools, table: Floats) -> None:
+        """There is none."""
