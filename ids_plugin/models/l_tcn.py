@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,25 +52,37 @@ class Causal(nn.Module):
         heard = torch.relu(self.taps(taken.reshape(-1, self.taps.in_features)))
         return heard.reshape(-1, self.wanted, self.taps.out_features)
 
+    def everywhere(self, values: Tensor, dilation: int) -> Tensor:
+        """(m, columns, STEPS) → (m, filters, STEPS): the convolution as it is published."""
+        kernel = self.taps.weight.reshape(self.taps.out_features, KERNEL, -1).flip(1).transpose(1, 2)
+        padded = nn.functional.pad(values, (dilation * (KERNEL - 1), 0))
+        return torch.relu(nn.functional.conv1d(padded, kernel, dilation=dilation))
+
 
 class Body(nn.Module):
-    """The dilated stack as a tree that ends in the last step; `tree=False` computes every step in every layer. A column
-    that is 1 where there is a flow stands in for the biases."""
+    """The dilated stack as a tree that ends in the last step; `tree=False` computes every step in every layer, as
+    published. A column that is 1 where there is a flow stands in for the biases."""
 
     def __init__(self, columns: int, widths: Widths, *, tree: bool) -> None:
         super().__init__()
-        needed = positions() if tree else [list(range(STEPS))] * len(DILATIONS)
+        self.tree = tree
         given, sizes = list(range(STEPS)), [columns + 1, *widths.filters]
         layers = []
-        for at, (dilation, wanted) in enumerate(zip(DILATIONS, needed, strict=True)):
+        for at, (dilation, wanted) in enumerate(zip(DILATIONS, positions(), strict=True)):
             layers.append(Causal(sizes[at], sizes[at + 1], dilation, given, wanted))
             given = wanted
         self.layers = nn.Sequential(*layers)
 
     def forward(self, seen: Tensor, there: Tensor) -> Tensor:
         """(m, STEPS, columns), (m, STEPS, 1) → (m, filters of the last layer)."""
-        values: Tensor = self.layers(torch.cat([seen, there], dim=-1))
-        return values[:, -1]
+        values = torch.cat([seen, there], dim=-1)
+        if self.tree:
+            last: Tensor = self.layers(values)[:, -1]
+            return last
+        values = values.transpose(1, 2)
+        for layer, dilation in zip(self.layers, DILATIONS, strict=True):
+            values = cast(Causal, layer).everywhere(values, dilation)
+        return values[:, :, -1]
 
 
 class Family:
