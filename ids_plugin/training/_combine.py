@@ -19,6 +19,7 @@ FLOOR = 1e-4
 _STEPS = 400
 _CLOSES = 1_800_000_000
 """µs after which a fold is closed (30 min)"""
+_PASSES = 0.1
 _GRID = np.r_[np.arange(0.5, 0.95, 0.05), 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999]
 
 
@@ -131,16 +132,20 @@ def with_thresholds(judged: Judged, thresholds: Mapping[str, float]) -> Judged:
 
 def fit_gate_threshold(passed: Sequence[Doubles], networks: Sequence[Judged], missed: float) -> float:
     """The highest gate value that keeps all but a `missed` share of the flows over a threshold, and of every class
-    that is found in a network at least the flow the gate is surest of."""
+    that is found in a network at least the flow the gate is surest of; but for this it lets no more than a share of
+    _PASSES of the benign flows through, since one odd flow would cost the speed the gate is there for."""
     over = np.concatenate([gate[judged.scores.over] for gate, judged in zip(passed, networks, strict=True)])
     if not len(over):
         return 0.0
-    surest = [float(np.quantile(over, missed))]
+    most = float(np.quantile(over, missed))
+    surest, benign = [most], []
     for gate, judged in zip(passed, networks, strict=True):
         named = judged.flows.select("label").with_columns(gate=pl.Series(gate))
         found = named.filter(pl.Series(judged.scores.over) & (pl.col("label") != "benign"))
         surest += found.group_by("label").agg(pl.col("gate").max())["gate"].to_list()
-    return round(min(surest), 8)
+        benign.append(named.filter(pl.col("label") == "benign")["gate"].to_numpy())
+    least = float(np.quantile(np.concatenate(benign), 1 - _PASSES)) if sum(map(len, benign)) else 0.0
+    return round(max(min(surest), min(most, least)), 8)
 
 
 def report(networks: Sequence[Judged]) -> dict[str, object]:

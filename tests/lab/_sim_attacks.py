@@ -245,8 +245,10 @@ def flood(net: Network, rng: Draw, host: int, begin: float, end: float) -> list[
     """SYN or ACK (forged or not), UDP, ICMP or HTTP, reflected or slow, towards one victim: many flows."""
     outward = rng.random() < 0.6
     victim = int(cloud(rng, 1)[0]) if outward else int(rng.choice(net.hosts))
-    t = _steady(rng, int(whole(rng, 50, 30000, 1)[0]), begin, min(end, begin + one(rng, 10, 1800)), one(rng, 5, 5000))
     style = str(rng.choice(["tcp", "udp", "icmp", "http", "slow"], p=[0.42, 0.3, 0.07, 0.14, 0.07]))
+    few, slow = (50, 5.0) if style in ("http", "slow") else (150, 20.0)
+    until = min(end, begin + one(rng, 10, 1800))
+    t = _steady(rng, int(whole(rng, few, 30000, 1)[0]), begin, until, one(rng, slow, 5000))
     if style == "udp" and not outward and rng.random() < 0.5:
         return [reflection(rng, t, victim)]
     forged = style in ("tcp", "udp") and rng.random() < 0.4
@@ -394,7 +396,8 @@ def flood_in_few(net: Network, rng: Draw, host: int, begin: float, end: float) -
     orig = host if outward else int(cloud(rng, 1)[0])
     n = int(whole(rng, 1, 120, 1)[0])
     t = np.sort(rng.uniform(begin, max(begin + 1, min(end, begin + one(rng, 5, 1200))), n))
-    packets, span = whole(rng, one(rng, 400, 8000), 200000, n), log_uniform(rng, 2, 400, n)
+    packets = whole(rng, one(rng, 400, 8000), 200000, n)
+    span = np.clip(packets / log_uniform(rng, 100, 20000, n), 0.5, 600)
     style = int(rng.integers(0, 4))
     proto, port = (UDP, 0, ICMP, 0)[style], int(rng.choice([80, 443, 53, int(rng.integers(1, 65535))]))
     up = packets * int(rng.integers(1, 1400)) if proto != 0 else 0
@@ -549,30 +552,6 @@ def orphaned(net: Network, rng: Draw, host: int, begin: float, end: float) -> li
     ]
 
 
-def fetch(net: Network, rng: Draw, host: int, begin: float, end: float) -> list[Batch]:
-    """Copies of the malware for several processors, fetched one after the other by small requests."""
-    n = int(rng.integers(2, 14))
-    t = rng.uniform(begin, (begin + end) / 2) + np.cumsum(rng.exponential(one(rng, 0.5, 40), n))
-    size = one(rng, 1e4, 2e6) * rng.uniform(0.7, 1.3, n)
-    port = int(rng.choice([80, 80, 8080, int(rng.integers(1024, 65535))]))
-    return [
-        batch(
-            rng,
-            "fetching_binaries",
-            t,
-            host,
-            int(cloud(rng, 1)[0]),
-            port,
-            service="http",
-            up=rng.integers(80, 300),
-            down=size,
-            span=size / one(rng, 2e4, 2e6),
-            ending=ends(rng, n, {UNANSWERED: 0.1, RESET: 0.1}),
-            label="command_and_control",
-        )
-    ]
-
-
 def exfiltrate(net: Network, rng: Draw, host: int, begin: float, end: float) -> list[Batch]:
     """Data that leaves: in one piece, in several, or as a trickle; over TLS, FTP, ssh, plain TCP."""
     style = int(rng.integers(0, 3))
@@ -690,7 +669,7 @@ ATTACKS: dict[str, tuple[Attack, ...]] = {
     "scan": (scan_ports, scan_hosts, scan_outside),
     "brute_force": (brute_force,),
     "flood": (flood, flood_in_few),
-    "command_and_control": (beacon, beacon, lasting_control, orphaned, fetch),
+    "command_and_control": (beacon, beacon, lasting_control, orphaned),
     "exfiltration": (exfiltrate, tunnel_out),
     "spreading": (spread,),
 }

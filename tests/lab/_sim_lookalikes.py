@@ -183,42 +183,47 @@ def failed_logins(net: Network, rng: Draw) -> list[Batch]:
 
 
 def dead_services(net: Network, rng: Draw) -> list[Batch]:
-    """Devices that keep asking for what is gone, inside or outside; most had answers before."""
+    """Devices that keep asking for what is gone. Inside: a printer, a store, for hours. Outside: a cloud that had
+    answered and will again; most back off or rest between bouts, the few that ask evenly don't wait for long, because
+    such outages are short. Rarely an address that is gone for good is asked for ever."""
     made = []
     for _ in range(int(rng.poisson(3))):
-        host = int(rng.choice(net.hosts))
-        inside = rng.random() < 0.6
+        host, inside = int(rng.choice(net.hosts)), rng.random() < 0.6
         peer = int(net.dead(rng, 1)[0]) if inside else int(cloud(rng, 1)[0])
         port = int(
             rng.choice([80, 443, 445, 1883, 554, 514, 8883, 9100, 139, 631, 5000, int(rng.integers(1024, 49152))])
         )
-        begin = rng.uniform(0, net.seconds)
-        outage = min(one(rng, 120, 36000) if inside else one(rng, 60, 3600), net.seconds - begin)
-        gaps = (
-            one(rng, 5, 600)
-            * np.minimum(rng.choice([1.0, 1.3, 2.0]) ** np.arange(400), 64)
-            * rng.uniform(0.8, 1.2, 400)
-        )
-        t = begin + np.cumsum(gaps)
-        t = t[t < begin + outage]
-        silent = rng.random() < 0.6
-        made.append(batch(rng, "dead_service", t, host, peer, port, ending=UNANSWERED if silent else REFUSED))
-        period = one(rng, 20, 900)
-        _, well = beats(rng, np.zeros(1), np.full(1, begin), np.full(1, period), np.full(1, 0.2))
-        if rng.random() < 0.8:
-            made.append(
-                batch(
-                    rng,
-                    "before_outage",
-                    well[-200:],
-                    host,
-                    peer,
-                    port,
-                    up=one(rng, 60, 3000),
-                    down=one(rng, 60, 3000),
-                    ending=ends(rng, len(well[-200:]), faults(net)),
-                )
-            )
+        forever = not inside and rng.random() < 0.03
+        even = forever or rng.random() < (0.4 if inside else 0.25)
+        begin = 0.0 if forever else rng.uniform(0, net.seconds)
+        longest = 36_000 if inside else 1_200 if even else 7_200
+        end = net.seconds if forever else min(begin + one(rng, 60, longest), net.seconds)
+        t = begin + np.cumsum(_retries(rng, even))
+        ending = UNANSWERED if rng.random() < 0.6 else REFUSED
+        made.append(batch(rng, "dead_service", t[t < end], host, peer, port, ending=ending))
+        if not forever and rng.random() < (0.8 if inside else 0.95):
+            made += _around(net, rng, (begin, end), host, peer, port)
+    return made
+
+
+def _retries(rng: Draw, even: bool) -> F64:
+    """(400) seconds between tries: even, or growing to a limit; a third rests for long after every few."""
+    growth = 1.0 if even else float(rng.choice([1.3, 1.6, 2.0]))
+    gaps = one(rng, 2, 300) * np.minimum(growth ** np.arange(400), 64) * rng.uniform(0.8, 1.2, 400)
+    if rng.random() < 0.35:
+        gaps[:: int(rng.integers(3, 20))] += one(rng, 300, 3600)
+    return np.minimum(gaps, 3600)
+
+
+def _around(net: Network, rng: Draw, outage: tuple[float, float], host: int, peer: int, port: int) -> list[Batch]:
+    """What the same two had to say before the outage, and after."""
+    period, up, down = one(rng, 20, 900), one(rng, 60, 3000), one(rng, 60, 3000)
+    begins, ends_ = np.array([0.0, outage[1]]), np.array([outage[0], net.seconds])
+    who, t = beats(rng, begins, ends_, np.full(2, period), np.full(2, 0.2))
+    made = []
+    for name, kept in (("before_outage", t[who == 0][-200:]), ("after_outage", t[who == 1][:200])):
+        fate = ends(rng, len(kept), faults(net))
+        made.append(batch(rng, name, kept, host, peer, port, up=up, down=down, ending=fate))
     return made
 
 
@@ -381,6 +386,7 @@ def speed_tests(net: Network, rng: Draw) -> list[Batch]:
                 int(rng.choice(hosts)),
                 int(cloud(rng, 1)[0]),
                 int(rng.choice([443, 8080])),
+                proto=UDP if rng.random() < 0.3 else TCP,
                 up=np.where(upwards, size, 3000),
                 down=np.where(upwards, 2000, size),
                 span=rng.uniform(8, 15, n),
@@ -417,7 +423,8 @@ def noise(net: Network, rng: Draw) -> list[Batch]:
     if not net.public and rng.random() < 0.6:
         return []
     exposed = exposed[:16]
-    strangers = int(whole(rng, 20, 250, 1)[0] * max(1.0, net.seconds / 7200))
+    busiest = 1200 if net.public else 250
+    strangers = int(min(whole(rng, 20, busiest, 1)[0] * max(1.0, net.seconds / 7200), 6000))
     ports = rng.choice([22, 23, 80, 443, 445, 3389, 8080, 5555, 2323, 3306, 6379, 1433, 8443, 5900, 21, 25], strangers)
     ports = np.where(rng.random(strangers) < 0.4, rng.integers(1, 65536, strangers), ports)
     address, start = cloud(rng, strangers), rng.uniform(0, net.seconds, strangers)
@@ -457,7 +464,62 @@ def noise(net: Network, rng: Draw) -> list[Batch]:
         attempts=1,
         label="inbound_noise",
     )
-    return [probes, *_stubborn_strangers(net, rng, exposed), *_stranger_logins(net, rng, exposed)]
+    more = (_stubborn_strangers, _stranger_logins, _volleys, _surveys)
+    return [probes, *(made for activity in more for made in activity(net, rng, exposed))]
+
+
+def _volleys(net: Network, rng: Draw, exposed: I64) -> list[Batch]:
+    """Single strangers that knock a few dozen times in a row at one door, telephony, name and time servers among them:
+    as quick as a flood begins, but over before it would be one."""
+    count = int(rng.poisson(min(net.seconds / 3600, 24) * rng.choice([0.2, 1.0])))
+    address, victim = cloud(rng, count), rng.choice(exposed, count)
+    who, t = bursts(rng, rng.uniform(0, net.seconds, count), whole(rng, 8, 59, count), one(rng, 0.5, 40))
+    datagram = (mix(address, 21) % 2 == 0)[who]
+    plain = np.array([5060, 53, 123, 389])[mix(address, 22) % 4]
+    port = np.where(datagram, plain[who], 80 + mix(address, 23)[who] % 9000)
+    opened = ~datagram & net.offers(victim[who], port)
+    closed = np.where(datagram | net.drops, UNANSWERED, REFUSED)
+    return [
+        batch(
+            rng,
+            "volley",
+            t,
+            address[who],
+            victim[who],
+            port,
+            proto=np.where(datagram, UDP, TCP),
+            up=np.where(datagram, 20 + mix(address, 24)[who] % 600, 0),
+            rounds=np.where(datagram, 1 + mix(address, 25)[who] % 4, 1),
+            ending=np.where(opened, PROBED, closed),
+            attempts=1,
+            label="inbound_noise",
+        )
+    ]
+
+
+def _surveys(net: Network, rng: Draw, exposed: I64) -> list[Batch]:
+    """Measuring organisations: a hundred addresses of one block, each a probe or two, within minutes."""
+    count = int(rng.poisson(min(net.seconds / 7200, 12) * rng.choice([0.1, 1.0])))
+    base, victim, begin = cloud(rng, count) & ~255, rng.choice(exposed, count), rng.uniform(0, net.seconds, count)
+    who, t = bursts(rng, begin, whole(rng, 20, 300, count), one(rng, 10, 400))
+    n, port = len(who), rng.integers(1, 65536, len(who))
+    opened = net.offers(victim[who], port)
+    ending = np.where(opened, PROBED, UNANSWERED if net.drops else REFUSED)
+    return [
+        batch(
+            rng,
+            "survey",
+            t,
+            base[who] + rng.integers(1, 255, n),
+            victim[who],
+            port,
+            ending=ending,
+            rounds=1,
+            attempts=1,
+            syn=4,
+            label="inbound_noise",
+        )
+    ]
 
 
 def _stubborn_strangers(net: Network, rng: Draw, exposed: I64) -> list[Batch]:

@@ -376,6 +376,21 @@ def _datagrams(rng: np.random.Generator, b: Batch, rtt: F64) -> _Packets:
     )
 
 
+def spoken(rng: np.random.Generator, b: Batch, salt: int) -> Batch:
+    """The contacts with what their protocols say beside the payload: TLS its handshake (the certificates only to those
+    who don't resume), HTTP its headers. A peer's certificates and a client's habits stay theirs."""
+    through = (b.proto == TCP) & np.isin(b.ending, tuple(_ENDS))
+    tls = through & (b.service == SERVICES.index("ssl")) & (b.up + b.down > 0)
+    web = through & (b.service == SERVICES.index("http")) & (b.up > 0) & (b.down > 0)
+    pair = mix(b.orig * 31 + b.resp, salt + 11)
+    resumed = rng.random(len(b.t)) < np.array([0.0, 0.5, 0.9])[pair % 3]
+    shown = np.where(resumed, 130 + pair % 270, 900 + mix(b.resp, salt + 12) % 4900)
+    hello, headers = 260 + mix(b.orig, salt + 13) % 480, 60 + mix(b.orig, salt + 14) % 440
+    up = b.up + np.where(tls, hello, 0) + np.where(web, headers, 0)
+    down = b.down + np.where(tls, shown, 0) + np.where(web, 90 + mix(b.resp, salt + 15) % 310, 0)
+    return replace(b, up=up, down=down)
+
+
 def _merge(n: int, parts: list[tuple[I64, _Packets]]) -> _Packets:
     """The parts' rows at their places among n."""
     o, r, oi, ri, u, d, h, m = np.zeros((8, n), dtype=np.int64)
@@ -483,6 +498,7 @@ def _uids(first: int, n: int) -> pl.Series:
 def render(rng: np.random.Generator, batches: list[Batch], sensor: Sensor) -> pl.DataFrame:
     """Flow frame of all contacts, in known order (SEMANTICS: ts + duration, ties by uid)."""
     b, labels, batch_of = join(batches)
+    b = spoken(rng, b, sensor.salt)
     n = len(b.t)
     local_o, local_r = sensor.local(b.orig), sensor.local(b.resp)
     rtt = _latency(rng, b.orig, b.resp, local_o & local_r, sensor.salt)

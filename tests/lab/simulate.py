@@ -26,7 +26,7 @@ from tests.lab._sim_net import Draw, Network, Ranges, draw, one
 from tests.lab._sim_wire import Batch, before, behind, outage, render, seen, widen
 
 CORPUS: dict[str, tuple[int, int, float, Ranges]] = {
-    "train": (11, 240, 30.0, Ranges()),
+    "train": (11, 480, 30.0, Ranges()),
     "validation": (1201, 96, 30.0, Ranges(period=(8, 5000), jitter=(0.05, 0.9), rate=(1 / 90, 3e3), size=(80, 9000))),
     "calibration": (2301, 120, 30.0, Ranges(period=(4, 9000), jitter=(0, 0.7), attacks=(1, 5), size=(30, 5000))),
 }
