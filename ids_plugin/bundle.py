@@ -133,6 +133,16 @@ def sign(bundle: Bundle, private_key: bytes) -> Bundle:
     return Bundle(bundle.manifest, bundle.files, _sign(bundle.id, private_key), bundle.location)
 
 
+def require_place(target: Path) -> None:
+    """Refuses a place that no bundle can be written to, before the work is done that would make one.
+
+    Raises:
+        UsageError: a folder stands there that is neither empty nor a bundle.
+    """
+    if target.exists() and not (target.is_file() or (target / MANIFEST).is_file() or not any(target.iterdir())):
+        raise UsageError("is there already and is no bundle", location=str(target))
+
+
 def write(bundle: Bundle, target: Path) -> None:
     """Writes a directory, or one file when `target` ends in `.idsb`: all of it or nothing.
 
@@ -141,8 +151,7 @@ def write(bundle: Bundle, target: Path) -> None:
     Raises:
         UsageError: something that is no bundle stands at `target`, or it can't be written.
     """
-    if target.exists() and not (target.is_file() or (target / MANIFEST).is_file() or not any(target.iterdir())):
-        raise UsageError("is there already and is no bundle", location=str(target))
+    require_place(target)
     contents = _contents(bundle)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -36,11 +36,13 @@ def recorded(args: argparse.Namespace, specs: Sequence[str]) -> Iterator[dict[st
     """What is put into the dictionary meanwhile is the run's result; the record is written when all went well.
 
     Raises:
-        UsageError: the record can't be written.
+        UsageError: the record can't be written; where its folder isn't there, before anything is done.
         InputError: a file of `specs` is gone.
     """
     began, wall, cpu = datetime.now(UTC), time.monotonic(), time.process_time()
     result: dict[str, Any] = {}
+    if args.record and not Path(args.record).absolute().parent.is_dir():
+        raise UsageError("can't write the run record: there is no such folder", location=str(args.record))
     yield result
     if not args.record:
         return

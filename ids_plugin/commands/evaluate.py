@@ -46,12 +46,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
         BundleError, InputError: the bundle or the data can't be used.
         UsageError: a place that can't be written to.
     """
-    from ids_plugin.bundle import find, read
+    from ids_plugin.bundle import find, read, require_place
     from ids_plugin.sources._datasets import load
     from ids_plugin.training._evaluate import Options, evaluate
     from ids_plugin.windows import spec
 
     bundle = read(find(args.bundle), spec=spec())
+    if args.out:
+        require_place(Path(args.out))
     networks = [network for text in args.data for network in load(text, args.labels)]
     options = Options(args.protocol, not args.ask_every_model, args.explained, args.seed)
     with recorded(args, args.data) as kept:
@@ -83,7 +85,8 @@ def _print(result: dict[str, Any], console: Console) -> None:
 
     rich = Rich(file=console.out)
     for table in (_wanted(result), _networks(result), _models(result), _alone(result), _confusion(result)):
-        rich.print(table)
+        if table.row_count:
+            rich.print(table)
     for line in _deletion(result["deletion"]):
         rich.print(line)
 

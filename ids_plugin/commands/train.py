@@ -53,8 +53,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         uniflow = registry.load("models", args.family).kind == "uniflow"
     except ImportError as error:
         raise MissingExtraError(f"training needs {error.name}", hint="pip install 'ids-plugin[train]'") from error
-    from ids_plugin.bundle import write
+    from ids_plugin.bundle import require_place, write
 
+    require_place(Path(args.out))
     with recorded(args, [*args.data, *args.val]) as kept:
         bundle = _uniflow(args, console) if uniflow else _run.train(_options(args), console.say)
         write(bundle, Path(args.out))

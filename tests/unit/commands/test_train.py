@@ -71,7 +71,13 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert cli.main(["train", "--data", f"lab:{tmp_path}/none", "--out", str(out)]) == 3
     assert cli.main(["train", "--data", data, "--family", "crystal_ball", "--out", str(out)]) == 2
     assert cli.main(["compress", "default", "--data", data, "--steps", "magic", "--out", str(out)]) == 2
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("not a bundle")
+    assert cli.main(["train", "--data", data, "--out", str(tmp_path / "mine")]) == 2
+    assert cli.main(["train", "--data", data, "--out", str(out), "--record", str(tmp_path / "none" / "r.json")]) == 2
     said = capsys.readouterr().err
+    assert "is there already and is no bundle" in said
+    assert "no such folder" in said
     assert "crystal_ball" in said
     assert "magic" in said
     assert "Traceback" not in said
