@@ -46,7 +46,7 @@ class Options:
     seed: int = 1
     labels: Path | None = None
     """of `zeek:` logs"""
-    fit: Fit = field(default_factory=lambda: Fit(epochs=9, windows=20_000))
+    fit: Fit = field(default_factory=lambda: Fit(epochs=24, windows=20_000))
     sampling: Sampling = field(default_factory=lambda: Sampling(attack=60, benign=200, look_alike=30))
 
 

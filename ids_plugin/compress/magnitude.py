@@ -35,7 +35,7 @@ class Magnitude:
             removed = min(share, at * _AT_A_TIME)
             _clear(module, removed)
             material.progress(f"magnitude: {removed:.0%} of the weights are 0")
-            retrain(module, material, epochs=max(1, material.fit.epochs // rounds))
+            retrain(module, material, epochs=max(1, material.fit.epochs // 8))
         return exported(module, material, zeros=_zeros(module), sparse_bytes=_sparse_bytes(module))
 
 

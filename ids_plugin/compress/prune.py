@@ -14,7 +14,7 @@ from ids_plugin.compress import Material, Work
 from ids_plugin.compress._cost import macro_f1
 from ids_plugin.compress._retrain import exported, needed, probabilities, retrain
 from ids_plugin.errors import UsageError
-from ids_plugin.models import Group, Part
+from ids_plugin.models import Group, Part, WidthsFamily
 from ids_plugin.training._network import rebuilt
 
 LOSS = 0.002
@@ -40,10 +40,10 @@ class Prune:
             return exported(_by_threshold(module, material), material)
         if not 0 < value < 1:
             raise UsageError(f"prune={value:g}: a share is between 0 and 1")
-        units = sum(group.units for group in _groups(material, module.state_dict()))
+        units = sum(group.units for group in groups(material.family, module.state_dict()))
         for at in range(1, _ROUNDS + 1):
             module = _smaller(module, material, round(units * (1 - value) ** (at / _ROUNDS)))
-            retrain(module, material, epochs=max(1, material.fit.epochs // _ROUNDS))
+            retrain(module, material, epochs=_short(material))
         return exported(module, material)
 
 
@@ -51,16 +51,21 @@ def _by_threshold(module: nn.Module, material: Material) -> nn.Module:
     """Halved as long as the held-out windows allow it."""
     floor = _worth(module, material) - LOSS
     while True:
-        units = sum(group.units for group in _groups(material, module.state_dict()))
+        units = sum(group.units for group in groups(material.family, module.state_dict()))
         smaller = _smaller(module, material, int(units * _HALF))
         if _size(smaller) == _size(module):
             return module
-        retrain(smaller, material, epochs=max(1, material.fit.epochs // 2))
+        retrain(smaller, material, epochs=_short(material))
         worth = _worth(smaller, material)
         material.progress(f"prune: macro-F1 {worth:.4f}, at least {floor:.4f} is wanted")
         if worth < floor:
             return module
         module = smaller
+
+
+def _short(material: Material) -> int:
+    """Epochs between two rounds; `tune` or `distil` afterwards is what takes its time."""
+    return max(1, material.fit.epochs // 8)
 
 
 def _worth(module: nn.Module, material: Material) -> float:
@@ -71,29 +76,37 @@ def _size(module: nn.Module) -> int:
     return sum(weight.numel() for weight in module.parameters())
 
 
-def _groups(material: Material, state: Mapping[str, Tensor]) -> tuple[Group, ...]:
-    family = material.family
+def groups(family: WidthsFamily, state: Mapping[str, Tensor]) -> tuple[Group, ...]:
+    """The units of a network with these weights."""
     return family.groups(family.widths({name: tuple(value.shape) for name, value in state.items()}))
 
 
 def _smaller(module: nn.Module, material: Material, keep: int) -> nn.Module:
     """The network with about `keep` units left, those over one threshold on their L1 norms; norms are in units of their
     layer's mean, so that wide layers and narrow ones compare."""
-    state = dict(module.state_dict())
-    groups = _groups(material, state)
-    norms = {group.name: _norms(group, state) for group in groups}
+    state: Mapping[str, Tensor] = module.state_dict()
+    norms = {group.name: _norms(group, state) for group in groups(material.family, state)}
     threshold = np.sort(np.concatenate(list(norms.values())))[::-1][max(0, keep - 1)]
-    for at, norm in enumerate(norms.values()):
-        group = _groups(material, state)[at]
+    kept = {}
+    for name, norm in norms.items():
         count = -(-int((norm >= threshold).sum()) // _WHOLE) * _WHOLE
-        count = min(max(count, FEWEST), group.units)
-        kept = torch.from_numpy(np.sort(np.argsort(-norm, kind="stable")[:count]))
-        for part in group.parts:
-            state[part.tensor] = _cut(state[part.tensor], part, group.units, kept)
+        count = min(max(count, FEWEST), len(norm))
+        kept[name] = torch.from_numpy(np.sort(np.argsort(-norm, kind="stable")[:count]))
+    state = cut(material.family, state, kept)
     smaller = rebuilt(material.family, material.held_out.spec, len(material.classes), state)
-    left = ", ".join(f"{group.name} {group.units}" for group in _groups(material, state))
+    left = ", ".join(f"{name} {len(units)}" for name, units in kept.items())
     material.progress(f"prune: {_size(module)} → {_size(smaller)} weights: {left}")
     return smaller
+
+
+def cut(family: WidthsFamily, state: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with only the units `kept` (group → their numbers, ascending) of each group."""
+    left = dict(state)
+    for at, group in enumerate(groups(family, left)):
+        now = groups(family, left)[at]
+        for part in now.parts:
+            left[part.tensor] = _cut(left[part.tensor], part, now.units, kept[group.name])
+    return left
 
 
 def _norms(group: Group, state: Mapping[str, Tensor]) -> np.ndarray[Any, np.dtype[np.float64]]:
