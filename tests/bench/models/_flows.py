@@ -156,7 +156,7 @@ class Data:
         held = self._settings.held_out
         shards = {name: load(f"lab:{self._corpus / name}.parquet") for name in ("train", "validation", "calibration")}
         simulated = [*shards["validation"][: 2 * held - held // 2], *shards["calibration"][: held // 2]]
-        runs = [load(f"lab:{path}") for path in sorted(glob(str(RUNS / "*-[13].parquet")))]
+        runs = [load(f"lab:{path}") for path in sorted(glob(str(RUNS / "*-[134].parquet")))]
         last = [load(f"lab:{path}") for path in sorted(glob(str(RUNS / "*-2.parquet")))]
         held_out = [*simulated, *(one for run in last for one in run)]
         train = [*shards["train"][: self._settings.networks], *(one for run in runs * 3 for one in run)]
