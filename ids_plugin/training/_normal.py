@@ -16,9 +16,15 @@ from ids_plugin.training._network import Fit, Fitted, Progress, scaling, tensors
 
 Doubles = npt.NDArray[np.float64]
 Training = Literal["together", "separate", "autoencoder"]
+Errors = Literal["whitened", "plain"]
+Scaling = Literal["standard", "min-max"]
 _SHARES = np.linspace(0, 1, 11)
 """β; α is 1 - β, both errors in units of their mean on benign windows"""
 _CLASSES = (0, CLASSES.index("other"))
+_RIDGE = 1e-3
+"""added to the residuals' variances: what normal traffic never misses by must not count for ever"""
+_NORMAL = 20_000
+"""windows that say how residuals of normal traffic vary together, or which bounds values have"""
 
 
 class Scored(nn.Module):
@@ -50,16 +56,20 @@ def fit(
     seed: int,
     progress: Progress,
     training: Training = "together",
+    errors: Errors = "whitened",
+    scaled: Scaling = "min-max",
 ) -> Fitted:
     """The network of the epoch with the least error on benign held-out windows; α, β and the curve from all of them.
 
     `together` is as published; `separate` trains the autoencoder first and the prediction after it; `autoencoder`
-    has no prediction.
+    has no prediction. `whitened` errors count residuals by how those of normal traffic vary together (Mahalanobis
+    distance), `plain` ones, as published, count all alike. `min-max` is the published scaling; it cuts nothing off
+    that normal traffic has.
     """
     torch.manual_seed(seed)
     torch.set_num_threads(options.threads)
     normal = train.take(np.flatnonzero(train.label == 0))
-    module.set_scaling(*scaling(normal, seed))
+    module.set_scaling(*(scaling if scaled == "standard" else _bounds)(normal, seed))
     ahead = module.foreseeing()
     own = {id(weight) for weight in ahead}
     rest = [weight for weight in module.parameters() if id(weight) not in own]
@@ -67,8 +77,41 @@ def fit(
     losses: list[dict[str, float]] = []
     for part in parts:
         losses += _epochs(module, part, normal, held_out, options, seed, progress)
+    if errors == "whitened":
+        module.set_units(*_units(module, normal, seed))
     scored = _weighed(module, held_out, 0.0 if training == "autoencoder" else None)
     return Fitted(scored.eval(), _CLASSES, losses)
+
+
+def _bounds(normal: Examples, seed: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Least values, and 1 / range, over windows drawn by weight; 0 for what never varies."""
+    shown = normal.take(np.random.default_rng(seed).choice(len(normal), _NORMAL, p=normal.weight))
+    least, scales = [], []
+    for values in (shown.steps[shown.mask], shown.table):
+        low, high = (np.nan_to_num(bound.reduce(values, axis=0)) for bound in (np.fmin, np.fmax))
+        span = np.where(high > low, high - low, np.inf)
+        least.append(torch.tensor(low, dtype=torch.float32))
+        scales.append(torch.tensor(1 / span, dtype=torch.float32))
+    return least, scales
+
+
+def _units(module: AeLstm, normal: Examples, seed: int) -> tuple[Tensor, Tensor]:
+    """Matrices that turn the residuals of normal windows, drawn by weight, into ones of unit covariance."""
+    shown = normal.take(np.random.default_rng(seed).choice(len(normal), _NORMAL, p=normal.weight))
+    module.eval()
+    with torch.no_grad():
+        parts = [
+            module.residuals(*tensors(shown, rows))[:2]
+            for rows in np.array_split(np.arange(len(shown)), max(1, len(shown) // 4096))
+        ]
+    again, ahead = (_whitening(torch.cat(part).double()) for part in zip(*parts, strict=True))
+    return again, ahead
+
+
+def _whitening(residuals: Tensor) -> Tensor:
+    """(columns, columns) W with W Wᵀ the inverse of their second moments."""
+    moments = residuals.T @ residuals / len(residuals) + _RIDGE * torch.eye(residuals.shape[1], dtype=torch.float64)
+    return torch.linalg.cholesky(torch.linalg.inv(moments)).float()
 
 
 def _epochs(

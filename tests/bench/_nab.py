@@ -79,13 +79,13 @@ def _series(path: Path, name: str, windows: Sequence[tuple[str, str]]) -> Series
 def worth(series: Series, profile: Profile) -> Doubles:
     """(n) what a detection at each row adds: in a window up to `found`, outside down to minus `false`."""
     at = np.arange(len(series.value))
-    place = np.full(len(at), 3.0)
+    place = np.full(len(at), np.inf)
     for number, (first, last) in enumerate(series.windows):
         end = series.windows[number + 1][0] if number + 1 < len(series.windows) else len(at)
         width = last - first + 1
         place[first : last + 1] = -(last - at[first : last + 1] + 1) / width
         place[last + 1 : end] = (at[last + 1 : end] - last) / (width - 1)
-    value = np.where(place >= 3.0, -1.0, _sigmoid(np.minimum(place, 3.0)))
+    value = np.where(place > 3.0, -1.0, _sigmoid(np.minimum(place, 3.0)))
     return np.where(series.label == 1, value * profile.found / _sigmoid(np.float64(-1.0)), value * profile.false)
 
 
@@ -124,10 +124,14 @@ def _judged(series: Series, said: Doubles, profile: Profile) -> tuple[Doubles, D
     return said[judged], worth(series, profile)[judged], window[judged]
 
 
-def raw(corpus: Sequence[Series], scores: Mapping[str, Doubles], profile: Profile, threshold: float) -> float:
-    """Raw score of the corpus when a score of `threshold` or more is a detection."""
-    thresholds, totals = by_threshold(corpus, scores, profile)
-    return float(totals[np.flatnonzero(thresholds >= threshold)[-1]])
+def raw(series: Series, said: Doubles, profile: Profile, threshold: float) -> float:
+    """Raw score of one series when a score of `threshold` or more is a detection."""
+    score, adds, window = _judged(series, said, profile)
+    found = score >= threshold
+    total = float(adds[found & (window < 0)].sum())
+    for number in np.unique(window[window >= 0]):
+        total += float(adds[found & (window == number)].max(initial=-profile.missed))
+    return total
 
 
 def normalised(corpus: Sequence[Series], profile: Profile, score: float) -> float:
@@ -135,20 +139,6 @@ def normalised(corpus: Sequence[Series], profile: Profile, score: float) -> floa
     windows = sum(len(series.windows) for series in corpus)
     null = -profile.missed * windows
     return 100 * (score - null) / (profile.found * windows - null)
-
-
-def figures(corpus: Sequence[Series], scores: Mapping[str, Doubles], fixed: float) -> dict[str, dict[str, float]]:
-    """Per profile: the score at the `fixed` threshold, at the best one over all labels, and that threshold."""
-    found = {}
-    for name, profile in PROFILES.items():
-        thresholds, totals = by_threshold(corpus, scores, profile)
-        best = int(np.argmax(totals))
-        found[name] = {
-            "fixed": round(normalised(corpus, profile, raw(corpus, scores, profile, fixed)), 2),
-            "optimised": round(normalised(corpus, profile, float(totals[best])), 2),
-            "threshold": round(float(thresholds[best]), 6),
-        }
-    return found
 
 
 def write(corpus: Sequence[Series], scores: Mapping[str, Doubles], detector: str, folder: Path) -> None:

@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from sklearn.ensemble import RandomForestClassifier
 
 from ids_plugin import bundle, registry
@@ -57,6 +58,24 @@ def test_the_autoencoder_alone_has_no_prediction() -> None:
     fitted = _normal.fit(network, examples(1), examples(2), FIT, 1, quiet, training="autoencoder")
     assert isinstance(fitted.module, _normal.Scored)
     assert fitted.module.beta == 0
+
+
+def test_errors_of_normal_traffic_are_about_1_in_their_own_units() -> None:
+    network = registry.load("models", "ae_lstm").build(examples(1).spec, 2)
+    _normal.fit(network, examples(1), examples(2), FIT, 1, quiet)
+    normal = examples(1).take(np.flatnonzero(examples(1).label == 0))
+    again, ahead = _normal._errors(network, normal)
+    assert 0.2 < np.average(again, weights=normal.weight) < 1.5
+    assert 0.2 < np.average(ahead, weights=normal.weight) < 1.5
+
+
+def test_min_max_scaling_puts_normal_values_between_0_and_1() -> None:
+    network = registry.load("models", "ae_lstm").build(examples(1).spec, 2)
+    _normal.fit(network, examples(1), examples(2), Fit(epochs=1, windows=100), 1, quiet, errors="plain")
+    normal = examples(1).take(np.flatnonzero(examples(1).label == 0))
+    scaled = network.table(torch.from_numpy(normal.table)).chunk(2, dim=-1)[0].numpy()
+    assert np.quantile(scaled, 0.001) >= -0.01
+    assert np.quantile(scaled, 0.999) <= 1.01
 
 
 def test_a_bundle_of_what_knows_only_normal_traffic_alerts_without_naming_a_class() -> None:
