@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ids_plugin.commands import Command, Console
-from ids_plugin.commands._card import card
 from ids_plugin.commands._inputs import key
 from ids_plugin.errors import BundleError
 
@@ -73,6 +72,7 @@ def _list(_args: argparse.Namespace, console: Console) -> int:
 
 def _show(args: argparse.Namespace, console: Console) -> int:
     from ids_plugin.bundle import find, read
+    from ids_plugin.commands._card import card
 
     bundle = read(find(args.bundle))
     if console.json:

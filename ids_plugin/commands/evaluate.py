@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ids_plugin.commands import Command, Console
-from ids_plugin.commands._card import judgement
 from ids_plugin.commands._record import add_record_option, recorded
 
 if TYPE_CHECKING:
@@ -71,6 +70,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 def _carded(bundle: Bundle, result: dict[str, Any], out: str, console: Console) -> None:
     """Writes the bundle with another model card, so under another id, unsigned."""
     from ids_plugin.bundle import seal, write
+    from ids_plugin.commands._card import judgement
 
     judged = [*bundle.manifest.get("judged", ()), judgement(result)]
     made = seal({**bundle.manifest, "judged": judged}, bundle.files)
