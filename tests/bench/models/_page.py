@@ -39,7 +39,7 @@ ABOUT = {
     "that no training saw, thresholds frozen before. The lookup table is taught on the same networks.",
     "lab-to-iot23": "The models of the table above: nothing of IoT-23 in training, choice or calibration.",
     "iot23-left-out": "Six models a family, each trained on the lab and on the scenarios it isn't judged on; the six "
-    "judgements pooled. Its scenarios have 116 benign TCP flows, of which most look mislabelled: one in a hundred is one flow.",
+    "judgements pooled. Of the scenarios' 116 benign TCP flows most look mislabelled, and 1 % of them is one flow.",
     "together": "The default combination without and with its network: same data, same seeds, combination and "
     "thresholds fitted anew.",
     "sources": "The same models; `suricata` lacks payload bytes and history, `elastic` also what is below a "
@@ -115,8 +115,8 @@ def _settings(settings: Settings, results: Results) -> list[str]:
         "Macro-F1 counts every class that occurs the same, the likeliest class of each flow being its answer. TCP AUC",
         "and recall are those of the score among TCP flows alone. A (host, class) counts from five attack flows on and",
         "is found when an alert over the frozen threshold names host and class; the delay runs from its first attack",
-        "flow. *Elsewhere*: a network's TCP attacks against the TCP flows of the networks in which nothing is an attack,",
-        "mean over networks: what an attacked one mislabels as benign doesn't judge it.",
+        "flow. *Elsewhere*: a network's TCP attacks against the TCP flows of the networks where nothing is an attack, mean",
+        "over networks: what an attacked one mislabels as benign doesn't judge it.",
         f"Thresholds: at most {settings.false_per_day:g} alerts without an attack a day on the calibration networks.",
     ]
     if made:
