@@ -135,12 +135,6 @@ class _Quantiser:
         rounded = np.rint(np.asarray(value, np.float32) / self.scale) + self.zero.astype(np.float32)
         return np.asarray(np.clip(rounded, bounds.min, bounds.max).astype(self.zero.dtype))
 
-    def reaches(self, low: float, high: float) -> bool:
-        """Whether saturating cuts at `low` and `high` or before."""
-        ends = self.of(np.float32([low, high]))
-        bounds = np.iinfo(self.zero.dtype)
-        return bool(ends[0] == bounds.min and ends[1] == bounds.max)
-
 
 Made = list[onnx.NodeProto] | None
 Rule = Callable[[_Graph, onnx.NodeProto, _Quantiser], Made]
@@ -176,9 +170,11 @@ def _clipped(graph: _Graph, above: onnx.NodeProto, quantiser: _Quantiser) -> Mad
     bounds = [graph.constants.get(name) for name in above.input[1:]]
     if len(bounds) != 2 or bounds[0] is None or bounds[1] is None:
         return None
-    if not quantiser.reaches(float(bounds[0]), float(bounds[1])):
-        return None
-    return [graph.node("QuantizeLinear", [above.input[0], *quantiser.parameters])]
+    before, name = quantiser.over(above.input[0])
+    ends = [quantiser.of(bound) for bound in bounds if bound is not None]
+    if (int(ends[0]), int(ends[1])) == (np.iinfo(quantiser.zero.dtype).min, np.iinfo(quantiser.zero.dtype).max):
+        return before
+    return [*before, graph.node("Clip", [name, *(graph.constant(end) for end in ends)])]
 
 
 def _chosen(graph: _Graph, above: onnx.NodeProto, quantiser: _Quantiser) -> Made:

@@ -65,7 +65,7 @@ def _by_threshold(module: nn.Module, material: Material) -> nn.Module:
 
 def _short(material: Material) -> int:
     """Epochs between two rounds; `tune` or `distil` afterwards is what takes its time."""
-    return max(1, material.fit.epochs // 8)
+    return max(2, material.fit.epochs // 8)
 
 
 def _worth(module: nn.Module, material: Material) -> float:

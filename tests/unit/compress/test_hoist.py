@@ -85,7 +85,7 @@ def chain(*between: onnx.NodeProto, zero: int) -> bytes:
     [
         ([helper.make_node("Relu", ["x"], ["y"])], 0, True),
         ([helper.make_node("Relu", ["x"], ["y"])], 128, True),
-        ([helper.make_node("Clip", ["x", "low", "high"], ["y"])], 128, False),
+        ([helper.make_node("Clip", ["x", "low", "high"], ["y"])], 128, True),
         ([helper.make_node("Transpose", ["x"], ["y"], perm=[1, 0])], 128, True),
         ([helper.make_node("Tanh", ["x"], ["y"])], 128, False),
     ],

@@ -62,7 +62,7 @@ def test_pruning_makes_tensors_smaller_and_every_step_has_its_row() -> None:
     assert [stage.step for stage in (plain, pruned, distilled, small)] == ["fp32", "prune=0.7", "distil", "qat=1"]
     assert pruned.row["parameters"] < 0.6 * plain.row["parameters"]
     assert pruned.row["macs"] < 0.6 * plain.row["macs"]
-    assert pruned.row["bytes"] == distilled.row["bytes"] > 1.3 * small.row["bytes"]
+    assert pruned.row["bytes"] == distilled.row["bytes"] > 1.2 * small.row["bytes"]
     assert [row["step"] for row in small.bundle.manifest["compression"]] == ["fp32", "prune=0.7", "distil", "qat=1"]
     assert small.row["macro_f1"] > 0.5
 
