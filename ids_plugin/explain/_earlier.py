@@ -18,12 +18,13 @@ Odds = Callable[[Floats, Bools], Doubles]
 Trust = Literal["tested", "always", "never"]
 """attention is shown where it passes the test below; or untested; or not at all"""
 
-NAMED_FLOWS = 3
+NAMED_FLOWS = 2
+"""All single flows and all pairs of ten are one run of a network (64 windows): the best of them all is named."""
 _CHANCE = 0.1
-"""Attention is the reason where no more than this share of all pairs of flows lowers the log-odds as much as the two it
-looked at most: an exact permutation test. All pairs and all single flows are one run of a network (64 windows)."""
-_TELLING = 1e-6
-"""a fall of log-odds below is rounding"""
+"""Attention is the reason where no more than this share of all pairs lowers the log-odds as much as the two flows it
+looked at most: an exact permutation test."""
+_TELLING = 0.1
+"""A fall of log-odds below is no reason: the odds change by less than a tenth."""
 
 
 class Earlier(NamedTuple):
@@ -53,43 +54,32 @@ def earlier(
     alike = mask[0] / mask[0].sum()
     if not len(present):
         return Earlier(alike, present, "")
+    looked_at = present[:0] if attention is None else _strongest(attention, present)
     if attention is not None and trust == "always":
-        return Earlier(attention, _strongest(attention, present), "attention")
-    pairs = list(combinations(present.tolist(), 2)) if len(present) > 2 else []
-    falls = _falls(steps, mask, usual, [*((at,) for at in present.tolist()), *pairs], odds)
+        return Earlier(attention, looked_at, "attention")
+    pairs = list(combinations(present.tolist(), 2)) if len(present) > NAMED_FLOWS else []
+    falls, own = _falls(steps, mask, usual, [*((at,) for at in present.tolist()), *pairs], odds)
     if attention is not None and trust == "tested" and pairs:
-        looked_at = tuple(sorted(_strongest(attention, present)[:2].tolist()))
-        at_least = np.array(falls.together) >= falls.together[pairs.index(looked_at)]
-        if max(falls.together) > _TELLING and at_least.sum() <= max(1.0, _CHANCE * len(pairs)):
-            return Earlier(attention, _strongest(attention, present), "attention")
-    weights = falls.shares(present, pairs)
-    if not weights[present].any():
+        fall = falls[tuple(sorted(looked_at.tolist()))]
+        if fall > _TELLING and sum(falls[pair] >= fall for pair in pairs) <= max(1.0, _CHANCE * len(pairs)):
+            return Earlier(attention, looked_at, "attention")
+    best = max(falls, key=lambda taken: falls[taken])
+    if falls[best] < _TELLING:
         return Earlier(alike, present[:0], "no_single_flow")
-    named = _strongest(weights, present)
-    return Earlier(weights / weights.sum(), named[weights[named] > 0], "step_occlusion")
+    weights = np.zeros(STEPS)
+    for at in best:
+        weights[at] = max(_share(at, best, falls), 0.0)
+    named = np.array(sorted((at for at in best if weights[at] > 0), key=lambda at: -weights[at]), np.int64)
+    weights[-1] = max(own, 0.0)
+    return Earlier(weights / weights.sum(), named, "step_occlusion")
 
 
-class _Falls(NamedTuple):
-    """How far the log-odds fall."""
-
-    alone: Doubles
-    """without one earlier flow"""
-    together: Doubles
-    """without two"""
-    own: float
-    """with the flow itself as usual"""
-
-    def shares(self, present: Ints, pairs: Sequence[tuple[int, int]]) -> Doubles:
-        """(STEPS) what each flow is worth: the mean of its fall alone and of what it adds to those of the others, the
-        first two terms of a Shapley value; 0 where that isn't for the class."""
-        alone, added = np.zeros(STEPS), np.zeros(STEPS)
-        alone[present] = self.alone
-        for (one, other), fall in zip(pairs, self.together.tolist(), strict=True):
-            added[one] += (fall - alone[other]) / (len(present) - 1)
-            added[other] += (fall - alone[one]) / (len(present) - 1)
-        worth = (alone + added) / 2 if pairs else alone
-        worth[-1] = self.own
-        return np.where(worth > _TELLING, worth, 0.0)
+def _share(at: int, taken: tuple[int, ...], falls: dict[tuple[int, ...], float]) -> float:
+    """What one of one or two flows adds to their fall: its Shapley value."""
+    if len(taken) == 1:
+        return falls[taken]
+    (other,) = (one for one in taken if one != at)
+    return (falls[at,] + falls[taken] - falls[other,]) / 2
 
 
 def without(steps: Floats, mask: Bools, taken: Ints) -> tuple[Floats, Bools]:
@@ -103,13 +93,15 @@ def _strongest(weights: Doubles, present: Ints) -> Ints:
     return present[np.argsort(-weights[present], kind="stable")][:NAMED_FLOWS]
 
 
-def _falls(steps: Floats, mask: Bools, usual: Floats, sets: Sequence[tuple[int, ...]], odds: Odds) -> _Falls:
-    """Every set of flows taken out, the single ones first."""
+def _falls(
+    steps: Floats, mask: Bools, usual: Floats, sets: Sequence[tuple[int, ...]], odds: Odds
+) -> tuple[dict[tuple[int, ...], float], float]:
+    """Fall of the log-odds without each set of flows, and with the flow itself as usual."""
     rows = len(sets) + 2
     values, left = np.repeat(steps, rows, axis=0), np.repeat(mask, rows, axis=0)
     for row, taken in enumerate(sets, 1):
         values[row, list(taken)], left[row, list(taken)] = np.nan, False
     values[-1, -1] = usual
     given = odds(values, left)
-    falls, count = given[0] - given[1:], sum(len(taken) == 1 for taken in sets)
-    return _Falls(falls[:count], falls[count:-1], float(falls[-1]))
+    falls = (given[0] - given[1:]).tolist()
+    return dict(zip(sets, falls[:-1], strict=True)), falls[-1]
