@@ -115,8 +115,8 @@ def _settings(settings: Settings, results: Results) -> list[str]:
         "Macro-F1 counts every class that occurs the same, the likeliest class of each flow being its answer. TCP AUC",
         "and recall are those of the score among TCP flows alone. A (host, class) counts from five attack flows on and",
         "is found when an alert over the frozen threshold names host and class; the delay runs from its first attack",
-        "flow. *Elsewhere*: a network's TCP attacks against the TCP flows of the networks where nothing is an attack, mean",
-        "over networks: what an attacked one mislabels as benign doesn't judge it.",
+        "flow. *Elsewhere*: a network's TCP attacks against the TCP flows of the networks where nothing is an attack;",
+        "mean over networks: what an attacked one mislabels as benign doesn't judge it.",
         f"Thresholds: at most {settings.false_per_day:g} alerts without an attack a day on the calibration networks.",
     ]
     if made:
