@@ -29,7 +29,10 @@ def header(network: Network, title: str) -> str:
 
 
 def _top(network: Network, title: str) -> str:
-    order = "\n".join(f"     {at}  {COLUMNS[f].name:<14} {COLUMNS[f].unit}" for at, f in enumerate(network.features))
+    order = "\n".join(
+        f"     {at:>2}  {COLUMNS[f].name:<14} {COLUMNS[f].unit.replace('µ', 'u')}"
+        for at, f in enumerate(network.features)
+    )
     classes = ", ".join(f"IDS_{name.upper()} = {at}" for at, name in enumerate(CLASSES[: network.shape.classes]))
     kind = "int8_t" if network.whole else "float"
     shape = network.shape
@@ -78,10 +81,10 @@ def _array(kind: str, name: str, values: Sequence[str]) -> str:
     lines, line = [], ""
     for value in values:
         if len(line) + len(value) + 2 > _WIDTH:
-            lines.append(line)
+            lines.append(line.rstrip())
             line = ""
         line += f"{value}, "
-    return f"static const {kind} {name}[{len(values)}] IDS_FLASH = {{\n" + "\n".join([*lines, line]) + "\n};"
+    return f"static const {kind} {name}[{len(values)}] IDS_FLASH = {{\n" + "\n".join([*lines, line.rstrip()]) + "\n};"
 
 
 def _layer(name: str, layer: Layer, network: Network) -> str:

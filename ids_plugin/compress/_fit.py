@@ -8,7 +8,7 @@ from typing import Any
 
 from ids_plugin.bundle import Bundle, seal
 from ids_plugin.compress._c_header import header
-from ids_plugin.compress._ladder import has_ladder, network_of
+from ids_plugin.compress._ladder import HELD_OUT, figures, has_ladder, network_of
 from ids_plugin.errors import UsageError
 
 HEADER = "ids_model.h"
@@ -71,7 +71,8 @@ def fit(bundle: Bundle, room: Room) -> Bundle:
     }  # fmt: skip
     text = header(network, f"ids-plugin: tiny_cnn, {best['name']}, made from bundle {bundle.id[:12]}")
     files = {kept["file"]: bundle.file(best["file"]), HEADER: text.encode()}
-    return seal({**bundle.manifest, "members": [kept], "device": told}, files)
+    changed = {"members": [kept], "device": told, "metrics": {HELD_OUT: figures([best])}}
+    return seal({**bundle.manifest, **changed}, files)
 
 
 def said(bundle: Bundle) -> list[str]:

@@ -28,6 +28,7 @@ CODE_WHOLE, CODE_FLOAT = 2_048, 4_096
 floating point includes what the compiler brings along for it. `python -m tests.bench.devices` measures them."""
 STACK = 128
 """Bytes of stack that a classification needs beside the arena; what measures it is the same."""
+HELD_OUT = "runs held out"
 PUBLISHED = {
     "original": (99.74, 343_000), "original_int8": (99.74, 106_000), "pre_optimised": (98.75, 120_000),
     "optimised": (97.21, 4_237), "optimised_int8": (96.69, 2_704),
@@ -68,7 +69,13 @@ def ladder(bundle: Bundle, data: Sequence[str], seed: int = 1, progress: Progres
             f"{row['name']}: {row['flash']:,} bytes of flash, {row['ram']:,} of RAM, accuracy {row['accuracy']:.2%}"
         )
     taken = [{"step": name, **_cost(network, held)} for name, network in steps.items()]
-    return seal({**bundle.manifest, "members": rows, "compression": taken}, files)
+    told = {"members": rows, "compression": taken, "metrics": {HELD_OUT: figures(rows)}}
+    return seal({**bundle.manifest, **told}, files)
+
+
+def figures(rungs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Accuracy and macro-F1 by rung."""
+    return {rung["name"]: {key: rung[key] for key in ("accuracy", "macro_f1")} for rung in rungs}
 
 
 def has_ladder(bundle: Bundle) -> bool:

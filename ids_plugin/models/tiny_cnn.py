@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
 
 from ids_plugin.schema.window import Spec
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 class Shape(NamedTuple):
@@ -77,13 +77,24 @@ class Family:
         return network(shape._replace(classes=classes), dropout)
 
 
+class Pad(nn.Module):
+    """Zeros before and behind, not the same number of them, in operations that ONNX has."""
+
+    def __init__(self, before: int, behind: int) -> None:
+        super().__init__()
+        self.before, self.behind = before, behind
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(m, 1, n) → (m, 1, before + n + behind); n is no less than either."""
+        nothing = values * 0.0
+        return torch.cat([nothing[..., : self.before], values, nothing[..., : self.behind]], dim=-1)
+
+
 def network(shape: Shape, dropout: float = 0.0) -> nn.Module:
     """A fresh network; its weights come from torch's current seed. Layers `conv` and `dense0`, `dense1`, …"""
-    from torch import nn
-
     layers: list[tuple[str, nn.Module]] = [("channel", nn.Unflatten(1, (1, shape.inputs)))]
     if shape.same:
-        layers.append(("pad", nn.ConstantPad1d((shape.before, shape.kernel - 1 - shape.before), 0.0)))
+        layers.append(("pad", Pad(shape.before, shape.kernel - 1 - shape.before)))
     layers += [("conv", nn.Conv1d(1, shape.filters, shape.kernel)), ("rectify", nn.ReLU())]
     layers += [("pool", nn.MaxPool1d(shape.pool)), ("flatten", nn.Flatten()), ("drop", nn.Dropout(dropout))]
     for at, (inputs, outputs) in enumerate(pairwise(shape.widths)):

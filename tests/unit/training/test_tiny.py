@@ -41,7 +41,7 @@ def test_the_features_that_tell_classes_apart_are_kept_in_their_order(folder: Pa
 
 
 def test_it_learns_repeats_and_says_what_with(folder: Path) -> None:
-    options = Options((f"uniflow:{folder}",), epochs=8)
+    options = Options((f"uniflow:{folder}",), epochs=8, rate=2e-2, rate_original=5e-3)
     bundle = train(options)
     assert pack(bundle) == pack(train(options))
     assert bundle.manifest["task"] == "class of one direction of a connection"
