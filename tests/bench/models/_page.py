@@ -7,6 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from ids_plugin.schema.score import CLASSES
+from tests.bench.models._flows import REPOSITORY
 from tests.bench.models._published import COST, ON, OWN
 from tests.bench.models._records import SETS
 from tests.bench.models._sections import SECTIONS, SOURCES
@@ -61,6 +62,12 @@ ABOUT = {
 }
 
 
+OTHERS = {
+    "compression": "compression.md", "devices": "devices.md", "AE-LSTM's variants": "results-ae-lstm.md",
+    "time series": "results-nab.md", "rare classes": "results-balance.md", "explanations": "explanations.md",
+}  # fmt: skip
+
+
 def page(settings: Settings, results: Results) -> str:
     """The whole page."""
     lines = [
@@ -70,8 +77,7 @@ def page(settings: Settings, results: Results) -> str:
         "by network: [results-default.md](results-default.md). By class, with confusion matrices:",
         "[results-classes.md](results-classes.md). TON_IoT, BoT-IoT and the complete CICIDS2017 and IoTID20 aren't",
         "here, so the figures published on them can't be repeated; what a published figure is of is said beside it.",
-        "Other pages: [compression](compression.md), [devices](devices.md), [time series](results-nab.md),",
-        "[rare classes](results-balance.md), [explanations](explanations.md).",
+        f"Other pages: {_others()}.",
         "",
         *_settings(settings, results),
     ]
@@ -81,6 +87,12 @@ def page(settings: Settings, results: Results) -> str:
     left = [cell.name for cell, result in results.items() if result is None]
     lines += ["", "## Not run", "", *_left(left)]
     return "\n".join(lines) + "\n"
+
+
+def _others() -> str:
+    """Links to the pages beside this one that are there."""
+    there = [(title, name) for title, name in OTHERS.items() if (REPOSITORY / "docs" / name).exists()]
+    return ", ".join(f"[{title}]({name})" for title, name in there)
 
 
 def classes(results: Results) -> str:

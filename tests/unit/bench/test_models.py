@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import helper
 
 from ids_plugin import registry
-from ids_plugin.schema.window import STEPS
 from ids_plugin.sources._published import SETS
 from tests import toy_bundle
 from tests.bench.models import __main__ as bench
@@ -106,12 +104,12 @@ def test_rules_are_judged_as_models_are() -> None:
     assert "classes" not in rule
 
 
-def test_operations_are_counted_in_the_graph() -> None:
-    dense = helper.make_node("MatMul", ["steps", "weights"], ["hidden"])
-    weights = helper.make_tensor("weights", TensorProto.FLOAT, [7, 3], np.zeros(21, np.float32))
-    given = helper.make_tensor_value_info("steps", TensorProto.FLOAT, ["batch", STEPS, 7])
-    out = helper.make_tensor_value_info("hidden", TensorProto.FLOAT, ["batch", STEPS, 3])
-    graph = helper.make_graph([dense], "one", [given], [out], [weights])
-    assert _cost.macs(helper.make_model(graph)) == STEPS * 7 * 3
-    network = onnx.load_from_string(toy_bundle.trained().file("model.onnx"))
-    assert 100_000 < _cost.macs(network) < 1_000_000
+def test_a_forest_has_nodes_and_a_network_multiplications() -> None:
+    leaves = {"nodes_values": [0.5, 0.0, 0.0], "nodes_treeids": [0, 0, 0]}
+    node = helper.make_node(
+        "TreeEnsembleClassifier", ["table"], ["label", "probability"], "", "", "ai.onnx.ml", **leaves
+    )
+    forest = helper.make_model(helper.make_graph([node], "forest", [], []))
+    assert _cost.size(forest.SerializeToString())["parameters"] == 3
+    network = _cost.size(toy_bundle.trained().file("model.onnx"))
+    assert network["macs"] > network["parameters"] > 10_000
