@@ -105,9 +105,8 @@ def test_rules_are_judged_as_models_are() -> None:
 
 
 def test_a_forest_has_nodes_and_a_network_multiplications() -> None:
-    leaves = {"nodes_values": [0.5, 0.0, 0.0], "nodes_treeids": [0, 0, 0]}
     node = helper.make_node(
-        "TreeEnsembleClassifier", ["table"], ["label", "probability"], "", "", "ai.onnx.ml", **leaves
+        "TreeEnsembleClassifier", ["table"], ["probability"], domain="ai.onnx.ml", nodes_values=[0.5, 0.0, 0.0]
     )
     forest = helper.make_model(helper.make_graph([node], "forest", [], []))
     assert _cost.size(forest.SerializeToString())["parameters"] == 3
