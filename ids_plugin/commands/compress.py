@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ids_plugin import registry
 from ids_plugin.commands import Command, Console
-from ids_plugin.errors import MissingExtraError
+from ids_plugin.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from ids_plugin.bundle import Bundle
+    from ids_plugin.compress._run import Stage
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -15,13 +22,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         nargs="+",
-        required=True,
+        default=[],
         metavar="SPEC",
         help="KIND:PATH of labelled flows that fix the scales and show the cost: best those that calibrated the bundle",
     )
     parser.add_argument("--labels", type=Path, metavar="FILE", help="CSV of labels of `zeek:` logs")
-    parser.add_argument("--steps", default="int8", help="comma-separated steps of the recipe (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of the windows that are drawn (default: %(default)s)")
+    parser.add_argument(
+        "--steps",
+        default="int8",
+        metavar="STEP[=VALUE],…",
+        help=f"in this order; there are {', '.join(registry.names('compress'))} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--train", nargs="+", default=[], metavar="SPEC", help="labelled flows from which steps learn again that do"
+    )
+    parser.add_argument("--epochs", type=int, metavar="N", help="of learning again, at most (default: the recipe's)")
+    parser.add_argument(
+        "--fit",
+        metavar="flash=32k,ram=2k",
+        help="of tiny_cnn's ladder: the most accurate rung that a device with so much left holds, with its C header",
+    )
+    parser.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="run record: options, rows and what was measured")
     parser.add_argument("--out", required=True, metavar="BUNDLE", help="directory, or file ending in .idsb")
 
 
@@ -32,28 +54,83 @@ def run(args: argparse.Namespace, console: Console) -> int:
         UsageError, BundleError, InputError: the bundle, the steps or the data can't be used.
     """
     try:
-        from ids_plugin.compress._run import Options, compress
+        from ids_plugin.compress._run import Options, with_fit
+        from ids_plugin.compress._run import run as compressed
     except ImportError as error:
         raise MissingExtraError(f"compression needs {error.name}", hint="pip install 'ids-plugin[train]'") from error
-    from ids_plugin.bundle import find, read, write
+    from ids_plugin.bundle import find, read
 
     bundle = read(find(args.bundle))
+    if bundle.family == "tiny_cnn":
+        return _tiny(bundle, args, console)
+    if args.fit:
+        raise UsageError(f"--fit picks from tiny_cnn's ladder, and this is {bundle.family}", location=args.bundle)
+    if not args.data:
+        raise UsageError("--data is missing: labelled flows that fix the scales and show the cost")
     steps = tuple(step.strip() for step in args.steps.split(",") if step.strip())
-    smaller = compress(bundle, Options(tuple(args.data), steps, seed=args.seed, labels=args.labels), console.say)
+    options = Options(tuple(args.data), steps, tuple(args.train), seed=args.seed, labels=args.labels)
+    stages = list(compressed(bundle, with_fit(options, args.epochs), console.say))
+    return _written(stages, bundle, args, console)
+
+
+def _written(stages: list[Stage], before: Bundle, args: argparse.Namespace, console: Console) -> int:
+    from ids_plugin.bundle import write
+    from ids_plugin.compress._cost import as_row, measured
+    from ids_plugin.compress._run import MODEL
+
+    smaller = stages[-1].bundle
     write(smaller, Path(args.out))
+    models = {f"{at} {stage.step}": stage.bundle.files[MODEL] for at, stage in enumerate(stages)}
+    times = [as_row(one) for one in measured(models).values()]
+    rows: list[dict[str, Any]] = [{**stage.row, **time} for stage, time in zip(stages, times, strict=True)]
+    told = {"bundle": smaller.id, "from": before.id, "out": args.out, "compression": rows}
+    if args.record:
+        args.record.write_text(json.dumps({**told, "options": _plain(args)}, indent=1) + "\n")
     if console.json:
-        console.result({"bundle": smaller.id, "out": args.out, "compression": smaller.manifest["compression"]})
+        console.result(told)
         return 0
-    for row in smaller.manifest["compression"]:
+    for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()), file=console.out)
     console.say(f"wrote {args.out}: {smaller.id[:12]}")
+    return 0
+
+
+def _plain(args: argparse.Namespace) -> dict[str, Any]:
+    """The options as they were given."""
+    names = ("data", "train", "labels", "steps", "epochs", "seed")
+    given = {name: getattr(args, name) for name in names}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+
+
+def _tiny(bundle: Bundle, args: argparse.Namespace, console: Console) -> int:
+    """The ladder of tiny_cnn's networks, unless the bundle has it; with --fit one rung of it."""
+    from ids_plugin.bundle import write
+    from ids_plugin.compress._fit import Room, fit, said
+    from ids_plugin.compress._ladder import has_ladder, ladder
+
+    room = Room.parse(args.fit) if args.fit else None
+    if not has_ladder(bundle):
+        if not args.data:
+            raise UsageError("--data is missing: the runs that the networks were trained with")
+        bundle = ladder(bundle, args.data, args.seed, console.say)
+    if room is not None:
+        bundle = fit(bundle, room)
+    write(bundle, Path(args.out))
+    if console.json:
+        device = bundle.manifest.get("device")
+        rungs = bundle.manifest["members"]
+        console.result({"bundle": bundle.id, "out": args.out, "rungs": rungs, "device": device})
+        return 0
+    for line in said(bundle):
+        print(line, file=console.out)
+    console.say(f"wrote {args.out}: {bundle.id[:12]}")
     return 0
 
 
 PLUGIN = Command(
     "compress",
     "Make a bundle's network smaller and say what it cost.",
-    "example: ids-plugin compress my-bundle --data lab:tests/lab/flows/runs --out my-small-bundle",
+    "example: ids-plugin compress my-bundle --data lab:tests/lab/flows/runs --steps int8 --out my-small-bundle",
     configure,
     run,
 )

@@ -127,10 +127,10 @@ def measured(models: Mapping[str, bytes]) -> dict[str, Measured]:
     found = {}
     for name, model in models.items():
         each = least[1000][name] / 1000
-        times = least[1000][first] / least[1000][name]
+        faster = least[1000][first] / least[1000][name]
         own, peak = _memory(model)
         found[name] = Measured(
-            round(least[1][name] * 1e6, 1), round(each * 1e6, 3), round(1 / each), round(times, 2), peak, own
+            round(least[1][name] * 1e6, 1), round(each * 1e6, 3), round(1 / each), round(faster, 2), peak, own
         )
     return found
 

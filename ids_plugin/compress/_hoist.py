@@ -129,7 +129,7 @@ class _Quantiser:
         made = self.graph.node("QuantizeLinear", [name, *self.parameters])
         return [made], made.output[0]
 
-    def of(self, value: Array) -> Array:
+    def of(self, value: Array | float) -> Array:
         """`value` as ONNX quantises it: halves to even, saturating."""
         bounds = np.iinfo(self.zero.dtype)
         rounded = np.rint(np.asarray(value, np.float32) / self.scale) + self.zero.astype(np.float32)
@@ -163,7 +163,7 @@ def _padded(graph: _Graph, above: onnx.NodeProto, quantiser: _Quantiser) -> Made
     if len([name for name in above.input if name]) != 2:
         return None
     before, name = quantiser.over(above.input[0])
-    return [*before, graph.node("Pad", [name, above.input[1], graph.constant(quantiser.of(np.float32(0.0)))], above)]
+    return [*before, graph.node("Pad", [name, above.input[1], graph.constant(quantiser.of(0.0))], above)]
 
 
 def _clipped(graph: _Graph, above: onnx.NodeProto, quantiser: _Quantiser) -> Made:
@@ -187,14 +187,14 @@ def _flagged(graph: _Graph, above: onnx.NodeProto, quantiser: _Quantiser) -> Mad
     """A flag as a number is one of two bytes."""
     if not graph.yes_or_no(above.input[0]):
         return None
-    one, zero = (graph.constant(quantiser.of(np.float32(value))) for value in (1.0, 0.0))
+    one, zero = (graph.constant(quantiser.of(value)) for value in (1.0, 0.0))
     return [graph.node("Where", [above.input[0], one, zero])]
 
 
 def _multiplied(graph: _Graph, above: onnx.NodeProto, quantiser: _Quantiser) -> Made:
     """Times a mask of 0 and 1: the value, or what stands for 0. Standardised, with the mean in place of what is
     unknown: what stands for 0 in place of it."""
-    zero = quantiser.of(np.float32(0.0))
+    zero = quantiser.of(0.0)
     for value, factor in (above.input, reversed(above.input)):
         flags = _flags(graph, factor)
         if flags is not None:

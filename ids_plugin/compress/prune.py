@@ -115,7 +115,7 @@ def _norms(group: Group, state: Mapping[str, Tensor]) -> np.ndarray[Any, np.dtyp
     for name in group.ranked:
         rows = state[name].abs().flatten(1).sum(1).double().numpy()
         total += rows.reshape(-1, group.units).sum(axis=0)
-    return total / max(total.mean(), 1e-12)
+    return np.asarray(total / max(total.mean(), 1e-12))
 
 
 def _cut(tensor: Tensor, part: Part, units: int, kept: Tensor) -> Tensor:
