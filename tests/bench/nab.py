@@ -30,12 +30,13 @@ CHOOSING = ("artificialNoAnomaly", "artificialWithAnomaly", "realKnownCause")
 THRESHOLDS = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 10.0, 12.0, 15.0)
 FIXED = 5.0
 """what normal values reach once in 100,000 rows, if they are normally distributed"""
+GOAL = 70.0
 REST = 0.35
 """of the probation: how long a detector is silent after it said something"""
 GAUSSIAN, ADAPTING, NEAREST = "windowed Gaussian", "AE-LSTM, adapting", "nearest earlier values"
 SHARES = {"AE only": 0.0, "prediction only": 1.0, "AE-LSTM": 0.5}
 """β; α is 1 - β. There are no labels in the probationary rows to choose by"""
-BOTH = f"{NEAREST} and {ADAPTING}"
+BOTH = f"{NEAREST} and AE-LSTM"
 DETECTOR = BOTH
 """the one whose result files are written"""
 
@@ -50,6 +51,8 @@ class Judged:
     """at FIXED"""
     threshold: float
     """that scores best on the folders of CHOOSING"""
+    choosing: float
+    """at it, those folders"""
     chosen: float
     """at it, all folders"""
     unseen: float
@@ -99,12 +102,12 @@ def detectors(series: Series, seed: int) -> Iterator[tuple[str, Doubles]]:
     """Name and (n) surprise of everything that is judged."""
     yield GAUSSIAN, windowed_gaussian(series)
     still, adapting = learned(series, seed)
-    for name, share in SHARES.items():
-        yield name, of_errors(series, still, share)
-    learning, distance = of_errors(series, adapting, 0.5), nearest(series)
-    yield ADAPTING, learning
+    errors = {name: of_errors(series, still, share) for name, share in SHARES.items()}
+    yield from errors.items()
+    yield ADAPTING, of_errors(series, adapting, SHARES["AE-LSTM"])
+    distance = nearest(series)
     yield NEAREST, distance
-    yield BOTH, (3 * distance + learning) / 4
+    yield BOTH, (3 * distance + errors["AE-LSTM"]) / 4
 
 
 def judge(corpus: Sequence[Series], scores: Scores, profile: Profile, name: str) -> Judged:
@@ -121,7 +124,9 @@ def judge(corpus: Sequence[Series], scores: Scores, profile: Profile, name: str)
     best = max(at(one, every) for one in THRESHOLDS)
     if name == GAUSSIAN:
         best = round(_nab.normalised(corpus, profile, float(_nab.by_threshold(corpus, scores, profile)[1].max())), 2)
-    return Judged(at(FIXED, every), threshold, at(threshold, every), at(threshold, ~chooses), best)
+    return Judged(
+        at(FIXED, every), threshold, at(threshold, chooses), at(threshold, every), at(threshold, ~chooses), best
+    )
 
 
 def _raws(corpus: Sequence[Series], scores: Scores, profile: Profile, threshold: float, name: str) -> Doubles:
@@ -150,29 +155,59 @@ def page(result: dict[str, Any]) -> str:
         f"series, {result['rows']:,} rows, {result['windows']} anomaly windows, {result['cpu_s']} s of one core.",
         "",
         *TEXT,
-        "",
-        "| standard profile | fixed | threshold | chosen | unseen | best |",
-        "|---|---|---|---|---|---|",
-        *(
-            f"| {name} | {row['fixed']:.1f} | {row['threshold']:g} | {row['chosen']:.1f} | {row['unseen']:.1f} | "
-            f"{row['best']:.1f} |"
-            for name, row in ((name, profiles["standard"]) for name, profiles in result["detectors"].items())
-        ),
-        "| null (says nothing) | 0.0 | | 0.0 | 0.0 | 0.0 |",
     ]
-    for title, key in (("low false positives", "reward_low_FP_rate"), ("low false negatives", "reward_low_FN_rate")):
-        lines += ["", f"| {title} | fixed | threshold | chosen | unseen | best |", "|---|---|---|---|---|---|"]
+    for title, key in TITLES.items():
+        lines += ["", f"| {title} | {' | '.join(COLUMNS)} |", f"|---{'|---' * len(COLUMNS)}|"]
         for name, profiles in result["detectors"].items():
             row = profiles[key]
-            lines.append(
-                f"| {name} | {row['fixed']:.1f} | {row['threshold']:g} | {row['chosen']:.1f} | {row['unseen']:.1f} | "
-                f"{row['best']:.1f} |"
-            )
-    return "\n".join([*lines, "", *CHECK, ""])
+            lines.append(f"| {name} | {' | '.join(f'{row[column]:.1f}' for column in COLUMNS)} |")
+        lines.append("| null (says nothing) | 0.0 | | 0.0 | 0.0 | 0.0 | 0.0 |")
+    return "\n".join([*lines, "", verdict(result), ""])
 
 
-TEXT = ()
-CHECK = ()
+TITLES = {
+    "standard profile": "standard",
+    "low false positives": "reward_low_FP_rate",
+    "low false negatives": "reward_low_FN_rate",
+}
+COLUMNS = ("fixed", "threshold", "choosing", "chosen", "unseen", "best")
+TEXT = (
+    "The network is the family's own: a dense autoencoder of the last 24 values, and a stacked LSTM over the last"
+    " 12 with the time of day, 32 units. It is trained on the first 80 % of the probationary rows (15 % of the "
+    "series, at most 750). *AE only*, *prediction only* and *AE-LSTM* (α = β = 0.5: the probationary rows have no"
+    " labels to choose by) stay as they are then; *adapting* goes on learning from every 64 rows after it has "
+    "judged them, as the benchmark allows. *Nearest earlier values* needs no training: how far the last value "
+    "with its time of day, the last 8 and the last 24 are from the nearest before them.",
+    "",
+    "What each measures becomes surprise, minus the decimal logarithm of its chance (normal distribution) among "
+    "all rows before; of errors the mean of the last three counts. After it spoke a detector is silent for 0.35 "
+    "of the probation, as alerts are folded. Values are standardised by the probationary ones and far ones "
+    "compressed (asinh); no min-max bounds, because a series leaves them, and no wavelets, because they would see"
+    " the future.",
+    "",
+    "Scores are the benchmark's: 0 says nothing, 100 finds every window at its first row and nothing else. "
+    "*Fixed*: a surprise of 5, one in 100,000. *Threshold*: the one that scores best on "
+    f"{', '.join(CHOOSING)} (*choosing*), where all "
+    "settings were chosen too; *chosen*: all folders at it; *unseen*: the other folders alone. *Best*: the "
+    "threshold that scores best over all labels, as the benchmark's scoreboard has it; it has seen the answers.",
+)
+
+
+def verdict(result: dict[str, Any]) -> str:
+    """How far it is from the goal."""
+    standard = {name: profiles["standard"] for name, profiles in result["detectors"].items()}
+    ours = {name: row for name, row in standard.items() if name != GAUSSIAN}
+    chosen, best = (max(ours, key=lambda name: ours[name][key]) for key in ("choosing", "best"))
+    found, unseen = ours[chosen]["chosen"], ours[chosen]["unseen"]
+    return (
+        f"The goal, {GOAL:g} in the standard profile, is {'reached' if found > GOAL else 'not reached'}: {found:.1f} "
+        f"({chosen}, the best where settings were chosen), {unseen:.1f} on the folders that nothing was chosen on; "
+        f"{ours[best]['best']:.1f} ({best}) with the best threshold over all labels. On the benchmark's scoreboard, "
+        "best thresholds, profiles in this order: Numenta's HTM 70.1, 63.1, 74.3; CAD OSE 69.9, 67.0, 73.2; KNN-CAD "
+        "58.0, 43.4, 64.8; random cut forest 51.7, 38.4, 59.7; windowed Gaussian 39.6, 20.9, 47.4, which is the first "
+        "row here to the second digit: so the scoring is the benchmark's."
+    )
+
 
 if __name__ == "__main__":
     sys.exit(main())
