@@ -1,4 +1,4 @@
-"""Static int8: U8 activations with fixed scales, S8 weights per channel; the LSTM stays fp32.
+"""Static int8: U8 activations with fixed scales, S8 weights per channel; a narrow LSTM stays fp32, see _unroll.
 
 Scales are fixed, so a row doesn't depend on its batch. Weights use 7 bits (`reduce_range`): on processors without VNNI
 two products of 8-bit numbers may overflow the 16 bits they are summed in. What a layer reads is quantised as early as
@@ -21,6 +21,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ids_plugin.compress import Material, Work
 from ids_plugin.compress._hoist import hoist
+from ids_plugin.compress._retrain import exported
+from ids_plugin.compress._unroll import unrolled
 from ids_plugin.errors import UsageError
 from ids_plugin.training._examples import Examples
 
@@ -68,7 +70,9 @@ class Int8:
         """As compress.Step."""
         if value is not None:
             raise UsageError("int8 takes no value")
-        return Work(quantised(work.model, material.shown))
+        written = None if work.module is None else unrolled(work.module)
+        model = work.model if written is None else exported(written, material).model
+        return Work(quantised(model, material.shown))
 
 
 def quantised(model: bytes, shown: Examples, scales: Scales = _NONE) -> bytes:
