@@ -97,18 +97,18 @@ def _written(stages: list[Stage], before: Bundle, args: argparse.Namespace, cons
 
 def _plain(args: argparse.Namespace) -> dict[str, Any]:
     """The options as they were given."""
-    names = ("data", "train", "labels", "steps", "epochs", "seed")
+    names = ("data", "train", "labels", "steps", "epochs", "fit", "seed")
     given = {name: getattr(args, name) for name in names}
     return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
 
 
-def _tiny(bundle: Bundle, args: argparse.Namespace, console: Console) -> int:
+def _tiny(before: Bundle, args: argparse.Namespace, console: Console) -> int:
     """The ladder of tiny_cnn's networks, unless the bundle has it; with --fit one rung of it."""
     from ids_plugin.bundle import write
     from ids_plugin.compress._fit import Room, fit, said
     from ids_plugin.compress._ladder import has_ladder, ladder
 
-    room = Room.parse(args.fit) if args.fit else None
+    bundle, room = before, Room.parse(args.fit) if args.fit else None
     if not has_ladder(bundle):
         if not args.data:
             raise UsageError("--data is missing: the runs that the networks were trained with")
@@ -116,10 +116,12 @@ def _tiny(bundle: Bundle, args: argparse.Namespace, console: Console) -> int:
     if room is not None:
         bundle = fit(bundle, room)
     write(bundle, Path(args.out))
+    told = {"bundle": bundle.id, "from": before.id, "out": args.out, "rungs": bundle.manifest["members"]}
+    told["device"] = bundle.manifest.get("device")
+    if args.record:
+        args.record.write_text(json.dumps({**told, "options": _plain(args)}, indent=1) + "\n")
     if console.json:
-        device = bundle.manifest.get("device")
-        rungs = bundle.manifest["members"]
-        console.result({"bundle": bundle.id, "out": args.out, "rungs": rungs, "device": device})
+        console.result(told)
         return 0
     for line in said(bundle):
         print(line, file=console.out)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ids_plugin.bundle import Bundle, seal
 from ids_plugin.compress._c_header import header
-from ids_plugin.compress._ladder import HELD_OUT, figures, has_ladder, network_of
+from ids_plugin.compress._ladder import HELD_OUT, figures, has_ladder, network_of, title
 from ids_plugin.errors import UsageError
 
 HEADER = "ids_model.h"
@@ -69,7 +69,7 @@ def fit(bundle: Bundle, room: Room) -> Bundle:
         "picked": best["name"], "flash": best["flash"], "ram": best["ram"],
         "too_large": [{key: rung[key] for key in ("name", "flash", "ram")} for rung in rungs if not room.holds(rung)],
     }  # fmt: skip
-    text = header(network, f"ids-plugin: tiny_cnn, {best['name']}, made from bundle {bundle.id[:12]}")
+    text = header(network, title(bundle, best["name"]))
     files = {kept["file"]: bundle.file(best["file"]), HEADER: text.encode()}
     changed = {"members": [kept], "device": told, "metrics": {HELD_OUT: figures([best])}}
     return seal({**bundle.manifest, **changed}, files)

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from ids_plugin.bundle import Bundle, seal
 from ids_plugin.compress import _tiny
+from ids_plugin.compress._c_header import header
 from ids_plugin.compress._cluster import cluster, prune
 from ids_plugin.compress._tiny import Network, classify, from_json, of_floats, quantise, to_json
 from ids_plugin.errors import UsageError
@@ -37,7 +38,7 @@ PUBLISHED = {
 
 
 def ladder(bundle: Bundle, data: Sequence[str], seed: int = 1, progress: Progress = quiet) -> Bundle:
-    """The bundle with its five rungs, each measured on the runs that were held out of its training.
+    """The bundle with its five rungs, each with its C header (`NAME.h`) and measured on the runs held out of training.
 
     Args:
         data: `uniflow:PATH`s with the runs that the bundle names, which are told apart by their hashes.
@@ -63,6 +64,7 @@ def ladder(bundle: Bundle, data: Sequence[str], seed: int = 1, progress: Progres
     }
     files = {name: data for name, data in bundle.files.items() if name.endswith(".onnx")}
     files |= {f"{name}.json": to_json(network) for name, network in rungs.items() if network.whole}
+    files |= {f"{name}.h": header(network, title(bundle, name)).encode() for name, network in rungs.items()}
     rows = [describe(name, network, held) for name, network in rungs.items()]
     for row in rows:
         progress(
@@ -71,6 +73,11 @@ def ladder(bundle: Bundle, data: Sequence[str], seed: int = 1, progress: Progres
     taken = [{"step": name, **_cost(network, held)} for name, network in steps.items()]
     told = {"members": rows, "compression": taken, "metrics": {HELD_OUT: figures(rows)}}
     return seal({**bundle.manifest, **told}, files)
+
+
+def title(bundle: Bundle, rung: str) -> str:
+    """First line of a rung's header."""
+    return f"ids-plugin: tiny_cnn, {rung}, from bundle {bundle.id[:12]}"
 
 
 def figures(rungs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:

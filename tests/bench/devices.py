@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -91,6 +92,7 @@ def figures(seed: int, work: Path) -> dict[str, Any]:
             **rung,
             "judge": measure(network, judge),
             "random": measure(network_of(by_rows, other), tested),
+            "activities": activities(network, judge),
             "in_c": in_c(network, judge, work / "host" / rung["name"]),
         }
         say(f"seed {seed}, {rung['name']}: {found['rungs'][rung['name']]['judge']}")
@@ -144,6 +146,19 @@ def _keys(counts: np.ndarray[Any, np.dtype[np.int64]]) -> list[bytes]:
     return [row.tobytes() for row in columns.astype(np.int64)]
 
 
+def activities(network: Network, judge: Sequence[Run]) -> dict[str, list[int]]:
+    """Class and activity → how many of its rows got the right class, and how many there are."""
+    found: dict[str, list[int]] = {}
+    for run in judge:
+        right = classify(network, run.counts) == run.label
+        for detail, label, hit in zip(run.detail, run.label.tolist(), right.tolist(), strict=True):
+            activity = re.sub(r"^T\d+(\.\d+)? ", "", detail or "everyday traffic")
+            counts = found.setdefault(f"{CLASSES[label]}: {activity}", [0, 0])
+            counts[0] += hit
+            counts[1] += 1
+    return dict(sorted(found.items()))
+
+
 def in_c(network: Network, judge: Sequence[Run], folder: Path) -> dict[str, int]:
     """How many judged rows the compiled header gives the same class, and the same scores to the last bit."""
     counts, _ = rows_of(judge)
@@ -191,7 +206,7 @@ def page(found: dict[str, Any]) -> str:
     lines = [
         f"Trained on {first['rows']['train']:,} uniflows, judged on {first['rows']['judge']:,} of runs whose tools no "
         f"training used ({', '.join(f'{name} {count:,}' for name, count in first['rows']['classes'].items())}); "
-        f"seeds {', '.join(map(str, found['seeds']))}, spread where there are several.",
+        f"seed {', '.join(map(str, found['seeds']))}" + (", mean and spread." if len(seeds) > 1 else "."),
         "",
         "| | judged: accuracy | macro-F1 | held-out runs: accuracy | random rows: accuracy | published | parameters "
         "| constants | published |",
@@ -209,7 +224,22 @@ def page(found: dict[str, Any]) -> str:
             f"| `{name}` | {' | '.join(map(_percent, shown))} | {accuracy} % | {rungs[0]['parameters']:,} "
             f"| {rungs[0]['bytes']:,} B | {size:,} B |"
         )
-    return "\n".join([*lines, "", *_classes(first), "", *_steps(first), "", *_boards(found), "", *_devices(first), ""])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            *_classes(first),
+            "",
+            *_activities(first),
+            "",
+            *_steps(first),
+            "",
+            *_boards(found),
+            "",
+            *_devices(first),
+            "",
+        ]
+    )
 
 
 def _percent(values: Sequence[float]) -> str:
@@ -224,6 +254,14 @@ def _classes(first: dict[str, Any]) -> list[str]:
     for name, row in rows.items():
         cells = [f"{row['f1'].get(one, 0):.3f}" for one in names]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _activities(first: dict[str, Any]) -> list[str]:
+    shown = {name: first["rungs"][name]["activities"] for name in ("original", "optimised_int8")}
+    lines = [f"| rows in the right class | {' | '.join(f'`{name}`' for name in shown)} | of |", "|---|---|---|---|"]
+    for activity, (_, rows) in shown["original"].items():
+        lines.append(f"| {activity} | {' | '.join(f'{one[activity][0]:,}' for one in shown.values())} | {rows:,} |")
     return lines
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from ids_plugin import cli
 from ids_plugin.bundle import Bundle, pack, read
+from ids_plugin.compress._c_header import header
 from ids_plugin.compress._cluster import shared
 from ids_plugin.compress._fit import Room, fit
 from ids_plugin.compress._ladder import ladder, network_of
@@ -49,6 +50,7 @@ def test_rungs_shrink_and_each_computes_the_same_in_c(made: Bundle, folder: Path
         said, found = in_c(network, counts, place)
         assert np.array_equal(found, scores(network, counts))
         assert np.array_equal(said, classify(network, counts))
+        assert made.file(f"{rung['name']}.h").decode().partition("\n")[2] == header(network, "").partition("\n")[2]
         assert rung["bytes"] == constants(network) < rung["flash"]
         assert 0 <= rung["accuracy"] <= 1
         assert not network.whole or biggest_sum(network) < 2**31
@@ -108,8 +110,11 @@ def test_the_command_line_trains_compresses_fits_and_shows(
     tiny, small = str(tmp_path / "tiny"), str(tmp_path / "small")
     assert cli.main(["train", "--family", "tiny_cnn", *data, "--epochs", "6", "--out", tiny, "--quiet"]) == 0
     assert read(Path(tiny)).id == trained.id
-    assert cli.main(["compress", tiny, *data, "--fit", "flash=32k,ram=2k", "--out", small, "--json"]) == 0
+    record = tmp_path / "record.json"
+    asked = ["--fit", "flash=32k,ram=2k", "--out", small, "--json", "--record", str(record)]
+    assert cli.main(["compress", tiny, *data, *asked]) == 0
     told = json.loads(capsys.readouterr().out)
+    assert json.loads(record.read_text())["device"] == told["device"]
     assert told["device"]["picked"] == told["rungs"][0]["name"]
     for action in ("show", "verify"):
         assert cli.main(["bundle", action, small]) == 0
