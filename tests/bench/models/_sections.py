@@ -218,10 +218,11 @@ SECTIONS = {
             for name in ("nslkdd", "iotid20", "cicids2017", "unsw")
         ),
         Section("cost", LEARNERS, cost, seeds=False),
-        Section("compression", _beside.COMPRESSED, _beside.compression, seeds=False),
         Section("sources", FAMILIES, sources, seeds=False),
         Section("lab-random-rows", _records.FAMILIES, lab_rows),
         Section("iot23-left-out", LEFT_OUT, left_out, public="iot-23"),
+        Section("compression", _beside.COMPRESSED, _beside.compression, seeds=False),
+        Section("ae-lstm", ("ae_lstm",), _beside.variants, seeds=False),
         Section("devices", ("tiny_cnn",), _beside.devices, seeds=False),
         Section("nab", ("ae_lstm",), _beside.nab, seeds=False, public="nab"),
     )
