@@ -212,7 +212,7 @@ def _retries(rng: Draw, even: bool) -> F64:
     gaps = one(rng, 2, 300) * np.minimum(growth ** np.arange(400), 64) * rng.uniform(0.8, 1.2, 400)
     if rng.random() < 0.35:
         gaps[:: int(rng.integers(3, 20))] += one(rng, 300, 3600)
-    return np.minimum(gaps, 3600)
+    return np.asarray(np.minimum(gaps, 3600))
 
 
 def _around(net: Network, rng: Draw, outage: tuple[float, float], host: int, peer: int, port: int) -> list[Batch]:

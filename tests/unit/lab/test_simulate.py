@@ -131,8 +131,37 @@ def test_attackers_also_behave_normally_and_look_alikes_exist(flows: pl.DataFram
         "cloud_polling",
         "update",
         "dead_service",
+        "after_outage",
         "job",
     }
+
+
+def test_tls_shows_its_handshake_whoever_speaks_it(flows: pl.DataFrame) -> None:
+    through = flows.filter(pl.col("service") == "ssl", pl.col("conn_state") == "SF")
+    assert {"benign"} < set(through["label"])
+    assert through["orig_bytes"].min() >= 260
+    assert through["resp_bytes"].min() >= 130
+
+
+def test_what_asks_outside_in_vain_was_answered_before_or_does_not_go_on_for_hours(flows: pl.DataFrame) -> None:
+    outside = flows.filter(~pl.col("local_resp").fill_null(value=True), ~pl.col("resp_h").str.contains(":"))
+    pair = ("sensor", "orig_h", "resp_h")
+    vain = (
+        outside.filter(pl.col("label_detail") == "dead_service")
+        .group_by(pair)
+        .agg(pl.col("ts").max() - pl.col("ts").min())
+    )
+    before = outside.filter(pl.col("label_detail").is_in(["before_outage", "after_outage"])).select(pair).unique()
+    for_ever = vain.join(before, on=pair, how="anti").filter(pl.col("ts") > pl.duration(hours=2))
+    assert len(for_ever) < 0.15 * len(vain)
+
+
+def test_floods_are_fast_and_strangers_are_not_floods(flows: pl.DataFrame) -> None:
+    packets = flows.filter(pl.col("label_detail") == "packet_flood")
+    rate = (packets["orig_pkts"] + packets["resp_pkts"]) / packets["duration"].dt.total_microseconds() * 1e6
+    assert len(rate)
+    assert rate.min() > 50
+    assert set(flows.filter(pl.col("label_detail").is_in(["volley", "survey"]))["label"]) == {"inbound_noise"}
 
 
 def test_every_class_occurs_and_most_hours_are_quiet() -> None:

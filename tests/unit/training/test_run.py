@@ -65,6 +65,21 @@ def test_thresholds_keep_to_the_budget() -> None:
         assert false <= budget * days + 1e-9
 
 
+def test_the_gate_keeps_what_is_found_but_not_at_any_price() -> None:
+    rng = np.random.default_rng(2)
+    one = _judged(rng)
+    benign, guessed = ((one.flows["label"] == label).to_numpy() for label in ("benign", "brute_force"))
+    score = np.where(benign, 0.5, one.scores.score)
+    one = _combine.with_thresholds(
+        _combine.Judged(one.network, one.flows, one.scores._replace(score=score)), {"scan": 0.9}
+    )
+    gate = np.where(benign, rng.random(len(benign)) * 0.5, 0.8)
+    assert _combine.fit_gate_threshold([gate], [one], 0.001) == 0.8
+    assert _combine.fit_gate_threshold([np.where(guessed, 0.6, gate)], [one], 0.5) == 0.6
+    odd = _combine.fit_gate_threshold([np.where(guessed, 0.01, gate)], [one], 0.5)
+    assert np.mean(gate[benign] >= odd) == pytest.approx(0.1, abs=0.02)
+
+
 def _judged(rng: np.random.Generator) -> _combine.Judged:
     from ids_plugin.schema.score import CLASSES, Scores
 
