@@ -39,7 +39,9 @@ def test_somebody_plays_every_part(name: str) -> None:
         assert set(by) <= ROLES | scenario.cast.keys(), f"{name}: {entry}"
 
 
-@pytest.mark.parametrize(("judging", "training"), [("judge", ("train",)), ("mqtt-judge", ("mqtt-a", "mqtt-b", "mqtt-c"))])
+@pytest.mark.parametrize(
+    ("judging", "training"), [("judge", ("train",)), ("mqtt-judge", ("mqtt-a", "mqtt-b", "mqtt-c"))]
+)
 def test_judging_scenarios_use_tools_that_training_never_shows(judging: str, training: tuple[str, ...]) -> None:
     def attacks(*prefix: str) -> set[str]:
         found = {str(entry["run"]) for name in NAMES if name.startswith(prefix) for entry in runner.load(name).activity}
