@@ -111,7 +111,8 @@ def _units(module: AeLstm, normal: Examples, seed: int) -> tuple[Tensor, Tensor]
 def _whitening(residuals: Tensor) -> Tensor:
     """(columns, columns) W with W Wᵀ the inverse of their second moments."""
     moments = residuals.T @ residuals / len(residuals) + _RIDGE * torch.eye(residuals.shape[1], dtype=torch.float64)
-    return torch.linalg.cholesky(torch.linalg.inv(moments)).float()
+    found: Tensor = torch.linalg.cholesky(torch.linalg.inv(moments)).float()
+    return found
 
 
 def _epochs(

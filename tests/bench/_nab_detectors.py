@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import erfc, log_ndtr
 from torch import Tensor
 
 from ids_plugin.models.ae_lstm import AeLstm
@@ -53,7 +52,8 @@ def surprise(values: Doubles, short: int, start: int) -> Doubles:
     count = np.maximum(begin - since, 1)
     mean = (sums[begin] - sums[since]) / count
     deviation = np.sqrt(np.maximum((squares[begin] - squares[since]) / count - mean**2, 0))
-    return np.asarray(-log_ndtr(-(recent - mean) / (deviation + 1e-6 * (1 + np.abs(mean)))) / np.log(10))
+    far = (recent - mean) / (deviation + 1e-6 * (1 + np.abs(mean)))
+    return np.asarray(-torch.special.log_ndtr(torch.from_numpy(-far)).numpy() / np.log(10))
 
 
 def rested(score: Doubles, threshold: float, rows: int) -> Doubles:
@@ -79,7 +79,7 @@ def windowed_gaussian(series: Series, width: int = 6400, step: int = 100) -> Dou
     mean = (sums[first + count] - sums[first]) / count
     deviation = np.sqrt(np.maximum((squares[first + count] - squares[first]) / count - mean**2, 0))
     deviation[deviation == 0] = 1e-6
-    tail = 0.5 * erfc(np.abs(values[1:] - mean) / deviation / np.sqrt(2))
+    tail = 0.5 * torch.special.erfc(torch.from_numpy(np.abs(values[1:] - mean) / deviation / np.sqrt(2))).numpy()
     written = 1 - np.array([float(f"{1 - one:.12g}") for one in tail])
     return np.concatenate([[0.0], -np.log10(np.maximum(written, 1e-13))])
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 
 from ids_plugin import registry
-from ids_plugin.models.ae_lstm import AeLstm, Family
+from ids_plugin.models.ae_lstm import Family
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.training import _normal
 from ids_plugin.training._evaluate import binary
@@ -125,7 +125,7 @@ def judged(
     torch.manual_seed(seed)
     network = cast(Family, registry.load("models", "ae_lstm")).build(train.spec, 2, hidden=variant.hidden)
     fitted = _normal.fit(
-        cast(AeLstm, network), train, stop, fit, seed, lambda _: None, variant.training, variant.errors, variant.scaled
+        network, train, stop, fit, seed, lambda _: None, variant.training, variant.errors, variant.scaled
     )
     scored = cast(_normal.Scored, fitted.module)
     chosen = anomaly(scored, choose)

@@ -135,21 +135,21 @@ def test_published_scores_of_the_windowed_gaussian_come_out() -> None:
 
 
 def jump(end: int) -> Series:
-    """A sine that is lifted at row 400; the same rows whatever `end` is."""
-    rows = np.arange(800)
+    """A sine that is lifted at row 300; the same rows whatever `end` is."""
+    rows = np.arange(480)
     value = np.sin(rows / 6) + np.random.default_rng(1).normal(0, 0.05, len(rows))
-    value[400:] += 4
+    value[300:] += 4
     value[end:] = 0
-    return Series("a/jump.csv", times(800), value, ((400, 450),))
+    return Series("a/jump.csv", times(len(rows)), value, ((300, 350),))
 
 
 def test_a_jump_is_found_and_no_detector_sees_the_future() -> None:
-    whole, cut = dict(nab.detectors(jump(800), seed=1)), dict(nab.detectors(jump(500), seed=1))
+    whole, cut = dict(nab.detectors(jump(480), seed=1)), dict(nab.detectors(jump(360), seed=1))
     for name, score in whole.items():
-        judged = nab._judgeable(score, jump(800))
-        assert judged[:120].max() == 0
-        assert judged[400:404].max() > judged[:400].max(), name
-        assert np.array_equal(score[:500], cut[name][:500]), name
+        judged = nab._judgeable(score, jump(480))
+        assert judged[:72].max() == 0
+        assert judged[300:304].max() > judged[:300].max(), name
+        assert np.array_equal(score[:360], cut[name][:360]), name
 
 
 def test_a_detector_rests_after_it_spoke() -> None:
