@@ -27,10 +27,11 @@ class Unrolled(nn.Module):
         self.units = lstm.hidden_size
         self.seen = nn.Linear(lstm.input_size, 4 * self.units)
         self.kept = nn.Linear(self.units, 4 * self.units, bias=False)
+        given = lstm.state_dict()
         with torch.no_grad():
-            self.seen.weight.copy_(lstm.weight_ih_l0)
-            self.seen.bias.copy_(lstm.bias_ih_l0 + lstm.bias_hh_l0)
-            self.kept.weight.copy_(lstm.weight_hh_l0)
+            self.seen.weight.copy_(given["weight_ih_l0"])
+            self.seen.bias.copy_(given["bias_ih_l0"] + given["bias_hh_l0"])
+            self.kept.weight.copy_(given["weight_hh_l0"])
 
     def forward(self, steps: Tensor) -> tuple[Tensor, None]:
         """(m, STEPS, columns) → hidden states (m, STEPS, units)."""
@@ -43,15 +44,15 @@ class Unrolled(nn.Module):
         return torch.stack(states, dim=1), None
 
     def _step(self, gates: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor]:
-        enter, forget, new, leave = gates.split(self.units, dim=-1)
+        enter, forget, new, leave = gates.chunk(4, dim=-1)
         fresh = torch.sigmoid(enter) * torch.tanh(new)
         cell = fresh if cell is None else fresh + torch.sigmoid(forget) * cell
         return torch.sigmoid(leave) * torch.tanh(cell), cell
 
 
-def unrolled(module: nn.Module) -> nn.Module | None:
-    """A copy with every LSTM of more than WIDEST units written out; None where there is none."""
-    wide = [name for name, layer in module.named_modules() if isinstance(layer, nn.LSTM) and layer.hidden_size > WIDEST]
+def unrolled(module: nn.Module, widest: int = WIDEST) -> nn.Module | None:
+    """A copy with every LSTM of more than `widest` units written out; None where there is none."""
+    wide = [name for name, layer in module.named_modules() if isinstance(layer, nn.LSTM) and layer.hidden_size > widest]
     if not wide:
         return None
     written = copy.deepcopy(module)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import sys
 from collections.abc import Callable
@@ -17,12 +18,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from ids_plugin import registry
 from ids_plugin.bundle import Bundle, describe, pack, read, seal
 from ids_plugin.compress._cost import as_row, macro_f1, macs, measured
 from ids_plugin.compress._run import MODEL, stages
-from ids_plugin.models import l_tcn
+from ids_plugin.compress._unroll import unrolled
+from ids_plugin.compress.int8 import quantised
+from ids_plugin.models import l_tcn, lstm
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.sources._datasets import load
@@ -180,15 +184,30 @@ def _full(work: Path, data: Data) -> bytes:
     """The fp32 network with every step of every layer computed."""
     bundle = read(work / "l_tcn.idsb")
     classes = tuple(CLASSES.index(name) for name in bundle.manifest["members"][0]["classes"])
-    import io
-
-    import torch
-
     spec = data.held_out().spec
     module = l_tcn.PLUGIN.build(spec, len(classes), tree=False)
     with np.load(io.BytesIO(bundle.files[WEIGHTS])) as arrays:
         module.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files})
     return export(Fitted(module.eval(), classes, []), data.held_out())
+
+
+def by_width(shown: Examples) -> str:
+    """Markdown: what writing an LSTM out for int8 buys, by its units; random weights."""
+    lines = ["| units | fp32 µs | int8, the LSTM fp32, µs | int8, written out, µs | kB | kB | kB |", "|---" * 7 + "|"]
+    for units in (16, 32, 64, 128, 320):
+        torch.manual_seed(SEED)
+        module = lstm.PLUGIN.build(shown.spec, 8, widths=lstm.Widths(units)).eval()
+        written = unrolled(module, widest=0)
+        assert written is not None
+        plain, wide = (export(Fitted(one, tuple(range(8)), []), shown) for one in (module, written))
+        models = {"fp32": plain, "node": quantised(plain, shown), "written": quantised(wide, shown)}
+        times = [f"{one.batch_1000_us:.2f}" for one in measured(models).values()]
+        lines.append(f"| {units} | {' | '.join(times)} | {' | '.join(_kb(model) for model in models.values())} |")
+    return "\n".join(lines)
+
+
+def _kb(model: bytes) -> str:
+    return f"{len(model) / 1000:.0f}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -198,6 +217,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="where finished parts are kept")
     parser.add_argument("--families", nargs="+", default=list(PLANS), choices=PLANS, help="default: all")
     parser.add_argument("--recipes", nargs="+", metavar="NAME", help="only these (default: all)")
+    parser.add_argument(
+        "--lstm", action="store_true", help="only: what writing an LSTM out buys, by width"
+    )
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the tables here, between its two marks")
     parser.add_argument("--json", action="store_true", help="everything on stdout")
     args = parser.parse_args(arguments)
@@ -207,6 +229,9 @@ def main(arguments: list[str] | None = None) -> int:
     def say(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
+    if args.lstm:
+        print(by_width(data.judge().take(np.arange(500))))
+        return 0
     found: dict[str, Any] = {}
     for family in args.families:
         bundle = trained(family, data, args.work, say)
