@@ -23,6 +23,8 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 TOP = 127
 CENTROIDS = 16
+BIAS = 2**30
+"""Most that a whole bias is, so that no sum exceeds 31 bits."""
 
 
 class Layer(NamedTuple):
@@ -121,20 +123,22 @@ def quantise(network: Network, counts: Ints) -> Network:
     """The network in whole numbers; `counts` (n, 16), like those that it will see, fix the scales."""
     values = inputs(network, counts)
     one = int(TOP / float(values.max()))
-    seen = [1.0 / one, *(float(array.max()) / TOP for array in activations(network, values)[:-1])]
+    seen = [1.0 / one, *(max(float(array.max()), 1e-12) / TOP for array in activations(network, values)[:-1])]
     layers = []
     for at, layer in enumerate(network.layers):
         step = max(float(np.abs(layer.weight).max()), 1e-12) / TOP
         weight = np.rint(layer.weight.astype(np.float64) / step).astype(np.int64)
-        bias = np.rint(layer.bias.astype(np.float64) / (step * seen[at])).astype(np.int64)
+        bias = np.rint(layer.bias.astype(np.float64) / (step * seen[at])).clip(-BIAS, BIAS).astype(np.int64)
         last = at == len(network.layers) - 1
-        layers.append(Layer(weight, bias, *((0, 0) if last else _fixed(step * seen[at] / max(seen[at + 1], 1e-12)))))
+        layers.append(Layer(weight, bias, *((0, 0) if last else _fixed(step * seen[at] / seen[at + 1]))))
     return Network(network.shape, network.features, tuple(layers), one)
 
 
 def _fixed(ratio: float) -> tuple[int, int]:
-    """31-bit multiplier and shift: ratio ≈ multiplier / 2**shift."""
-    mantissa, exponent = np.frexp(ratio)
+    """31-bit multiplier and shift from 16 to 61: ratio ≈ multiplier / 2**shift. Ratios beyond are of layers that hand
+    on nothing, or all at once, where any will do.
+    """
+    mantissa, exponent = np.frexp(min(max(ratio, 2.0**-30), 2.0**14))
     multiplier = int(np.rint(float(mantissa) * 2**31))
     return (multiplier, 31 - int(exponent)) if multiplier < 2**31 else (2**30, 30 - int(exponent))
 

@@ -101,6 +101,18 @@ def test_a_whole_network_is_close_to_the_one_it_came_from() -> None:
     assert biggest_sum(whole) < 2**31
 
 
+def test_a_layer_that_hands_on_nothing_is_still_the_same_in_c(tmp_path: Path) -> None:
+    network, rows = random_network(OPTIMISED), counts(100)
+    conv, hidden, last = network.layers
+    dead = hidden._replace(bias=np.full_like(hidden.bias, -1e6))
+    for at, layers in enumerate([(conv, dead, last), (conv._replace(weight=conv.weight * 1e-9), hidden, last)]):
+        whole, place = quantise(Network(OPTIMISED, network.features, layers), rows), tmp_path / str(at)
+        place.mkdir()
+        assert biggest_sum(whole) < 2**31
+        assert all(16 <= layer.shift <= 61 for layer in whole.layers[:-1])
+        assert np.array_equal(in_c(whole, rows, place)[1], scores(whole, rows))
+
+
 def test_a_whole_network_survives_being_text() -> None:
     whole, rows = quantise(random_network(OPTIMISED), counts(50)), counts(50)
     again = from_json(to_json(whole))
