@@ -49,6 +49,14 @@ def test_a_bundle_is_trained_compressed_and_scans(
     assert compressed.id[:12] in shown.err
     assert len(compressed.files["model.onnx"]) < len(trained.files["model.onnx"])
 
+    options = ["--steps", "tune=1,int8", "--train", data, "--record", str(tmp_path / "record.json"), "--json"]
+    assert cli.main(["compress", str(large), "--data", data, "--out", str(tmp_path / "tuned"), *options]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["step"] for row in told["compression"]] == ["fp32", "tune=1", "int8"]
+    assert all(row["batch_1_us"] > 0 and row["peak_mb"] > row["own_mb"] for row in told["compression"])
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert (record["bundle"], record["from"], record["options"]["steps"]) == (told["bundle"], trained.id, "tune=1,int8")
+
     toy.network(7, minutes=5).write_parquet(tmp_path / "unseen.parquet")
     arguments = ["--bundle", str(small), "--data", f"lab:{tmp_path / 'unseen.parquet'}", "--explained", "1", "--json"]
     assert cli.main(["evaluate", *arguments, "--out", str(tmp_path / "judged")]) == 0
