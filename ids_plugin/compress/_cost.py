@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def parameters(model: bytes) -> int:
     """Numbers in the layers that multiply, biases included."""
     graph = onnx.load_from_string(model).graph
     sizes = {one.name: int(np.prod(one.dims)) for one in graph.initializer}
-    passed = _passed(graph)
+    passed = {node.output[0]: node.input[0] for node in graph.node if node.op_type in {"DequantizeLinear", "Identity"}}
     read = {name for node in graph.node if node.op_type in _LAYERS for name in node.input[1:]}
     return sum(sizes.get(name, 0) for name in {passed.get(name, name) for name in read})
 
@@ -57,17 +57,15 @@ def macs(model: bytes) -> int:
     """Multiplications with a weight that one window takes."""
     loaded = onnx.load_from_string(model)
     layers = [node for node in loaded.graph.node if node.op_type in _LAYERS]
-    wanted = sorted({name for node in layers for name in (node.input[0], node.output[0])})
+    sizes = {one.name: tuple(one.dims) for one in loaded.graph.initializer}
+    read = {name for node in layers for name in (*node.input, node.output[0]) if name}
+    wanted = sorted(read - sizes.keys())
     given = {one.name for one in loaded.graph.output}
     loaded.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in given)
     session = ort.InferenceSession(loaded.SerializeToString(), providers=["CPUExecutionProvider"])
     values = session.run(wanted, {one.name: _nothing(one) for one in loaded.graph.input})
-    shapes = {name: value.shape for name, value in zip(wanted, values, strict=True)}
-    sizes = {one.name: tuple(one.dims) for one in loaded.graph.initializer}
-    passed = _passed(loaded.graph)
-    return sum(
-        _work(node, shapes, [sizes.get(passed.get(name, name), ()) for name in node.input[1:]]) for node in layers
-    )
+    shapes = sizes | {name: value.shape for name, value in zip(wanted, values, strict=True)}
+    return sum(_work(node, shapes) for node in layers)
 
 
 def _nothing(given: onnx.ValueInfoProto) -> np.ndarray[Any, Any]:
@@ -77,16 +75,12 @@ def _nothing(given: onnx.ValueInfoProto) -> np.ndarray[Any, Any]:
     return np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
 
 
-def _passed(graph: onnx.GraphProto) -> dict[str, str]:
-    """What a layer reads → the weights behind it."""
-    return {node.output[0]: node.input[0] for node in graph.node if node.op_type in {"DequantizeLinear", "Identity"}}
-
-
-def _work(node: onnx.NodeProto, shapes: Mapping[str, Shape], weights: Sequence[Shape]) -> int:
+def _work(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int:
+    weight = shapes[node.input[1]]
     if node.op_type == "LSTM":
-        return int(shapes[node.input[0]][0] * (np.prod(weights[0]) + np.prod(weights[1])))
+        return int(shapes[node.input[0]][0] * (np.prod(weight) + np.prod(shapes[node.input[2]])))
     out = int(np.prod(shapes[node.output[0]]))
-    return out * int(np.prod(weights[0][1:]) if node.op_type == "Conv" else shapes[node.input[0]][-1])
+    return out * int(np.prod(weight[1:]) if node.op_type == "Conv" else shapes[node.input[0]][-1])
 
 
 def deflated(model: bytes) -> int:
