@@ -72,7 +72,7 @@ FIELDS: tuple[Field, ...] = (
     Field("ids_plugin.evidence.flows.uid", "keyword", False, "a flow the decision looked at"),
     Field("ids_plugin.evidence.flows.ts", "date", False, "its first packet"),
     Field("ids_plugin.evidence.flows.lag", "long", False, "0 is the flow itself, 1 the one before it"),
-    Field("ids_plugin.evidence.flows.weight", "double", False, "its weight in the decision, found as evidence.method says; they sum to 1"),
+    Field("ids_plugin.evidence.flows.weight", "double", False, "its weight in the decision; they sum to 1"),
     Field("ids_plugin.evidence.flows.orig_h", "ip", False, "originator"),
     Field("ids_plugin.evidence.flows.orig_p", "long", False, "originator's port, ICMP type"),
     Field("ids_plugin.evidence.flows.resp_h", "ip", False, "responder"),
