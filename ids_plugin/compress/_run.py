@@ -13,7 +13,7 @@ from torch import nn
 from ids_plugin import registry
 from ids_plugin.bundle import Bundle, seal
 from ids_plugin.compress import Material, Step, Work
-from ids_plugin.compress._cost import deflated, macro_f1, macs, parameters, per_class
+from ids_plugin.compress._cost import deflated, macro_f1, macs, parameters
 from ids_plugin.errors import UsageError
 from ids_plugin.models import WidthsFamily
 from ids_plugin.schema.score import CLASSES
@@ -23,8 +23,6 @@ from ids_plugin.sources._datasets import load
 from ids_plugin.training._examples import Examples, Sampling, sample
 from ids_plugin.training._network import WEIGHTS, Fit, restore
 from ids_plugin.training._run import Progress, known_as, quiet
-
-__all__ = ["Options", "Stage", "compress", "macro_f1", "per_class", "stages"]
 
 MODEL = "model.onnx"
 _SHOWN = 2_000

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ids_plugin import registry
-from ids_plugin.compress._run import macro_f1, per_class
+from ids_plugin.compress._cost import macro_f1, per_class
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.sources._datasets import load

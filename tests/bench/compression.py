@@ -13,7 +13,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,25 +87,25 @@ class Data:
             (f"lab:{corpus}/train.parquet", runs, runs, runs), (*held, f"lab:{FLOWS}/runs/*-2.parquet")
         )
 
-    @cache  # noqa: B019 - one object a run
+    @cached_property
     def train(self) -> Examples:
         """Simulated networks and the lab's training runs."""
         return sample(divide(self._options).train, Sampling(), SEED)
 
-    @cache  # noqa: B019 - one object a run
+    @cached_property
     def _stop(self) -> Examples:
         return sample(divide(self._options).stop, Sampling(), SEED + 1)
 
     def stop(self) -> Examples:
         """Windows of networks held out that stop the training of the fp32 network."""
-        drawn = np.random.default_rng(5).choice(len(self._stop()), 12_000, replace=False)
-        return self._stop().take(np.sort(drawn))
+        drawn = np.random.default_rng(5).choice(len(self._stop), 12_000, replace=False)
+        return self._stop.take(np.sort(drawn))
 
     def held_out(self) -> Examples:
         """Windows of networks held out that steps choose by."""
-        return self._stop().take(np.sort(np.random.default_rng(5).permutation(len(self._stop()))[:20_000]))
+        return self._stop.take(np.sort(np.random.default_rng(5).permutation(len(self._stop))[:20_000]))
 
-    @cache  # noqa: B019 - one object a run
+    @cached_property
     def judge(self) -> Examples:
         """Windows of the lab's judge runs."""
         return sample(load(f"lab:{FLOWS}/judge/*.parquet"), Sampling(attack=600, benign=4000, look_alike=600), SEED)
@@ -120,8 +120,8 @@ def trained(family: str, data: Data, work: Path, say: Callable[[str], None]) -> 
     path = work / f"{family}.idsb"
     if path.exists():
         return read(path)
-    made = fit(registry.load("models", family), data.train(), data.stop(), PLANS[family].fit, SEED, say)
-    bundle = sealed(family, made, data.train())
+    made = fit(registry.load("models", family), data.train, data.stop(), PLANS[family].fit, SEED, say)
+    bundle = sealed(family, made, data.train)
     path.write_bytes(pack(bundle))
     return bundle
 
@@ -148,7 +148,7 @@ def compressed(
     rows = []
     steps = PLANS[family].recipes[recipe]
     for stage in stages(
-        bundle, steps, data.held_out(), data.train(), fit=PLANS[family].again, seed=SEED, progress=say
+        bundle, steps, data.held_out(), data.train, fit=PLANS[family].again, seed=SEED, progress=say
     ):  # fmt: skip
         (folder / f"{stage.step}.onnx").write_bytes(stage.bundle.files[MODEL])
         rows.append({**stage.row, "model": str((folder / f"{stage.step}.onnx").relative_to(work))})
@@ -159,7 +159,7 @@ def compressed(
 def judged(rows: list[dict[str, Any]], bundle: Bundle, data: Data, work: Path) -> None:
     """Adds macro-F1 on the judge runs to every row."""
     classes = tuple(CLASSES.index(name) for name in bundle.manifest["members"][0]["classes"])
-    judge = data.judge()
+    judge = data.judge
     for row in rows:
         member = OnnxMember((work / row["model"]).read_bytes(), classes, row["model"])
         row["judge"] = round(macro_f1(judge, member.probabilities(judge.steps, judge.mask, judge.table)), 5)
@@ -217,9 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="where finished parts are kept")
     parser.add_argument("--families", nargs="+", default=list(PLANS), choices=PLANS, help="default: all")
     parser.add_argument("--recipes", nargs="+", metavar="NAME", help="only these (default: all)")
-    parser.add_argument(
-        "--lstm", action="store_true", help="only: what writing an LSTM out buys, by width"
-    )
+    parser.add_argument("--lstm", action="store_true", help="only: what writing an LSTM out buys, by width")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the tables here, between its two marks")
     parser.add_argument("--json", action="store_true", help="everything on stdout")
     args = parser.parse_args(arguments)
@@ -230,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(message, file=sys.stderr, flush=True)
 
     if args.lstm:
-        print(by_width(data.judge().take(np.arange(500))))
+        print(by_width(data.judge.take(np.arange(500))))
         return 0
     found: dict[str, Any] = {}
     for family in args.families:
@@ -258,7 +256,7 @@ COLUMNS = (
 
 def tables(found: dict[str, Any], data: Data) -> str:
     """Markdown: a table a family."""
-    lines = [f"Corpus {data.digest()[:12]}, seed {SEED}, {len(data.judge())} windows of the judge runs.", ""]
+    lines = [f"Corpus {data.digest()[:12]}, seed {SEED}, {len(data.judge)} windows of the judge runs.", ""]
     for family, recipes in found.items():
         lines += [f"### {family}", "", "| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
         full = recipes[FULL]
@@ -268,7 +266,8 @@ def tables(found: dict[str, Any], data: Data) -> str:
         for name, rows in recipes.items():
             if name != FULL:
                 lines += [_line(name, row) for row in rows[1:]]
-        lines.append("")
+        left = [name for name in PLANS[family].recipes if name not in recipes]
+        lines += ["", f"Not run: {'; '.join(left)}.", ""] if left else [""]
     return "\n".join(lines)
 
 
