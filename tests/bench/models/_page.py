@@ -62,6 +62,10 @@ ABOUT = {
 }
 
 
+PAGES = {
+    "compression": "compression.md", "ae-lstm": "results-ae-lstm.md", "devices": "devices.md", "nab": "results-nab.md",
+}  # fmt: skip
+"""section → what the bench that it calls writes"""
 OTHERS = {
     "compression": "compression.md", "devices": "devices.md", "AE-LSTM's variants": "results-ae-lstm.md",
     "time series": "results-nab.md", "rare classes": "results-balance.md", "explanations": "explanations.md",
@@ -149,7 +153,9 @@ def _section(name: str, results: Results) -> list[str]:
             rows[cell.family].append(result)
     lines = [ABOUT[name], ""] if name in ABOUT else []
     if not any(rows.values()):
-        return [*lines, "Not run."]
+        own = PAGES.get(name, "")
+        there = own and (REPOSITORY / "docs" / own).exists()
+        return [*lines, f"Not run in this run; what its own bench measured: [{own}]({own})." if there else "Not run."]
     table = _TABLES.get(name, _records if name in SETS else _flows)
     return [*lines, *table(name, rows)]
 
@@ -327,7 +333,7 @@ def _compressed(one: Result, full: Result, trained: Result) -> list[str]:
 
 
 def _elsewhere(name: str, rows: Mapping[str, Seeds]) -> list[str]:
-    return ["Run; its tables are on a page of their own, named above."]
+    return [f"Its tables: [{PAGES[name]}]({PAGES[name]})."]
 
 
 def _nab(name: str, rows: Mapping[str, Seeds]) -> list[str]:
