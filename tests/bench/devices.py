@@ -206,7 +206,8 @@ def page(found: dict[str, Any]) -> str:
     lines = [
         f"Trained on {first['rows']['train']:,} uniflows, judged on {first['rows']['judge']:,} of runs whose tools no "
         f"training used ({', '.join(f'{name} {count:,}' for name, count in first['rows']['classes'].items())}); "
-        f"seed {', '.join(map(str, found['seeds']))}" + (", mean and spread." if len(seeds) > 1 else "."),
+        f"seed {', '.join(map(str, found['seeds']))}"
+        + ("; mean and (spread), other tables of the first." if len(seeds) > 1 else "."),
         "",
         "| | judged: accuracy | macro-F1 | held-out runs: accuracy | random rows: accuracy | published | parameters "
         "| constants | published |",
@@ -232,7 +233,7 @@ def page(found: dict[str, Any]) -> str:
             "",
             *_activities(first),
             "",
-            *_steps(first),
+            *_steps(seeds),
             "",
             *_boards(found),
             "",
@@ -265,12 +266,12 @@ def _activities(first: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _steps(first: dict[str, Any]) -> list[str]:
+def _steps(seeds: Sequence[dict[str, Any]]) -> list[str]:
     lines = ["| step, from `optimised` | constants | held-out accuracy | macro-F1 |", "|---|---|---|---|"]
-    return lines + [
-        f"| {row['step']} | {row['bytes']:,} B | {row['accuracy']:.2%} | {row['macro_f1']:.2%} |"
-        for row in first["steps"]
-    ]
+    for rows in zip(*(one["steps"] for one in seeds), strict=True):
+        shown = [_percent([row[key] for row in rows]) for key in ("accuracy", "macro_f1")]
+        lines.append(f"| {rows[0]['step']} | {rows[0]['bytes']:,} B | {' | '.join(shown)} |")
+    return lines
 
 
 def _boards(found: dict[str, Any]) -> list[str]:
