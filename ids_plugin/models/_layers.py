@@ -14,6 +14,12 @@ CLIP = 5.0
 """Standard deviations beyond which a value counts no more."""
 
 
+def total(values: Tensor) -> Tensor:
+    """(m, columns) → (m, 1), their sum, as a matrix product: what ONNX Runtime's own sum of a row gives depends, in its
+    last bits, on where in memory the row begins, so on its place in the batch."""
+    return values @ torch.ones(values.shape[-1], 1, dtype=values.dtype)
+
+
 class Normalise(nn.Module):
     """Standardises and clips; what is unknown (NaN) becomes 0, and a second half of the columns says where."""
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.models._layers import Normalise
+from ids_plugin.models._layers import Normalise, total
 from ids_plugin.schema.window import Spec
 
 
@@ -84,7 +84,7 @@ class AeLstm(nn.Module):
 
 def _error(residual: Tensor, known: Tensor) -> Tensor:
     """(m) mean square over what is known."""
-    return (residual**2).sum(-1) / torch.clamp(known.sum(-1), min=1.0)
+    return (total(residual**2) / torch.clamp(total(known), min=1.0)).squeeze(-1)
 
 
 class Family:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.models._layers import Normalise
+from ids_plugin.models._layers import Normalise, total
 from ids_plugin.schema.window import Spec
 
 
@@ -29,7 +29,7 @@ class Machines(nn.Module):
     def forward(self, steps: Tensor, mask: Tensor, table: Tensor) -> tuple[Tensor, None, Tensor]:
         """As TorchFamily; the steps are not asked."""
         here = self.table(table)
-        apart = (here**2).sum(-1, keepdim=True) + (self.vectors**2).sum(-1) - 2 * here @ self.vectors.T
+        apart = total(here**2) + (self.vectors**2).sum(-1) - 2 * here @ self.vectors.T
         kernel = torch.exp(-self.gamma * torch.clamp(apart, min=0.0))
         logits = (kernel @ self.weights + self.bias) * self.sharpness
         return logits, None, torch.zeros_like(logits[:, 0])

@@ -93,3 +93,11 @@ def test_a_member_of_every_kind_is_the_same_to_the_last_bit(name: str) -> None:
     options = Options(data=(), rounds=5, fit=Fit(epochs=1, windows=1_000))
     first, again = (member(registry.load("models", name), options, examples(1), examples(2), quiet) for _ in range(2))
     assert first == again
+
+
+@pytest.mark.parametrize("name", ["ae_lstm", "random_forest", "svm_rbf"])
+def test_a_window_has_the_same_bits_wherever_in_the_batch_it_stands(name: str) -> None:
+    asked, shown = served(name)
+    whole = asked.probabilities(shown.steps, shown.mask, shown.table)
+    order = np.random.default_rng(4).permutation(len(shown))
+    assert (asked.probabilities(shown.steps[order], shown.mask[order], shown.table[order]) == whole[order]).all()
