@@ -245,7 +245,7 @@ UNUSED = (
     "published gain of training together isn't seen here."
 )
 WEAK = (
-    "What the autoencoder finds unusual is volume, failure and breadth. Command and control, a few small regular flows, "
+    "What the autoencoder finds unusual is volume, failure, breadth. Command and control, a few small regular flows, "
     "is the class to read in the table above before trusting a model that only knows normal traffic."
 )
 
