@@ -45,7 +45,7 @@ ABOUT = {
     "together": "The default combination without and with its network: same data, same seeds, combination and "
     "thresholds fitted anew.",
     "sources": "The same models; `suricata` lacks payload bytes and history, `elastic` also what is below a "
-    "millisecond.",
+    "millisecond. The lookup table knows a flow by its history, so there it knows none.",
     "lab-random-rows": "Rows of the simulated networks and the lab's training runs at random, 70/15/15, stratified: "
     "flows of one attack on both sides. It flatters, and stands here because published figures are made so.",
     "nslkdd": "The headline of the ready-made sets: KDDTest+ has attacks that the training part has not. L-TCN was "
