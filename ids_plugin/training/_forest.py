@@ -37,7 +37,8 @@ def _onnx(forest: RandomForestClassifier, train: Examples) -> bytes:
 
 
 def _attributes(forest: RandomForestClassifier) -> dict[str, Any]:
-    """Nodes and leaves of all trees as the operator lists them."""
+    """Nodes and leaves of all trees as the operator lists them; of two classes both, also where one has nothing: ONNX
+    Runtime takes a lone score for the second one's."""
     nodes: dict[str, list[Any]] = {
         name: []
         for name in ("treeids", "nodeids", "featureids", "values", "truenodeids", "falsenodeids", "modes",
@@ -57,7 +58,7 @@ def _attributes(forest: RandomForestClassifier) -> dict[str, Any]:
         nodes["modes"] += np.where(leaf, "LEAF", "BRANCH_LEQ").tolist()
         nodes["missing_value_tracks_true"] += np.where(leaf, 0, tree.missing_go_to_left).astype(int).tolist()
         for at in np.flatnonzero(leaf).tolist():
-            held = np.flatnonzero(share[at])
+            held = np.flatnonzero(share[at]) if share.shape[1] > 2 else np.arange(2)
             leaves["treeids"] += [number] * len(held)
             leaves["nodeids"] += [at] * len(held)
             leaves["ids"] += held.tolist()

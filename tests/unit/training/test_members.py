@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -41,11 +42,14 @@ def test_a_member_tells_attacks_from_benign_flows_it_never_saw(name: str) -> Non
     assert np.median(likely[shown.label > 0]) > np.quantile(likely[shown.label == 0], 0.9)
 
 
-def test_the_forest_serves_what_scikit_learn_computes_with_unknown_values_too() -> None:
-    asked, shown = served("random_forest")
-    parameters = registry.load("models", "random_forest").build(shown.spec, 4)
-    forest = RandomForestClassifier(**parameters, random_state=1)
-    forest.fit(examples(1).table, examples(1).label, sample_weight=examples(1).weight * len(examples(1)))
+@pytest.mark.parametrize("classes", [2, 9])
+def test_the_forest_serves_what_scikit_learn_computes_with_unknown_values_too(classes: int) -> None:
+    taught, shown = (replace(one, label=np.minimum(one.label, classes - 1)) for one in (examples(1), examples(2)))
+    family = registry.load("models", "random_forest")
+    made = member(family, Options(data=(), fit=FIT), taught, shown, quiet)
+    asked = OnnxMember(made.data, made.classes, "here")
+    forest = RandomForestClassifier(**family.build(shown.spec, 4), random_state=1)
+    forest.fit(taught.table, taught.label, sample_weight=taught.weight * len(taught))
     table = shown.table.copy()
     table[np.random.default_rng(3).random(table.shape) < 0.2] = np.nan
     expected = forest.predict_proba(table)
