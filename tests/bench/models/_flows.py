@@ -79,10 +79,10 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def digest(paths: Iterable[Path]) -> str:
-    """SHA-256 over the contents of files, in the order of their names."""
+def digest(*groups: Iterable[Path]) -> str:
+    """SHA-256 over the contents of files, group by group in the order of their names: wherever the groups lie."""
     whole = hashlib.sha256()
-    for path in sorted(paths):
+    for path in (path for group in groups for path in sorted(group)):
         whole.update(path.read_bytes())
     return whole.hexdigest()
 
@@ -99,7 +99,7 @@ class Data:
     def made_from(self) -> str:
         """Digest of the flows to train on and of what windows are."""
         shards = [self._corpus / f"{name}.parquet" for name in ("train", "validation", "calibration")]
-        return f"{spec().fingerprint}-{digest([*shards, *RUNS.glob('*.parquet')])}"
+        return f"{spec().fingerprint}-{digest(shards, RUNS.glob('*.parquet'))}"
 
     @cached_property
     def lab(self) -> Training:
