@@ -10,7 +10,7 @@ import onnx
 
 from ids_plugin.bundle import Bundle
 from ids_plugin.compress._cost import as_row, deflated, macs, measured, parameters
-from ids_plugin.compress.int8 import quantised
+from ids_plugin.compress._run import stages
 from ids_plugin.scoring.lightgbm import Trees
 from ids_plugin.training._examples import Examples
 
@@ -25,7 +25,8 @@ def of(bundle: Bundle, examples: Examples) -> dict[str, Any]:
         return {"trees": _of_trees(bundle.file(TREES), shown)}
     models = {"fp32": bundle.file(NETWORK)}
     if any(given.name == "steps" for given in onnx.load_from_string(models["fp32"]).graph.input):
-        models["int8"] = quantised(models["fp32"], shown)
+        *_, quantised = stages(bundle, ("int8",), shown)
+        models["int8"] = quantised.bundle.file(NETWORK)
     found = measured(models)
     return {name: {**size(model), **as_row(found[name])} for name, model in models.items()}
 

@@ -66,12 +66,8 @@ class Bench:
             return [digest(path for path in (SHARED / section.public).rglob("*") if path.is_file())]
         if not (self.corpus / "train.parquet").exists():
             return []
-        judging = [
-            *SAMPLE.glob("*"),
-            *JUDGE.glob("*.parquet"),
-            *(iot23() if section.public or section.name == "together" else []),
-        ]
-        return [self.data.made_from, digest(judging)]
+        public = iot23() if section.public or section.name == "together" else []
+        return [self.data.made_from, digest(public, [*SAMPLE.glob("*"), *JUDGE.glob("*.parquet")])]
 
     def lab_bundle(self, family: str, seed: int) -> Bundle:
         """A family trained on the lab, from the store where it is there."""
