@@ -27,7 +27,11 @@ _WHAT = {
     pl.Int64: "a count", pl.UInt16: "a port", pl.UInt8: "a protocol number", pl.Boolean: "true or false",
     pl.Datetime: "a time", pl.Duration: "a duration", pl.String: "text",
 }  # fmt: skip
-
+_APART = {
+    "nab": "time series; python -m tests.bench.nab judges AE-LSTM on them",
+    "uniflow": "single directions of connections, for train --family tiny_cnn alone",
+}
+"""kind that isn't flows → what it is for"""
 
 @dataclass(frozen=True)
 class Labelled:
@@ -55,6 +59,8 @@ def load(spec: str, labels: Path | None = None) -> list[Labelled]:
     kind, _, path = spec.partition(":")
     if kind in TABLES:
         raise UsageError(f"{kind}: is a set of ready-made features, no flows", hint=f"flows: {', '.join(KINDS)}")
+    if kind in _APART:
+        raise UsageError(f"{kind}: has no flows", hint=_APART[kind])
     if kind not in KINDS or not path:
         raise UsageError(f"no data set called {spec!r}", hint=f"there are: {', '.join(KINDS)}, each with :PATH")
     if kind == "zeek" and labels is None:

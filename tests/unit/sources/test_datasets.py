@@ -166,3 +166,9 @@ def test_a_log_without_labels_is_no_scenario_of_iot23(log: Path) -> None:
         InputError, match=r"conn\.log, column 'label', uid \S+: no label where Benign or Malicious belongs"
     ):
         load(f"iot23:{log}")
+
+
+@pytest.mark.parametrize(("kind", "what"), [("nab", "time series"), ("uniflow", "tiny_cnn")])
+def test_what_has_no_flows_is_told_apart(kind: str, what: str) -> None:
+    with pytest.raises(UsageError, match=f"{kind}: has no flows.*{what}"):
+        load(f"{kind}:somewhere")
