@@ -33,6 +33,7 @@ _APART = {
 }
 """kind that isn't flows → what it is for"""
 
+
 @dataclass(frozen=True)
 class Labelled:
     """The flows of one network (sensor) with labels of schema.score.CLASSES."""
