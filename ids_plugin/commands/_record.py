@@ -47,7 +47,7 @@ def recorded(args: argparse.Namespace, specs: Sequence[str]) -> Iterator[dict[st
     if not args.record:
         return
     told = {name: value for name, value in vars(args).items() if name not in _OURS}
-    _write(
+    write(
         Path(args.record),
         {
             "command": args.command,
@@ -84,8 +84,12 @@ def _digests(specs: Sequence[str], labels: Path | None) -> list[dict[str, str]]:
     ]
 
 
-def _write(target: Path, record: Mapping[str, Any]) -> None:
-    """All of it or nothing."""
+def write(target: Path, record: Mapping[str, Any]) -> None:
+    """All of it or nothing.
+
+    Raises:
+        UsageError: it can't be written.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
             made = Path(folder) / "record.json"

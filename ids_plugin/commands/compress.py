@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ids_plugin import registry
-from ids_plugin.commands import Command, Console
+from ids_plugin.commands import Command, Console, _record
 from ids_plugin.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from ids_plugin.bundle import Bundle
     from ids_plugin.compress._run import Stage
+
+_RECORDED = ("data", "train", "labels", "steps", "epochs", "fit", "seed")
+"""options that a record repeats"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -84,22 +86,20 @@ def _written(stages: list[Stage], before: Bundle, args: argparse.Namespace, cons
     times = [as_row(one) for one in measured(models).values()]
     rows: list[dict[str, Any]] = [{**stage.row, **time} for stage, time in zip(stages, times, strict=True)]
     told = {"bundle": smaller.id, "from": before.id, "out": args.out, "compression": rows}
+    return _tell(told, ["  ".join(f"{name} {value}" for name, value in row.items()) for row in rows], args, console)
+
+
+def _tell(told: dict[str, Any], lines: list[str], args: argparse.Namespace, console: Console) -> int:
+    """Writes the record, and says what was made: as JSON, or in lines."""
     if args.record:
-        args.record.write_text(json.dumps({**told, "options": _plain(args)}, indent=1) + "\n")
+        _record.write(args.record, {**told, "options": {name: getattr(args, name) for name in _RECORDED}})
     if console.json:
         console.result(told)
         return 0
-    for row in rows:
-        print("  ".join(f"{name} {value}" for name, value in row.items()), file=console.out)
-    console.say(f"wrote {args.out}: {smaller.id[:12]}")
+    for line in lines:
+        print(line, file=console.out)
+    console.say(f"wrote {args.out}: {told['bundle'][:12]}")
     return 0
-
-
-def _plain(args: argparse.Namespace) -> dict[str, Any]:
-    """The options as they were given."""
-    names = ("data", "train", "labels", "steps", "epochs", "fit", "seed")
-    given = {name: getattr(args, name) for name in names}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
 
 
 def _tiny(before: Bundle, args: argparse.Namespace, console: Console) -> int:
@@ -118,15 +118,7 @@ def _tiny(before: Bundle, args: argparse.Namespace, console: Console) -> int:
     write(bundle, Path(args.out))
     told = {"bundle": bundle.id, "from": before.id, "out": args.out, "rungs": bundle.manifest["members"]}
     told["device"] = bundle.manifest.get("device")
-    if args.record:
-        args.record.write_text(json.dumps({**told, "options": _plain(args)}, indent=1) + "\n")
-    if console.json:
-        console.result(told)
-        return 0
-    for line in said(bundle):
-        print(line, file=console.out)
-    console.say(f"wrote {args.out}: {bundle.id[:12]}")
-    return 0
+    return _tell(told, said(bundle), args, console)
 
 
 PLUGIN = Command(

@@ -6,7 +6,6 @@ import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from glob import glob
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +22,7 @@ from ids_plugin.models import tiny_cnn
 from ids_plugin.models.tiny_cnn import Shape
 from ids_plugin.schema import uniflow
 from ids_plugin.schema.uniflow import CLASSES, FEATURES
+from ids_plugin.sources import _datasets
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -92,11 +92,10 @@ def load(specs: Sequence[str]) -> list[Run]:
         kind, _, path = spec.partition(":")
         if kind != KIND or not path:
             raise UsageError(f"tiny_cnn learns from uniflows, not from {spec!r}", hint="--data uniflow:PATH")
-        named = sorted(Path(found) for found in glob(path))
-        files = [file for one in named for file in (sorted(one.rglob("*.parquet")) if one.is_dir() else [one])]
-        if not files:
+        found = _datasets.files(spec)
+        if not found:
             raise InputError("no Parquet file there", location=path)
-        runs += [_run(file) for file in files]
+        runs += [_run(file) for file in found]
     return runs
 
 

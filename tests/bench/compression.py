@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import sys
 from collections.abc import Callable
@@ -31,8 +30,9 @@ from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.sources._datasets import load
 from ids_plugin.training._examples import Examples, Sampling, sample
-from ids_plugin.training._network import WEIGHTS, Fit, Fitted, export, fit, weights
+from ids_plugin.training._network import WEIGHTS, Fit, Fitted, export, fit, restore, weights
 from ids_plugin.training._run import Options, divide
+from tests.bench._page import between
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOWS = ROOT / "tests" / "lab" / "flows"
@@ -49,15 +49,18 @@ class Plan(NamedTuple):
     recipes: dict[str, tuple[str, ...]]
 
 
+RECIPES = {
+    "quantisation alone": ("int8",),
+    "pruning alone": ("prune=0.9", "tune"),
+    "pruning, distillation, int8": ("prune=0.9", "distil", "int8"),
+    "pruning, distillation, quantisation-aware": ("prune=0.9", "distil", "qat"),
+}
 PLANS = {
     "l_tcn": Plan(
         Fit(epochs=12, windows=40_000),
         Fit(epochs=24, windows=20_000),
         {
-            "quantisation alone": ("int8",),
-            "pruning alone": ("prune=0.9", "tune"),
-            "pruning, distillation, int8": ("prune=0.9", "distil", "int8"),
-            "pruning, distillation, quantisation-aware": ("prune=0.9", "distil", "qat"),
+            **RECIPES,
             "magnitude 40 %": ("magnitude=0.4",),
             "magnitude 60 %": ("magnitude=0.6",),
             "magnitude 80 %": ("magnitude=0.8",),
@@ -66,12 +69,7 @@ PLANS = {
     "cnn_lstm": Plan(
         Fit(epochs=7, windows=20_000),
         Fit(epochs=12, windows=20_000),
-        {
-            "quantisation alone": ("int8",),
-            "pruning alone": ("prune=0.9", "tune"),
-            "pruning, distillation, int8": ("prune=0.9", "distil", "int8"),
-            "pruning, distillation, quantisation-aware": ("prune=0.9", "distil", "qat"),
-        },
+        RECIPES,
     ),
 }
 
@@ -110,6 +108,7 @@ class Data:
         """Windows of the lab's judge runs."""
         return sample(load(f"lab:{FLOWS}/judge/*.parquet"), Sampling(attack=600, benign=4000, look_alike=600), SEED)
 
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the corpus to train on."""
         return hashlib.sha256((self.corpus / "train.parquet").read_bytes()).hexdigest()
@@ -186,8 +185,9 @@ def _full(work: Path, data: Data) -> bytes:
     classes = tuple(CLASSES.index(name) for name in bundle.manifest["members"][0]["classes"])
     spec = data.held_out().spec
     module = l_tcn.PLUGIN.build(spec, len(classes), tree=False)
-    with np.load(io.BytesIO(bundle.files[WEIGHTS])) as arrays:
-        module.load_state_dict({name: torch.from_numpy(arrays[name]) for name in arrays.files})
+    module.load_state_dict(
+        restore(registry.load("models", "l_tcn"), spec, len(classes), bundle.files[WEIGHTS]).state_dict()
+    )
     return export(Fitted(module.eval(), classes, []), data.held_out())
 
 
@@ -239,10 +239,10 @@ def main(arguments: list[str] | None = None) -> int:
             judged(rows, bundle, data, args.work)
         found[family] = {FULL: timed(family, recipes, args.work, data), **recipes}
     if args.json:
-        print(json.dumps({"corpus": data.digest(), "seed": SEED, "families": found}, indent=1))
+        print(json.dumps({"corpus": data.digest, "seed": SEED, "families": found}, indent=1))
     text = tables(found, data)
     if args.page:
-        _insert(args.page, text)
+        between(args.page, "<!-- tables -->", "<!-- end of tables -->", f"\n{text}")
     elif not args.json:
         print(text)
     return 0
@@ -256,7 +256,7 @@ COLUMNS = (
 
 def tables(found: dict[str, Any], data: Data) -> str:
     """Markdown: a table a family."""
-    lines = [f"Corpus {data.digest()[:12]}, seed {SEED}, {len(data.judge)} windows of the judge runs.", ""]
+    lines = [f"Corpus {data.digest[:12]}, seed {SEED}, {len(data.judge)} windows of the judge runs.", ""]
     for family, recipes in found.items():
         lines += [f"### {family}", "", "| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
         full = recipes[FULL]
@@ -280,13 +280,6 @@ def _line(recipe: str, row: dict[str, Any]) -> str:
         f"{row['peak_mb']:.1f}", f"{row['own_mb']:.1f}",
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"
-
-
-def _insert(page: Path, text: str) -> None:
-    """Replaces what stands between the marks of the page."""
-    before, start, rest = page.read_text().partition("<!-- tables -->\n")
-    _, end, after = rest.partition("<!-- end of tables -->")
-    page.write_text(f"{before}{start}\n{text}\n{end}{after}")
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from ids_plugin.errors import UsageError
 from ids_plugin.schema.uniflow import CLASSES, FEATURES
 from ids_plugin.training._tiny import Options, Run, load, rows_of, train
 from tests.bench._boards import BOARDS, PACKAGES, on_host, simulated, sizes
+from tests.bench._page import between
 
 UNIFLOW = Path(__file__).parents[1] / "lab" / "uniflow"
 RUNS, JUDGE = f"uniflow:{UNIFLOW / 'runs'}", f"uniflow:{UNIFLOW / 'judge'}"
@@ -310,10 +311,7 @@ def _devices(first: dict[str, Any]) -> list[str]:
 
 def put(target: Path, tables: str) -> None:
     """Writes the tables between the page's marks."""
-    start, end = "<!-- tables: python -m tests.bench.devices --page docs/devices.md -->", "<!-- end -->"
-    before, _, rest = target.read_text().partition(start)
-    _, _, after = rest.partition(end)
-    target.write_text(f"{before}{start}\n{tables}\n{end}{after}")
+    between(target, "<!-- tables: python -m tests.bench.devices --page docs/devices.md -->", "<!-- end -->", tables)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,10 @@ class Stage:
         if self.over.wait(max(seconds, 0.0)):
             raise Stopped
 
+    def pause(self, rng: random.Random, interval: float, jitter: float) -> None:
+        """Waits about `interval` seconds, give or take the share `jitter` of it."""
+        self.sleep(interval * rng.uniform(1 - jitter, 1 + jitter))
+
     def note(self, text: str) -> None:
         """Remembers what a tool or server saw."""
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,6 @@ from ids_plugin.scoring import Doubles
 from ids_plugin.scoring._scorer import Scorer
 from ids_plugin.training import _combine
 from ids_plugin.training._evaluate import LOOKUP, Judged, by_class, figures, joined, likeliest, of_network, total
-from ids_plugin.training._examples import Examples
 from ids_plugin.training._run import assemble, combine
 from tests.bench.models._flows import Network, Training, relabelled, say
 from tests.bench.models._settings import Settings
@@ -47,10 +47,7 @@ def together(settings: Settings, parts: Sequence[Bundle], data: Training, calibr
 def finished(settings: Settings, bundle: Bundle, data: Training, calibrating: Sequence[Network]) -> Bundle:
     """The bundle with combination and thresholds."""
     classes = known(bundle)
-    held_out = data.combine
-    labels = relabelled(held_out.label, classes)
-    held_out = Examples(held_out.spec, held_out.steps, held_out.mask, held_out.table, labels, held_out.activity)
-    bundle = combine(bundle, held_out)
+    bundle = combine(bundle, replace(data.combine, label=relabelled(data.combine.label, classes)))
     thresholds = fit(of_bundle(bundle), calibrating, classes, settings.false_per_day)
     return seal({**bundle.manifest, "thresholds": thresholds}, bundle.files)
 

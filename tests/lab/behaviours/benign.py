@@ -189,7 +189,7 @@ def cloud_poll(stage: Stage, me: Host, rng: random.Random) -> None:
                     _look_up(stage, rng, name)
                 body = wire.filler(size) if rng.random() < 0.5 else None
                 wire.http(cloud, 443 if tls else 80, [f"/{size}/status"], tls=tls, body=body)
-            stage.sleep(interval * rng.uniform(1 - jitter, 1 + jitter))
+            stage.pause(rng, interval, jitter)
 
 
 def cloud_line(stage: Stage, me: Host, rng: random.Random) -> None:

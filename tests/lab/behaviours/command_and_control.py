@@ -43,7 +43,7 @@ def beacon(
                 body = wire.filler(size) if rng.random() < 0.5 else None
                 answered += wire.http(address, port, [f"/{reply}/gate"], tls=port == 443, body=body) > 0
             stage.note(f"beacon {address}:{port}: {answered} answered") if answered in {1, 5} else None
-            stage.sleep(interval * rng.uniform(1 - jitter, 1 + jitter))
+            stage.pause(rng, interval, jitter)
 
 
 def line(
@@ -65,7 +65,7 @@ def line(
                 link.sendall(b"\0\0\0\1" + bytes([len(me.name)]) + me.name.encode())
                 link.recv(64)
                 for _ in range(rng.randint(1, hold)):
-                    stage.sleep(interval * rng.uniform(1 - jitter, 1 + jitter))
+                    stage.pause(rng, interval, jitter)
                     link.sendall(b"\0\0")
                     link.recv(64)
             stage.sleep(interval * rng.uniform(0.1, 0.6))
@@ -89,7 +89,7 @@ def unanswered(
         for _ in range(count):
             with suppress(OSError), wire.connect(address, port, timeout=patience):
                 pass
-            stage.sleep(interval * rng.uniform(1 - jitter, 1 + jitter))
+            stage.pause(rng, interval, jitter)
 
 
 def udp_beacon(
@@ -112,7 +112,7 @@ def udp_beacon(
                 link.settimeout(1)
                 link.sendto(wire.filler(rng.randint(40, 60)), (address, port))
                 link.recv(256)
-            stage.sleep(interval * rng.uniform(1 - jitter, 1 + jitter))
+            stage.pause(rng, interval, jitter)
 
 
 def fetch(
@@ -131,7 +131,7 @@ def fetch(
     with stage.activity("command_and_control", "T1071.001", "curl beacon", [me], [address], "tcp", [port]):
         for _ in range(count):
             stage.tool(["curl", "-s", "-k", "-m", "4", f"{scheme}://{address}:{port}/{rng.randint(90, 140)}/c"], 5)
-            stage.sleep(interval * rng.uniform(1 - jitter, 1 + jitter))
+            stage.pause(rng, interval, jitter)
 
 
 def rotating(
@@ -154,7 +154,7 @@ def rotating(
             with suppress(OSError), wire.connect(all_[number % len(all_)], port, timeout=4.0) as link:
                 link.sendall(wire.filler(rng.randint(20, 90)))
                 link.recv(256)
-            stage.sleep(interval * rng.uniform(1 - jitter, 1 + jitter))
+            stage.pause(rng, interval, jitter)
 
 
 def questions(
@@ -167,4 +167,4 @@ def questions(
     with stage.activity("command_and_control", "T1071.004", "DNS questions", [me], [address], "udp", [53]):
         for number in range(count):
             wire.dns(address, f"{number % 16:02d}.c.example.org", rng, kind=16)
-            stage.sleep(interval * rng.uniform(1 - jitter, 1 + jitter))
+            stage.pause(rng, interval, jitter)
