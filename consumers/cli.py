@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
 
 from ids_plugin.cli import TERMINATED, Program, execute
 from ids_plugin.commands import Command
 from ids_plugin.errors import MissingExtraError
+
+VERBS = ("deliver", "detect", "normalise", "replay", "ship")
 
 
 def verbs() -> Iterator[Command]:
@@ -18,14 +19,12 @@ def verbs() -> Iterator[Command]:
     Raises:
         MissingExtraError: what they need isn't installed.
     """
-    package = importlib.import_module(__package__)
-    for name in sorted(module.name for module in pkgutil.iter_modules(package.__path__)):
-        if not name.startswith("_") and name != "cli":
-            try:
-                yield importlib.import_module(f"{__package__}.{name}").PLUGIN
-            except ModuleNotFoundError as error:
-                hint = "pip install 'ids-plugin[kafka,elastic]'"
-                raise MissingExtraError(f"the consumers need {error.name}", hint=hint) from error
+    for name in VERBS:
+        try:
+            yield importlib.import_module(f"{__package__}.{name}").PLUGIN
+        except ModuleNotFoundError as error:
+            hint = "pip install 'ids-plugin[kafka,elastic]'"
+            raise MissingExtraError(f"the consumers need {error.name}", hint=hint) from error
 
 
 PROGRAM = Program(

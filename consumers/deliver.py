@@ -17,7 +17,7 @@ from ids_plugin import kafka
 from ids_plugin.commands import Command, Console
 from ids_plugin.errors import ServiceError
 
-from ._service import Service, Stopping, add_options, settings
+from .runtime.service import Service, Stopping, add_options, settings
 
 if TYPE_CHECKING:
     from kafka import KafkaConsumer, TopicPartition
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ids_plugin.sinks import Delivered, Refusal
     from ids_plugin.sinks.elasticsearch import Elasticsearch
 
-    from ._exchange import Exchange, Outgoing
+    from .stream.transactions import Exchange, Outgoing
 
 T = TypeVar("T")
 Taken = tuple[Any, Any]
@@ -63,7 +63,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
 class Lane:
     """A topic of ours, the data stream it goes to, and what was read and isn't there yet. No lane waits for another."""
 
-    def __init__(self, sink: Elasticsearch, read: Callable[[Any], Iterable[Any]], counted: bool) -> None:
+    def __init__(
+        self, sink: Elasticsearch, read: Callable[[Any], Iterable[Any]], counted: bool
+    ) -> None:
         self.sink, self.read = sink, read
         self.counted = counted
         """its documents are entered in the ledger"""
@@ -78,7 +80,8 @@ class Deliver:
     """Takes documents from Kafka, gives them to Elasticsearch, and commits what became of them."""
 
     def __init__(self, service: Service) -> None:
-        from ids_plugin.sinks.elasticsearch import ALERTS, LEDGER, Elasticsearch
+        from ids_plugin.elastic.streams import ALERTS, LEDGER
+        from ids_plugin.sinks.elasticsearch import Elasticsearch
 
         self._service, self._config = service, service.config
         self._instance = kafka.instance(self._config.deliver.instance)
@@ -94,7 +97,7 @@ class Deliver:
         Raises:
             UsageError: another process has our name.
         """
-        from ._exchange import Broken
+        from .stream.transactions import Broken
 
         for lane in self._lanes.values():
             self._look(lane)
@@ -113,19 +116,23 @@ class Deliver:
         Raises:
             ServiceError: the broker doesn't answer, or topics of ours are missing.
         """
-        from ._exchange import Exchange
+        from .stream.transactions import Exchange
 
         told = self._config.deliver
         exchange = Exchange(self._service, told.group, told.instance)
         self._forget()
         exchange.forget = self._forget
         with kafka.reaching(self._config):
-            missing = sorted({*self._lanes, self._config.topics.rejects} - exchange.consumer.topics())
+            missing = sorted(
+                {*self._lanes, self._config.topics.rejects} - exchange.consumer.topics()
+            )
             exchange.consumer.subscribe(list(self._lanes))
         if missing:
             exchange.close()
             hint = "ids-plugin setup kafka makes them"
-            raise ServiceError(f"topics are missing: {', '.join(missing)}", location="kafka", hint=hint)
+            raise ServiceError(
+                f"topics are missing: {', '.join(missing)}", location="kafka", hint=hint
+            )
         return exchange
 
     def _forget(self) -> None:
@@ -177,7 +184,12 @@ class Deliver:
         """
         from ids_plugin.sinks import RetryAfter
 
-        taken = [(one, made) for records in lane.records.values() for one in records for made in lane.read(one)]
+        taken = [
+            (one, made)
+            for records in lane.records.values()
+            for one in records
+            for made in lane.read(one)
+        ]
         documents, now = [document for _, document in taken], datetime.now(UTC)
         since = min((record.timestamp for record, _ in taken), default=0)
         answer = self._within(lambda: lane.sink.write(documents, since, now))
@@ -195,13 +207,18 @@ class Deliver:
 
     def _increment(self, taken: Sequence[Taken], answer: Delivered, now: float) -> Outgoing:
         """What became of alerts, for the ledger."""
-        from ids_plugin.sinks._ledger import settled
+        from ids_plugin.sinks.ledger_documents import settled
 
-        from ._exchange import Outgoing
+        from .stream.transactions import Outgoing
 
         sources = [_header(record, "source") for record, _ in taken]
         ledger = settled([document for _, document in taken], sources, answer).to_dict()
-        entry = {"stage": STAGE, "instance": self._instance, "at": int(now * 1000), "ledger": ledger}
+        entry = {
+            "stage": STAGE,
+            "instance": self._instance,
+            "at": int(now * 1000),
+            "ledger": ledger,
+        }
         return Outgoing(self._config.topics.ledger, orjson.dumps(entry), self._instance.encode())
 
     def _measure(self, taken: Sequence[Taken], answer: Delivered, now: float) -> None:
@@ -219,7 +236,7 @@ class Deliver:
 
     def _reject(self, record: Any, refusal: Refusal) -> Outgoing:
         """A record that Elasticsearch will never take, as rejects.ndjson has it, with its place and its bytes."""
-        from ._exchange import Outgoing
+        from .stream.transactions import Outgoing
 
         value = (record.value or b"")[:KEPT]
         told = {
@@ -291,16 +308,21 @@ def _alert(record: Any) -> Iterable[Any]:
 
 def _increment(record: Any) -> Iterable[Any]:
     """The documents of an increment of the ledger; None where it is none, which the sink refuses."""
-    from ids_plugin.sinks._ledger import documents
+    from ids_plugin.sinks.ledger_documents import documents
 
     try:
-        return documents(orjson.loads(record.value or b""), f"{record.topic}/{record.partition}/{record.offset}")
+        return documents(
+            orjson.loads(record.value or b""), f"{record.topic}/{record.partition}/{record.offset}"
+        )
     except (AttributeError, KeyError, TypeError, ValueError):
         return [None]
 
 
 def _header(record: Any, name: str) -> str:
-    return next((value.decode(errors="replace") for key, value in record.headers if key == name and value), "")
+    return next(
+        (value.decode(errors="replace") for key, value in record.headers if key == name and value),
+        "",
+    )
 
 
 PLUGIN = Command(

@@ -19,7 +19,7 @@ from ids_plugin import kafka
 from ids_plugin.commands import Command, Console
 from ids_plugin.errors import BundleError, ServiceError
 
-from ._service import Service, Stopping, add_options, settings
+from .runtime.service import Service, Stopping, add_options, settings
 
 if TYPE_CHECKING:
     from kafka import TopicPartition
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from ids_plugin.schema.alert import Document
     from ids_plugin.schema.ledger import Ledger
 
-    from ._detector import Unreadable
-    from ._exchange import Exchange, Outgoing, Places
-    from ._snapshots import Pointer
+    from .stream.checkpoints import Pointer
+    from .stream.detector import Unreadable
+    from .stream.transactions import Exchange, Outgoing, Places
 
 STAGE = "detect"
 OUTCOMES = (
@@ -50,7 +50,11 @@ SETTLE = 4.0
 """Seconds in which states are kept before partitions go to others, or we end: who is silent for longer is thrown out"""
 IDLE = 1.0
 """Seconds between two commits when there is nothing to tell of."""
-FETCH = {"fetch_max_wait_ms": 100, "fetch_max_bytes": 16 << 20, "max_partition_fetch_bytes": 4 << 20}
+FETCH = {
+    "fetch_max_wait_ms": 100,
+    "fetch_max_bytes": 16 << 20,
+    "max_partition_fetch_bytes": 4 << 20,
+}
 PATIENCE_MS = 10_000
 """How long the broker may take to say what was committed."""
 KEPT = 1 << 16
@@ -94,8 +98,8 @@ class Detect:
         Raises:
             ConfigError, BundleError: the configuration or the bundle can't be used.
         """
-        from ._bundles import Bundles
-        from ._detector import Detector
+        from .runtime.bundles import Bundles
+        from .stream.detector import Detector
 
         self._service, self._config = service, service.config
         self._instance = kafka.instance(self._config.detect.instance)
@@ -115,7 +119,7 @@ class Detect:
         Raises:
             UsageError: another process has our name.
         """
-        from ._exchange import Broken
+        from .stream.transactions import Broken
 
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGHUP, lambda *_: self._bundles.look_now())
@@ -139,8 +143,8 @@ class Detect:
         Raises:
             ServiceError: the broker doesn't answer, or topics of ours are missing.
         """
-        from ._exchange import Exchange
-        from ._snapshots import Revoked
+        from .stream.checkpoints import Revoked
+        from .stream.transactions import Exchange
 
         told, ours = self._config.detect, self._config.topics
         exchange = Exchange(self._service, told.group, told.instance, **FETCH)
@@ -153,7 +157,9 @@ class Detect:
         if missing:
             exchange.__exit__(ServiceError, None, None)
             hint = "ids-plugin setup kafka makes them"
-            raise ServiceError(f"topics are missing: {', '.join(missing)}", location="kafka", hint=hint)
+            raise ServiceError(
+                f"topics are missing: {', '.join(missing)}", location="kafka", hint=hint
+            )
         return exchange
 
     def _forget(self) -> None:
@@ -218,7 +224,9 @@ class Detect:
             del self._places[partition]
         for place in sorted(assigned):
             with kafka.reaching(self._config):
-                committed = exchange.consumer.committed(place, metadata=True, timeout_ms=PATIENCE_MS)
+                committed = exchange.consumer.committed(
+                    place, metadata=True, timeout_ms=PATIENCE_MS
+                )
                 known = self._places.get(place.partition)
                 if known is None or committed is None or known.next != committed.offset:
                     self._places[place.partition] = self._restored(exchange, place, committed)
@@ -230,10 +238,16 @@ class Detect:
         Raises:
             Stopping: we were told to stop before it was there.
         """
-        from ._snapshots import Pointer, go_on
+        from .stream.checkpoints import Pointer, go_on
 
-        offset = committed.offset if committed else int(exchange.consumer.beginning_offsets([place])[place])
-        kept = Pointer.parse(committed.metadata if committed else "") or Pointer(0, self._bundles.current.id)
+        offset = (
+            committed.offset
+            if committed
+            else int(exchange.consumer.beginning_offsets([place])[place])
+        )
+        kept = Pointer.parse(committed.metadata if committed else "") or Pointer(
+            0, self._bundles.current.id
+        )
         began = time.monotonic()
         with self._judged_by(kept.bundle):
             for said in go_on(self._detector, self._config, place, kept, offset):
@@ -245,7 +259,9 @@ class Detect:
         self._detector.undo()
         took = time.monotonic() - began
         told = {"seconds": round(took, 3), "snapshot": kept.offset if kept.pieces else None}
-        self._service.say(f"{place.topic}/{place.partition} is ours from offset {offset} on", **told)
+        self._service.say(
+            f"{place.topic}/{place.partition} is ours from offset {offset} on", **told
+        )
         hurry = took > STEP or kept.bundle != self._bundles.current.id
         pause = 0 if hurry else self._config.detect.snapshot_seconds
         return Place(offset, offset, kept, time.monotonic() + pause)
@@ -315,14 +331,16 @@ class Detect:
         Raises:
             Broken: nothing of it was committed.
         """
-        from ids_plugin import snapshot
+        from ids_plugin import checkpoint
 
-        from ._snapshots import Keeping, Pointer
+        from .stream.checkpoints import Keeping, Pointer
 
         topic, place = self._config.topics.state, self._places[number]
         partition = number % len(exchange.producer.partitions_for(topic))
         pointer = Pointer(place.next, self._bundles.current.id, partition)
-        keeping = Keeping.of(pointer, place.kept, topic, number, snapshot.dump(self._detector.state(number)))
+        keeping = Keeping.of(
+            pointer, place.kept, topic, number, checkpoint.dump(self._detector.state(number))
+        )
         keeping.send_most(exchange)
 
         def after(sent: Sequence[RecordMetadata]) -> Places:
@@ -334,7 +352,7 @@ class Detect:
 
     def _scored(self, now: datetime) -> tuple[list[Document], Ledger]:
         """Documents and counts of what was taken in."""
-        from ._detector import FLOWS
+        from .stream.detector import FLOWS
 
         self._service.turn()
         flows, began = self._detector.waiting, time.monotonic()
@@ -348,21 +366,32 @@ class Detect:
         from kafka.structs import OffsetAndMetadata
 
         return {
-            TopicPartition(self._config.topics.flows, number): OffsetAndMetadata(place.next, str(place.kept), -1)
+            TopicPartition(self._config.topics.flows, number): OffsetAndMetadata(
+                place.next, str(place.kept), -1
+            )
             for number, place in self._places.items()
         }
 
-    def _messages(self, documents: list[Document], ledger: Ledger, now: datetime) -> Iterator[Outgoing]:
-        from ._exchange import Outgoing
+    def _messages(
+        self, documents: list[Document], ledger: Ledger, now: datetime
+    ) -> Iterator[Outgoing]:
+        from .stream.transactions import Outgoing
 
         topics = self._config.topics
         for document in documents:
-            yield Outgoing(topics.alerts, orjson.dumps(document), document["ids_plugin"]["fold"]["id"].encode())
+            yield Outgoing(
+                topics.alerts, orjson.dumps(document), document["ids_plugin"]["fold"]["id"].encode()
+            )
         for one in self._detector.unreadable:
             yield Outgoing(topics.rejects, orjson.dumps(_told(one)))
         if ledger.items():
             at = round(now.timestamp() * 1000)
-            entry = {"stage": STAGE, "instance": self._instance, "at": at, "ledger": ledger.to_dict()}
+            entry = {
+                "stage": STAGE,
+                "instance": self._instance,
+                "at": at,
+                "ledger": ledger.to_dict(),
+            }
             yield Outgoing(topics.ledger, orjson.dumps(entry), self._instance.encode())
 
     def _count(self, documents: list[Document], ledger: Ledger) -> None:

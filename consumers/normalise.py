@@ -17,14 +17,14 @@ from ids_plugin.commands import Command, Console
 from ids_plugin.config import Config
 from ids_plugin.errors import ConfigError, ServiceError
 
-from ._service import Service, add_options, settings
+from .runtime.service import Service, add_options, settings
 
 if TYPE_CHECKING:
     from kafka import TopicPartition
 
-    from ids_plugin.sources._messages import Messages, Rejected
+    from ids_plugin.sources.messages import Messages, Rejected
 
-    from ._exchange import Exchange, Outgoing
+    from .stream.transactions import Exchange, Outgoing
 
 STAGE = "normalise"
 MARKS = 0.25
@@ -83,7 +83,7 @@ class Normaliser:
     """Takes records, writes flows, rejects and counts, and tells how far it has read."""
 
     def __init__(self, service: Service) -> None:
-        from ids_plugin.sources._messages import Reader
+        from ids_plugin.sources.messages import Reader
 
         self._service, self._config = service, service.config
         self._instance = kafka.instance(self._config.normalise.instance)
@@ -102,8 +102,8 @@ class Normaliser:
         Raises:
             UsageError: another process has our name.
         """
-        from ._exchange import Broken
-        from ._topics import Lookout
+        from .stream.topics import Lookout
+        from .stream.transactions import Broken
 
         while not self._service.stopping:
             with (
@@ -123,20 +123,24 @@ class Normaliser:
         Raises:
             ServiceError: the broker doesn't answer, or topics of ours are missing.
         """
-        from ._columns import by_columns
-        from ._exchange import Exchange
-        from ._topics import partitions
+        from .stream.fetched_columns import by_columns
+        from .stream.topics import partitions
+        from .stream.transactions import Exchange
 
         told, ours = self._config.normalise, self._config.topics
         there = partitions(self._config)
         missing = sorted({ours.flows, ours.rejects, ours.ledger} - there.keys())
         if missing:
             hint = "ids-plugin setup kafka makes them"
-            raise ServiceError(f"topics are missing: {', '.join(missing)}", location="kafka", hint=hint)
+            raise ServiceError(
+                f"topics are missing: {', '.join(missing)}", location="kafka", hint=hint
+            )
         self._sources = {name: there[name] for name in sorted(wanted(self._config, there))}
         named = told.pattern or ", ".join(told.topics)
         if not self._sources:
-            raise ServiceError(f"no topic to read: {named}", location="kafka", hint="it is read once it is there")
+            raise ServiceError(
+                f"no topic to read: {named}", location="kafka", hint="it is read once it is there"
+            )
         for topic in sorted(set(told.topics) - there.keys()):
             self._service.warn(f"topic {topic} is missing: it is read once it is there")
         exchange = Exchange(self._service, told.group, told.instance, **FETCH)
@@ -149,7 +153,10 @@ class Normaliser:
 
     def _outdated(self, there: dict[str, int]) -> bool:
         """Other topics or partitions are to be read than when we connected."""
-        return bool(there) and {name: there[name] for name in wanted(self._config, there)} != self._sources
+        return (
+            bool(there)
+            and {name: there[name] for name in wanted(self._config, there)} != self._sources
+        )
 
     def _forget(self) -> None:
         self._gathered, self._latest = {}, {}
@@ -164,14 +171,16 @@ class Normaliser:
             return
         with self._service.timed():
             marks = self._marks(exchange, now) if due else []
-            exchange.commit([*self._messages(found, now), *marks] if found else marks, self._places())
+            exchange.commit(
+                [*self._messages(found, now), *marks] if found else marks, self._places()
+            )
         self._gathered = {}
         if found:
             self._count(found, now)
 
     def _gather(self, exchange: Exchange) -> None:
         """Takes records for a moment, or until there are enough."""
-        from ._columns import count
+        from .stream.fetched_columns import count
 
         most, end = self._config.normalise.batch, time.monotonic() + GATHER
         while (left := end - time.monotonic()) > 0 and not self._service.stopping:
@@ -182,17 +191,28 @@ class Normaliser:
                 self._gathered.setdefault(partition, []).extend(records)
 
     def _read(self, now: int) -> Messages | None:
-        from ids_plugin.sources._messages import Fetched
+        from ids_plugin.sources.messages import Fetched
 
-        from ._columns import columns
+        from .stream.fetched_columns import columns
 
         if not self._gathered:
             return None
         fetched = []
         for place, records in self._gathered.items():
             part = columns(records)
-            self._latest[place] = max(self._latest.get(place, 0), min(max(part.times, default=0), now))
-            fetched.append(Fetched(place.topic, place.partition, part.offsets, part.times, part.values, part.headers))
+            self._latest[place] = max(
+                self._latest.get(place, 0), min(max(part.times, default=0), now)
+            )
+            fetched.append(
+                Fetched(
+                    place.topic,
+                    place.partition,
+                    part.offsets,
+                    part.times,
+                    part.values,
+                    part.headers,
+                )
+            )
         return self._reader.read(fetched, now)
 
     def _places(self) -> dict[TopicPartition, Any]:
@@ -205,9 +225,9 @@ class Normaliser:
 
     def _messages(self, found: Messages, now: int) -> Iterator[Outgoing]:
         """What is sent of what was found."""
-        from ids_plugin.sources._batches import encode
+        from ids_plugin.sources.flow_batches import encode
 
-        from ._exchange import Outgoing
+        from .stream.transactions import Outgoing
 
         topics = self._config.topics
         for batch in found.batches:
@@ -215,7 +235,12 @@ class Normaliser:
                 yield Outgoing(topics.flows, value, batch.sensor.encode(), headers)
         for reject in found.rejects:
             yield Outgoing(topics.rejects, orjson.dumps(_told(reject)))
-        entry = {"stage": STAGE, "instance": self._instance, "at": now, "ledger": found.ledger.to_dict()}
+        entry = {
+            "stage": STAGE,
+            "instance": self._instance,
+            "at": now,
+            "ledger": found.ledger.to_dict(),
+        }
         if found.counters:
             entry["sensor_counts"] = found.counters
         yield Outgoing(topics.ledger, orjson.dumps(entry), self._instance.encode())
@@ -223,9 +248,9 @@ class Normaliser:
     def _marks(self, exchange: Exchange, now: int) -> list[Outgoing]:
         """How far we have read, for every partition of ids.flows; nothing while the broker doesn't say where the source
         partitions end."""
-        from ids_plugin.sources._batches import Marks, encode_marks
+        from ids_plugin.sources.flow_batches import Marks, encode_marks
 
-        from ._exchange import Outgoing
+        from .stream.transactions import Outgoing
 
         self._told = time.monotonic()
         consumer = exchange.consumer
@@ -247,7 +272,10 @@ class Normaliser:
                 marks[f"{partition.topic}/{partition.partition}"] = self._latest[partition]
         self._service.metrics.behind(lags)
         value, headers = encode_marks(Marks(now, self._sources, marks))
-        return [Outgoing(self._config.topics.flows, value, None, headers, number) for number in sorted(partitions)]
+        return [
+            Outgoing(self._config.topics.flows, value, None, headers, number)
+            for number in sorted(partitions)
+        ]
 
     def _count(self, found: Messages, now: int) -> None:
         metrics, total = self._service.metrics, found.ledger.total

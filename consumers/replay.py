@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ids_plugin import config, kafka
 from ids_plugin.commands import Command, Console, counted
-from ids_plugin.commands._inputs import (
+from ids_plugin.commands.options.inputs import (
     BATCH_ROWS,
     add_input_options,
     exit_code,
@@ -33,10 +33,11 @@ from ids_plugin.commands._inputs import (
 from ids_plugin.config import Config
 from ids_plugin.errors import ServiceError, UsageError
 
-from ._topics import partitions
+from .stream.topics import partitions
 
 if TYPE_CHECKING:
-    from ids_plugin.sources import Read, Reject
+    from ids_plugin.schema.reject import Reject
+    from ids_plugin.sources import Read
 
 SPEED = re.compile(r"(\d+(?:\.\d+)?|\.\d+)x?")
 SLEEP = 0.05
@@ -57,11 +58,18 @@ OPTIONS: dict[str, Any] = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `replay`."""
     add_input_options(parser)
-    parser.add_argument("--topic", required=True, help="where the records go: one that normalise reads")
     parser.add_argument(
-        "--speed", default="1x", metavar="NX", help="1x: as it was, 10x: ten times as fast, max (default: %(default)s)"
+        "--topic", required=True, help="where the records go: one that normalise reads"
     )
-    parser.add_argument("--seed", type=int, help="partitions at random, the same for the same number; else in turn")
+    parser.add_argument(
+        "--speed",
+        default="1x",
+        metavar="NX",
+        help="1x: as it was, 10x: ten times as fast, max (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=int, help="partitions at random, the same for the same number; else in turn"
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -76,7 +84,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     began = time.monotonic()
     try:
         with Sender(
-            config.load(Path(args.config) if args.config else None), args.topic, args.seed, told.waiting
+            config.load(Path(args.config) if args.config else None),
+            args.topic,
+            args.seed,
+            told.waiting,
         ) as sender:
             for batch in _records(args, told):
                 for record in pace.given(batch):
@@ -150,7 +161,9 @@ class Pace:
 class Sender:
     """Sends numbered records and sees to it that all arrive; waits while Kafka is away."""
 
-    def __init__(self, settings: Config, topic: str, seed: int | None, waiting: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Config, topic: str, seed: int | None, waiting: Callable[[str], None]
+    ) -> None:
         """
         Raises:
             ServiceError: Kafka doesn't answer, or there is no such topic.
@@ -162,7 +175,9 @@ class Sender:
         self._failed: deque[tuple[Any, Exception]] = deque()
         number = partitions(settings).get(topic)
         if not number:
-            raise ServiceError(f"there is no topic {topic}", location="kafka", hint="make it, or name another one")
+            raise ServiceError(
+                f"there is no topic {topic}", location="kafka", hint="make it, or name another one"
+            )
         self._under_way: deque[Any] = deque()
         """every EACHth record that Kafka may not have yet"""
         self._producer = kafka.producer(settings, **OPTIONS)
@@ -179,7 +194,11 @@ class Sender:
         """One record of a sensor, under its next number."""
         number = self.sent[sensor]
         self.sent[sensor] = number + 1
-        headers = [("ids-sensor", sensor.encode()), ("ids-seq", f"{self.run}:{number}".encode()), *more]
+        headers = [
+            ("ids-sensor", sensor.encode()),
+            ("ids-seq", f"{self.run}:{number}".encode()),
+            *more,
+        ]
         future = self._send((value, headers, next(self._places)))
         if number % EACH == 0:
             self._under_way.append(future)
@@ -212,7 +231,9 @@ class Sender:
         value, headers, partition = message
         while True:
             try:
-                future = self._producer.send(self._topic, value, headers=headers, partition=partition)
+                future = self._producer.send(
+                    self._topic, value, headers=headers, partition=partition
+                )
             except KafkaTimeoutError:
                 self._waiting("Kafka takes no records")
                 continue
@@ -249,8 +270,8 @@ class Sender:
 def _records(args: argparse.Namespace, told: Told) -> Iterator[list[Record]]:
     """All flows of the inputs in the order of scan."""
     from ids_plugin.schema.flow import known
-    from ids_plugin.sources._order import ordered
-    from ids_plugin.sources._write import to_json
+    from ids_plugin.sinks.flow_files import to_json
+    from ids_plugin.sources.ordering import ordered
 
     steps = (within_period(step, args) for step in told.see(reads(args)))
     for flows in ordered(steps, batch_rows=BATCH_ROWS, locality=locality(args)):
@@ -274,7 +295,9 @@ def _speed(text: str) -> float | None:
     return float(found[1])
 
 
-def _report(args: argparse.Namespace, console: Console, told: Told, sender: Sender, seconds: float) -> None:
+def _report(
+    args: argparse.Namespace, console: Console, told: Told, sender: Sender, seconds: float
+) -> None:
     flows = sum(sender.sent.values()) - len(sender.sent)
     if console.json:
         sensors = {sensor: number - 1 for sensor, number in sorted(sender.sent.items())}
@@ -291,7 +314,9 @@ def _report(args: argparse.Namespace, console: Console, told: Told, sender: Send
             }
         )
     sensors_told = counted(len(sender.sent), "sensor")
-    console.say(f"{counted(flows, 'flow')} of {sensors_told} sent to {args.topic} in {seconds:,.1f} s")
+    console.say(
+        f"{counted(flows, 'flow')} of {sensors_told} sent to {args.topic} in {seconds:,.1f} s"
+    )
 
 
 PLUGIN = Command(

@@ -13,12 +13,12 @@ from ids_plugin import kafka
 from ids_plugin.commands import Command, Console
 from ids_plugin.errors import ServiceError, UsageError
 
-from ._service import Service, add_options, settings
+from .runtime.service import Service, add_options, settings
 
 if TYPE_CHECKING:
-    from ._exchange import Exchange, Outgoing
-    from ._follow import Follower, Lines
-    from ._places import Journal
+    from .shipping.follow import Follower, Lines
+    from .shipping.offsets import Journal
+    from .stream.transactions import Exchange, Outgoing
 
 STAGE = "ship"
 SCHEME = "elasticsearch:"
@@ -37,9 +37,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="log that is written to, or a glob of such; or one elasticsearch:URL/INDEX, whose documents are followed",
     )
     parser.add_argument("--topic", required=True, help="where the lines go")
-    parser.add_argument("--rotated", action="append", default=[], metavar="GLOB", help="rotated files in other folders")
-    parser.add_argument("--sensor", metavar="NAME", help="whose files these are (default: ship.sensor, else the host)")
-    parser.add_argument("--from-end", action="store_true", help="leave out what is there at the very first start")
+    parser.add_argument(
+        "--rotated",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="rotated files in other folders",
+    )
+    parser.add_argument(
+        "--sensor",
+        metavar="NAME",
+        help="whose files these are (default: ship.sensor, else the host)",
+    )
+    parser.add_argument(
+        "--from-end", action="store_true", help="leave out what is there at the very first start"
+    )
     parser.add_argument(
         "--arrival",
         default="event.ingested",
@@ -64,10 +76,12 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """
     indices = [name for name in args.files if name.startswith(SCHEME)]
     if indices and len(args.files) > 1:
-        raise UsageError("an index is followed alone", hint="start one ship for each, and one for the files")
+        raise UsageError(
+            "an index is followed alone", hint="start one ship for each, and one for the files"
+        )
     with Service(STAGE, settings(args, STAGE)) as service:
         if indices:
-            from ._index import IndexShipper
+            from .shipping.index import IndexShipper
 
             IndexShipper(service, args).run()
         else:
@@ -97,7 +111,7 @@ class Shipper:
         Raises:
             UsageError: another process has our name.
         """
-        from ._exchange import Broken
+        from .stream.transactions import Broken
 
         while not self._service.stopping:
             with self._service.patiently(self._connected) as exchange:
@@ -120,8 +134,8 @@ class Shipper:
         Raises:
             Broken: something was not committed; the next life begins from the places again.
         """
-        from ._follow import Follower
-        from ._places import load
+        from .shipping.follow import Follower
+        from .shipping.offsets import load
 
         journal = self._service.patiently(lambda: load(exchange, self._service.config, self._who))
         new = [pattern for pattern in (*self._live, *self._rotated) if pattern not in journal.since]
@@ -154,16 +168,18 @@ class Shipper:
         with self._service.timed():
             before = journal.sent
             messages = list(self._messages(found, journal))
-            exchange.commit([*messages, *journal.messages(self._service.config.topics.places, changes)], {})
+            exchange.commit(
+                [*messages, *journal.messages(self._service.config.topics.places, changes)], {}
+            )
         metrics = self._service.metrics
         metrics.records.labels(STAGE, "sent").inc(journal.sent - before)
         metrics.records.labels(STAGE, "cut").inc(follower.cut - cut)
         self._behind.set(follower.behind)
 
     def _messages(self, found: Iterable[Lines], journal: Journal) -> Iterator[Outgoing]:
-        from ids_plugin.sources._zeek_json import messages
+        from ids_plugin.sources.readers.zeek_json import messages
 
-        from ._exchange import Outgoing
+        from .stream.transactions import Outgoing
 
         sensor = ("ids-sensor", self._sensor.encode())
         for lines in found:
@@ -179,7 +195,7 @@ def connected(service: Service, group: str, topic: str) -> Exchange:
     Raises:
         ServiceError: the broker doesn't answer, or the topic is missing.
     """
-    from ._exchange import Exchange
+    from .stream.transactions import Exchange
 
     exchange = Exchange(service, group, service.config.ship.instance)
     try:

@@ -20,7 +20,7 @@ from typing import NamedTuple, NoReturn
 from ids_plugin import __version__, registry
 from ids_plugin.commands import Command, Console, standard
 from ids_plugin.errors import IdsPluginError
-from ids_plugin.sinks._writing import writing
+from ids_plugin.writing import writing
 
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 """as shells have it"""
@@ -73,7 +73,9 @@ def execute(program: Program, argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt as stop:
         return _stopped(console, stop, debug)
     except Exception as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):  # it came while a library was being loaded
+        if isinstance(
+            error.__cause__, KeyboardInterrupt
+        ):  # it came while a library was being loaded
             return _stopped(console, error.__cause__, debug)
         told = f"a defect of ours: {type(error).__name__}: {error} (--debug shows where; please report it)"
         return _explain(console, told, 2, debug)
@@ -146,7 +148,9 @@ def _add(commands: argparse._SubParsersAction[_Parser], command: Command) -> Non
 
 def _add_common(parser: argparse.ArgumentParser, default: object = False) -> None:
     """Options that every command has, before and behind the name of its action."""
-    parser.add_argument("--version", action="version", version=f"{parser.prog.split()[0]} {__version__}")
+    parser.add_argument(
+        "--version", action="version", version=f"{parser.prog.split()[0]} {__version__}"
+    )
     for name, text in (
         ("--json", "machine-readable result on standard output"),
         ("--quiet", "no progress, no remarks"),

@@ -202,11 +202,14 @@ class Kibana:
         _check_access(self)
         if not re.fullmatch(r"[a-z0-9_-]+", self.space):
             raise ConfigError(
-                f"space is the identifier of one, not {self.space!r}", hint="small letters, digits, - and _"
+                f"space is the identifier of one, not {self.space!r}",
+                hint="small letters, digits, - and _",
             )
         for name in ("packets_url", "flow_url", "model_url"):
             if "{{value}}" not in (getattr(self, name) or "{{value}}"):
-                raise ConfigError(f"{name} has no {{{{value}}}} in it", hint="it is put where the value belongs")
+                raise ConfigError(
+                    f"{name} has no {{{{value}}}} in it", hint="it is put where the value belongs"
+                )
 
 
 def _check_access(told: Elasticsearch | Kibana) -> None:
@@ -217,7 +220,9 @@ def _check_access(told: Elasticsearch | Kibana) -> None:
     if urlsplit(told.url).scheme not in ("http", "https"):
         raise ConfigError("url is no http or https address")
     if "@" in urlsplit(told.url).netloc:
-        raise ConfigError("url holds a user or a password", hint="they belong into username and password_file")
+        raise ConfigError(
+            "url holds a user or a password", hint="they belong into username and password_file"
+        )
     if told.api_key and (told.username or told.password):
         raise ConfigError("either an API key or username and password")
     if bool(told.username) != bool(told.password):
@@ -279,7 +284,10 @@ def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) 
         values[key] = value
     where = str(path) if path else "environment"
     return Config(
-        **{name: _section(kind, f"{where}: [{name}]", given.get(name, {})) for name, kind in sections.items()}
+        **{
+            name: _section(kind, f"{where}: [{name}]", given.get(name, {}))
+            for name, kind in sections.items()
+        }
     )
 
 
@@ -288,7 +296,9 @@ def _from_file(path: Path, sections: Mapping[str, type]) -> dict[str, dict[str, 
         text = path.read_text("utf-8")
         document = tomllib.loads(text)
     except OSError as error:
-        raise ConfigError(f"can't be read: {(error.strerror or str(error)).lower()}", location=str(path)) from error
+        raise ConfigError(
+            f"can't be read: {(error.strerror or str(error)).lower()}", location=str(path)
+        ) from error
     except ValueError as error:
         raise ConfigError(f"is no TOML: {error}", location=str(path)) from error
     given: dict[str, dict[str, _Value]] = {}
@@ -302,11 +312,15 @@ def _from_file(path: Path, sections: Mapping[str, type]) -> dict[str, dict[str, 
         for key in values:
             if key not in keys:
                 raise _unknown("key", f"{name}.{key}", key, keys, _place(path, text, name, key))
-        given[name] = {key: _Value(value, _place(path, text, name, key)) for key, value in values.items()}
+        given[name] = {
+            key: _Value(value, _place(path, text, name, key)) for key, value in values.items()
+        }
     return given
 
 
-def _from_environment(environment: Mapping[str, str], sections: Mapping[str, type]) -> dict[tuple[str, str], _Value]:
+def _from_environment(
+    environment: Mapping[str, str], sections: Mapping[str, type]
+) -> dict[tuple[str, str], _Value]:
     given = {}
     for variable, value in sorted(environment.items()):
         name, _, key = variable.removeprefix(PREFIX).lower().partition("_")
@@ -317,15 +331,28 @@ def _from_environment(environment: Mapping[str, str], sections: Mapping[str, typ
                 raise _unknown("section", variable, name, sections, "environment")
             continue
         if key not in _keys(sections[name]):
-            raise _unknown("variable", variable, key, _keys(sections[name]), "environment", f"{PREFIX}{name.upper()}_")
+            raise _unknown(
+                "variable",
+                variable,
+                key,
+                _keys(sections[name]),
+                "environment",
+                f"{PREFIX}{name.upper()}_",
+            )
         given[name, key] = _Value(value, variable)
     return given
 
 
-def _unknown(what: str, shown: str, name: str, known: Mapping[str, Any], place: str, prefix: str = "") -> ConfigError:
+def _unknown(
+    what: str, shown: str, name: str, known: Mapping[str, Any], place: str, prefix: str = ""
+) -> ConfigError:
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     proposed = f"{prefix}{near[0]}" if near else ""
-    hint = f"did you mean {proposed.upper() if prefix else proposed}?" if near else f"there are: {', '.join(known)}"
+    hint = (
+        f"did you mean {proposed.upper() if prefix else proposed}?"
+        if near
+        else f"there are: {', '.join(known)}"
+    )
     return ConfigError(f"no {what} is called {shown}", location=place, hint=hint)
 
 
@@ -377,7 +404,11 @@ def secret(path: Path, place: str) -> Secret:
     try:
         text = path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        why = (error.strerror or str(error)).lower() if isinstance(error, OSError) else "it is no UTF-8 text"
+        why = (
+            (error.strerror or str(error)).lower()
+            if isinstance(error, OSError)
+            else "it is no UTF-8 text"
+        )
         raise ConfigError(f"{path}: the secret can't be read: {why}", location=place) from None
     if not text:
         raise ConfigError(f"{path}: the file of the secret is empty", location=place)
@@ -398,17 +429,25 @@ def _value(one: Field[Any], kind: Any, given: _Value) -> Any:
     try:
         found = convert(value)
     except (ValueError, TypeError, AttributeError):
-        raise ConfigError(f"{told} has to be {wanted}, not {value!r}", location=given.place) from None
+        raise ConfigError(
+            f"{told} has to be {wanted}, not {value!r}", location=given.place
+        ) from None
     least, most = one.metadata.get("least"), one.metadata.get("most")
     if least is not None and not least <= found <= most:
-        bounds = f"at least {least:g}" if most == float("inf") else f"between {least:g} and {most:g}"
+        bounds = (
+            f"at least {least:g}" if most == float("inf") else f"between {least:g} and {most:g}"
+        )
         raise ConfigError(f"{told} has to be {bounds}, not {value}", location=given.place)
     return found
 
 
 def _bare(kind: Any) -> Any:
     """A type without its `| None`."""
-    return next(one for one in get_args(kind) if one is not NoneType) if NoneType in get_args(kind) else kind
+    return (
+        next(one for one in get_args(kind) if one is not NoneType)
+        if NoneType in get_args(kind)
+        else kind
+    )
 
 
 def _choice(told: str, choices: tuple[str, ...], given: _Value) -> str:
@@ -489,7 +528,13 @@ def _place(path: Path, text: str, section: str, key: str | None = None) -> str:
         header = re.match(r"\s*\[\s*([\w-]+)", line)
         if header:
             inside = header[1] == section
-        found = re.match(rf"\s*{re.escape(key)}\s*=", line) if key and inside else header if inside else None
+        found = (
+            re.match(rf"\s*{re.escape(key)}\s*=", line)
+            if key and inside
+            else header
+            if inside
+            else None
+        )
         if found or re.match(rf"\s*{re.escape(section)}\.?{re.escape(key or '')}\s*=", line):
             return f"{path}:{number}"
     return str(path)

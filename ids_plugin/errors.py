@@ -23,7 +23,9 @@ class IdsPluginError(Exception):
 
     exit_code = 2
 
-    def __init__(self, message: str, *, location: str | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, location: str | None = None, hint: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.location = location

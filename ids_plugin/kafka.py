@@ -34,7 +34,9 @@ def instance(name: str | None) -> str:
     return name or socket.gethostname()
 
 
-def consumer(config: Config, group: str = "", name: str | None = None, **options: Any) -> KafkaConsumer:
+def consumer(
+    config: Config, group: str = "", name: str | None = None, **options: Any
+) -> KafkaConsumer:
     """A consumer that reads what was committed, from the beginning where it knows no place, and commits nothing itself.
 
     Args:
@@ -64,15 +66,24 @@ def consumer(config: Config, group: str = "", name: str | None = None, **options
         return _kafka().KafkaConsumer(**settings | _access(config) | options)
 
 
-def producer(config: Config, group: str = "", name: str | None = None, **options: Any) -> KafkaProducer:
+def producer(
+    config: Config, group: str = "", name: str | None = None, **options: Any
+) -> KafkaProducer:
     """An idempotent producer; with a group a transactional one, for the instance `name` of it.
 
     Raises:
         MissingExtraError, ConfigError, ServiceError: as `reaching`.
     """
-    settings: dict[str, Any] = {"acks": "all", "enable_idempotence": True, "allow_auto_create_topics": False}
+    settings: dict[str, Any] = {
+        "acks": "all",
+        "enable_idempotence": True,
+        "allow_auto_create_topics": False,
+    }
     if group:
-        transactional = {"transactional_id": f"{group}-{instance(name)}", "transaction_timeout_ms": TRANSACTION_MS}
+        transactional = {
+            "transactional_id": f"{group}-{instance(name)}",
+            "transaction_timeout_ms": TRANSACTION_MS,
+        }
         settings |= transactional
     with reaching(config):
         made = _kafka().KafkaProducer(**settings | _access(config) | options)
@@ -108,14 +119,18 @@ def reaching(config: Config) -> Iterator[None]:
         hint = "ids-plugin setup kafka makes our topics; sensors' topics are the sensors'"
         raise ServiceError("a topic is missing", location=where, hint=hint) from error
     except errors.AuthorizationError as error:
-        raise ServiceError(f"Kafka refuses us: {_told(error)}", location=where, hint=_NOT_ALLOWED) from error
+        raise ServiceError(
+            f"Kafka refuses us: {_told(error)}", location=where, hint=_NOT_ALLOWED
+        ) from error
     except (errors.KafkaConfigurationError, AssertionError) as error:
         raise ConfigError(f"kafka: {error}", location=where) from error
     except (errors.KafkaTimeoutError, errors.KafkaConnectionError, OSError) as error:
         what, hint = _why(config, _told(error))
         raise ServiceError(f"no answer from Kafka: {what}", location=where, hint=hint) from error
     except errors.KafkaError as error:
-        raise ServiceError(f"Kafka refuses: {_told(error)}", location=where, hint="see the broker's log") from error
+        raise ServiceError(
+            f"Kafka refuses: {_told(error)}", location=where, hint="see the broker's log"
+        ) from error
 
 
 def _kafka() -> Any:
@@ -123,7 +138,9 @@ def _kafka() -> Any:
         import kafka
         import kafka.errors
     except ImportError as error:
-        raise MissingExtraError("Kafka needs kafka-python", hint="pip install 'ids-plugin[kafka]'") from error
+        raise MissingExtraError(
+            "Kafka needs kafka-python", hint="pip install 'ids-plugin[kafka]'"
+        ) from error
     log = logging.getLogger("kafka")
     if _LOST not in log.handlers:
         log.addHandler(_LOST)
@@ -150,7 +167,9 @@ def _access(config: Config) -> dict[str, Any]:
     if told.sasl_mechanism:
         settings["sasl_mechanism"] = told.sasl_mechanism
         settings["sasl_plain_username"] = told.sasl_username
-        settings["sasl_plain_password"] = told.sasl_password.reveal() if told.sasl_password else None
+        settings["sasl_plain_password"] = (
+            told.sasl_password.reveal() if told.sasl_password else None
+        )
     if told.sasl_oauth_token_file:
         settings["sasl_oauth_token_provider"] = _token_provider(told.sasl_oauth_token_file)
     return settings
@@ -171,10 +190,18 @@ def _check_certificates(told: Settings) -> None:
             else:
                 ssl.create_default_context().load_cert_chain(path, told.ssl_keyfile, password)
         except ssl.SSLError as error:
-            raise ConfigError(f"kafka.{name} isn't what it should be: {error.reason}", location=str(path)) from error
+            raise ConfigError(
+                f"kafka.{name} isn't what it should be: {error.reason}", location=str(path)
+            ) from error
         except OSError as error:
-            place = str(path if name == "ssl_cafile" or not told.ssl_keyfile else f"{path}, {told.ssl_keyfile}")
-            raise ConfigError(f"kafka.{name}: {(error.strerror or str(error)).lower()}", location=place) from error
+            place = str(
+                path
+                if name == "ssl_cafile" or not told.ssl_keyfile
+                else f"{path}, {told.ssl_keyfile}"
+            )
+            raise ConfigError(
+                f"kafka.{name}: {(error.strerror or str(error)).lower()}", location=place
+            ) from error
 
 
 def _token_provider(path: Path) -> Any:
@@ -200,19 +227,33 @@ class _Lost(logging.Handler):
 
 
 _LOST = _Lost()
-_CHECK = "check kafka.bootstrap and kafka.security_protocol, and that the broker runs: ids-plugin doctor"
+_CHECK = (
+    "check kafka.bootstrap and kafka.security_protocol, and that the broker runs: ids-plugin doctor"
+)
 _NOT_ALLOWED = "the broker's administrator has to allow it (ACLs); docs/deploy.md lists what each consumer needs"
 _PORTS = "check kafka.bootstrap and kafka.security_protocol: each listener of the broker has a port of its own"
 _REASONS = (
-    ("SaslAuthenticationFailed", "it refuses our login", "check kafka.sasl_username, sasl_password, sasl_mechanism"),
-    ("UnsupportedSaslMechanism", "it doesn't have that SASL mechanism", "check kafka.sasl_mechanism"),
+    (
+        "SaslAuthenticationFailed",
+        "it refuses our login",
+        "check kafka.sasl_username, sasl_password, sasl_mechanism",
+    ),
+    (
+        "UnsupportedSaslMechanism",
+        "it doesn't have that SASL mechanism",
+        "check kafka.sasl_mechanism",
+    ),
     ("IllegalSaslState", "it takes no login on this port", _PORTS),
     (
         "CERTIFICATE_REQUIRED|ALERT_(BAD|UNSUPPORTED)_CERTIFICATE|ALERT_UNKNOWN_CA",
         "it wants a certificate of ours, or another one",
         "check kafka.ssl_certfile and kafka.ssl_keyfile",
     ),
-    ("(Hostname|IP address) mismatch", "its certificate is another host's", "name it in kafka.bootstrap as in there"),
+    (
+        "(Hostname|IP address) mismatch",
+        "its certificate is another host's",
+        "name it in kafka.bootstrap as in there",
+    ),
     ("certificate has expired", "its certificate has expired", "renew it, or set the clock here"),
     (
         "CERTIFICATE_VERIFY_FAILED",
@@ -234,7 +275,10 @@ def _why(config: Config, told: str) -> tuple[str, str]:
     if not any("disconnected" in reason for reason in _LOST.reasons):
         return told, _CHECK
     if config.kafka.sasl_mechanism:
-        return "it hangs up on our login", f"check kafka.sasl_username, sasl_password, sasl_mechanism; {_PORTS}"
+        return (
+            "it hangs up on our login",
+            f"check kafka.sasl_username, sasl_password, sasl_mechanism; {_PORTS}",
+        )
     return "it hangs up: it may want TLS or a login", _PORTS
 
 

@@ -21,12 +21,14 @@ from ids_plugin.errors import SnapshotError
 from ids_plugin.explain import Explainer
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.ledger import Ledger, tally
-from ids_plugin.scoring._scorer import Scorer
-from ids_plugin.sources import Read, Reject
-from ids_plugin.sources._local import Locality
-from ids_plugin.sources._order import ordered
+from ids_plugin.schema.reject import Reject
+from ids_plugin.schema.score import Scores
+from ids_plugin.scoring.scorer import Scorer
+from ids_plugin.sources import Read
+from ids_plugin.sources.local_networks import Locality
+from ids_plugin.sources.ordering import ordered
 from ids_plugin.windows import spec
-from ids_plugin.windows._state import BatchWindows, Limits, Windower
+from ids_plugin.windows.state import BatchWindows, Limits, Windower
 
 BATCH = 16_384
 """Flows a step: larger ones are hardly faster and hold more memory"""
@@ -82,10 +84,15 @@ class Pipeline:
             self._count(name, part, pl.concat(kept), windower.delayed - delayed)
         return documents
 
-    def _alerts(self, windows: BatchWindows, folder: Folder, ingested: datetime | None) -> list[Document]:
+    def _alerts(
+        self, windows: BatchWindows, folder: Folder, ingested: datetime | None
+    ) -> list[Document]:
         scores = self._scorer.score(windows)
         plan = folder.plan(windows.flows, scores)
-        evidence = {row: self._explainer.explain(windows, row, int(scores.label[row])) for row in plan.rows.tolist()}
+        evidence = {
+            row: self._explainer.explain(windows, row, int(scores.label[row]))
+            for row in plan.rows.tolist()
+        }
         outcome = folder.commit(plan, evidence, ingested)
         self.ledger.add(outcome.ledger)
         return outcome.documents
@@ -112,7 +119,8 @@ class Pipeline:
         """Windows and folds of these sensors, as `snapshot.dump` takes them; write it before the next batch."""
         known = {name: self._sensors[name] for name in sorted(sensors) if name in self._sensors}
         return {
-            name: {"windows": windower.state(), "folds": folder.state()} for name, (windower, folder) in known.items()
+            name: {"windows": windower.state(), "folds": folder.state()}
+            for name, (windower, folder) in known.items()
         }
 
     def restore(self, state: Mapping[str, Any]) -> list[str]:
@@ -223,3 +231,20 @@ def _counted(reads: Iterable[Read], ledger: Ledger, how: Scan) -> Iterator[Read]
             how.rejected(step.rejects)
         how.progress("read", step.read)
         yield step
+
+
+def scored(
+    batches: Iterable[pl.DataFrame], scorer: Scorer
+) -> Iterator[tuple[str, BatchWindows, Scores]]:
+    """(sensor, windows, scores) batch by batch; `batches`: Flow frames with local flags filled.
+
+    Use each before asking for the next.
+    """
+    windowers: dict[str, Windower] = {}
+    for batch in batches:
+        for (sensor,), part in batch.partition_by(
+            "sensor", as_dict=True, maintain_order=True
+        ).items():
+            windower = windowers.setdefault(str(sensor), Windower())
+            for windows in windower.step(features.add(part)):
+                yield str(sensor), windows, scorer.score(windows)

@@ -35,7 +35,9 @@ def pytest_runtest_makereport(
     """Turns skips into failures where IDS_NO_SKIPS is set."""
     report = yield
     if NO_SKIPS and report.skipped and not hasattr(report, "wasxfail"):
-        reason = str(report.longrepr[-1]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        reason = (
+            str(report.longrepr[-1]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        )
         if not any(excuse in reason for excuse in EXCUSED):
             report.outcome = "failed"
             report.longrepr = f"skipped, but everything must run here: {reason}"

@@ -9,8 +9,8 @@ outcome = folder.finish()
 ```
 """
 
-from ids_plugin.alerts._allow import AllowList, Entry, parse
-from ids_plugin.alerts._document import BundleFacts
-from ids_plugin.alerts._folds import Folder, Outcome, Plan
+from ids_plugin.alerts.allow_list import AllowList, Entry, parse
+from ids_plugin.alerts.document import BundleFacts
+from ids_plugin.alerts.grouping import Folder, Outcome, Plan
 
 __all__ = ["AllowList", "BundleFacts", "Entry", "Folder", "Outcome", "Plan", "parse"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ids_plugin.commands import Command, Console
-from ids_plugin.commands._inputs import key
+from ids_plugin.commands.options.inputs import key
 from ids_plugin.errors import BundleError
 
 if TYPE_CHECKING:
@@ -18,30 +18,52 @@ PUSH_SECONDS = 30
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Actions of `bundle`."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, help="what to do with bundles")
+    actions = parser.add_subparsers(
+        dest="action", metavar="ACTION", required=True, help="what to do with bundles"
+    )
     for action, text, example in (
         ("list", "bundles that ship with the package", "list --json"),
         ("show", "what a bundle is and what it was trained on", "show default"),
-        ("verify", "whether a bundle is intact, fits this version and is signed by the key given", "verify default"),
+        (
+            "verify",
+            "whether a bundle is intact, fits this version and is signed by the key given",
+            "verify default",
+        ),
         ("sign", "write a signed copy of a bundle", "sign default --key key.pem --out signed.idsb"),
-        ("push", "send a signed bundle to all `ids-consumer detect`", "push signed.idsb --config ids.toml"),
+        (
+            "push",
+            "send a signed bundle to all `ids-consumer detect`",
+            "push signed.idsb --config ids.toml",
+        ),
     ):
         shown = f"example: ids-plugin bundle {example}"
         one = actions.add_parser(action, help=text, description=text, epilog=shown)
         if action != "list":
             one.add_argument("bundle", metavar="BUNDLE", help="name, directory or .idsb file")
         if action == "verify":
-            one.add_argument("--key", metavar="PEM", help="public key (Ed25519) that must have signed it")
+            one.add_argument(
+                "--key", metavar="PEM", help="public key (Ed25519) that must have signed it"
+            )
         if action == "sign":
             one.add_argument("--key", required=True, metavar="PEM", help="private key (Ed25519)")
-            one.add_argument("--out", required=True, metavar="BUNDLE", help="where the signed bundle goes")
-        if action == "push":
-            one.add_argument("--config", metavar="FILE", help="settings (TOML): [kafka], [topics] and [detect] count")
             one.add_argument(
-                "--name", metavar="NAME", help="who is meant: those whose detect.bundle has it (default: ours)"
+                "--out", required=True, metavar="BUNDLE", help="where the signed bundle goes"
+            )
+        if action == "push":
+            one.add_argument(
+                "--config",
+                metavar="FILE",
+                help="settings (TOML): [kafka], [topics] and [detect] count",
             )
             one.add_argument(
-                "--withdraw", action="store_true", help="take back what was sent: each goes on with its configured one"
+                "--name",
+                metavar="NAME",
+                help="who is meant: those whose detect.bundle has it (default: ours)",
+            )
+            one.add_argument(
+                "--withdraw",
+                action="store_true",
+                help="take back what was sent: each goes on with its configured one",
             )
 
 
@@ -65,14 +87,15 @@ def _list(_args: argparse.Namespace, console: Console) -> int:
             console.result(row)
         else:
             print(
-                f"{row['name']:<12} {row['family']:<12} {row['id'][:12]}  {row['size'] / 1000:.0f} kB", file=console.out
+                f"{row['name']:<12} {row['family']:<12} {row['id'][:12]}  {row['size'] / 1000:.0f} kB",
+                file=console.out,
             )
     return 0
 
 
 def _show(args: argparse.Namespace, console: Console) -> int:
     from ids_plugin.bundle import find, read
-    from ids_plugin.commands._card import card
+    from ids_plugin.bundle.card import card
 
     bundle = read(find(args.bundle))
     if console.json:
@@ -95,7 +118,9 @@ def _verify(args: argparse.Namespace, console: Console) -> int:
     if console.json:
         console.result({"intact": True, "signed": bundle.signature is not None, **_facts(bundle)})
     else:
-        print(f"{bundle.id}: intact, fits this version, {_signed(bundle, public)}", file=console.out)
+        print(
+            f"{bundle.id}: intact, fits this version, {_signed(bundle, public)}", file=console.out
+        )
     return 0
 
 
@@ -118,14 +143,21 @@ def _push(args: argparse.Namespace, console: Console) -> int:
     told = config.load(Path(args.config) if args.config else None)
     bundle = read(find(args.bundle), spec=spec(), public_key=key(_text(told.detect.public_key)))
     if bundle.signature is None:
-        raise BundleError("not signed: nobody would take it", location=args.bundle, hint="ids-plugin bundle sign")
+        raise BundleError(
+            "not signed: nobody would take it", location=args.bundle, hint="ids-plugin bundle sign"
+        )
     name = args.name or Path(told.detect.bundle or "default").stem
     data = b"" if args.withdraw else pack(bundle)
-    with kafka.producer(told, max_request_size=kafka.LARGEST_BUNDLE) as producer, kafka.reaching(told):
+    with (
+        kafka.producer(told, max_request_size=kafka.LARGEST_BUNDLE) as producer,
+        kafka.reaching(told),
+    ):
         sent = producer.send(told.topics.bundles, data, name.encode()).get(PUSH_SECONDS)
     what = "withdrawn from" if args.withdraw else "sent to"
     if console.json:
-        console.result({"bundle": bundle.id, "name": name, "withdrawn": args.withdraw, "offset": sent.offset})
+        console.result(
+            {"bundle": bundle.id, "name": name, "withdrawn": args.withdraw, "offset": sent.offset}
+        )
     console.say(f"{bundle.id[:12]}: {what} {name} on {told.topics.bundles}")
     return 0
 

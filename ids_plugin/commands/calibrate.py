@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ids_plugin.commands import Command, Console, counted
-from ids_plugin.commands._inputs import (
+from ids_plugin.commands.options.inputs import (
     add_input_options,
     allow_list,
     exit_code,
@@ -22,7 +22,7 @@ from ids_plugin.commands._inputs import (
 from ids_plugin.errors import UsageError
 
 if TYPE_CHECKING:
-    from ids_plugin.sources import Reject
+    from ids_plugin.schema.reject import Reject
 
 PER_DAY = {"hour": 24.0, "day": 1.0, "week": 1 / 7}
 SURPRISING = 0.01
@@ -32,13 +32,26 @@ SURPRISING = 0.01
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `calibrate`."""
     add_input_options(parser)
-    parser.add_argument("--bundle", default="default", help="name, directory or .idsb file (default: %(default)s)")
     parser.add_argument(
-        "--budget", required=True, metavar="N/day", help="false alerts that are bearable: N/hour, N/day"
+        "--bundle", default="default", help="name, directory or .idsb file (default: %(default)s)"
     )
-    parser.add_argument("--out", required=True, metavar="BUNDLE", help="directory, or file ending in .idsb")
-    parser.add_argument("--allow", metavar="FILE", help="allow-list (TOML) that will be in use: what it hides is fine")
-    parser.add_argument("--only-raise", action="store_true", help="let no threshold fall below the bundle's own")
+    parser.add_argument(
+        "--budget",
+        required=True,
+        metavar="N/day",
+        help="false alerts that are bearable: N/hour, N/day",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="BUNDLE", help="directory, or file ending in .idsb"
+    )
+    parser.add_argument(
+        "--allow",
+        metavar="FILE",
+        help="allow-list (TOML) that will be in use: what it hides is fine",
+    )
+    parser.add_argument(
+        "--only-raise", action="store_true", help="let no threshold fall below the bundle's own"
+    )
     parser.add_argument("--key", metavar="PEM", help="private key (Ed25519) that signs the result")
 
 
@@ -51,7 +64,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """
     from ids_plugin.alerts import AllowList
     from ids_plugin.bundle import find, read, sign, write
-    from ids_plugin.training._calibrate import Options, calibrate
+    from ids_plugin.training.calibrate import Options, calibrate
     from ids_plugin.windows import spec
 
     options = Options(_budget(args.budget), allow_list(args.allow) or AllowList(), args.only_raise)
@@ -61,10 +74,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
     made, report = calibrate(read_flows(args, console, whole), bundle, options, list(_data(args)))
     write(made if signing is None else sign(made, signing), Path(args.out))
     if console.json:
-        console.result({"bundle": made.id, "of": made.manifest["calibration"]["of"], "out": args.out, **report})
+        console.result(
+            {"bundle": made.id, "of": made.manifest["calibration"]["of"], "out": args.out, **report}
+        )
     _tell(report, console)
     if bundle.signature is not None and signing is None:
-        console.complain("the bundle was signed and the new one isn't: --key, or ids-plugin bundle sign")
+        console.complain(
+            "the bundle was signed and the new one isn't: --key, or ids-plugin bundle sign"
+        )
     console.say(f"wrote {args.out}: {made.id[:12]}")
     return exit_code(whole, args, console)
 
@@ -78,13 +95,15 @@ def _budget(text: str) -> float:
     found = re.fullmatch(rf"(\d+(?:\.\d+)?)/({'|'.join(PER_DAY)})", text.strip())
     budget = float(found[1]) * PER_DAY[found[2]] if found else 0.0
     if not budget:
-        raise UsageError(f"--budget {text!r} is no number of alerts in a time", hint="such as 20/day")
+        raise UsageError(
+            f"--budget {text!r} is no number of alerts in a time", hint="such as 20/day"
+        )
     return budget
 
 
 def _data(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Names of the inputs, without their folders, and what their bytes hash to; a stream or an index has no hash."""
-    from ids_plugin.sources._open import open_inputs
+    from ids_plugin.sources.inputs import open_inputs
 
     for spec in args.inputs:
         if spec == "-" or spec.startswith("elasticsearch:"):
@@ -108,14 +127,20 @@ def _tell(report: dict[str, Any], console: Console) -> None:
     hours = "; it is less than a day, and other hours weren't seen" if report["hours"] < 24 else ""
     console.say(f"this holds while the traffic stays like that: drift voids it{hours}")
     for message in report["as_it_was"]["largest"]:
-        console.complain(f"taken for normal: {message} (an attack? leave it out. known? --allow it)")
+        console.complain(
+            f"taken for normal: {message} (an attack? leave it out. known? --allow it)"
+        )
     for name, after in report["thresholds"].items():
         before = report["thresholds_before"][name]
         off = " (nothing reaches it any more)" if after > 1 > before else ""
         console.say(f"  {name:<20} {before:.6g} → {after:.6g}{off}")
     for when in ("before", "after"):
         found = held[when]
-        rate = "no time" if found["alerts_per_day"] is None else f"{found['alerts_per_day']:,.1f} a day"
+        rate = (
+            "no time"
+            if found["alerts_per_day"] is None
+            else f"{found['alerts_per_day']:,.1f} a day"
+        )
         console.say(
             f"held back: {held['flows']:,} flows of {held['hours']:.1f} h, {when}: {found['over']:,} flows over in "
             f"{counted(found['alerts'], 'alert')}: {rate}"

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ids_plugin import registry
-from ids_plugin.commands import Command, Console, _record
+from ids_plugin.commands import Command, Console
+from ids_plugin.commands.options import record
 from ids_plugin.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from ids_plugin.bundle import Bundle
-    from ids_plugin.compress._run import Stage
+    from ids_plugin.compress.run import Stage
 
 _RECORDED = ("data", "train", "labels", "steps", "epochs", "fit", "seed")
 """options that a record repeats"""
@@ -33,20 +34,35 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--steps",
         default="int8",
         metavar="STEP[=VALUE],…",
-        help=f"in this order; there are {', '.join(registry.names('compress'))} (default: %(default)s)",
+        help=f"in this order; there are {', '.join(registry.names('compression_steps'))} (default: %(default)s)",
     )
     parser.add_argument(
-        "--train", nargs="+", default=[], metavar="SPEC", help="labelled flows from which steps learn again that do"
+        "--train",
+        nargs="+",
+        default=[],
+        metavar="SPEC",
+        help="labelled flows from which steps learn again that do",
     )
-    parser.add_argument("--epochs", type=int, metavar="N", help="of learning again, at most (default: the recipe's)")
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="of learning again, at most (default: the recipe's)"
+    )
     parser.add_argument(
         "--fit",
         metavar="flash=32k,ram=2k",
         help="of tiny_cnn's ladder: the most accurate rung that a device with so much left holds, with its C header",
     )
-    parser.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="run record: options, rows and what was measured")
-    parser.add_argument("--out", required=True, metavar="BUNDLE", help="directory, or file ending in .idsb")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of everything random (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FILE",
+        help="run record: options, rows and what was measured",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="BUNDLE", help="directory, or file ending in .idsb"
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -56,43 +72,62 @@ def run(args: argparse.Namespace, console: Console) -> int:
         UsageError, BundleError, InputError: the bundle, the steps or the data can't be used.
     """
     try:
-        from ids_plugin.compress._run import Options, with_fit
-        from ids_plugin.compress._run import run as compressed
+        from ids_plugin.compress.run import Options, with_fit
+        from ids_plugin.compress.run import run as compressed
     except ImportError as error:
-        raise MissingExtraError(f"compression needs {error.name}", hint="pip install 'ids-plugin[train]'") from error
+        raise MissingExtraError(
+            f"compression needs {error.name}", hint="pip install 'ids-plugin[train]'"
+        ) from error
     from ids_plugin.bundle import find, read
 
     bundle = read(find(args.bundle))
     if bundle.family == "tiny_cnn":
         return _tiny(bundle, args, console)
     if args.fit:
-        raise UsageError(f"--fit picks from tiny_cnn's ladder, and this is {bundle.family}", location=args.bundle)
+        raise UsageError(
+            f"--fit picks from tiny_cnn's ladder, and this is {bundle.family}", location=args.bundle
+        )
     if not args.data:
         raise UsageError("--data is missing: labelled flows that fix the scales and show the cost")
     steps = tuple(step.strip() for step in args.steps.split(",") if step.strip())
-    options = Options(tuple(args.data), steps, tuple(args.train), seed=args.seed, labels=args.labels)
+    options = Options(
+        tuple(args.data), steps, tuple(args.train), seed=args.seed, labels=args.labels
+    )
     stages = list(compressed(bundle, with_fit(options, args.epochs), console.say))
     return _written(stages, bundle, args, console)
 
 
-def _written(stages: list[Stage], before: Bundle, args: argparse.Namespace, console: Console) -> int:
+def _written(
+    stages: list[Stage], before: Bundle, args: argparse.Namespace, console: Console
+) -> int:
     from ids_plugin.bundle import write
-    from ids_plugin.compress._cost import as_row, measured
-    from ids_plugin.compress._run import MODEL
+    from ids_plugin.compress.cost import as_row, measured
+    from ids_plugin.compress.run import MODEL
 
     smaller = stages[-1].bundle
     write(smaller, Path(args.out))
     models = {f"{at} {stage.step}": stage.bundle.files[MODEL] for at, stage in enumerate(stages)}
     times = [as_row(one) for one in measured(models).values()]
-    rows: list[dict[str, Any]] = [{**stage.row, **time} for stage, time in zip(stages, times, strict=True)]
+    rows: list[dict[str, Any]] = [
+        {**stage.row, **time} for stage, time in zip(stages, times, strict=True)
+    ]
     told = {"bundle": smaller.id, "from": before.id, "out": args.out, "compression": rows}
-    return _tell(told, ["  ".join(f"{name} {value}" for name, value in row.items()) for row in rows], args, console)
+    return _tell(
+        told,
+        ["  ".join(f"{name} {value}" for name, value in row.items()) for row in rows],
+        args,
+        console,
+    )
 
 
-def _tell(told: dict[str, Any], lines: list[str], args: argparse.Namespace, console: Console) -> int:
+def _tell(
+    told: dict[str, Any], lines: list[str], args: argparse.Namespace, console: Console
+) -> int:
     """Writes the record, and says what was made: as JSON, or in lines."""
     if args.record:
-        _record.write(args.record, {**told, "options": {name: getattr(args, name) for name in _RECORDED}})
+        record.write(
+            args.record, {**told, "options": {name: getattr(args, name) for name in _RECORDED}}
+        )
     if console.json:
         console.result(told)
         return 0
@@ -105,8 +140,8 @@ def _tell(told: dict[str, Any], lines: list[str], args: argparse.Namespace, cons
 def _tiny(before: Bundle, args: argparse.Namespace, console: Console) -> int:
     """The ladder of tiny_cnn's networks, unless the bundle has it; with --fit one rung of it."""
     from ids_plugin.bundle import write
-    from ids_plugin.compress._fit import Room, fit, said
-    from ids_plugin.compress._ladder import has_ladder, ladder
+    from ids_plugin.compress.tiny.fit import Room, fit, said
+    from ids_plugin.compress.tiny.ladder import has_ladder, ladder
 
     bundle, room = before, Room.parse(args.fit) if args.fit else None
     if not has_ladder(bundle):
@@ -116,7 +151,12 @@ def _tiny(before: Bundle, args: argparse.Namespace, console: Console) -> int:
     if room is not None:
         bundle = fit(bundle, room)
     write(bundle, Path(args.out))
-    told = {"bundle": bundle.id, "from": before.id, "out": args.out, "rungs": bundle.manifest["members"]}
+    told = {
+        "bundle": bundle.id,
+        "from": before.id,
+        "out": args.out,
+        "rungs": bundle.manifest["members"],
+    }
     told["device"] = bundle.manifest.get("device")
     return _tell(told, said(bundle), args, console)
 

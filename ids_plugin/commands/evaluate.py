@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ids_plugin.commands import Command, Console
-from ids_plugin.commands._record import add_record_option, recorded
+from ids_plugin.commands.options.record import add_record_option, recorded
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,8 +20,12 @@ PROTOCOLS = ("leave-one-out", "time", "random")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `evaluate`."""
-    parser.add_argument("--bundle", default="default", help="name, directory or .idsb file (default: %(default)s)")
-    parser.add_argument("--data", nargs="+", required=True, metavar="SPEC", help="KIND:PATH of labelled flows")
+    parser.add_argument(
+        "--bundle", default="default", help="name, directory or .idsb file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--data", nargs="+", required=True, metavar="SPEC", help="KIND:PATH of labelled flows"
+    )
     parser.add_argument("--labels", type=Path, metavar="FILE", help="CSV of labels of `zeek:` logs")
     parser.add_argument(
         "--protocol",
@@ -30,12 +34,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="what the lookup table may learn from: the other networks, the first 70 %% of each in time, or a random "
         "70 %% (as papers do; flatters) (default: %(default)s)",
     )
-    parser.add_argument("--ask-every-model", action="store_true", help="score every flow with every model")
     parser.add_argument(
-        "--explained", type=int, default=300, metavar="N", help="explanations tested by deletion, a network"
+        "--ask-every-model", action="store_true", help="score every flow with every model"
     )
-    parser.add_argument("--seed", type=int, default=1, help="of the deletion test and of random splits")
-    parser.add_argument("--out", metavar="BUNDLE", help="write the bundle anew with these figures in its model card")
+    parser.add_argument(
+        "--explained",
+        type=int,
+        default=300,
+        metavar="N",
+        help="explanations tested by deletion, a network",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of the deletion test and of random splits"
+    )
+    parser.add_argument(
+        "--out", metavar="BUNDLE", help="write the bundle anew with these figures in its model card"
+    )
     add_record_option(parser)
 
 
@@ -46,8 +60,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         UsageError: a place that can't be written to.
     """
     from ids_plugin.bundle import find, read, require_place
-    from ids_plugin.sources._datasets import load
-    from ids_plugin.training._evaluate import Options, evaluate
+    from ids_plugin.datasets.labelled_flows import load
+    from ids_plugin.training.evaluate import Options, evaluate
     from ids_plugin.windows import spec
 
     bundle = read(find(args.bundle), spec=spec())
@@ -70,7 +84,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
 def _carded(bundle: Bundle, result: dict[str, Any], out: str, console: Console) -> None:
     """Writes the bundle with another model card, so under another id, unsigned."""
     from ids_plugin.bundle import seal, write
-    from ids_plugin.commands._card import judgement
+    from ids_plugin.bundle.card import judgement
 
     judged = [*bundle.manifest.get("judged", ()), judgement(result)]
     made = seal({**bundle.manifest, "judged": judged}, bundle.files)
@@ -84,7 +98,13 @@ def _print(result: dict[str, Any], console: Console) -> None:
     from rich.console import Console as Rich
 
     rich = Rich(file=console.out)
-    for table in (_wanted(result), _networks(result), _models(result), _alone(result), _confusion(result)):
+    for table in (
+        _wanted(result),
+        _networks(result),
+        _models(result),
+        _alone(result),
+        _confusion(result),
+    ):
         if table.row_count:
             rich.print(table)
     for line in _deletion(result["deletion"]):
@@ -118,13 +138,24 @@ def _wanted(result: dict[str, Any]) -> Table:
         noise = [one for one in network["wanted"] if one["class"] == "inbound_noise"]
         for one in network["wanted"]:
             if one not in noise:
-                found = "yes" if one["found"] else ("other class" if one["found_in_any_class"] else "no")
+                found = (
+                    "yes"
+                    if one["found"]
+                    else ("other class" if one["found_in_any_class"] else "no")
+                )
                 after = "" if one["delay_s"] is None else f"{one['delay_s']:.0f} s"
-                table.add_row(network["name"], one["host"], one["class"], f"{one['flows']:,}", found, after)
+                table.add_row(
+                    network["name"], one["host"], one["class"], f"{one['flows']:,}", found, after
+                )
         if noise:
             flows, found = sum(one["flows"] for one in noise), sum(one["found"] for one in noise)
             table.add_row(
-                network["name"], f"{len(noise)} hosts", "inbound_noise", f"{flows:,}", f"{found} of {len(noise)}", ""
+                network["name"],
+                f"{len(noise)} hosts",
+                "inbound_noise",
+                f"{flows:,}",
+                f"{found} of {len(noise)}",
+                "",
             )
     return table
 
@@ -135,7 +166,10 @@ def _networks(result: dict[str, Any]) -> Table:
     names = ("network", "flows", "attack flows", "hours", "alerts", "false alerts")
     table = _table(f"networks: {total['alerts']} alerts in {total['hours']:g} h: {rate}", *names)
     for one in result["networks"]:
-        numbers = (f"{one[name]:,}" for name in ("flows", "attack_flows", "hours", "alerts", "false_alerts"))
+        numbers = (
+            f"{one[name]:,}"
+            for name in ("flows", "attack_flows", "hours", "alerts", "false_alerts")
+        )
         table.add_row(one["name"], *numbers)
     return table
 
@@ -155,9 +189,13 @@ def _models(result: dict[str, Any]) -> Table:
 def _alone(result: dict[str, Any]) -> Table:
     """What each member would find without the others."""
     members = sorted({name for row in result["alone"].values() for name in row})
-    table = _table("each member alone: share of hosts (and flows) it calls the right class", "class", *members)
+    table = _table(
+        "each member alone: share of hosts (and flows) it calls the right class", "class", *members
+    )
     for label, row in result["alone"].items():
-        table.add_row(label, *(f"{row[name]['hosts']:.0%} ({row[name]['flows']:.0%})" for name in members))
+        table.add_row(
+            label, *(f"{row[name]['hosts']:.0%} ({row[name]['flows']:.0%})" for name in members)
+        )
     return table
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ids_plugin.commands import Command, Console, counted
-from ids_plugin.commands._access import access, add_access_options
+from ids_plugin.commands.options.access import access, add_access_options
 from ids_plugin.errors import IdsPluginError, InputError, ServiceError
 from ids_plugin.schema.alert import Document, happened
 
@@ -66,7 +66,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         ConfigError, MissingExtraError: Elasticsearch can't be asked as things are.
         ServiceError: Elasticsearch can't be reached, or refuses us; run again, nothing comes twice.
     """
-    from ids_plugin.sinks.elasticsearch import LEDGER, Elasticsearch
+    from ids_plugin.elastic.streams import LEDGER
+    from ids_plugin.sinks.elasticsearch import Elasticsearch
 
     path, settings = Path(args.folder) / "alerts.ndjson", access(args)
     sink, progress = Elasticsearch(settings), console.progress("export")
@@ -99,14 +100,19 @@ def _ledger(path: Path, last: float) -> list[Document]:
     Raises:
         InputError: it is no ledger.
     """
-    from ids_plugin.sinks import _ledger as documents
+    from ids_plugin.sinks import ledger_documents as documents
 
     if not last or not path.exists():
         return []
     content = path.read_bytes()
     name = f"scan/{hashlib.sha256(content).hexdigest()[:40]}"
     try:
-        increment = {"stage": "scan", "instance": "scan", "at": round(last * 1000), "ledger": orjson.loads(content)}
+        increment = {
+            "stage": "scan",
+            "instance": "scan",
+            "at": round(last * 1000),
+            "ledger": orjson.loads(content),
+        }
         return documents.documents(increment, name)
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"no ledger: {error!r}", location=str(path), hint="scan again") from error
@@ -122,19 +128,24 @@ def _batches(path: Path) -> Iterator[list[tuple[int, Any]]]:
         with path.open("rb") as lines:
             numbered = enumerate(lines, 1)
             while batch := [
-                (number, _document(path, number, line)) for number, line in itertools.islice(numbered, BATCH)
+                (number, _document(path, number, line))
+                for number, line in itertools.islice(numbered, BATCH)
             ]:
                 yield batch
     except OSError as error:
         why = (error.strerror or str(error)).lower()
-        raise InputError(f"can't be read: {why}", location=str(path), hint="scan INPUT… --out DIR makes it") from error
+        raise InputError(
+            f"can't be read: {why}", location=str(path), hint="scan INPUT… --out DIR makes it"
+        ) from error
 
 
 def _document(path: Path, number: int, line: bytes) -> Any:
     try:
         return orjson.loads(line)
     except orjson.JSONDecodeError as error:
-        raise InputError(f"no JSON: {error}", location=f"{path}:{number}", hint="scan again") from error
+        raise InputError(
+            f"no JSON: {error}", location=f"{path}:{number}", hint="scan again"
+        ) from error
 
 
 def _deliver(sink: Elasticsearch, documents: list[Any]) -> Delivered:
@@ -153,7 +164,9 @@ def _deliver(sink: Elasticsearch, documents: list[Any]) -> Delivered:
     return answer
 
 
-def _complain(console: Console, path: Path, numbers: list[int], refusals: tuple[Refusal, ...]) -> None:
+def _complain(
+    console: Console, path: Path, numbers: list[int], refusals: tuple[Refusal, ...]
+) -> None:
     for one in refusals:
         console.complain(f"{path}:{numbers[one.place]}: refused: {one.reason}: {one.detail}")
 

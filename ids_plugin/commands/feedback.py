@@ -14,21 +14,25 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ids_plugin.commands import Command, Console, counted
-from ids_plugin.commands._access import access
-from ids_plugin.commands._inputs import add_input_options, exit_code, read_flows
+from ids_plugin.commands.options.access import access
+from ids_plugin.commands.options.inputs import add_input_options, exit_code, read_flows
 from ids_plugin.errors import UsageError
-from ids_plugin.sinks._writing import writing
+from ids_plugin.writing import writing
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from ids_plugin.alerts._feedback import Proposal, Ruled
-    from ids_plugin.commands._cases import Alerts
+    from ids_plugin.feedback.alert_sources import Alerts
+    from ids_plugin.feedback.proposals import Proposal, Ruled
+    from ids_plugin.feedback.verdict_tables import Verdicts
+    from ids_plugin.schema.reject import Reject
     from ids_plugin.schema.verdict import Verdict
-    from ids_plugin.sources import Reject
-    from ids_plugin.sources._verdicts import Verdicts
 
-TAGS = {"true": ("True Positive",), "false": ("False Positive",), "benign": ("Benign", "Benign Positive")}
+TAGS = {
+    "true": ("True Positive",),
+    "false": ("False Positive",),
+    "benign": ("Benign", "Benign Positive"),
+}
 """verdict → tags of Elastic Security that mean it, unless options say otherwise"""
 MOST_DAYS = 3650
 FILES = ("allow.toml", "labelled.parquet", "rejects.ndjson", "feedback.json")
@@ -52,10 +56,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for verdict, tags in TAGS.items():
         shown = ", ".join(tags)
         parser.add_argument(
-            f"--{verdict}-tag", action="append", metavar="TAG", help=f"tag that means {verdict} (default: {shown})"
+            f"--{verdict}-tag",
+            action="append",
+            metavar="TAG",
+            help=f"tag that means {verdict} (default: {shown})",
         )
     parser.add_argument(
-        "--closed-means", choices=tuple(TAGS), help="verdict of an alert closed without tag or reason (default: none)"
+        "--closed-means",
+        choices=tuple(TAGS),
+        help="verdict of an alert closed without tag or reason (default: none)",
     )
     parser.add_argument(
         "--alerts",
@@ -64,11 +73,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="what `scan --out DIR` made, instead of Elasticsearch's alerts; repeatable",
     )
-    parser.add_argument("--elasticsearch", dest="url", metavar="URL", help="such as https://host:9200")
+    parser.add_argument(
+        "--elasticsearch", dest="url", metavar="URL", help="such as https://host:9200"
+    )
     parser.add_argument("--namespace", metavar="NAME", help="last part of the alerts' data stream")
-    parser.add_argument("--days", type=float, default=30, help="show what would have been hidden in the last so many")
-    parser.add_argument("--expires-after", type=int, default=90, metavar="DAYS", help="of the proposals (default: 90)")
-    parser.add_argument("--bundle", default="default", help="finds the alerts' flows among the INPUTs' (default: ours)")
+    parser.add_argument(
+        "--days",
+        type=float,
+        default=30,
+        help="show what would have been hidden in the last so many",
+    )
+    parser.add_argument(
+        "--expires-after",
+        type=int,
+        default=90,
+        metavar="DAYS",
+        help="of the proposals (default: 90)",
+    )
+    parser.add_argument(
+        "--bundle",
+        default="default",
+        help="finds the alerts' flows among the INPUTs' (default: ours)",
+    )
     parser.add_argument("--out", metavar="DIR", help=f"write {', '.join(FILES)} there")
 
 
@@ -79,8 +105,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         UsageError: options that can't be, a place that can't be written to.
         MissingExtraError, ConfigError, ServiceError: Elasticsearch can't be asked, or doesn't answer.
     """
-    from ids_plugin.alerts._feedback import look_back, propose, render, rule
-    from ids_plugin.commands._cases import Scans, Stream
+    from ids_plugin.feedback.alert_sources import Scans, Stream
+    from ids_plugin.feedback.proposals import look_back, propose, render, rule
 
     if not (0 < args.days <= MOST_DAYS and 0 < args.expires_after <= MOST_DAYS):
         raise UsageError(f"--days and --expires-after go from 1 to {MOST_DAYS:,}")
@@ -109,8 +135,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _verdicts(args: argparse.Namespace) -> Verdicts:
-    from ids_plugin.sources._triage import Meanings, security_verdicts
-    from ids_plugin.sources._verdicts import Verdicts, read_table
+    from ids_plugin.feedback.indexed_alerts import Meanings, security_verdicts
+    from ids_plugin.feedback.verdict_tables import Verdicts, read_table
 
     verdicts = Verdicts()
     for path in args.verdicts:
@@ -120,12 +146,16 @@ def _verdicts(args: argparse.Namespace) -> Verdicts:
         tags = {tag.lower(): verdict for verdict, given in meant.items() for tag in given}
         if len(tags) < sum(len({tag.lower() for tag in given}) for given in meant.values()):
             raise UsageError("a tag can't mean two verdicts")
-        verdicts.add(security_verdicts(access(args), args.space or "default", Meanings(tags, args.closed_means)))
+        verdicts.add(
+            security_verdicts(
+                access(args), args.space or "default", Meanings(tags, args.closed_means)
+            )
+        )
     return verdicts
 
 
 def _unknown(verdict: Verdict) -> Reject:
-    from ids_plugin.sources import Reject
+    from ids_plugin.schema.reject import Reject
 
     detail = f"there is no alert {verdict.alert} where alerts are read from"
     return Reject(verdict.source, verdict.place, "unknown_alert", detail, verdict.said[:200])
@@ -141,7 +171,7 @@ def _labelled(
     args: argparse.Namespace, ruled: Sequence[Ruled], console: Console, whole: list[Reject]
 ) -> tuple[pl.DataFrame, int]:
     """Labelled flows, and how many contradict each other."""
-    from ids_plugin.training._labels import Labels
+    from ids_plugin.feedback.labels import Labels
 
     labels = Labels()
     labels.evidence(ruled)
@@ -160,21 +190,31 @@ def _labelled(
 
 
 def _counted_labels(flows: pl.DataFrame) -> dict[str, Any]:
-    by_label = {str(name): count for name, count in sorted(flows["label"].value_counts().iter_rows())}
+    by_label = {
+        str(name): count for name, count in sorted(flows["label"].value_counts().iter_rows())
+    }
     return {"flows": len(flows), "by_label": by_label}
 
 
 def _result(
-    verdicts: Verdicts, ruled: Sequence[Ruled], rejects: Sequence[Reject], proposals: Sequence[Proposal], days: float
+    verdicts: Verdicts,
+    ruled: Sequence[Ruled],
+    rejects: Sequence[Reject],
+    proposals: Sequence[Proposal],
+    days: float,
 ) -> dict[str, Any]:
-    from ids_plugin.alerts._feedback import counts
+    from ids_plugin.feedback.proposals import counts
 
     made = [one for one in proposals if not one.against]
     hidden = {case.fold: case for one in made for case in one.hidden}
     touched = {case.fold for one in made for case in (*one.hidden, *one.reduced)}
     judged = {one.case.fold for one in ruled}
     contradictions = [
-        {"event.id": one.case.alert, "holds": one.verdict.said, "overruled": [old.said for old in one.overruled]}
+        {
+            "event.id": one.case.alert,
+            "holds": one.verdict.said,
+            "overruled": [old.said for old in one.overruled],
+        }
         for one in ruled
         if one.overruled
     ]
@@ -191,7 +231,9 @@ def _result(
     }
 
 
-def _write(folder: Path, text: str, flows: pl.DataFrame, rejects: Sequence[Reject], result: dict[str, Any]) -> None:
+def _write(
+    folder: Path, text: str, flows: pl.DataFrame, rejects: Sequence[Reject], result: dict[str, Any]
+) -> None:
     """All files or none."""
     from ids_plugin.sinks.ndjson import Ndjson
 
@@ -210,28 +252,47 @@ def _write(folder: Path, text: str, flows: pl.DataFrame, rejects: Sequence[Rejec
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _tell(console: Console, result: dict[str, Any], proposals: Sequence[Proposal], rejects: Sequence[Reject]) -> None:
+def _tell(
+    console: Console,
+    result: dict[str, Any],
+    proposals: Sequence[Proposal],
+    rejects: Sequence[Reject],
+) -> None:
     """What a person has to know; what may go wrong isn't kept back by --quiet."""
     for reject in rejects:
         console.complain(f"{reject.input}, {reject.place}: {reject.reason}: {reject.detail}")
     for one in result["contradictions"]:
-        console.complain(f"alert {one['event.id']}: {one['holds']}; overruled: {', '.join(one['overruled'])}")
+        console.complain(
+            f"alert {one['event.id']}: {one['holds']}; overruled: {', '.join(one['overruled'])}"
+        )
     for proposal in proposals:
-        shown = ", ".join(f"{key} {value}" for key, value in proposal.table.items() if key not in ("note", "expires"))
+        shown = ", ".join(
+            f"{key} {value}"
+            for key, value in proposal.table.items()
+            if key not in ("note", "expires")
+        )
         if proposal.against:
             named = ", ".join(one.case.alert for one in proposal.against)
             console.complain(f"withheld: {shown}: it might hide what was judged true: {named}")
         elif proposal.unjudged:
             unjudged = counted(len(proposal.unjudged), "alert")
-            console.complain(f"{shown}: would have hidden all or part of {unjudged} nobody has judged")
-    said = ", ".join(f"{count:,} {verdict}" for verdict, count in result["alerts"].items()) or "none"
+            console.complain(
+                f"{shown}: would have hidden all or part of {unjudged} nobody has judged"
+            )
+    said = (
+        ", ".join(f"{count:,} {verdict}" for verdict, count in result["alerts"].items()) or "none"
+    )
     hidden, silent = result["would_have_hidden"], sum(result["without_verdict"].values())
-    console.say(f"{counted(result['records'], 'record')} read; alerts judged: {said}; without a verdict: {silent:,}")
+    console.say(
+        f"{counted(result['records'], 'record')} read; alerts judged: {said}; without a verdict: {silent:,}"
+    )
     console.say(
         f"{counted(len(result['proposals']), 'proposal')} ({len(result['withheld']):,} withheld): in the last "
         f"{result['days']:g} days they would have hidden {counted(hidden['alerts'], 'alert')}"
     )
-    console.say(f"{counted(result['labels']['flows'], 'labelled flow')}: {_by(result['labels']['by_label'])}")
+    console.say(
+        f"{counted(result['labels']['flows'], 'labelled flow')}: {_by(result['labels']['by_label'])}"
+    )
 
 
 def _by(counts: dict[str, int]) -> str:

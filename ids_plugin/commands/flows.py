@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from ids_plugin.commands import Command, Console, counted
-from ids_plugin.commands._inputs import (
+from ids_plugin.commands.options.inputs import (
     BATCH_ROWS,
     add_input_options,
     exit_code,
@@ -18,10 +18,11 @@ from ids_plugin.commands._inputs import (
     unread,
     within_period,
 )
-from ids_plugin.sinks._writing import writing
+from ids_plugin.writing import writing
 
 if TYPE_CHECKING:
-    from ids_plugin.sources import Read, Reject
+    from ids_plugin.schema.reject import Reject
+    from ids_plugin.sources import Read
 
 FORMATS = ("json", "tsv", "parquet", "arrow")
 
@@ -29,9 +30,15 @@ FORMATS = ("json", "tsv", "parquet", "arrow")
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `flows`."""
     add_input_options(parser)
-    parser.add_argument("--format", choices=FORMATS, default="json", help="Zeek's JSON or TSV, Parquet or Arrow IPC")
-    parser.add_argument("--community-id", action="store_true", help="captures: fill the column community_id")
-    parser.add_argument("-o", "--output", metavar="FILE", help="where they go (default: standard output)")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="json", help="Zeek's JSON or TSV, Parquet or Arrow IPC"
+    )
+    parser.add_argument(
+        "--community-id", action="store_true", help="captures: fill the column community_id"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="where they go (default: standard output)"
+    )
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
@@ -40,8 +47,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         InputError: no input could be read at all.
         UsageError: the output can't be written.
     """
-    from ids_plugin.sources._order import ordered
-    from ids_plugin.sources._write import write
+    from ids_plugin.sinks.flow_files import write
+    from ids_plugin.sources.ordering import ordered
 
     counts = {"read": 0, "rejected": 0}
     progress = console.progress("flows")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from ids_plugin.commands import Command, Console, Progress, counted
-from ids_plugin.commands._inputs import (
+from ids_plugin.commands.options.inputs import (
     add_input_options,
     allow_list,
     exit_code,
@@ -24,15 +24,15 @@ from ids_plugin.commands._inputs import (
     within_period,
 )
 from ids_plugin.errors import LedgerError
-from ids_plugin.sinks._writing import writing
+from ids_plugin.writing import writing
 
 if TYPE_CHECKING:
     from ids_plugin.bundle import Bundle
     from ids_plugin.pipeline import Pipeline, Scan
     from ids_plugin.schema.alert import Document
     from ids_plugin.schema.ledger import Ledger
+    from ids_plugin.schema.reject import Reject
     from ids_plugin.sinks import Sink
-    from ids_plugin.sources import Reject
 
 LEVELS = ("low", "medium", "high", "critical")
 
@@ -41,15 +41,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `scan`."""
     add_input_options(parser)
     parser.add_argument(
-        "--out", metavar="DIR", help="write alerts.ndjson, rejects.ndjson, ledger.json and report.html there"
+        "--out",
+        metavar="DIR",
+        help="write alerts.ndjson, rejects.ndjson, ledger.json and report.html there",
     )
-    parser.add_argument("--bundle", default="default", help="name, directory or .idsb file (default: %(default)s)")
-    parser.add_argument("--key", metavar="PEM", help="public key (Ed25519) that must have signed the bundle")
-    parser.add_argument("--allow", metavar="FILE", help="allow-list (TOML): what isn't to alert; counted in the ledger")
-    parser.add_argument("--min-severity", choices=LEVELS, default="low", help="leave out alerts below this")
-    parser.add_argument("--fail-on", choices=LEVELS, help="exit with 1 if there is an alert of this severity or more")
     parser.add_argument(
-        "--ask-every-model", action="store_true", help="score every flow with every model, without the gate: slower"
+        "--bundle", default="default", help="name, directory or .idsb file (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--key", metavar="PEM", help="public key (Ed25519) that must have signed the bundle"
+    )
+    parser.add_argument(
+        "--allow",
+        metavar="FILE",
+        help="allow-list (TOML): what isn't to alert; counted in the ledger",
+    )
+    parser.add_argument(
+        "--min-severity", choices=LEVELS, default="low", help="leave out alerts below this"
+    )
+    parser.add_argument(
+        "--fail-on",
+        choices=LEVELS,
+        help="exit with 1 if there is an alert of this severity or more",
+    )
+    parser.add_argument(
+        "--ask-every-model",
+        action="store_true",
+        help="score every flow with every model, without the gate: slower",
     )
 
 
@@ -71,7 +89,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
     with contextlib.ExitStack() as unless_complete:
         unless_complete.callback(outputs.abort)
         worst = _scan(args, console, pipeline, outputs)
-        outputs.close(pipeline.ledger, {"id": bundle.id, "family": bundle.family, "trained_on": _trained_on(bundle)})
+        outputs.close(
+            pipeline.ledger,
+            {"id": bundle.id, "family": bundle.family, "trained_on": _trained_on(bundle)},
+        )
         unless_complete.pop_all()
     _tell(console, pipeline, args.out)
     failed = args.fail_on and worst >= LEVELS.index(args.fail_on)
@@ -86,10 +107,16 @@ def _scan(args: argparse.Namespace, console: Console, pipeline: Pipeline, output
     worst, given, hidden = -1, 0, 0
     try:
         for documents in scan(
-            (within_period(step, args) for step in reads(args)), pipeline, _how(args, outputs, progress)
+            (within_period(step, args) for step in reads(args)),
+            pipeline,
+            _how(args, outputs, progress),
         ):
             given += len(documents)
-            shown = [document for document in documents if _level(document) >= LEVELS.index(args.min_severity)]
+            shown = [
+                document
+                for document in documents
+                if _level(document) >= LEVELS.index(args.min_severity)
+            ]
             worst = max([worst, *(_level(one) for one in shown if one["event"]["kind"] == "alert")])
             hidden += len(documents) - len(shown)
             outputs.write(shown)
@@ -108,7 +135,9 @@ def _settle(ledger: Ledger, given: int) -> None:
         LedgerError: the ledger doesn't balance.
     """
     if ledger.total.documents != given:
-        raise LedgerError(f"{ledger.total.documents} documents were made and {given} given to the outputs")
+        raise LedgerError(
+            f"{ledger.total.documents} documents were made and {given} given to the outputs"
+        )
     for _, counts in tuple(ledger.items()):
         counts.delivered = counts.documents
     ledger.check()
@@ -123,7 +152,7 @@ class Outputs:
             UsageError: a file can't be made.
         """
         from ids_plugin.sinks import ndjson, report, table
-        from ids_plugin.sinks._traffic import Traffic
+        from ids_plugin.sinks.traffic_timeline import Traffic
 
         self.traffic = Traffic()
         self.unread: list[Reject] = []
@@ -176,7 +205,9 @@ class Outputs:
             self._rejects.close()
         if self._folder and self._part:
             with writing(self._folder):
-                (self._part / "ledger.json").write_bytes(orjson.dumps(entries, option=orjson.OPT_INDENT_2))
+                (self._part / "ledger.json").write_bytes(
+                    orjson.dumps(entries, option=orjson.OPT_INDENT_2)
+                )
                 for made in sorted(self._part.iterdir()):
                     made.replace(self._folder / made.name)
                 self._part.rmdir()
@@ -210,7 +241,9 @@ def _level(document: Document) -> int:
 
 
 def _trained_on(bundle: Bundle) -> list[str]:
-    return [one["file"] for one in bundle.manifest.get("training", {}).get("data", {}).get("train", [])]
+    return [
+        one["file"] for one in bundle.manifest.get("training", {}).get("data", {}).get("train", [])
+    ]
 
 
 def _tell(console: Console, pipeline: Pipeline, out: str | None) -> None:

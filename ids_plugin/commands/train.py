@@ -9,35 +9,59 @@ from typing import TYPE_CHECKING
 
 from ids_plugin import registry
 from ids_plugin.commands import Command, Console
-from ids_plugin.commands._record import add_record_option, recorded
+from ids_plugin.commands.options.record import add_record_option, recorded
 from ids_plugin.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from ids_plugin.bundle import Bundle
-    from ids_plugin.training._run import Options
+    from ids_plugin.training.run import Options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `train`."""
-    parser.add_argument("--family", default="anomaly_net", help="model family (default: %(default)s)")
     parser.add_argument(
-        "--data", nargs="+", required=True, metavar="SPEC", help="KIND:PATH of labelled flows, such as lab:DIR"
+        "--family", default="anomaly_net", help="model family (default: %(default)s)"
     )
     parser.add_argument(
-        "--val", nargs="+", default=[], metavar="SPEC", help="networks held out to stop early and to calibrate"
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="SPEC",
+        help="KIND:PATH of labelled flows, such as lab:DIR",
+    )
+    parser.add_argument(
+        "--val",
+        nargs="+",
+        default=[],
+        metavar="SPEC",
+        help="networks held out to stop early and to calibrate",
     )
     parser.add_argument("--labels", type=Path, metavar="FILE", help="CSV of labels of `zeek:` logs")
-    parser.add_argument("--seed", type=int, default=1, help="of everything random (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, metavar="N", help="of the network, at most (default: the recipe's)")
-    parser.add_argument("--false-per-day", type=float, default=1.0, help="false alerts a day that thresholds allow")
+    parser.add_argument(
+        "--seed", type=int, default=1, help="of everything random (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="of the network, at most (default: the recipe's)"
+    )
+    parser.add_argument(
+        "--false-per-day", type=float, default=1.0, help="false alerts a day that thresholds allow"
+    )
     parser.add_argument(
         "--balance",
         choices=("resample", "weight", "none"),
         default="resample",
         help="how rare classes count: drawn more often, weighing more, or not at all more (default: %(default)s)",
     )
-    parser.add_argument("--focal", type=float, default=0.0, metavar="GAMMA", help="focal loss; 0 is none, 2 is usual")
-    parser.add_argument("--out", required=True, metavar="BUNDLE", help="directory, or file ending in .idsb")
+    parser.add_argument(
+        "--focal",
+        type=float,
+        default=0.0,
+        metavar="GAMMA",
+        help="focal loss; 0 is none, 2 is usual",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="BUNDLE", help="directory, or file ending in .idsb"
+    )
     add_record_option(parser)
 
 
@@ -48,36 +72,49 @@ def run(args: argparse.Namespace, console: Console) -> int:
         UsageError, InputError: the family, the data or a place to write to can't be used.
     """
     try:
-        from ids_plugin.training import _run
+        from ids_plugin.training import run
 
         uniflow = registry.load("models", args.family).kind == "uniflow"
     except ImportError as error:
-        raise MissingExtraError(f"training needs {error.name}", hint="pip install 'ids-plugin[train]'") from error
+        raise MissingExtraError(
+            f"training needs {error.name}", hint="pip install 'ids-plugin[train]'"
+        ) from error
     from ids_plugin.bundle import require_place, write
 
     require_place(Path(args.out))
     with recorded(args, [*args.data, *args.val]) as kept:
-        bundle = _uniflow(args, console) if uniflow else _run.train(_options(args), console.say)
+        bundle = _uniflow(args, console) if uniflow else run.train(_options(args), console.say)
         write(bundle, Path(args.out))
-        kept.update({name: bundle.manifest.get(name) for name in ("id", "training", "metrics", "thresholds")})
-    off = [name for name, threshold in (bundle.manifest.get("thresholds") or {}).items() if threshold >= 1.0]
+        kept.update(
+            {
+                name: bundle.manifest.get(name)
+                for name in ("id", "training", "metrics", "thresholds")
+            }
+        )
+    off = [
+        name
+        for name, threshold in (bundle.manifest.get("thresholds") or {}).items()
+        if threshold >= 1.0
+    ]
     if off:
         told = f"no threshold finds any within {args.false_per_day:g} false alerts a day: these never alert"
         console.complain(f"{', '.join(off)}: {told}")
     if console.json:
-        console.result({"bundle": bundle.id, "out": args.out, "metrics": bundle.manifest["metrics"]})
+        console.result(
+            {"bundle": bundle.id, "out": args.out, "metrics": bundle.manifest["metrics"]}
+        )
     else:
         console.say(f"wrote {args.out}: {bundle.id[:12]}")
     return 0
 
 
 def _options(args: argparse.Namespace) -> Options:
-    from ids_plugin.training import _run
-    from ids_plugin.training._balance import Balance
-    from ids_plugin.training._network import Fit
+    from ids_plugin.training import run
+    from ids_plugin.training.balance import Balance
+    from ids_plugin.training.torch_network import Fit
 
     fit = Fit(balance=Balance(args.balance, args.focal))
-    return _run.Options(
+    return run.Options(
         data=tuple(args.data),
         val=tuple(args.val),
         labels=args.labels,
@@ -89,7 +126,7 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 def _uniflow(args: argparse.Namespace, console: Console) -> Bundle:
-    from ids_plugin.training._tiny import Options, train
+    from ids_plugin.training.tiny import Options, train
 
     options = Options(tuple(args.data), tuple(args.val), seed=args.seed)
     if args.epochs:

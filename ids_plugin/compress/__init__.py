@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ids_plugin.models import WidthsFamily
-    from ids_plugin.training._examples import Examples
-    from ids_plugin.training._network import Fit
+    from ids_plugin.training.examples import Examples
+    from ids_plugin.training.torch_network import Fit
 
 
 @dataclass(frozen=True)

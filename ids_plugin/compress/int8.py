@@ -16,15 +16,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from ids_plugin.compress import Material, Work
-from ids_plugin.compress._hoist import hoist
-from ids_plugin.compress._retrain import exported
-from ids_plugin.compress._unroll import unrolled
+from ids_plugin.compress.quantize_nodes import hoist
+from ids_plugin.compress.retrain import exported
+from ids_plugin.compress.unroll_lstm import unrolled
 from ids_plugin.errors import UsageError
-from ids_plugin.training._examples import Examples
+from ids_plugin.training.examples import Examples
 
 _QUANTISED = ["Conv", "Gemm", "MatMul"]
 _READING = ["Gemm", "MatMul"]
@@ -78,7 +84,9 @@ class Int8:
 def quantised(model: bytes, shown: Examples, scales: Scales = _NONE) -> bytes:
     """The ONNX model in int8; `shown` are windows like those it will see, they fix what `scales` doesn't."""
     with tempfile.TemporaryDirectory() as folder:
-        plain, prepared, small = (Path(folder) / name for name in ("plain.onnx", "prepared.onnx", "small.onnx"))
+        plain, prepared, small = (
+            Path(folder) / name for name in ("plain.onnx", "prepared.onnx", "small.onnx")
+        )
         plain.write_bytes(model)
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
         given = _by_tensor(onnx.load(prepared), scales)
@@ -100,14 +108,19 @@ def _by_tensor(model: onnx.ModelProto, scales: Scales) -> dict[str, list[dict[st
         for tensor, part in ((node.input[0] if node.input else "", read), (node.output[0], given)):
             if scope in part and node.op_type in _QUANTISED:
                 step, zero = np.array(part[scope].step), np.array(part[scope].zero)
-                found[tensor] = [{"quant_type": QuantType.QUInt8, "scale": step, "zero_point": zero}]
+                found[tensor] = [
+                    {"quant_type": QuantType.QUInt8, "scale": step, "zero_point": zero}
+                ]
     return found
 
 
 def _scope(name: str) -> str:
     """What the exporter calls a layer: `a.b.0` is `/module/a/b/b.0`."""
     parts = name.split(".")
-    named = [f"{before}.{part}" if part.isdigit() else part for before, part in zip(["", *parts], parts, strict=False)]
+    named = [
+        f"{before}.{part}" if part.isdigit() else part
+        for before, part in zip(["", *parts], parts, strict=False)
+    ]
     return "/".join(["", "module", *named])
 
 
@@ -119,7 +132,9 @@ class _Shown(CalibrationDataReader):  # type: ignore[misc]
         """The next batch of inputs, None after the last."""
         return next(self._batches, None)
 
-    def _cut(self, shown: Examples) -> Iterator[dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]]:
+    def _cut(
+        self, shown: Examples
+    ) -> Iterator[dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]]:
         for start in range(0, len(shown), _BATCH):
             part = slice(start, start + _BATCH)
             yield {"steps": shown.steps[part], "mask": shown.mask[part], "table": shown.table[part]}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ids_plugin.compress import Material, Work
-from ids_plugin.compress._retrain import exported, needed, retrain
+from ids_plugin.compress.retrain import exported, needed, retrain
 from ids_plugin.errors import UsageError
 
 SHARE = 0.6
@@ -60,7 +60,9 @@ def _zeros(module: nn.Module) -> float:
 
 def _sparse_bytes(module: nn.Module) -> float:
     """Bytes of a bit for every weight, saying whether it is there, and four for each that is."""
-    return float(sum(-(-one.numel() // 8) + 4 * int((one != 0).sum()) for one in module.parameters()))
+    return float(
+        sum(-(-one.numel() // 8) + 4 * int((one != 0).sum()) for one in module.parameters())
+    )
 
 
 PLUGIN = Magnitude()

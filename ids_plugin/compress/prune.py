@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ids_plugin.compress import Material, Work
-from ids_plugin.compress._cost import macro_f1
-from ids_plugin.compress._retrain import exported, needed, probabilities, retrain
+from ids_plugin.compress.cost import macro_f1
+from ids_plugin.compress.retrain import exported, needed, probabilities, retrain
 from ids_plugin.errors import UsageError
 from ids_plugin.models import Group, Part, WidthsFamily
-from ids_plugin.training._network import rebuilt
+from ids_plugin.training.torch_network import rebuilt
 
 LOSS = 0.002
 """macro-F1 that may be lost where no share is given"""
@@ -99,7 +99,9 @@ def _smaller(module: nn.Module, material: Material, keep: int) -> nn.Module:
     return smaller
 
 
-def cut(family: WidthsFamily, state: Mapping[str, Tensor], kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def cut(
+    family: WidthsFamily, state: Mapping[str, Tensor], kept: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """The weights with only the units `kept` (group → their numbers, ascending) of each group."""
     left = dict(state)
     for at, group in enumerate(groups(family, left)):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ids_plugin.compress import Material, Work
-from ids_plugin.compress._retrain import exported, needed, probabilities, retrain
 from ids_plugin.compress.int8 import LARGEST_WEIGHT, Scale, Scales, quantised
+from ids_plugin.compress.retrain import exported, needed, probabilities, retrain
 
 EPOCHS = 3
 RATE = 2e-4
@@ -50,13 +50,23 @@ def observed(module: nn.Module, material: Material) -> Scales:
 
     hooks = []
     for name, layer, last in layers(module):
-        hooks.append(layer.register_forward_pre_hook(lambda _, values, name=name: look(read, name, values[0])))
+        hooks.append(
+            layer.register_forward_pre_hook(
+                lambda _, values, name=name: look(read, name, values[0])
+            )
+        )
         if last is not None:
-            hooks.append(last.register_forward_hook(lambda _, __, values, name=name: look(given, name, values)))
+            hooks.append(
+                last.register_forward_hook(
+                    lambda _, __, values, name=name: look(given, name, values)
+                )
+            )
     probabilities(module, material.shown, material.classes)
     for hook in hooks:
         hook.remove()
-    return Scales(*({name: Scale.between(*end) for name, end in ends.items()} for ends in (read, given)))
+    return Scales(
+        *({name: Scale.between(*end) for name, end in ends.items()} for ends in (read, given))
+    )
 
 
 def layers(module: nn.Module) -> list[tuple[str, nn.Module, nn.Module | None]]:
@@ -121,7 +131,9 @@ class _Weights(nn.Module):
         largest = weight.detach().abs().flatten(1).amax(dim=1)
         step = torch.where(largest > 0, largest / LARGEST_WEIGHT, torch.ones_like(largest))
         zero = torch.zeros(len(step), dtype=torch.int32)
-        rounded: Tensor = torch.fake_quantize_per_channel_affine(weight, step, zero, 0, -LARGEST_WEIGHT, LARGEST_WEIGHT)
+        rounded: Tensor = torch.fake_quantize_per_channel_affine(
+            weight, step, zero, 0, -LARGEST_WEIGHT, LARGEST_WEIGHT
+        )
         return rounded
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 from ids_plugin.compress import Material, Work
-from ids_plugin.compress._retrain import exported, needed, retrain
+from ids_plugin.compress.retrain import exported, needed, retrain
 
 
 class Tune:

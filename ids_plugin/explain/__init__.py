@@ -11,6 +11,6 @@ combines them.
 
 from __future__ import annotations
 
-from ids_plugin.explain._explainer import Deletion, Explainer
+from ids_plugin.explain.explainer import Deletion, Explainer
 
 __all__ = ["Deletion", "Explainer"]

@@ -28,7 +28,8 @@ _NO_ANSWER = (_HEARD == 0).fill_null(value=False) & ~_GROUP_ADDRESS
 _CLOSED = ~pl.col("open").fill_null(value=False)
 
 UNANSWERED = _CLOSED & (
-    (_TCP & pl.col("conn_state").is_in(UNANSWERED_STATES).fill_null(value=False)) | ((_UDP | _ECHO) & _NO_ANSWER)
+    (_TCP & pl.col("conn_state").is_in(UNANSWERED_STATES).fill_null(value=False))
+    | ((_UDP | _ECHO) & _NO_ANSWER)
 )
 REFUSED = _CLOSED & _TCP & pl.col("conn_state").is_in(REFUSED_STATES).fill_null(value=False)
 COMPLETED = pl.col("conn_state").is_in(COMPLETED_STATES).fill_null(value=False) & ~_NO_ANSWER
@@ -37,7 +38,10 @@ _TABLE: tuple[tuple[Feature, pl.Expr], ...] = (
     (Feature("tcp", "0/1", "TCP"), _TCP),
     (Feature("udp", "0/1", "UDP"), _UDP),
     (Feature("icmp", "0/1", "ICMP"), _ICMP),
-    (Feature("failed", "0/1", "nobody answered, or the connection was refused"), UNANSWERED | REFUSED),
+    (
+        Feature("failed", "0/1", "nobody answered, or the connection was refused"),
+        UNANSWERED | REFUSED,
+    ),
     (Feature("refused", "0/1", "the connection was refused"), REFUSED),
     (Feature("completed", "0/1", "data could flow both ways"), COMPLETED),
     (
@@ -47,4 +51,6 @@ _TABLE: tuple[tuple[Feature, pl.Expr], ...] = (
     (Feature("still_open", "0/1", "the connection had not ended"), ~_CLOSED),
 )
 
-PLUGIN = Group(tuple(feature for feature, _ in _TABLE), tuple(expression for _, expression in _TABLE))
+PLUGIN = Group(
+    tuple(feature for feature, _ in _TABLE), tuple(expression for _, expression in _TABLE)
+)

@@ -10,10 +10,34 @@ from ids_plugin.schema.window import Feature
 
 INFRASTRUCTURE_PORTS = (53, 67, 68, 123, 137, 138, 546, 547, 853, 1900, 3702, 5351, 5353, 5355)
 """DNS, DHCP, NTP, NetBIOS, DHCPv6, DNS over TLS, SSDP, WS-Discovery, NAT-PMP, mDNS, LLMNR"""
-LOGIN_PORTS = (21, 22, 23, 110, 139, 143, 389, 445, 993, 995, 1433, 1883, 2222, 2323, 3306, 3389, 5432, 5900, 8883)
+LOGIN_PORTS = (
+    21,
+    22,
+    23,
+    110,
+    139,
+    143,
+    389,
+    445,
+    993,
+    995,
+    1433,
+    1883,
+    2222,
+    2323,
+    3306,
+    3389,
+    5432,
+    5900,
+    8883,
+)
 """FTP, SSH, telnet, POP3, SMB, IMAP, LDAP, SQL Server, MQTT, MySQL, RDP, PostgreSQL, VNC and usual second ports"""
 
-_GROUP = pl.col("resp_h").str.contains(r"^(22[4-9]|23\d)\.|^ff[0-9a-f]{2}:|^255\.255\.255\.255$").fill_null(value=False)
+_GROUP = (
+    pl.col("resp_h")
+    .str.contains(r"^(22[4-9]|23\d)\.|^ff[0-9a-f]{2}:|^255\.255\.255\.255$")
+    .fill_null(value=False)
+)
 _TRANSPORT = pl.col("proto").is_in(["tcp", "udp"]).fill_null(value=False)
 _LOCAL_ORIG = pl.col("local_orig").fill_null(value=False)
 _LOCAL_RESP = pl.col("local_resp").fill_null(value=False)
@@ -31,4 +55,6 @@ _TABLE: tuple[tuple[Feature, pl.Expr], ...] = (
     (Feature("login_service", "0/1", "to a service that asks for a password"), _LOGIN),
 )
 
-PLUGIN = Group(tuple(feature for feature, _ in _TABLE), tuple(expression for _, expression in _TABLE))
+PLUGIN = Group(
+    tuple(feature for feature, _ in _TABLE), tuple(expression for _, expression in _TABLE)
+)

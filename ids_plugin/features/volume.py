@@ -24,12 +24,24 @@ def _per_packet(volume: str, packets: str) -> pl.Expr:
 
 
 _TABLE: tuple[tuple[Feature, pl.Expr], ...] = (
-    (Feature("orig_payload", "log B", "payload sent by the originator"), _log(pl.col("orig_bytes"))),
+    (
+        Feature("orig_payload", "log B", "payload sent by the originator"),
+        _log(pl.col("orig_bytes")),
+    ),
     (Feature("resp_payload", "log B", "payload sent by the responder"), _log(pl.col("resp_bytes"))),
-    (Feature("orig_volume", "log B", "bytes sent by the originator"), _log(pl.col("orig_ip_bytes"))),
+    (
+        Feature("orig_volume", "log B", "bytes sent by the originator"),
+        _log(pl.col("orig_ip_bytes")),
+    ),
     (Feature("resp_volume", "log B", "bytes sent by the responder"), _log(pl.col("resp_ip_bytes"))),
-    (Feature("orig_packets", "log packets", "packets sent by the originator"), _log(pl.col("orig_pkts"))),
-    (Feature("resp_packets", "log packets", "packets sent by the responder"), _log(pl.col("resp_pkts"))),
+    (
+        Feature("orig_packets", "log packets", "packets sent by the originator"),
+        _log(pl.col("orig_pkts")),
+    ),
+    (
+        Feature("resp_packets", "log packets", "packets sent by the responder"),
+        _log(pl.col("resp_pkts")),
+    ),
     (Feature("lasted", "log ms", "duration"), _log((_SECONDS * 1000.0).fill_null(0.0))),
     (
         Feature("orig_bytes_per_packet", "log B", "mean size of the originator's packets"),
@@ -44,13 +56,19 @@ _TABLE: tuple[tuple[Feature, pl.Expr], ...] = (
         _share("orig_ip_bytes", "resp_ip_bytes"),
     ),
     (
-        Feature("packet_rate", "log packets/s", "packets a second, of flows of two packets or more"),
+        Feature(
+            "packet_rate", "log packets/s", "packets a second, of flows of two packets or more"
+        ),
         _log(
             pl.when((pl.col("orig_pkts") + pl.col("resp_pkts")) < 2)
             .then(0.0)
-            .otherwise((pl.col("orig_pkts") + pl.col("resp_pkts")) / (_SECONDS.fill_null(0.0) + 0.01))
+            .otherwise(
+                (pl.col("orig_pkts") + pl.col("resp_pkts")) / (_SECONDS.fill_null(0.0) + 0.01)
+            )
         ),
     ),
 )
 
-PLUGIN = Group(tuple(feature for feature, _ in _TABLE), tuple(expression for _, expression in _TABLE))
+PLUGIN = Group(
+    tuple(feature for feature, _ in _TABLE), tuple(expression for _, expression in _TABLE)
+)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.models._layers import Normalise, total
+from ids_plugin.models.layers import Normalise, total
 from ids_plugin.schema.window import Spec
 
 
@@ -16,14 +16,20 @@ class AeLstm(nn.Module):
     """The encoder's view of each earlier flow is what the LSTM reads, so both learn one code; the table has an
     autoencoder of its own beside the flow's code."""
 
-    def __init__(self, sequence: int, table: int, units: int, latent: int, hidden: float = 0.0) -> None:
+    def __init__(
+        self, sequence: int, table: int, units: int, latent: int, hidden: float = 0.0
+    ) -> None:
         """`hidden`: share of the values that are hidden in training, so that they must be told from the others."""
         super().__init__()
         self.hidden = hidden
         self.steps = Normalise(sequence)
         self.table = Normalise(table)
-        self.encoder = nn.Sequential(nn.Linear(2 * sequence, units), nn.ReLU(), nn.Linear(units, latent), nn.ReLU())
-        self.decoder = nn.Sequential(nn.Linear(latent, units), nn.ReLU(), nn.Linear(units, sequence))
+        self.encoder = nn.Sequential(
+            nn.Linear(2 * sequence, units), nn.ReLU(), nn.Linear(units, latent), nn.ReLU()
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(latent, units), nn.ReLU(), nn.Linear(units, sequence)
+        )
         self.inside = nn.Sequential(
             nn.Linear(2 * table + latent, units), nn.ReLU(), nn.Linear(units, latent), nn.ReLU()
         )
@@ -50,7 +56,9 @@ class AeLstm(nn.Module):
         """Parameters of the prediction alone."""
         return [*self.lstm.parameters(), *self.foresee.parameters()]
 
-    def residuals(self, steps: Tensor, mask: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def residuals(
+        self, steps: Tensor, mask: Tensor, table: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """As `forward` → what the reconstruction of flow and table is off by (m, F + T), what the prediction of the
         flow is (m, F), both 0 where the value is unknown, and where flow and table are known (m, F + T)."""
         there = mask.unsqueeze(-1).to(steps.dtype)
@@ -71,7 +79,9 @@ class AeLstm(nn.Module):
         """(m, STEPS, F), (m, STEPS) bool, (m, T) → mean squared errors of reconstruction and of prediction (m) each,
         over what is known; where there is no earlier flow, of what a first flow is foreseen to be."""
         again, ahead, known = self.residuals(steps, mask, table)
-        return _error(again @ self.rebuilt_unit, known), _error(ahead @ self.foreseen_unit, known[:, : ahead.shape[1]])
+        return _error(again @ self.rebuilt_unit, known), _error(
+            ahead @ self.foreseen_unit, known[:, : ahead.shape[1]]
+        )
 
     def _hide(self, normalised: Tensor) -> Tensor:
         """(m, 2 * columns) with some of the values unknown, in training."""
@@ -94,7 +104,9 @@ class Family:
     kind: Literal["normal"] = "normal"
     paper = "AE-LSTM: A(t) = α · reconstruction error + β · prediction error, co-trained on normal traffic (Adam 1e-3)"
 
-    def build(self, spec: Spec, classes: int, *, units: int = 64, latent: int = 16, hidden: float = 0.3) -> AeLstm:
+    def build(
+        self, spec: Spec, classes: int, *, units: int = 64, latent: int = 16, hidden: float = 0.3
+    ) -> AeLstm:
         """A fresh network for windows of `spec`; its weights come from torch's current seed."""
         return AeLstm(len(spec.sequence), len(spec.table), units, latent, hidden)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ids_plugin.models import Group, Part, Shape
-from ids_plugin.models._layers import Attention, Normalise, lstm_group, rows
+from ids_plugin.models.layers import Attention, Normalise, lstm_group, rows
 from ids_plugin.schema.window import Spec
 
 
@@ -34,12 +34,17 @@ class AnomalyNet(nn.Module):
     flow itself asking → context vector; with the table's features and the reconstruction error → classes.
     """
 
-    def __init__(self, sequence: int, table: int, classes: int, widths: Widths, dropout: float) -> None:
+    def __init__(
+        self, sequence: int, table: int, classes: int, widths: Widths, dropout: float
+    ) -> None:
         super().__init__()
         self.steps = Normalise(sequence)
         self.table = Normalise(table)
         self.encoder = nn.Sequential(
-            nn.Linear(2 * sequence, widths.encoder), nn.ReLU(), nn.Linear(widths.encoder, widths.latent), nn.ReLU()
+            nn.Linear(2 * sequence, widths.encoder),
+            nn.ReLU(),
+            nn.Linear(widths.encoder, widths.latent),
+            nn.ReLU(),
         )
         self.decoder = nn.Sequential(
             nn.Linear(widths.latent, widths.decoder), nn.ReLU(), nn.Linear(widths.decoder, sequence)
@@ -74,7 +79,9 @@ class AnomalyNet(nn.Module):
         ordered, _ = self.lstm(torch.cat([local, latent], dim=-1))
         context, weights = self.attend(torch.cat([ordered, local], dim=-1), there)
         host = self.host(self.table(table))
-        logits = self.decide(torch.cat([context, host, torch.clamp(error, max=4.0).unsqueeze(-1)], dim=-1))
+        logits = self.decide(
+            torch.cat([context, host, torch.clamp(error, max=4.0).unsqueeze(-1)], dim=-1)
+        )
         return logits, weights, error
 
     def _error(self, seen: Tensor, latent: Tensor, there: Tensor) -> Tensor:
@@ -92,17 +99,33 @@ class Family:
     kind: Literal["torch"] = "torch"
     paper = "CNN, LSTM, autoencoder and query/key/value attention over time steps (Adam 1e-3, dropout 0.2)"
 
-    def build(self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2) -> AnomalyNet:
+    def build(
+        self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2
+    ) -> AnomalyNet:
         """A fresh network for windows of `spec`; its weights come from torch's current seed."""
         return AnomalyNet(len(spec.sequence), len(spec.table), classes, widths or Widths(), dropout)
 
     def widths(self, weights: Mapping[str, Shape]) -> Widths:
         """As models.WidthsFamily."""
-        layers = ("encoder.0", "encoder.2", "decoder.0", "first", "second", "attend.key", "attend.value")
-        encoder, latent, decoder, first, second, key, context = (weights[f"{name}.weight"][0] for name in layers)
-        table, joined, decide = (weights[f"{name}.weight"][0] for name in ("host.0", "host.3", "decide.0"))
+        layers = (
+            "encoder.0",
+            "encoder.2",
+            "decoder.0",
+            "first",
+            "second",
+            "attend.key",
+            "attend.value",
+        )
+        encoder, latent, decoder, first, second, key, context = (
+            weights[f"{name}.weight"][0] for name in layers
+        )
+        table, joined, decide = (
+            weights[f"{name}.weight"][0] for name in ("host.0", "host.3", "decide.0")
+        )
         lstm = weights["lstm.weight_hh_l0"][1]
-        return Widths(encoder, latent, decoder, first, second, lstm, key, context, table, joined, decide)
+        return Widths(
+            encoder, latent, decoder, first, second, lstm, key, context, table, joined, decide
+        )
 
     def groups(self, widths: Widths) -> tuple[Group, ...]:
         """As models.WidthsFamily; the width of query and key stays, since their product is scaled by it."""
@@ -124,7 +147,9 @@ class Family:
 
 
 def _layer(name: str, units: int, *readers: Part) -> Group:
-    return Group(name, units, (f"{name}.weight",), (*rows(f"{name}.weight", f"{name}.bias"), *readers))
+    return Group(
+        name, units, (f"{name}.weight",), (*rows(f"{name}.weight", f"{name}.bias"), *readers)
+    )
 
 
 PLUGIN = Family()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ids_plugin.models import Group, Part, Shape
-from ids_plugin.models._layers import Classifier, Head, head_groups, head_of, rows
+from ids_plugin.models.layers import Classifier, Head, head_groups, head_of, rows
 from ids_plugin.schema.window import Spec
 
 
@@ -44,7 +44,9 @@ class Family:
     kind: Literal["torch"] = "torch"
     paper = "the plain CNN that CNN-LSTM hybrids are compared with"
 
-    def build(self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2) -> Classifier:
+    def build(
+        self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2
+    ) -> Classifier:
         """A fresh network for windows of `spec`; its weights come from torch's current seed."""
         sequence, table, widths = len(spec.sequence), len(spec.table), widths or Widths()
         body = Body(2 * sequence, widths.first, widths.second)
@@ -52,7 +54,9 @@ class Family:
 
     def widths(self, weights: Mapping[str, Shape]) -> Widths:
         """As models.WidthsFamily."""
-        return Widths(weights["body.first.weight"][0], weights["body.second.weight"][0], head_of(weights))
+        return Widths(
+            weights["body.first.weight"][0], weights["body.second.weight"][0], head_of(weights)
+        )
 
     def groups(self, widths: Widths) -> tuple[Group, ...]:
         """As models.WidthsFamily."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ids_plugin.models import Group, Part, Shape
-from ids_plugin.models._layers import Classifier, Head, head_groups, head_of, lstm_group, rows
+from ids_plugin.models.layers import Classifier, Head, head_groups, head_of, lstm_group, rows
 from ids_plugin.schema.window import Spec
 
 
@@ -61,7 +61,9 @@ class Family:
     kind: Literal["torch"] = "torch"
     paper = "compressed CNN-LSTM: depthwise-separable Conv1d, narrow LSTM, structured L1 pruning, int8 (Adam 1e-3)"
 
-    def build(self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2) -> Classifier:
+    def build(
+        self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2
+    ) -> Classifier:
         """A fresh network for windows of `spec`; its weights come from torch's current seed."""
         sequence, table, widths = len(spec.sequence), len(spec.table), widths or Widths()
         body = Body(2 * sequence, widths)
@@ -69,7 +71,9 @@ class Family:
 
     def widths(self, weights: Mapping[str, Shape]) -> Widths:
         """As models.WidthsFamily."""
-        first, second = (weights[f"body.{block}.pointwise.weight"][0] for block in ("first", "second"))
+        first, second = (
+            weights[f"body.{block}.pointwise.weight"][0] for block in ("first", "second")
+        )
         return Widths(first, second, weights["body.lstm.weight_hh_l0"][1], head_of(weights))
 
     def groups(self, widths: Widths) -> tuple[Group, ...]:
@@ -85,7 +89,9 @@ class Family:
 
 def _filters(block: str, filters: int, readers: tuple[Part, ...]) -> Group:
     """Filters of a block, with their batch normalisation."""
-    normalised = [f"{block}.normalise.{name}" for name in ("weight", "bias", "running_mean", "running_var")]
+    normalised = [
+        f"{block}.normalise.{name}" for name in ("weight", "bias", "running_mean", "running_var")
+    ]
     made = f"{block}.pointwise.weight"
     return Group(block, filters, (made,), (*rows(made, *normalised), *readers))
 

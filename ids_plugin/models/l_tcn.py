@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ids_plugin.models import Group, Part, Shape
-from ids_plugin.models._layers import Classifier, Head, head_groups, head_of, rows
+from ids_plugin.models.layers import Classifier, Head, head_groups, head_of, rows
 from ids_plugin.schema.window import STEPS, Spec
 
 DILATIONS = (1, 2, 4, 8)
@@ -38,7 +38,9 @@ class Causal(nn.Module):
     Recurrent Networks for Sequence Modeling, 2018), at chosen steps only: the same numbers for a part of the work.
     It has no bias, so that what lies before the first flow stays 0 without a mask."""
 
-    def __init__(self, columns: int, filters: int, dilation: int, given: list[int], wanted: list[int]) -> None:
+    def __init__(
+        self, columns: int, filters: int, dilation: int, given: list[int], wanted: list[int]
+    ) -> None:
         """`given`: the steps that the input has; `wanted`: those that the output is to have."""
         super().__init__()
         self.taps = nn.Linear(KERNEL * columns, filters, bias=False)
@@ -54,7 +56,9 @@ class Causal(nn.Module):
 
     def everywhere(self, values: Tensor, dilation: int) -> Tensor:
         """(m, columns, STEPS) → (m, filters, STEPS): the convolution as it is published."""
-        kernel = self.taps.weight.reshape(self.taps.out_features, KERNEL, -1).flip(1).transpose(1, 2)
+        kernel = (
+            self.taps.weight.reshape(self.taps.out_features, KERNEL, -1).flip(1).transpose(1, 2)
+        )
         padded = nn.functional.pad(values, (dilation * (KERNEL - 1), 0))
         return torch.relu(nn.functional.conv1d(padded, kernel, dilation=dilation))
 
@@ -93,7 +97,13 @@ class Family:
     paper = "lightweight TCN: dilated causal convolutions 1, 2, 4, 8, iterative magnitude pruning to 60 % (Adam 1e-3)"
 
     def build(
-        self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2, tree: bool = True
+        self,
+        spec: Spec,
+        classes: int,
+        *,
+        widths: Widths | None = None,
+        dropout: float = 0.2,
+        tree: bool = True,
     ) -> Classifier:
         """A fresh network for windows of `spec`; its weights come from torch's current seed. With `tree=False` it does
         the work of the published stack, for the same numbers."""
@@ -108,7 +118,10 @@ class Family:
 
     def groups(self, widths: Widths) -> tuple[Group, ...]:
         """As models.WidthsFamily."""
-        readers = [Part(f"body.layers.{at}.taps.weight", 1, blocks=KERNEL) for at in range(1, len(DILATIONS))]
+        readers = [
+            Part(f"body.layers.{at}.taps.weight", 1, blocks=KERNEL)
+            for at in range(1, len(DILATIONS))
+        ]
         made = []
         for at, reader in enumerate([*readers, Part("decide.0.weight", 1)]):
             taps = f"body.layers.{at}.taps"

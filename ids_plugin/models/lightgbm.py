@@ -16,7 +16,9 @@ class Family:
     kind: Literal["lightgbm"] = "lightgbm"
     paper = "Ke et al., LightGBM: A Highly Efficient Gradient Boosting Decision Tree, NeurIPS 2017"
 
-    def build(self, spec: Spec, classes: int, *, leaves: int = 12, rate: float = 0.15) -> Parameters:
+    def build(
+        self, spec: Spec, classes: int, *, leaves: int = 12, rate: float = 0.15
+    ) -> Parameters:
         """Parameters of the learner; deterministic on any number of cores."""
         return {
             "objective": "multiclass",

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from ids_plugin.models import Group, Part, Shape
-from ids_plugin.models._layers import Classifier, Head, head_groups, head_of, lstm_group
+from ids_plugin.models.layers import Classifier, Head, head_groups, head_of, lstm_group
 from ids_plugin.schema.window import Spec
 
 
@@ -40,7 +40,9 @@ class Family:
     kind: Literal["torch"] = "torch"
     paper = "Hochreiter and Schmidhuber, Long Short-Term Memory, Neural Computation 1997"
 
-    def build(self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2) -> Classifier:
+    def build(
+        self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2
+    ) -> Classifier:
         """A fresh network for windows of `spec`; its weights come from torch's current seed."""
         sequence, table, widths = len(spec.sequence), len(spec.table), widths or Widths()
         body = Body(2 * sequence, widths.lstm)

@@ -18,7 +18,12 @@ class Family:
 
     def build(self, spec: Spec, classes: int, *, trees: int = 200, leaves: int = 256) -> Parameters:
         """Parameters of `sklearn.ensemble.RandomForestClassifier`."""
-        return {"n_estimators": trees, "max_leaf_nodes": leaves, "max_features": "sqrt", "max_samples": 0.5}
+        return {
+            "n_estimators": trees,
+            "max_leaf_nodes": leaves,
+            "max_features": "sqrt",
+            "max_samples": 0.5,
+        }
 
 
 PLUGIN = Family()

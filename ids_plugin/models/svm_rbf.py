@@ -7,14 +7,16 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.models._layers import Normalise, total
+from ids_plugin.models.layers import Normalise, total
 from ids_plugin.schema.window import Spec
 
 
 class Machines(nn.Module):
     """One machine a class against all others, as a network: every support vector is a unit."""
 
-    def __init__(self, table: Normalise, vectors: Tensor, weights: Tensor, bias: Tensor, gamma: float) -> None:
+    def __init__(
+        self, table: Normalise, vectors: Tensor, weights: Tensor, bias: Tensor, gamma: float
+    ) -> None:
         """vectors (v, 2 * T), weights (v, classes), bias (classes)."""
         super().__init__()
         self.table = table
@@ -42,7 +44,9 @@ class Family:
     kind: Literal["svm"] = "svm"
     paper = "Cortes and Vapnik, Support-Vector Networks, Machine Learning 1995"
 
-    def build(self, spec: Spec, classes: int, *, c: float = 10.0, windows: int = 6_000) -> dict[str, object]:
+    def build(
+        self, spec: Spec, classes: int, *, c: float = 10.0, windows: int = 6_000
+    ) -> dict[str, object]:
         """`C` and `gamma` of `sklearn.svm.SVC`, and how many `windows` are drawn."""
         return {"C": c, "gamma": 1.0 / (2 * len(spec.table)), "windows": windows}
 

@@ -72,7 +72,9 @@ class Family:
     kind: Literal["uniflow"] = "uniflow"
     paper = "tiny CNN for microcontrollers: chi-square 16 → 7, 26,365 → 645 parameters (10 epochs, batch 32)"
 
-    def build(self, spec: Spec, classes: int, *, shape: Shape = OPTIMISED, dropout: float = 0.2) -> nn.Module:
+    def build(
+        self, spec: Spec, classes: int, *, shape: Shape = OPTIMISED, dropout: float = 0.2
+    ) -> nn.Module:
         """A fresh network for uniflows, whatever `spec`: unit vectors (m, shape.inputs) → logits (m, classes)."""
         return network(shape._replace(classes=classes), dropout)
 
@@ -96,7 +98,11 @@ def network(shape: Shape, dropout: float = 0.0) -> nn.Module:
     if shape.same:
         layers.append(("pad", Pad(shape.before, shape.kernel - 1 - shape.before)))
     layers += [("conv", nn.Conv1d(1, shape.filters, shape.kernel)), ("rectify", nn.ReLU())]
-    layers += [("pool", nn.MaxPool1d(shape.pool)), ("flatten", nn.Flatten()), ("drop", nn.Dropout(dropout))]
+    layers += [
+        ("pool", nn.MaxPool1d(shape.pool)),
+        ("flatten", nn.Flatten()),
+        ("drop", nn.Dropout(dropout)),
+    ]
     for at, (inputs, outputs) in enumerate(pairwise(shape.widths)):
         layers += [(f"rectify{at}", nn.ReLU())] if at else []
         layers.append((f"dense{at}", nn.Linear(inputs, outputs)))

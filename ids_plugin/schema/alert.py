@@ -20,7 +20,9 @@ ECS_VERSION = "8.11.0"
 DATASET = "ids_plugin.alert"
 MODULE = "ids_plugin"
 
-SEVERITIES: Mapping[str, int] = MappingProxyType({"low": 21, "medium": 47, "high": 73, "critical": 99})
+SEVERITIES: Mapping[str, int] = MappingProxyType(
+    {"low": 21, "medium": 47, "high": 73, "critical": 99}
+)
 """name → event.severity, Elastic Security's own numbers"""
 
 ACTOR = "actor"
@@ -39,10 +41,20 @@ class Field(NamedTuple):
 
 
 FIELDS: tuple[Field, ...] = (
-    Field("ids_plugin.score", "double", False, "calibrated 0–1: how sure the bundle is that the flow isn't benign"),
+    Field(
+        "ids_plugin.score",
+        "double",
+        False,
+        "calibrated 0–1: how sure the bundle is that the flow isn't benign",
+    ),
     Field("ids_plugin.threshold", "double", False, "the score it had to reach"),
     Field("ids_plugin.label", "keyword", False, "class"),
-    Field("ids_plugin.severity", "keyword", False, "event.severity in a word: low, medium, high or critical"),
+    Field(
+        "ids_plugin.severity",
+        "keyword",
+        False,
+        "event.severity in a word: low, medium, high or critical",
+    ),
     Field("ids_plugin.scores.*", "double", False, "every model that voted: its own score 0–1"),
     Field("ids_plugin.scores.anomaly_net", "double", False, "the default bundle's network"),
     Field("ids_plugin.scores.lightgbm", "double", False, "its trees"),
@@ -52,14 +64,34 @@ FIELDS: tuple[Field, ...] = (
     Field("ids_plugin.bundle.version", "keyword", False, "version of the bundle"),
     Field("ids_plugin.fold.id", "keyword", False, "the same in both documents of a fold"),
     Field("ids_plugin.fold.state", "keyword", False, "open or closed"),
-    Field("ids_plugin.fold.closed_by", "keyword", False, "quiet (30 min without a flow), day (24 h) or end (of input)"),
+    Field(
+        "ids_plugin.fold.closed_by",
+        "keyword",
+        False,
+        "quiet (30 min without a flow), day (24 h) or end (of input)",
+    ),
     Field("ids_plugin.fold.subject", "ip", False, "the host whose behaviour this is"),
-    Field("ids_plugin.fold.role", "keyword", False, "actor: the subject acts; target: it is acted upon"),
-    Field("ids_plugin.fold.count", "long", False, "flows over the threshold; a growing connection counts once"),
+    Field(
+        "ids_plugin.fold.role",
+        "keyword",
+        False,
+        "actor: the subject acts; target: it is acted upon",
+    ),
+    Field(
+        "ids_plugin.fold.count",
+        "long",
+        False,
+        "flows over the threshold; a growing connection counts once",
+    ),
     Field("ids_plugin.fold.first", "date", False, "first packet of the earliest flow"),
     Field("ids_plugin.fold.last", "date", False, "latest time at which a flow was known (its end)"),
     Field("ids_plugin.fold.peers", "long", False, "distinct hosts on the other side"),
-    Field("ids_plugin.fold.peers_relation", "keyword", False, "eq, or gte where there were too many to count them all"),
+    Field(
+        "ids_plugin.fold.peers_relation",
+        "keyword",
+        False,
+        "eq, or gte where there were too many to count them all",
+    ),
     Field("ids_plugin.fold.top_peers.ip", "ip", False, "a peer with most flows"),
     Field("ids_plugin.fold.top_peers.count", "long", False, "its flows"),
     Field("ids_plugin.fold.ports", "long", False, "distinct ports of the responders, ICMP aside"),
@@ -71,8 +103,15 @@ FIELDS: tuple[Field, ...] = (
     Field("ids_plugin.fold.packets", "long", False, "packets both ways"),
     Field("ids_plugin.evidence.flows.uid", "keyword", False, "a flow the decision looked at"),
     Field("ids_plugin.evidence.flows.ts", "date", False, "its first packet"),
-    Field("ids_plugin.evidence.flows.lag", "long", False, "0 is the flow itself, 1 the one before it"),
-    Field("ids_plugin.evidence.flows.weight", "double", False, "its weight in the decision; they sum to 1"),
+    Field(
+        "ids_plugin.evidence.flows.lag", "long", False, "0 is the flow itself, 1 the one before it"
+    ),
+    Field(
+        "ids_plugin.evidence.flows.weight",
+        "double",
+        False,
+        "its weight in the decision; they sum to 1",
+    ),
     Field("ids_plugin.evidence.flows.orig_h", "ip", False, "originator"),
     Field("ids_plugin.evidence.flows.orig_p", "long", False, "originator's port, ICMP type"),
     Field("ids_plugin.evidence.flows.resp_h", "ip", False, "responder"),
@@ -80,18 +119,44 @@ FIELDS: tuple[Field, ...] = (
     Field("ids_plugin.evidence.flows.proto", "keyword", False, "transport"),
     Field("ids_plugin.evidence.flows.conn_state", "keyword", False, "Zeek's connection state"),
     Field("ids_plugin.evidence.flows.duration", "double", False, "seconds"),
-    Field("ids_plugin.evidence.flows.orig_bytes", "long", False, "payload bytes from the originator"),
-    Field("ids_plugin.evidence.flows.resp_bytes", "long", False, "payload bytes from the responder"),
-    Field("ids_plugin.evidence.flows.reverse", "boolean", False, "it goes the other way than the flow itself"),
+    Field(
+        "ids_plugin.evidence.flows.orig_bytes", "long", False, "payload bytes from the originator"
+    ),
+    Field(
+        "ids_plugin.evidence.flows.resp_bytes", "long", False, "payload bytes from the responder"
+    ),
+    Field(
+        "ids_plugin.evidence.flows.reverse",
+        "boolean",
+        False,
+        "it goes the other way than the flow itself",
+    ),
     Field("ids_plugin.evidence.features.name", "keyword", False, "what was unusual about them"),
     Field("ids_plugin.evidence.features.value", "double", False, "seen"),
     Field("ids_plugin.evidence.features.expected", "double", False, "expected"),
-    Field("ids_plugin.evidence.features.contribution", "double", False, "how much it moved the score"),
+    Field(
+        "ids_plugin.evidence.features.contribution", "double", False, "how much it moved the score"
+    ),
     Field("ids_plugin.evidence.features.text", "text", False, "the same in words"),
     Field("ids_plugin.evidence.method", "keyword", False, "how it was explained, joined with +"),
-    Field("ids_plugin.evidence.faithfulness", "double", False, "how far the score falls without the named evidence"),
-    Field("ids_plugin.evidence.behaviours.*", "double", False, "named behaviours of the acting host, each 0–1"),
-    Field("ids_plugin.evidence.summary", "text", False, "one sentence: what, who, how often, compared with what"),
+    Field(
+        "ids_plugin.evidence.faithfulness",
+        "double",
+        False,
+        "how far the score falls without the named evidence",
+    ),
+    Field(
+        "ids_plugin.evidence.behaviours.*",
+        "double",
+        False,
+        "named behaviours of the acting host, each 0–1",
+    ),
+    Field(
+        "ids_plugin.evidence.summary",
+        "text",
+        False,
+        "one sentence: what, who, how often, compared with what",
+    ),
     Field("zeek.session_id", "keyword", False, "uid of the flow"),
     Field("zeek.connection.state", "keyword", False, "Zeek's connection state"),
     Field("zeek.connection.history", "keyword", False, "Zeek's letters of what happened"),

@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 import polars as pl
 
+DEFAULT_SENSOR = "default"
+"""Name of the sensor when neither the command nor the record says one: all inputs of a command are one sensor."""
+
 
 class Column(NamedTuple):
     """One column of the Flow frame; `zeek` is its name in a conn.log, None where the column is ours."""
@@ -22,35 +25,99 @@ class Column(NamedTuple):
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("sensor", pl.String(), None, "name of the sensor, observer.name; state is never shared between sensors"),
-    Column("source", pl.String(), None, "name of the sources plugin that read it: zeek, suricata, capture, ..."),
-    Column("open", pl.Boolean(), None, "record of a connection that had not ended; a later one of the uid replaces it"),
+    Column(
+        "sensor",
+        pl.String(),
+        None,
+        "name of the sensor, observer.name; state is never shared between sensors",
+    ),
+    Column(
+        "source",
+        pl.String(),
+        None,
+        "name of the sources plugin that read it: zeek, suricata, capture, ...",
+    ),
+    Column(
+        "open",
+        pl.Boolean(),
+        None,
+        "record of a connection that had not ended; a later one of the uid replaces it",
+    ),
     Column("ts", pl.Datetime("us", "UTC"), "ts", "time of the first packet"),
     Column("uid", pl.String(), "uid", "unique id of the connection"),
     Column("orig_h", pl.String(), "id.orig_h", "originator's address, canonical text form"),
-    Column("orig_p", pl.UInt16(), "id.orig_p", "originator's port; ICMP type; null where there is none"),
+    Column(
+        "orig_p", pl.UInt16(), "id.orig_p", "originator's port; ICMP type; null where there is none"
+    ),
     Column("resp_h", pl.String(), "id.resp_h", "responder's address, canonical text form"),
-    Column("resp_p", pl.UInt16(), "id.resp_p", "responder's port; ICMP code; null where there is none"),
+    Column(
+        "resp_p", pl.UInt16(), "id.resp_p", "responder's port; ICMP code; null where there is none"
+    ),
     Column("proto", pl.String(), "proto", "tcp, udp, icmp or unknown_transport"),
     Column("service", pl.String(), "service", "application protocols, comma-separated"),
-    Column("duration", pl.Duration("us"), "duration", "last packet minus first; null when there was one packet"),
+    Column(
+        "duration",
+        pl.Duration("us"),
+        "duration",
+        "last packet minus first; null when there was one packet",
+    ),
     Column("orig_bytes", pl.Int64(), "orig_bytes", "payload bytes from the originator"),
     Column("resp_bytes", pl.Int64(), "resp_bytes", "payload bytes from the responder"),
-    Column("conn_state", pl.String(), "conn_state", "S0 S1 SF REJ S2 S3 RSTO RSTR RSTOS0 RSTRH SH SHR OTH"),
+    Column(
+        "conn_state",
+        pl.String(),
+        "conn_state",
+        "S0 S1 SF REJ S2 S3 RSTO RSTR RSTOS0 RSTRH SH SHR OTH",
+    ),
     Column("local_orig", pl.Boolean(), "local_orig", "the sensor calls the originator local"),
     Column("local_resp", pl.Boolean(), "local_resp", "the sensor calls the responder local"),
     Column("missed_bytes", pl.Int64(), "missed_bytes", "bytes missing in content gaps"),
-    Column("history", pl.String(), "history", "Zeek's letters of what happened; upper case is the originator"),
+    Column(
+        "history",
+        pl.String(),
+        "history",
+        "Zeek's letters of what happened; upper case is the originator",
+    ),
     Column("orig_pkts", pl.Int64(), "orig_pkts", "packets from the originator"),
-    Column("orig_ip_bytes", pl.Int64(), "orig_ip_bytes", "IP bytes from the originator, headers included"),
+    Column(
+        "orig_ip_bytes",
+        pl.Int64(),
+        "orig_ip_bytes",
+        "IP bytes from the originator, headers included",
+    ),
     Column("resp_pkts", pl.Int64(), "resp_pkts", "packets from the responder"),
-    Column("resp_ip_bytes", pl.Int64(), "resp_ip_bytes", "IP bytes from the responder, headers included"),
-    Column("tunnel_parents", pl.String(), "tunnel_parents", "uids of the enclosing tunnels, comma-separated"),
+    Column(
+        "resp_ip_bytes",
+        pl.Int64(),
+        "resp_ip_bytes",
+        "IP bytes from the responder, headers included",
+    ),
+    Column(
+        "tunnel_parents",
+        pl.String(),
+        "tunnel_parents",
+        "uids of the enclosing tunnels, comma-separated",
+    ),
     Column("ip_proto", pl.UInt8(), "ip_proto", "IP protocol number"),
     Column("community_id", pl.String(), "community_id", "Community ID v1; null until asked for"),
-    Column("label", pl.String(), None, "class given by a labelled data set (lower case); null elsewhere"),
-    Column("label_detail", pl.String(), None, "the data set's own detailed label or technique; null elsewhere"),
-    Column("origin", pl.String(), None, "where it was read: file:line, file#packet, topic/partition/offset"),
+    Column(
+        "label",
+        pl.String(),
+        None,
+        "class given by a labelled data set (lower case); null elsewhere",
+    ),
+    Column(
+        "label_detail",
+        pl.String(),
+        None,
+        "the data set's own detailed label or technique; null elsewhere",
+    ),
+    Column(
+        "origin",
+        pl.String(),
+        None,
+        "where it was read: file:line, file#packet, topic/partition/offset",
+    ),
 )
 
 SCHEMA: dict[str, pl.DataType] = {column.name: column.dtype for column in COLUMNS}

@@ -70,7 +70,10 @@ class Counts:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able, reasons in alphabetical order."""
         counters = ((name, getattr(self, name)) for name in _NAMES)
-        return {name: dict(sorted(one.items())) if isinstance(one, dict) else one for name, one in counters}
+        return {
+            name: dict(sorted(one.items())) if isinstance(one, dict) else one
+            for name, one in counters
+        }
 
 
 _NAMES = tuple(one.name for one in fields(Counts))
@@ -143,12 +146,16 @@ class Ledger:
         """
         problems = self.problems()
         if problems:
-            raise LedgerError("the ledger doesn't balance: " + "; ".join(problems), hint="a defect: please report it")
+            raise LedgerError(
+                "the ledger doesn't balance: " + "; ".join(problems),
+                hint="a defect: please report it",
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """What ledger.json holds."""
         entries = [
-            {"source": source, "sensor": sensor, **counts.to_dict()} for (source, sensor), counts in self.items()
+            {"source": source, "sensor": sensor, **counts.to_dict()}
+            for (source, sensor), counts in self.items()
         ]
         return {
             "balanced": not self.problems(),

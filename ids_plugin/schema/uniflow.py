@@ -46,7 +46,11 @@ CLASSES = ("normal", "aggressive_scan", "udp_scan", "ssh_brute_force", "mqtt_bru
 """The five classes of the published system, in order."""
 IDLE = 60_000_000
 """µs of silence in a direction behind which a new uniflow begins."""
-_TYPES: dict[str, pl.DataType] = {"ts": pl.Datetime("us", "UTC"), "ip_src": pl.String(), "ip_dst": pl.String()}
+_TYPES: dict[str, pl.DataType] = {
+    "ts": pl.Datetime("us", "UTC"),
+    "ip_src": pl.String(),
+    "ip_dst": pl.String(),
+}
 SCHEMA = pl.Schema({**_TYPES, **dict.fromkeys(FEATURES, pl.Int64())})
 """What a source gives: when the first packet came, both addresses, the sixteen numbers."""
 
@@ -58,4 +62,8 @@ def fingerprint() -> str:
 
 def describe() -> dict[str, Any]:
     """What a manifest says of uniflows: fingerprint, and the sixteen in order with their units; none has a window."""
-    return {"fingerprint": fingerprint(), "earlier": 0, "uniflow": [list(column[:2]) for column in COLUMNS]}
+    return {
+        "fingerprint": fingerprint(),
+        "earlier": 0,
+        "uniflow": [list(column[:2]) for column in COLUMNS],
+    }

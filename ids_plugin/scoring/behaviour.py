@@ -121,14 +121,19 @@ class BehaviourMember:
 
     def __init__(self, columns: dict[str, tuple[int, str]]) -> None:
         self._patterns = {
-            behaviour.name: [[_bind(term, columns) for term in pattern] for pattern in behaviour.patterns]
+            behaviour.name: [
+                [_bind(term, columns) for term in pattern] for pattern in behaviour.patterns
+            ]
             for behaviour in BEHAVIOURS
         }
 
     def behaviours(self, table: Floats) -> dict[str, Doubles]:
         """Name → (m) how strongly each row shows it, 0–1; what can't be known shows nothing."""
         return {
-            name: np.max([np.min([term.of(table) for term in pattern], axis=0) for pattern in patterns], axis=0)
+            name: np.max(
+                [np.min([term.of(table) for term in pattern], axis=0) for pattern in patterns],
+                axis=0,
+            )
             for name, patterns in self._patterns.items()
         }
 
@@ -160,7 +165,9 @@ class _Bound(NamedTuple):
 def _bind(term: Term, columns: dict[str, tuple[int, str]]) -> _Bound:
     column, unit = columns[term.feature]
     logarithmic = unit.startswith("log ")
-    low, high = (float(np.log1p(bound)) if logarithmic else bound for bound in (term.low, term.high))
+    low, high = (
+        float(np.log1p(bound)) if logarithmic else bound for bound in (term.low, term.high)
+    )
     return _Bound(column, low, high)
 
 
@@ -174,9 +181,13 @@ class Behaviours:
         schema = bundle.manifest["schema"]
         table = [*schema["flow"], *schema["context"], *schema["summary"]]
         columns = {name: (index, unit) for index, (name, unit) in enumerate(table)}
-        absent = {term.feature for b in BEHAVIOURS for pattern in b.patterns for term in pattern} - columns.keys()
+        absent = {
+            term.feature for b in BEHAVIOURS for pattern in b.patterns for term in pattern
+        } - columns.keys()
         if absent:
-            raise BundleError(f"no column {min(absent)} for the behaviours", location=bundle.location)
+            raise BundleError(
+                f"no column {min(absent)} for the behaviours", location=bundle.location
+            )
         return BehaviourMember(columns)
 
 

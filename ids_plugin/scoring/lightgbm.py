@@ -44,8 +44,18 @@ class Trees:
     def __init__(self, text: bytes, location: str = "lightgbm.txt") -> None:
         self._handle = ctypes.c_void_p()
         self._location = location
-        library, iterations, outputs, inputs = _library(), ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-        self._call(library.LGBM_BoosterLoadModelFromString, text, ctypes.byref(iterations), ctypes.byref(self._handle))
+        library, iterations, outputs, inputs = (
+            _library(),
+            ctypes.c_int(),
+            ctypes.c_int(),
+            ctypes.c_int(),
+        )
+        self._call(
+            library.LGBM_BoosterLoadModelFromString,
+            text,
+            ctypes.byref(iterations),
+            ctypes.byref(self._handle),
+        )
         self._call(library.LGBM_BoosterGetNumClasses, self._handle, ctypes.byref(outputs))
         self._call(library.LGBM_BoosterGetNumFeature, self._handle, ctypes.byref(inputs))
         self.outputs, self.inputs = outputs.value, inputs.value
@@ -70,7 +80,9 @@ class Trees:
 
     def _predict(self, rows: Floats, kind: int, width: int) -> Doubles:
         if rows.ndim != 2 or rows.shape[1] != self.inputs or rows.dtype != np.float32:
-            raise ValueError(f"wants float32 rows of {self.inputs} columns, not {rows.dtype} {rows.shape}")
+            raise ValueError(
+                f"wants float32 rows of {self.inputs} columns, not {rows.dtype} {rows.shape}"
+            )
         out: npt.NDArray[np.float64] = np.empty((len(rows), width))
         if not len(rows):
             return out
@@ -86,7 +98,9 @@ class Trees:
 
     def _call(self, function: Callable[..., int], *arguments: object) -> None:
         if function(*arguments):
-            raise BundleError(f"LightGBM: {_library().LGBM_GetLastError().decode()}", location=self._location)
+            raise BundleError(
+                f"LightGBM: {_library().LGBM_GetLastError().decode()}", location=self._location
+            )
 
 
 class TreeMember:
@@ -117,7 +131,9 @@ class LightGBM:
         trees = Trees(bundle.file(entry["file"]), f"{bundle.location}/{entry['file']}")
         classes = tuple(CLASSES.index(name) for name in entry["classes"])
         if trees.outputs != len(classes):
-            raise BundleError(f"{trees.outputs} outputs for {len(classes)} classes", location=bundle.location)
+            raise BundleError(
+                f"{trees.outputs} outputs for {len(classes)} classes", location=bundle.location
+            )
         return TreeMember(trees, classes)
 
 

@@ -39,7 +39,9 @@ class OnnxMember:
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except REFUSALS as error:
-            raise BundleError(f"ONNX Runtime can't load it: {str(error).splitlines()[0]}", location=location) from error
+            raise BundleError(
+                f"ONNX Runtime can't load it: {str(error).splitlines()[0]}", location=location
+            ) from error
         self._inputs = [given.name for given in self._session.get_inputs()]
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._classes = list(classes)

@@ -18,20 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from ids_plugin.config import Elasticsearch as Settings
-from ids_plugin.errors import ConfigError
+from ids_plugin.elastic.client import JSON, connect
+from ids_plugin.elastic.streams import ALERTS, VERSION, backing, explain, refusal, stream
 from ids_plugin.schema.alert import happened
 from ids_plugin.sinks import Delivered, Refusal, RetryAfter
-from ids_plugin.sinks._elastic import JSON, VERSION, backing, connect, explain, refusal
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch as Client
-
-ALERTS = "logs-ids_plugin.alert"
-LEDGER = "metrics-ids_plugin.ledger"
-"""data streams, without their namespace"""
-
-NAMESPACE = re.compile(r"[^A-Z\\/*?\"<>| ,#:-]{1,100}")
-"""what Elasticsearch takes as the last part of a data stream's name"""
 
 SOON, LATER = 1.0, 5.0
 """seconds until it is worth asking again: for what passes by itself, and for what a person has to do"""
@@ -45,24 +38,15 @@ MOST_BYTES, MOST_LOOKS = 900_000, 5_000
 LONGEST_ID = 512
 """bytes; Elasticsearch refuses the whole request for a longer one"""
 
-NOT_ITS_FAULT = frozenset({"index_closed_exception", "validation_exception", "illegal_state_exception"})
+NOT_ITS_FAULT = frozenset(
+    {"index_closed_exception", "validation_exception", "illegal_state_exception"}
+)
 """errors with status 400 that say nothing about the document"""
 
 NO_PIPELINE = re.compile(r"pipeline with id \[.*\] does not exist")
 """another such error, known by its reason alone"""
 
 _LINES = {"accept": "application/json", "content-type": "application/x-ndjson"}
-
-
-def stream(name: str, namespace: str) -> str:
-    """The full name of a data stream.
-
-    Raises:
-        ConfigError: the namespace can't be part of it.
-    """
-    if not NAMESPACE.fullmatch(namespace):
-        raise ConfigError(f"{namespace!r} is no namespace", hint='lower case, no -, no \\/*?"<>|,#: and no space')
-    return f"{name}-{namespace}"
 
 
 class _Wait(Exception):
@@ -98,7 +82,10 @@ class Elasticsearch:
         self._client: Client = connect(settings)
 
     def write(
-        self, documents: Sequence[Mapping[str, Any]], since: int | None = None, ingested: datetime | None = None
+        self,
+        documents: Sequence[Mapping[str, Any]],
+        since: int | None = None,
+        ingested: datetime | None = None,
     ) -> Delivered | RetryAfter:
         """Each document once, whatever was written before. After RetryAfter some of them may be there already.
 
@@ -111,12 +98,18 @@ class Elasticsearch:
         from elasticsearch import ApiError, TransportError
 
         try:
-            return self._write(documents, None if since is None else min(since, _earliest(documents)), ingested)
+            return self._write(
+                documents, None if since is None else min(since, _earliest(documents)), ingested
+            )
         except _Wait as wait:
             return wait.answer
         except (ApiError, TransportError) as error:
             what, then = explain(error)
-            passes = not isinstance(error, ApiError) or error.meta.status == 429 or error.meta.status >= 500
+            passes = (
+                not isinstance(error, ApiError)
+                or error.meta.status == 429
+                or error.meta.status >= 500
+            )
             return RetryAfter(SOON if passes else LATER, f"{self.location}: {what} ({then})")
 
     def problem(self) -> str | None:
@@ -164,10 +157,16 @@ class Elasticsearch:
             raise self._wait(f"there is no data stream {self.stream}")
         version = found[-1].version
         if version is None:
-            raise self._wait(f"data stream {self.stream} wasn't made from our template and would take anything")
+            raise self._wait(
+                f"data stream {self.stream} wasn't made from our template and would take anything"
+            )
         if version < VERSION:
             raise self._wait(f"data stream {self.stream} was made from an older template")
-        kept = [one for one, next_one in pairwise(found) if since is None or next_one.created + SKEW >= since]
+        kept = [
+            one
+            for one, next_one in pairwise(found)
+            if since is None or next_one.created + SKEW >= since
+        ]
         return [one.name for one in (*kept, found[-1])]
 
     def _wait(self, what: str) -> _Wait:
@@ -180,7 +179,9 @@ class Elasticsearch:
         Raises:
             _Wait: an index can't be read, or a copy can't be deleted.
         """
-        asked = [{"_index": index, "_id": one, "_source": False} for one in ids for index in indices]
+        asked = [
+            {"_index": index, "_id": one, "_source": False} for one in ids for index in indices
+        ]
         kept = "docs._index,docs._id,docs.found,docs._seq_no,docs._primary_term,docs.error"
         found: list[Any] = []
         for start in range(0, len(asked), MOST_LOOKS):
@@ -191,7 +192,10 @@ class Elasticsearch:
             if one.get("found"):
                 copy = _Copy(one["_index"], one["_seq_no"], one["_primary_term"])
                 copies.setdefault(one["_id"], []).append(copy)
-            elif one.get("error", {}).get("type", "index_not_found_exception") != "index_not_found_exception":
+            elif (
+                one.get("error", {}).get("type", "index_not_found_exception")
+                != "index_not_found_exception"
+            ):
                 what, then = refusal(_status(one["error"]), one["error"])
                 raise _Wait(LATER, f"{self.location}: {one['_index']} can't be read: {what}", then)
         self._delete([(name, newer) for name, held in copies.items() for newer in held[1:]])
@@ -205,7 +209,14 @@ class Elasticsearch:
         if not copies:
             return
         lines = [
-            {"delete": {"_index": at.place, "_id": name, "if_seq_no": at.seq_no, "if_primary_term": at.primary_term}}
+            {
+                "delete": {
+                    "_index": at.place,
+                    "_id": name,
+                    "if_seq_no": at.seq_no,
+                    "if_primary_term": at.primary_term,
+                }
+            }
             for name, at in copies
         ]
         for answer in self._bulk(b"".join(map(_line, lines))):
@@ -214,7 +225,10 @@ class Elasticsearch:
                 raise _Wait(LATER, f"{self.location}: a copy can't be deleted: {what}", then)
 
     def _create(
-        self, named: Mapping[str, int], documents: Sequence[Mapping[str, Any]], ingested: datetime | None
+        self,
+        named: Mapping[str, int],
+        documents: Sequence[Mapping[str, Any]],
+        ingested: datetime | None,
     ) -> tuple[int, list[Refusal]]:
         """Creates the documents at these places of the batch: how many were new, and which will never be taken.
 
@@ -222,12 +236,18 @@ class Elasticsearch:
             _Wait: not all of them are there.
         """
         lines, refusals = _lines(named, documents, ingested)
-        answers = [answer for body in _bodies(lines.values()) for answer in self._bulk(body, f"/{self.stream}")]
+        answers = [
+            answer
+            for body in _bodies(lines.values())
+            for answer in self._bulk(body, f"/{self.stream}")
+        ]
         created = 0
         for at, answer in zip(lines, answers, strict=True):
             status, error = answer["status"], answer.get("error", {})
             if answer.get("failure_store") == "used":
-                refusals.append(Refusal(at, "failure_store", "it went to the data stream's failure store"))
+                refusals.append(
+                    Refusal(at, "failure_store", "it went to the data stream's failure store")
+                )
             elif status == 400 and NO_PIPELINE.match(str(error.get("reason"))):
                 raise self._wait(str(error["reason"]))
             elif status == 400 and error.get("type") not in NOT_ITS_FAULT:
@@ -236,7 +256,11 @@ class Elasticsearch:
                 created += 1
             elif status != 409:
                 what, then = refusal(status, error)
-                raise _Wait(SOON if status == 429 or status >= 500 else LATER, f"{self.location}: {what}", then)
+                raise _Wait(
+                    SOON if status == 429 or status >= 500 else LATER,
+                    f"{self.location}: {what}",
+                    then,
+                )
         return created, refusals
 
     def _bulk(self, body: bytes, path: str = "") -> list[dict[str, Any]]:
@@ -244,7 +268,9 @@ class Elasticsearch:
         answer = self._ask("POST", f"{path}/_bulk?filter_path={kept}", body, _LINES)
         return [next(iter(item.values())) for item in answer["items"]]
 
-    def _ask(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = JSON) -> Any:
+    def _ask(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = JSON
+    ) -> Any:
         answer: Any = self._client.perform_request(method, path, headers=headers, body=body)
         return answer.body
 
@@ -262,7 +288,9 @@ def _named(documents: Sequence[Mapping[str, Any]]) -> tuple[dict[str, int], list
         if isinstance(name, str) and name.isascii() and 0 < len(name) <= LONGEST_ID:
             named.setdefault(name, at)
         else:
-            refusals.append(Refusal(at, "no_id", "event.id is no ASCII text of at most 512 characters"))
+            refusals.append(
+                Refusal(at, "no_id", "event.id is no ASCII text of at most 512 characters")
+            )
     return named, refusals
 
 

@@ -12,7 +12,7 @@ from typing import BinaryIO
 import orjson
 
 from ids_plugin.sinks import Delivered
-from ids_plugin.sinks._writing import writing
+from ids_plugin.writing import writing
 
 
 class Ndjson:
@@ -36,7 +36,9 @@ class Ndjson:
     def write(self, documents: Sequence[Mapping[str, object]]) -> Delivered:
         """Appends any JSON-able mappings, in their order."""
         with writing(self.location, self.abort):
-            self._stream.write(b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in documents))
+            self._stream.write(
+                b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in documents)
+            )
         return Delivered(len(documents))
 
     def close(self) -> None:
@@ -57,7 +59,12 @@ class Ndjson:
     def __enter__(self) -> Ndjson:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         if kind is None:
             self.close()
         else:

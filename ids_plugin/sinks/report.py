@@ -23,7 +23,7 @@ from typing import Any, TypedDict
 import orjson
 
 from ids_plugin.sinks import Delivered
-from ids_plugin.sinks._writing import writing
+from ids_plugin.writing import writing
 
 Document = Mapping[str, Any]
 
@@ -109,7 +109,12 @@ class Report:
     def __enter__(self) -> Report:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         if kind is None:
             self.close()
         else:
@@ -118,12 +123,19 @@ class Report:
     def _flush(self, kind: str, items: list[Document]) -> None:
         if items:
             with writing(self._path, self.abort):
-                self._file.write(f'<script type="text/plain" class="{kind}">{_packed(items)}</script>\n')
+                self._file.write(
+                    f'<script type="text/plain" class="{kind}">{_packed(items)}</script>\n'
+                )
             items.clear()
 
 
 def write(
-    path: Path, documents: Iterable[Document], *, ledger: Document, traffic: Sequence[Bucket], bundle: Document
+    path: Path,
+    documents: Iterable[Document],
+    *,
+    ledger: Document,
+    traffic: Sequence[Bucket],
+    bundle: Document,
 ) -> int:
     """Write the report of `documents` to `path`; returns how many documents are in it.
 
@@ -213,8 +225,14 @@ def _page() -> tuple[str, str]:
     template = assets.joinpath("template.html").read_text("utf-8")
     notice = assets.joinpath("NOTICE").read_text("utf-8").replace("<", "&lt;")
     before, after = template.split("{{data}}")
-    head = before.replace("{{policy}}", policy).replace("{{style}}", style).replace("{{notice}}", notice)
-    return head, after.replace("{{scripts}}", "\n".join(f"<script>{script}</script>" for script in scripts))
+    head = (
+        before.replace("{{policy}}", policy)
+        .replace("{{style}}", style)
+        .replace("{{notice}}", notice)
+    )
+    return head, after.replace(
+        "{{scripts}}", "\n".join(f"<script>{script}</script>" for script in scripts)
+    )
 
 
 def _hash(text: str) -> str:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ids_plugin.schema.alert import ACTOR, SEVERITIES, Document
 from ids_plugin.sinks import Delivered
-from ids_plugin.sinks._writing import writing
+from ids_plugin.writing import writing
 
 WIDE = 120
 """columns from which every fact has its own column"""
@@ -61,8 +61,12 @@ class Table:
     def close(self) -> None:
         """Prints; colours only where the stream is a terminal."""
         text = io.StringIO()
-        console = Console(file=text, force_terminal=self._stream.isatty(), width=self._width, highlight=False)
-        rows = sorted(self._rows.values(), key=lambda row: (-row.severity, -row.risk, row.first, row.host))
+        console = Console(
+            file=text, force_terminal=self._stream.isatty(), width=self._width, highlight=False
+        )
+        rows = sorted(
+            self._rows.values(), key=lambda row: (-row.severity, -row.risk, row.first, row.host)
+        )
         if rows:
             console.print(_wide(rows) if console.width >= WIDE else _narrow(rows))
         console.print(_count(rows))
@@ -80,7 +84,9 @@ class Table:
 def _row(document: Document) -> Row:
     ours = document["ids_plugin"]
     fold, evidence = ours["fold"], ours["evidence"]
-    features = sorted(evidence.get("features", ()), key=lambda one: -abs(one.get("contribution", 0.0)))
+    features = sorted(
+        evidence.get("features", ()), key=lambda one: -abs(one.get("contribution", 0.0))
+    )
     return Row(
         severity=document["event"]["severity"],
         risk=document["event"]["risk_score"],
@@ -106,7 +112,16 @@ def _peers(fold: Document) -> str:
 
 
 def _wide(rows: list[Row]) -> RichTable:
-    table = _table("severity", "class", "host", "acts on / acted on by", "flows", "first – last", "score", "why")
+    table = _table(
+        "severity",
+        "class",
+        "host",
+        "acts on / acted on by",
+        "flows",
+        "first – last",
+        "score",
+        "why",
+    )
     for column in (4, 6):
         table.columns[column].justify = "right"
     for row in rows:
@@ -118,7 +133,9 @@ def _wide(rows: list[Row]) -> RichTable:
             f"{row.flows:,}",
             _period(row),
             f"{row.score:.2f}",
-            Text.assemble(_text(row.summary), _text(f"\n{row.reasons}" if row.reasons else "", "dim")),
+            Text.assemble(
+                _text(row.summary), _text(f"\n{row.reasons}" if row.reasons else "", "dim")
+            ),
         )
     return table
 
@@ -171,7 +188,10 @@ def _count(rows: list[Row]) -> str:
     if not rows:
         return "No alerts."
     found = Counter(row.severity for row in rows)
-    parts = (f"{count} {_NAMES.get(number, number)}" for number, count in sorted(found.items(), reverse=True))
+    parts = (
+        f"{count} {_NAMES.get(number, number)}"
+        for number, count in sorted(found.items(), reverse=True)
+    )
     return f"{len(rows):,} alert{'s' if len(rows) > 1 else ''}: {', '.join(parts)}"
 
 

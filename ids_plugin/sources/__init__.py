@@ -7,27 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, Protocol
 
 import polars as pl
 
-WHOLE = "whole"
-"""`place` of a reject that is a whole input: it can't be opened, or nothing of it can be read"""
-
-
-class Reject(NamedTuple):
-    """A record that could not be read; goes to rejects.ndjson."""
-
-    input: str
-    """file name, or `-`"""
-    place: str
-    """`line 7`, `packet 12`, `byte 4096`, or WHOLE"""
-    reason: str
-    """short and countable: `bad_json`, `cut_off`, ..."""
-    detail: str
-    """what exactly, for a person"""
-    data: str
-    """the beginning of the record, at most 200 characters"""
+from ids_plugin.schema.reject import Reject
 
 
 @dataclass(frozen=True)

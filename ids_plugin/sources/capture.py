@@ -13,13 +13,23 @@ from collections.abc import Iterator
 import numpy as np
 
 from ids_plugin.errors import InputError, UsageError
+from ids_plugin.flowmeter import meter
+from ids_plugin.flowmeter.flow_frame import frame
+from ids_plugin.flowmeter.packets.capture_files import (
+    BROKEN,
+    CHUNK,
+    PCAP_MAGICS,
+    PCAPNG_MAGIC,
+    Chunk,
+    Damage,
+    chunks,
+    part,
+)
+from ids_plugin.flowmeter.packets.decoder import Decoder, Packets
 from ids_plugin.schema import flow
-from ids_plugin.sources import Input, Read, Reject
-from ids_plugin.sources import _meter as meter
-from ids_plugin.sources._frame import frame
-from ids_plugin.sources._packets import Decoder, Packets
-from ids_plugin.sources._pcap import BROKEN, CHUNK, PCAP_MAGICS, PCAPNG_MAGIC, Chunk, Damage, chunks, part
-from ids_plugin.sources._programs import measure
+from ids_plugin.schema.reject import Reject
+from ids_plugin.sources import Input, Read
+from ids_plugin.sources.meter_programs import measure
 
 JITTER = 1_000_000_000
 """ns that clocks may go back without being named for it: packets of several queues come in turn."""
@@ -87,7 +97,9 @@ class _Reading:
             "fragments_given_up": self.decoder.fragments.given_up,
         }
         if any(early.values()):
-            yield Read(flow.empty(), 0, notes={name: count for name, count in early.items() if count})
+            yield Read(
+                flow.empty(), 0, notes={name: count for name, count in early.items() if count}
+            )
 
     def _measure(self, chunk: Chunk) -> tuple[meter.Finished, tuple[Reject, ...], dict[str, int]]:
         """Connections that ended, rejects and counts; nothing of the packets is kept while frames are made."""
@@ -123,7 +135,12 @@ class _Reading:
         return oddities, {name: count for name, count in counts.items() if count}
 
     def _step(
-        self, found: meter.Finished, rejects: tuple[Reject, ...], notes: dict[str, int], *, still_open: bool = False
+        self,
+        found: meter.Finished,
+        rejects: tuple[Reject, ...],
+        notes: dict[str, int],
+        *,
+        still_open: bool = False,
     ) -> Read:
         name, sensor = self.source.name, self.source.sensor
         flows = frame(found, name, sensor, still_open=still_open, community=self.community)
@@ -157,7 +174,9 @@ class Clock:
         if not len(chunk.time):
             yield chunk, False
             return
-        time = np.maximum.accumulate(np.maximum(chunk.time // 1000, self.now if self.begin is not None else 0))
+        time = np.maximum.accumulate(
+            np.maximum(chunk.time // 1000, self.now if self.begin is not None else 0)
+        )
         self.begin = int(time[0]) if self.begin is None else self.begin
         turn = (time - self.begin) // self.every
         before = np.append(max(self.now - self.begin, 0) // self.every, turn[:-1])
@@ -170,9 +189,17 @@ class Clock:
 
 def _rejects(source: Input, damage: list[Damage], packets: Packets) -> tuple[Reject, ...]:
     """Damage of the file and packets that contradict themselves, in the order of the capture."""
-    bad = [Damage(bad.number, bad.reason, "its headers say otherwise", bad.data) for bad in packets.bad]
+    bad = [
+        Damage(bad.number, bad.reason, "its headers say otherwise", bad.data) for bad in packets.bad
+    ]
     return tuple(
-        Reject(source.name, f"packet {found.packet}", found.reason, found.detail, found.data.hex()[:200])
+        Reject(
+            source.name,
+            f"packet {found.packet}",
+            found.reason,
+            found.detail,
+            found.data.hex()[:200],
+        )
         for found in sorted([*damage, *bad], key=lambda found: found.packet)
     )
 

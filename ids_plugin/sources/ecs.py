@@ -15,8 +15,8 @@ import polars as pl
 
 from ids_plugin.errors import DialectError
 from ids_plugin.sources import Input, Read
-from ids_plugin.sources import _ndjson as ndjson
-from ids_plugin.sources._ndjson import Bad, Field, Layout, OutOfScope
+from ids_plugin.sources.readers import ndjson
+from ids_plugin.sources.readers.ndjson import Bad, Field, Layout, OutOfScope
 
 SNIFFED = 20
 NANO = 1e9
@@ -126,7 +126,9 @@ SHARED = {
     "sensor": "observer.name",
 }
 KINDS = {"ts": "iso", "duration": "float", "local_orig": "bool", "local_resp": "bool"}
-ALSO = {"corelight": {"conn_state": "conn_state", "ip_proto": "ip_proto", "sensor": "observer.hostname"}}
+ALSO = {
+    "corelight": {"conn_state": "conn_state", "ip_proto": "ip_proto", "sensor": "observer.hostname"}
+}
 """Other places where some versions of a dialect keep a column: asked after the first."""
 LISTS = ("service", "tunnel_parents", "uid", "proto")
 TEXTS = ("orig_h", "resp_h", "community_id", "sensor", "conn_state", "history")
@@ -168,7 +170,9 @@ def refuse_fractions(draft: pl.DataFrame, name: str) -> None:
     Raises:
         DialectError: durations that should be whole nanoseconds have fractions.
     """
-    parts = draft[FRACTION].drop_nulls() if FRACTION in draft.columns else pl.Series(dtype=pl.Boolean)
+    parts = (
+        draft[FRACTION].drop_nulls() if FRACTION in draft.columns else pl.Series(dtype=pl.Boolean)
+    )
     if int(parts.sum()) * 2 > parts.len():
         what = "event.duration can't be in nanoseconds: it has fractions"
         raise DialectError(what, location=name, hint="is it in seconds?")
@@ -190,12 +194,23 @@ def classify(record: dict[str, Any]) -> Layout | OutOfScope | Bad:
         return Bad("not_ecs", "no @timestamp: not an ECS document")
     dotted = any("." in key for key in document)
     dataset = _at(document, "event.dataset", dotted)
-    found = [name for name, marks in MARKS.items() if any(_at(document, mark, dotted) is not None for mark in marks)]
+    found = [
+        name
+        for name, marks in MARKS.items()
+        if any(_at(document, mark, dotted) is not None for mark in marks)
+    ]
     if dataset is not None and dataset not in CONN:
-        return OutOfScope(f"ecs_{dataset}"[:40]) if isinstance(dataset, str) else Bad("bad_value", "event.dataset")
+        return (
+            OutOfScope(f"ecs_{dataset}"[:40])
+            if isinstance(dataset, str)
+            else Bad("bad_value", "event.dataset")
+        )
     if not found:
         return OutOfScope("ecs_other")
-    if _at(document, "source.ip", dotted) is None or _at(document, "destination.ip", dotted) is None:
+    if (
+        _at(document, "source.ip", dotted) is None
+        or _at(document, "destination.ip", dotted) is None
+    ):
         return Bad("no_address", "no source.ip and destination.ip: not a connection")
     return layout(found[0], hit, dotted)
 
@@ -219,7 +234,9 @@ def layout(dialect: str, hit: bool, dotted: bool) -> Layout:
     fields = []
     places = {**SHARED, **chosen.paths, **marks, "dataset": "event.dataset"}
     for column, path in (*places.items(), *ALSO.get(dialect, {}).items()):
-        fields.append(Field(column, _kind(column), (*root, *((path,) if dotted else path.split(".")))))
+        fields.append(
+            Field(column, _kind(column), (*root, *((path,) if dotted else path.split("."))))
+        )
     return Layout(tuple(fields), derive=lambda frame: _finish(frame, chosen), ours=_ours(dialect))
 
 
@@ -228,7 +245,9 @@ def _kind(column: str) -> str:
         return KINDS[column]
     if column in LISTS or column == "?zeek.uid":
         return "list"
-    text = column in (*TEXTS, "dataset") or (column.startswith("?") and not column.endswith("bytes"))
+    text = column in (*TEXTS, "dataset") or (
+        column.startswith("?") and not column.endswith("bytes")
+    )
     return "text" if text else "int"
 
 
@@ -248,7 +267,8 @@ def _finish(frame: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
     """Ports of ICMP, durations in seconds."""
     ports = {"orig_p": ["source_port", "icmp_type"], "resp_p": ["destination_port", "icmp_code"]}
     found = [
-        pl.coalesce(name for name in names if name in frame.columns).alias(column) for column, names in ports.items()
+        pl.coalesce(name for name in names if name in frame.columns).alias(column)
+        for column, names in ports.items()
     ]
     return frame.with_columns(
         *found,

@@ -14,19 +14,37 @@ import orjson
 import polars as pl
 
 from ids_plugin.sources import Input, Read
-from ids_plugin.sources import _ndjson as ndjson
-from ids_plugin.sources._draft import text_times
-from ids_plugin.sources._ndjson import Bad, Field, Layout, OutOfScope
+from ids_plugin.sources.readers import ndjson
+from ids_plugin.sources.readers.draft import text_times
+from ids_plugin.sources.readers.ndjson import Bad, Field, Layout, OutOfScope
 
 SNIFFED = 20
 EVENT = re.compile(r"[a-z0-9_]{1,30}")
 PROTOCOLS = {"tcp": ("tcp", 6), "udp": ("udp", 17), "icmp": ("icmp", 1), "ipv6-icmp": ("icmp", 58)}
 OTHERS = {"sctp": 132, "gre": 47, "esp": 50, "ah": 51, "igmp": 2, "ospf": 89}
-SERVICES = {"tls": "ssl", "dcerpc": "dce_rpc", "krb5": "krb", "http2": "http", "dnp3": "dnp3_tcp", "rfb": "rfb"}
+SERVICES = {
+    "tls": "ssl",
+    "dcerpc": "dce_rpc",
+    "krb5": "krb",
+    "http2": "http",
+    "dnp3": "dnp3_tcp",
+    "rfb": "rfb",
+}
 """Suricata's names of application protocols where Zeek has others."""
 UNKNOWN_SERVICES = ("failed", "unknown")
 COUNTERPARTS = {8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15, 17: 18, 18: 17, 10: 9, 9: 10}
-COUNTERPARTS6 = {128: 129, 129: 128, 133: 134, 134: 133, 135: 136, 136: 135, 139: 140, 140: 139, 144: 145, 145: 144}
+COUNTERPARTS6 = {
+    128: 129,
+    129: 128,
+    133: 134,
+    134: 133,
+    135: 136,
+    136: 135,
+    139: 140,
+    140: 139,
+    144: 145,
+    145: 144,
+}
 """ICMP request and reply types: Zeek puts the type that answers into the responder's port, where there is one."""
 ETHERNET, TAG = 14, 4
 """Bytes of an Ethernet header and of a VLAN tag."""
@@ -60,9 +78,9 @@ FIELDS = (
 FLOW = Layout(
     FIELDS,
     ours=(pl.col("event") == "flow") & pl.col("ts_text").is_not_null(),
-    beside=pl.when(pl.col("event").str.contains(f"^{EVENT.pattern}$") & (pl.col("event") != "flow")).then(
-        pl.concat_str(pl.lit("eve_"), "event")
-    ),
+    beside=pl.when(
+        pl.col("event").str.contains(f"^{EVENT.pattern}$") & (pl.col("event") != "flow")
+    ).then(pl.concat_str(pl.lit("eve_"), "event")),
 )
 
 
@@ -98,7 +116,11 @@ def _is_eve(line: bytes) -> bool:
         record = orjson.loads(line)
     except orjson.JSONDecodeError:
         return False
-    return isinstance(record, dict) and "event_type" in record and not isinstance(classify(record, FLOW), Bad)
+    return (
+        isinstance(record, dict)
+        and "event_type" in record
+        and not isinstance(classify(record, FLOW), Bad)
+    )
 
 
 def classify(record: dict[str, Any], layout: Layout) -> Layout | OutOfScope | Bad:
@@ -135,10 +157,16 @@ class Link:
                 default=None,
                 return_dtype=pl.Int64,
             ),
-            service=pl.when(~pl.col("app").is_in(UNKNOWN_SERVICES)).then(pl.col("app").replace(SERVICES)),
+            service=pl.when(~pl.col("app").is_in(UNKNOWN_SERVICES)).then(
+                pl.col("app").replace(SERVICES)
+            ),
             orig_p=pl.when(icmp).then("icmp_type").otherwise("src_port"),
-            resp_p=pl.when(icmp).then(pl.coalesce(_counterpart(v6), "icmp_code")).otherwise("dest_port"),
-            duration=pl.when(pl.col("orig_pkts") + pl.col("resp_pkts") > 1).then((pl.col("end") - pl.col("ts")) / 1e6),
+            resp_p=pl.when(icmp)
+            .then(pl.coalesce(_counterpart(v6), "icmp_code"))
+            .otherwise("dest_port"),
+            duration=pl.when(pl.col("orig_pkts") + pl.col("resp_pkts") > 1).then(
+                (pl.col("end") - pl.col("ts")) / 1e6
+            ),
         )
         return self._ip_bytes(draft.with_columns(conn_state=_conn_state()))
 
@@ -157,20 +185,29 @@ class Link:
         good = known.fill_null(False) & self.ethernet
         self.unknown += frame.height - int(good.sum())
         return frame.with_columns(
-            pl.when(good).then(bytes_).alias(f"{side}_ip_bytes") for side, (bytes_, _) in sides.items()
+            pl.when(good).then(bytes_).alias(f"{side}_ip_bytes")
+            for side, (bytes_, _) in sides.items()
         )
 
 
 def _least() -> pl.Expr:
     """Bytes of the smallest packet: an IP header and what the transport needs."""
-    transport = pl.col("proto").replace_strict({"tcp": 20, "udp": 8, "icmp": 8}, default=0, return_dtype=pl.Int64)
-    return transport + pl.when(pl.col("orig_h").str.contains(":", literal=True)).then(40).otherwise(20)
+    transport = pl.col("proto").replace_strict(
+        {"tcp": 20, "udp": 8, "icmp": 8}, default=0, return_dtype=pl.Int64
+    )
+    return transport + pl.when(pl.col("orig_h").str.contains(":", literal=True)).then(40).otherwise(
+        20
+    )
 
 
 def _counterpart(v6: pl.Expr) -> pl.Expr:
     kind = pl.col("icmp_type")
     six = kind.replace_strict(COUNTERPARTS6, default=None, return_dtype=pl.Int64)
-    return pl.when(v6).then(six).otherwise(kind.replace_strict(COUNTERPARTS, default=None, return_dtype=pl.Int64))
+    return (
+        pl.when(v6)
+        .then(six)
+        .otherwise(kind.replace_strict(COUNTERPARTS, default=None, return_dtype=pl.Int64))
+    )
 
 
 def _conn_state() -> pl.Expr:
@@ -189,7 +226,13 @@ def _conn_state() -> pl.Expr:
     silent = pl.col("resp_pkts") == 0
     tcp = (
         pl.when(has(theirs, RST))
-        .then(pl.when(~answered & sent).then(pl.lit("REJ")).when(sent).then(pl.lit("RSTR")).otherwise(pl.lit("RSTRH")))
+        .then(
+            pl.when(~answered & sent)
+            .then(pl.lit("REJ"))
+            .when(sent)
+            .then(pl.lit("RSTR"))
+            .otherwise(pl.lit("RSTRH"))
+        )
         .when(has(ours, RST))
         .then(pl.when(answered).then(pl.lit("RSTO")).otherwise(pl.lit("RSTOS0")))
         .when(has(ours, FIN) & has(theirs, FIN))

@@ -11,10 +11,10 @@ import orjson
 import polars as pl
 
 from ids_plugin.sources import Input, Read
-from ids_plugin.sources import _ndjson as ndjson
-from ids_plugin.sources import _zeek_tsv as tsv
-from ids_plugin.sources._draft import COUNTS
-from ids_plugin.sources._ndjson import Bad, Field, Layout, OutOfScope
+from ids_plugin.sources.readers import ndjson
+from ids_plugin.sources.readers import zeek_tsv as tsv
+from ids_plugin.sources.readers.draft import COUNTS
+from ids_plugin.sources.readers.ndjson import Bad, Field, Layout, OutOfScope
 
 CONN = re.compile(r"conn(-\d+)?")
 OPEN = re.compile(r"(open[-_]conn|conn[-_]long)(-\d+)?")
@@ -64,7 +64,12 @@ def classify(record: dict[str, Any], open_named: bool = False) -> Layout | OutOf
         return _plain(record, "", open_named)
     for tag, inner in record.items():
         mapped = tag == "zeek" and "@timestamp" in record
-        if isinstance(inner, dict) and "ts" in inner and not isinstance(inner["ts"], dict) and not mapped:
+        if (
+            isinstance(inner, dict)
+            and "ts" in inner
+            and not isinstance(inner["ts"], dict)
+            and not mapped
+        ):
             return _plain(inner, tag, False)
     message = record.get("message")
     if isinstance(message, str) and message[:1] == "{":
@@ -76,7 +81,10 @@ def _plain(record: dict[str, Any], tag: str, open_named: bool) -> Layout | OutOf
     path = tag or record.get("_path", "")
     if not isinstance(path, str):
         return Bad("bad_value", "_path is not text")
-    ended, opened = bool(CONN.fullmatch(path)), bool(OPEN.fullmatch(path)) or (open_named and not path)
+    ended, opened = (
+        bool(CONN.fullmatch(path)),
+        bool(OPEN.fullmatch(path)) or (open_named and not path),
+    )
     if not (ended or opened) and not any(mark in record for mark in MARKS):
         return OutOfScope(f"zeek_{path or 'other'}")
     text = isinstance(record["ts"], str)
@@ -100,8 +108,13 @@ def layout(tag: str, style: str, text: bool, opened: bool) -> Layout:
     fields += [Field(name, "bool", (*at, name)) for name in ("local_orig", "local_resp")]
     fields += [Field(name, "int", (*at, name)) for name in (*COUNTS, "ip_proto")]
     fields += [Field("label", "text", (*at, "label"))]
-    fields += [Field("label_detail", "text", (*at, name)) for name in ("detailed-label", "label_detail")]
-    fields += [Field("_path", "text", (*at, "_path")), Field("sensor", "text", (*at, "_system_name"))]
+    fields += [
+        Field("label_detail", "text", (*at, name)) for name in ("detailed-label", "label_detail")
+    ]
+    fields += [
+        Field("_path", "text", (*at, "_path")),
+        Field("sensor", "text", (*at, "_system_name")),
+    ]
     path = pl.col("_path")
     marked = pl.any_horizontal(pl.col(name).is_not_null() for name in MARKS)
     named = path.str.contains(f"^(?:{(OPEN if opened else CONN).pattern})$").fill_null(False)
@@ -117,7 +130,11 @@ def layout(tag: str, style: str, text: bool, opened: bool) -> Layout:
 
 
 def _id_path(style: str, name: str) -> tuple[str, ...]:
-    return ("id", name) if style == "nested" else (f"id.{name}" if style == "dotted" else f"id_{name}",)
+    return (
+        ("id", name)
+        if style == "nested"
+        else (f"id.{name}" if style == "dotted" else f"id_{name}",)
+    )
 
 
 PLUGIN = Zeek()

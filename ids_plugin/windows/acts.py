@@ -14,11 +14,24 @@ MEASURES = (
     Measure("flows", "log flows", "flows", pl.lit(1)),
     Measure("failed", "log flows", "failed flows", _FAILED),
     Measure("packets", "log packets", "packets sent", pl.col("orig_pkts")),
-    Measure("upload", "log B", "bytes sent outside", pl.when(_OUT).then(pl.col("orig_ip_bytes")).otherwise(0)),
+    Measure(
+        "upload",
+        "log B",
+        "bytes sent outside",
+        pl.when(_OUT).then(pl.col("orig_ip_bytes")).otherwise(0),
+    ),
     Measure("logins", "log flows", "completed sessions with login services", _LOGIN_DONE),
     Measure("peers", "log hosts", "distinct peers", pl.lit(1), "contact"),
-    Measure("failed_peers", "log hosts", "distinct peers with failed flows", _FAILED, "failed_contact"),
-    Measure("failed_services", "log services", "distinct peers and ports with failed flows", _FAILED, "failed_service"),
+    Measure(
+        "failed_peers", "log hosts", "distinct peers with failed flows", _FAILED, "failed_contact"
+    ),
+    Measure(
+        "failed_services",
+        "log services",
+        "distinct peers and ports with failed flows",
+        _FAILED,
+        "failed_service",
+    ),
 )
 _ALL = tuple(measure.name for measure in MEASURES)
 

@@ -15,7 +15,9 @@ MEASURES = (
     Measure("sent", "log B", "bytes sent", pl.col("orig_ip_bytes")),
     Measure("received", "log B", "bytes received", pl.col("resp_ip_bytes")),
     Measure("logins", "log flows", "completed sessions with a login service", _LOGIN_DONE),
-    Measure("failed_ports", "log ports", "distinct ports with failed flows", _FAILED, "failed_service"),
+    Measure(
+        "failed_ports", "log ports", "distinct ports with failed flows", _FAILED, "failed_service"
+    ),
 )
 
 PLUGIN = Rolling(

@@ -26,7 +26,9 @@ FEATURES = (
 
 def _mean(values: Floats, count: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(np.where(count > 0, np.nansum(values, axis=1) / count, np.nan), np.float32)
+        return np.asarray(
+            np.where(count > 0, np.nansum(values, axis=1) / count, np.nan), np.float32
+        )
 
 
 def _median(values: Floats, count: Floats) -> Floats:

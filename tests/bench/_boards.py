@@ -12,11 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ids_plugin.compress._c_header import header
-from ids_plugin.compress._tiny import Network
+from ids_plugin.compress.tiny.c_header import header
+from ids_plugin.compress.tiny.integer_network import Network
 
 Ints = npt.NDArray[np.int64]
-FLAGS = ("-std=c99", "-Os", "-Wall", "-Werror", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections")
+FLAGS = (
+    "-std=c99",
+    "-Os",
+    "-Wall",
+    "-Werror",
+    "-ffunction-sections",
+    "-fdata-sections",
+    "-Wl,--gc-sections",
+)
 HOST = """
 #include <stdio.h>
 #include "ids_model.h"
@@ -137,7 +145,11 @@ _THUMB = ("-mthumb", "--specs=nosys.specs")
 BOARDS = (
     Board("ATmega328P", "avr-gcc", ("-mmcu=atmega328p",)),
     Board("Cortex-M0+", "arm-none-eabi-gcc", ("-mcpu=cortex-m0plus", *_THUMB)),
-    Board("Cortex-M4F", "arm-none-eabi-gcc", ("-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", *_THUMB)),
+    Board(
+        "Cortex-M4F",
+        "arm-none-eabi-gcc",
+        ("-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16", *_THUMB),
+    ),
 )
 PACKAGES = "gcc-avr avr-libc simavr gcc-arm-none-eabi libnewlib-arm-none-eabi"
 
@@ -173,7 +185,9 @@ def _size(text: str, board: Board, folder: Path) -> dict[str, int] | None:
     if subprocess.run(build, cwd=folder, capture_output=True, check=False).returncode:
         return None
     tool = board.compiler.replace("gcc", "size")
-    told = subprocess.run([tool, "board.elf"], cwd=folder, capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [tool, "board.elf"], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout
     text_, data, bss = (int(word) for word in told.splitlines()[1].split()[:3])
     return {"flash": text_ + data, "ram": data + bss}
 
@@ -184,7 +198,9 @@ def simulated(network: Network, rows: Ints, folder: Path) -> dict[str, Any] | No
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ids_model.h").write_text(header(network, "bench"))
-    listed = ",\n".join("{" + ", ".join(f"{v}ul" for v in row) + "}" for row in rows[:, network.features].tolist())
+    listed = ",\n".join(
+        "{" + ", ".join(f"{v}ul" for v in row) + "}" for row in rows[:, network.features].tolist()
+    )
     (folder / "avr.c").write_text(SIMULATED % listed)
     build = ["avr-gcc", *FLAGS, "-mmcu=atmega328p", "avr.c", "-o", "avr.elf"]
     if subprocess.run(build, cwd=folder, capture_output=True, check=False).returncode:
@@ -195,7 +211,9 @@ def simulated(network: Network, rows: Ints, folder: Path) -> dict[str, Any] | No
     table = np.array([[int(word) for word in line.split()] for line in lines])
     static = _size((folder / "avr.c").read_text(), BOARDS[0], folder)
     if len(table) != len(rows) or static is None:
-        raise RuntimeError(f"simavr gave {len(table)} of {len(rows)} rows: {(done.stdout + done.stderr)[-300:]}")
+        raise RuntimeError(
+            f"simavr gave {len(table)} of {len(rows)} rows: {(done.stdout + done.stderr)[-300:]}"
+        )
     said, scores, ticks, stack = table[:, 0], table[:, 1:-2], table[:, -2], table[:, -1]
     ms = float(ticks.max()) * 64 / 16_000
     return {"said": said, "scores": scores, "ms": ms, "ram": static["ram"] + int(stack.max())}

@@ -8,9 +8,9 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from ids_plugin.sources._batches import Batch, decode
-from tests import wire_fuzz
+from ids_plugin.sources.flow_batches import Batch, decode
 from tests.bench._wire import Wire
+from tests.support import wire_fuzz
 
 Place = tuple[int, int]
 """partition and offset"""
@@ -29,15 +29,24 @@ def run(home: Path, messages: int, seed: int) -> dict[str, Any]:
             time.sleep(0.2)
         took = time.monotonic() - began
         wire.end("normalise-1")
-        flows, rejected = _flows(wire), [(one["partition"], one["offset"]) for one in wire.messages("ids.rejects")]
+        flows, rejected = (
+            _flows(wire),
+            [(one["partition"], one["offset"]) for one in wire.messages("ids.rejects")],
+        )
         time.sleep(1)
         total = wire.watch.total.total
         problems = [f"{one.process} ended with {one.code}: {one.log}" for one in wire.exits]
     outside = total.value("out_of_scope")
     silent = len(sent - {*flows, *rejected})
-    problems += [f"{silent} messages left no trace, {outside} records out of scope"] * (silent > outside + ends)
-    problems += [f"read: {total.read} of which {total.parsed} parsed"] * (total.read != total.parsed + len(rejected))
-    problems += [f"parsed: {total.parsed} of which {len(flows)} flows"] * (total.parsed != len(flows) + outside)
+    problems += [f"{silent} messages left no trace, {outside} records out of scope"] * (
+        silent > outside + ends
+    )
+    problems += [f"read: {total.read} of which {total.parsed} parsed"] * (
+        total.read != total.parsed + len(rejected)
+    )
+    problems += [f"parsed: {total.parsed} of which {len(flows)} flows"] * (
+        total.parsed != len(flows) + outside
+    )
     return {
         "messages": len(sent),
         "records": total.read,
@@ -54,7 +63,9 @@ def _send(wire: Wire, messages: int, seed: int) -> tuple[set[Place], int]:
     futures, ends = [], 0
     with KafkaProducer(bootstrap_servers=wire.kafka.bootstrap, linger_ms=20) as producer:
         for partition in range(wire.partitions):
-            for polled in wire_fuzz.messages(messages // wire.partitions, seed + partition, partition):
+            for polled in wire_fuzz.messages(
+                messages // wire.partitions, seed + partition, partition
+            ):
                 for value, headers in zip(polled.values, polled.headers, strict=True):
                     futures.append(producer.send(wire.topic, value, b"k", list(headers), partition))
                     ends += not value and any(name == "ids-end" for name, _ in headers)

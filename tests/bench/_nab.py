@@ -64,7 +64,9 @@ PROFILES = {
 def corpus(folder: Path) -> list[Series]:
     """All series of the benchmark's folder (`data`, `labels`), sorted by name."""
     labels = json.loads((folder / "labels" / "combined_windows.json").read_text())
-    return [_series(folder / "data" / name, name, windows) for name, windows in sorted(labels.items())]
+    return [
+        _series(folder / "data" / name, name, windows) for name, windows in sorted(labels.items())
+    ]
 
 
 def _series(path: Path, name: str, windows: Sequence[tuple[str, str]]) -> Series:
@@ -86,21 +88,28 @@ def worth(series: Series, profile: Profile) -> Doubles:
         place[first : last + 1] = -(last - at[first : last + 1] + 1) / width
         place[last + 1 : end] = (at[last + 1 : end] - last) / (width - 1)
     value = np.where(place > 3.0, -1.0, _sigmoid(np.minimum(place, 3.0)))
-    return np.where(series.label == 1, value * profile.found / _sigmoid(np.float64(-1.0)), value * profile.false)
+    return np.where(
+        series.label == 1, value * profile.found / _sigmoid(np.float64(-1.0)), value * profile.false
+    )
 
 
 def _sigmoid(place: npt.NDArray[np.float64] | np.float64) -> Doubles:
     return np.asarray(2 / (1 + np.exp(5 * place)) - 1)
 
 
-def by_threshold(corpus: Sequence[Series], scores: Mapping[str, Doubles], profile: Profile) -> tuple[Doubles, Doubles]:
+def by_threshold(
+    corpus: Sequence[Series], scores: Mapping[str, Doubles], profile: Profile
+) -> tuple[Doubles, Doubles]:
     """Thresholds, falling, the first above all scores; and the raw score of the whole corpus at each."""
     parts = [_judged(series, scores[series.name], profile) for series in corpus]
     counts = np.cumsum([0, *(len(series.windows) for series in corpus)])
     said = np.concatenate([part[0] for part in parts])
     adds = np.concatenate([part[1] for part in parts])
     window = np.concatenate(
-        [np.where(part[2] >= 0, part[2] + base, -1) for part, base in zip(parts, counts, strict=False)]
+        [
+            np.where(part[2] >= 0, part[2] + base, -1)
+            for part, base in zip(parts, counts, strict=False)
+        ]
     )
     order = np.argsort(-said, kind="stable")
     said, adds, window = said[order], adds[order], window[order]
@@ -115,7 +124,9 @@ def by_threshold(corpus: Sequence[Series], scores: Mapping[str, Doubles], profil
     return np.append(np.inf, said[last]), np.append(base, total[last])
 
 
-def _judged(series: Series, said: Doubles, profile: Profile) -> tuple[Doubles, Doubles, npt.NDArray[np.int64]]:
+def _judged(
+    series: Series, said: Doubles, profile: Profile
+) -> tuple[Doubles, Doubles, npt.NDArray[np.int64]]:
     """Score, worth and window (-1: none) of the rows after probation."""
     window = np.full(len(said), -1)
     for number, (first, last) in enumerate(series.windows):
@@ -141,7 +152,9 @@ def normalised(corpus: Sequence[Series], profile: Profile, score: float) -> floa
     return 100 * (score - null) / (profile.found * windows - null)
 
 
-def write(corpus: Sequence[Series], scores: Mapping[str, Doubles], detector: str, folder: Path) -> None:
+def write(
+    corpus: Sequence[Series], scores: Mapping[str, Doubles], detector: str, folder: Path
+) -> None:
     """Result files as the benchmark's own scorer reads them: results/DETECTOR/FOLDER/DETECTOR_FILE.csv."""
     for series in corpus:
         parent, _, file = series.name.partition("/")

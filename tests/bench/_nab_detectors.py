@@ -79,21 +79,31 @@ def windowed_gaussian(series: Series, width: int = 6400, step: int = 100) -> Dou
     mean = (sums[first + count] - sums[first]) / count
     deviation = np.sqrt(np.maximum((squares[first + count] - squares[first]) / count - mean**2, 0))
     deviation[deviation == 0] = 1e-6
-    tail = 0.5 * torch.special.erfc(torch.from_numpy(np.abs(values[1:] - mean) / deviation / np.sqrt(2))).numpy()
+    tail = (
+        0.5
+        * torch.special.erfc(
+            torch.from_numpy(np.abs(values[1:] - mean) / deviation / np.sqrt(2))
+        ).numpy()
+    )
     written = 1 - np.array([float(f"{1 - one:.12g}") for one in tail])
     return np.concatenate([[0.0], -np.log10(np.maximum(written, 1e-13))])
 
 
 def nearest(series: Series) -> Doubles:
     """(n) surprise at how far the last values are from the nearest earlier ones, mean over CONTEXTS."""
-    found = [surprise(_distance(series, *context), 1, int(SETTLED * series.probation)) for context in CONTEXTS]
+    found = [
+        surprise(_distance(series, *context), 1, int(SETTLED * series.probation))
+        for context in CONTEXTS
+    ]
     return np.asarray(np.mean(found, axis=0))
 
 
 def _distance(series: Series, width: int, daily: float) -> Doubles:
     """(n) Euclidean, from the last `width` values, and the time of day, to the nearest that end before these begin."""
     windows = np.lib.stride_tricks.sliding_window_view(scaled(series), width)
-    shown = np.concatenate([windows, daily * np.sqrt(width) * time_of_day(series)[width - 1 :]], 1).astype(np.float32)
+    shown = np.concatenate(
+        [windows, daily * np.sqrt(width) * time_of_day(series)[width - 1 :]], 1
+    ).astype(np.float32)
     squares = (shown * shown).sum(axis=1)
     found = np.zeros(len(series.value))
     for start in range(width, len(shown), ROWS):
@@ -120,7 +130,9 @@ def learned(series: Series, seed: int) -> tuple[Doubles, Doubles]:
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     rng = np.random.default_rng(seed)
-    values = torch.tensor(np.concatenate([scaled(series)[:, None], time_of_day(series)], 1), dtype=torch.float32)
+    values = torch.tensor(
+        np.concatenate([scaled(series)[:, None], time_of_day(series)], 1), dtype=torch.float32
+    )
     network = AeLstm(values.shape[1], PAST, UNITS, LATENT)
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
     first, held, count = max(STEPS, PAST) - 1, int(LEARNT * series.probation), len(values)
@@ -135,7 +147,12 @@ def learned(series: Series, seed: int) -> tuple[Doubles, Doubles]:
     for start in range(series.probation, count, CHUNK):
         for _ in range(UPDATES):
             recent = rng.integers(max(first, start - 4 * CHUNK), start, RECENT)
-            _learn(network, optimiser, values, np.concatenate([rng.integers(first, start, BATCH - RECENT), recent]))
+            _learn(
+                network,
+                optimiser,
+                values,
+                np.concatenate([rng.integers(first, start, BATCH - RECENT), recent]),
+            )
         end = min(count, start + CHUNK)
         adapting[:, start:end] = _errors(network, values, start, end)[:, start:]
     return still, adapting
@@ -149,7 +166,9 @@ def _windows(values: Tensor, rows: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor
     return steps, torch.ones(len(rows), STEPS, dtype=torch.bool), past
 
 
-def _learn(network: AeLstm, optimiser: torch.optim.Optimizer, values: Tensor, rows: np.ndarray[Any, Any]) -> None:
+def _learn(
+    network: AeLstm, optimiser: torch.optim.Optimizer, values: Tensor, rows: np.ndarray[Any, Any]
+) -> None:
     again, ahead = network(*_windows(values, rows))
     optimiser.zero_grad()
     (again + ahead).mean().backward()

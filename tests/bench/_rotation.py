@@ -28,10 +28,20 @@ def run(home: Path, seconds: float) -> dict[str, Any]:
         topic = kafka.topic("rotation", partitions=2)
         config = home / "ship.toml"
         places = kafka.topic("places", cleanup_policy="compact")
-        config.write_text(f'[kafka]\nbootstrap = ["{kafka.bootstrap}"]\n[topics]\nplaces = "{places}"\n')
+        config.write_text(
+            f'[kafka]\nbootstrap = ["{kafka.bootstrap}"]\n[topics]\nplaces = "{places}"\n'
+        )
         log = home / "conn.log"
         log.write_bytes(b"0\n")
-        arguments = [command("ids-consumer"), "ship", str(log), "--topic", topic, "--config", str(config)]
+        arguments = [
+            command("ids-consumer"),
+            "ship",
+            str(log),
+            "--topic",
+            topic,
+            "--config",
+            str(config),
+        ]
         ship = Process("ship", arguments, {}, home / "ship.log")
         while "following" not in ship.log():
             time.sleep(0.1)

@@ -46,10 +46,16 @@ def piece(rng: np.random.Generator, first: int, rows: int, attack_share: float) 
             "id.orig_h": _named("10.0.{}.{}", np.where(attack, CLIENTS + 7, client)),
             "id.orig_p": rng.integers(32_768, 61_000, rows),
             "id.resp_h": pl.Series(
-                np.where(dns & ~attack, "10.0.200.1", _named("198.18.{}.{}", np.where(attack, 3, server)).to_numpy())
+                np.where(
+                    dns & ~attack,
+                    "10.0.200.1",
+                    _named("198.18.{}.{}", np.where(attack, 3, server)).to_numpy(),
+                )
             ),
             "id.resp_p": np.where(
-                attack, rng.integers(1, 20_000, rows), np.where(dns, 53, rng.choice([80, 443], rows))
+                attack,
+                rng.integers(1, 20_000, rows),
+                np.where(dns, 53, rng.choice([80, 443], rows)),
             ),
             "proto": np.where(dns & ~attack, "udp", "tcp"),
             "duration": duration,
@@ -69,9 +75,16 @@ def piece(rng: np.random.Generator, first: int, rows: int, attack_share: float) 
 
 
 def _uids(first: int, rows: int) -> pl.Series:
-    return pl.Series(np.arange(first, first + rows)).cast(pl.String).str.zfill(17).str.replace("^0", "C")
+    return (
+        pl.Series(np.arange(first, first + rows))
+        .cast(pl.String)
+        .str.zfill(17)
+        .str.replace("^0", "C")
+    )
 
 
 def _named(pattern: str, number: npt.NDArray[np.int64]) -> pl.Series:
-    names = np.array([pattern.format(one // 250, one % 250 + 1) for one in range(SERVERS + CLIENTS)])
+    names = np.array(
+        [pattern.format(one // 250, one % 250 + 1) for one in range(SERVERS + CLIENTS)]
+    )
     return pl.Series(names[number])

@@ -21,7 +21,7 @@ import orjson
 from ids_plugin import cli
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.ledger import Counts, Ledger
-from ids_plugin.sinks import _ledger
+from ids_plugin.sinks import ledger_documents
 
 SAMPLE = Path(__file__).parents[1] / "lab/sample/capture.pcap.gz"
 SENSORS = tuple(f"sensor-{number:02}" for number in range(1, 13))
@@ -65,7 +65,9 @@ def originals() -> list[tuple[Document, Document]]:
         lines = (Path(folder) / "alerts.ndjson").read_bytes().splitlines()
     folds: dict[str, dict[str, Document]] = {}
     for one in map(orjson.loads, lines):
-        folds.setdefault(one["ids_plugin"]["fold"]["id"], {})[one["ids_plugin"]["fold"]["state"]] = one
+        folds.setdefault(one["ids_plugin"]["fold"]["id"], {})[
+            one["ids_plugin"]["fold"]["state"]
+        ] = one
     return [(fold["open"], fold["closed"]) for fold in folds.values()]
 
 
@@ -85,11 +87,24 @@ def alerts(
 def flow(made: Made) -> Made:
     """The flow of an alert, as a site that keeps scored flows has it."""
     alert = orjson.loads(made.body)
-    ours = {name: alert["ids_plugin"][name] for name in ("score", "threshold", "label", "scores", "bundle")}
-    event = {name: alert["event"][name] for name in ("id", "start", "end") if name in alert["event"]}
-    event |= {"kind": "event", "category": ["network"], "module": "ids_plugin", "dataset": "ids_plugin.flow"}
+    ours = {
+        name: alert["ids_plugin"][name]
+        for name in ("score", "threshold", "label", "scores", "bundle")
+    }
+    event = {
+        name: alert["event"][name] for name in ("id", "start", "end") if name in alert["event"]
+    }
+    event |= {
+        "kind": "event",
+        "category": ["network"],
+        "module": "ids_plugin",
+        "dataset": "ids_plugin.flow",
+    }
     return Made(
-        made.id, orjson.dumps({**{name: alert[name] for name in FLOW_FIELDS}, "event": event, "ids_plugin": ours})
+        made.id,
+        orjson.dumps(
+            {**{name: alert[name] for name in FLOW_FIELDS}, "event": event, "ids_plugin": ours}
+        ),
     )
 
 
@@ -97,7 +112,9 @@ def ledger(count: int, end: datetime, days: int) -> Iterator[Made]:
     """About `count` documents of every sensor's and stage's ledger, in even steps over the time."""
     stages = {
         "normalise": Counts(read=9_000, parsed=8_990, rejected={"no_ts": 10}),
-        "detect": Counts(scored=8_900, duplicate=90, over_threshold=30, opened=9, folded=21, documents=18),
+        "detect": Counts(
+            scored=8_900, duplicate=90, over_threshold=30, opened=9, folded=21, documents=18
+        ),
         "deliver": Counts(delivered=18),
     }
     steps = max(1, count // (4 * len(SENSORS)))
@@ -108,8 +125,13 @@ def ledger(count: int, end: datetime, days: int) -> Iterator[Made]:
             for sensor in SENSORS:
                 entries.of("zeek", sensor).add(counts)
             at = last - (steps - step) * days * 86_400_000 // steps
-            increment = {"stage": stage, "instance": f"{stage}-1", "at": at, "ledger": entries.to_dict()}
-            for one in _ledger.documents(increment, f"ids.ledger/{stage}/{step}"):
+            increment = {
+                "stage": stage,
+                "instance": f"{stage}-1",
+                "at": at,
+                "ledger": entries.to_dict(),
+            }
+            for one in ledger_documents.documents(increment, f"ids.ledger/{stage}/{step}"):
                 yield Made(one["event"]["id"], orjson.dumps(one))
 
 

@@ -35,7 +35,11 @@ from tests.services import Elasticsearch, Kafka
 
 VERBS = ("normalise", "detect", "deliver")
 STREAM = "logs-ids_plugin.alert-default"
-DONE = {"normalise": ("read",), "detect": ("scored", "duplicate", "replaced"), "deliver": ("delivered", "refused")}
+DONE = {
+    "normalise": ("read",),
+    "detect": ("scored", "duplicate", "replaced"),
+    "deliver": ("delivered", "refused"),
+}
 """what shows that a stage got on"""
 RESTART_SECONDS = 0.5
 """as a supervisor waits before it starts a process again that has ended"""
@@ -58,9 +62,15 @@ class Exit(NamedTuple):
 class Process:
     """One consumer that is started again whenever it ends, until it is stopped."""
 
-    def __init__(self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path
+    ) -> None:
         self.name, self.exits = name, list[Exit]()
-        self._command, self._environment, self._log = list(arguments), {**os.environ, **environment}, log
+        self._command, self._environment, self._log = (
+            list(arguments),
+            {**os.environ, **environment},
+            log,
+        )
         self._spent, self._again = 0.0, 0.0
         self._child = self._start()
 
@@ -112,7 +122,11 @@ class Process:
     def _start(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
 
@@ -144,7 +158,10 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         consumer = KafkaConsumer(bootstrap_servers=self._where, isolation_level="read_committed")
-        parts = [TopicPartition(self._topic, number) for number in consumer.partitions_for_topic(self._topic) or ()]
+        parts = [
+            TopicPartition(self._topic, number)
+            for number in consumer.partitions_for_topic(self._topic) or ()
+        ]
         consumer.assign(parts)
         consumer.seek_to_beginning(*parts)
         while not self._end.is_set():
@@ -170,7 +187,9 @@ class Watch(threading.Thread):
         ledger = Ledger.from_dict(entry["ledger"])
         stage, total = entry["stage"], ledger.total
         self.total = self.total + ledger
-        self.steps.append(Step(at, stage, entry["instance"], sum(total.value(name) for name in DONE[stage])))
+        self.steps.append(
+            Step(at, stage, entry["instance"], sum(total.value(name) for name in DONE[stage]))
+        )
         self.moved = time.monotonic()
 
 
@@ -205,10 +224,19 @@ class Wire:
     def __enter__(self) -> Self:
         with ThreadPoolExecutor() as pool:
             list(pool.map(lambda server: server.start(), self._servers))
-        self.topics = [self.kafka.topic("zeek", partitions=count) for count in (self.partitions, *self._others)]
+        self.topics = [
+            self.kafka.topic("zeek", partitions=count) for count in (self.partitions, *self._others)
+        ]
         self.topic = self.topics[0]
         self.config.write_text(_toml(self._configuration()))
-        self.ids_plugin("setup", "kafka", "--config", str(self.config), "--partitions", str(self._flows_partitions))
+        self.ids_plugin(
+            "setup",
+            "kafka",
+            "--config",
+            str(self.config),
+            "--partitions",
+            str(self._flows_partitions),
+        )
         if self.elasticsearch in self._servers:
             self.ids_plugin("setup", "elasticsearch", "--url", self.elasticsearch.url)
         self.watch = Watch(self.kafka.bootstrap)
@@ -216,7 +244,12 @@ class Wire:
         self._keeper.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         for name in tuple(self.processes):
             self.end(name)
         self._stopped.set()
@@ -228,18 +261,30 @@ class Wire:
     def ids_plugin(self, *arguments: str) -> None:
         """Runs a command of ours to its end; its output is shown when it fails."""
         done = subprocess.run(
-            [command("ids-plugin"), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+            [command("ids-plugin"), *arguments],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
         )
         if done.returncode:
-            raise RuntimeError(f"ids-plugin {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}")
+            raise RuntimeError(
+                f"ids-plugin {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}"
+            )
 
     def run(self, verb: str, number: int = 1) -> Process:
         """Starts one instance of a consumer, which is started again whenever it ends."""
         name = f"{verb}-{number}"
-        environment = {f"IDS_{verb.upper()}_INSTANCE": name, "POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        environment = {
+            f"IDS_{verb.upper()}_INSTANCE": name,
+            "POLARS_MAX_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+        }
         arguments = [command("ids-consumer"), verb, "--config", str(self.config)]
         with self._lock:
-            self.processes[name] = Process(name, arguments, environment, self.folder / f"{name}.log")
+            self.processes[name] = Process(
+                name, arguments, environment, self.folder / f"{name}.log"
+            )
         return self.processes[name]
 
     def end(self, name: str) -> float:
@@ -277,7 +322,9 @@ class Wire:
     @property
     def exits(self) -> list[Exit]:
         """Ends of processes that nobody asked for."""
-        return [one for process in (*self._ended, *self.processes.values()) for one in process.exits]
+        return [
+            one for process in (*self._ended, *self.processes.values()) for one in process.exits
+        ]
 
     def documents(self) -> Iterator[Document]:
         """What Elasticsearch has, with every copy of it."""
@@ -328,7 +375,10 @@ def _toml(settings: Mapping[str, Mapping[str, object]]) -> str:
     """JSON's texts, numbers, booleans and lists are TOML's."""
     lines = []
     for section, values in settings.items():
-        lines += [f"[{section}]", *(f"{key} = {orjson.dumps(value).decode()}" for key, value in values.items())]
+        lines += [
+            f"[{section}]",
+            *(f"{key} = {orjson.dumps(value).decode()}" for key, value in values.items()),
+        ]
     return "\n".join(lines) + "\n"
 
 

@@ -1,6 +1,6 @@
 """Traffic of eight sensors with every kind of attack in it, as Zeek would log it, and what a scan says of it.
 
-Made of the flow simulator's networks (tests/lab/simulate.py) and the packet lab's runs (tests/lab/flows), moved in time
+Made of the flow simulator's networks (tests/lab/generate.py) and the packet lab's runs (tests/lab/flows), moved in time
 so that each sensor watches several networks at once; some connections are also reported while they are open, and some
 records come twice. Lines stand in Zeek's own order. Kept under the system's temporary folder by what they were made
 from and, for the documents, by the product that made them.
@@ -26,9 +26,9 @@ import polars as pl
 
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.flow import SCHEMA, known
-from ids_plugin.sources._write import to_json
-from tests.lab import simulate
-from tests.lab._sim_net import Ranges
+from ids_plugin.simulation import generate
+from ids_plugin.simulation.networks import Ranges
+from ids_plugin.sinks.flow_files import to_json
 
 ROOT = Path(__file__).parents[2]
 LAB = ROOT / "tests/lab/flows"
@@ -64,14 +64,18 @@ class Workload:
     @property
     def inputs(self) -> list[str]:
         """Arguments that name every log and its sensor."""
-        sensors = [text for name, path in self.logs.items() for text in ("--sensor", f"{name}={path}")]
+        sensors = [
+            text for name, path in self.logs.items() for text in ("--sensor", f"{name}={path}")
+        ]
         return [*map(str, self.logs.values()), *sensors]
 
     @cached_property
     def about(self) -> dict[str, Any]:
         """records, seconds (of the sensors' clocks), and by class of the scan's opening documents how many."""
         made = json.loads((self.folder / "about.json").read_text())
-        opened = [one for one in self.documents.values() if one["ids_plugin"]["fold"]["state"] == "open"]
+        opened = [
+            one for one in self.documents.values() if one["ids_plugin"]["fold"]["state"] == "open"
+        ]
         labels = [one["ids_plugin"]["label"] for one in opened]
         return {**made, "folds": {label: labels.count(label) for label in sorted(set(labels))}}
 
@@ -90,16 +94,35 @@ class Workload:
 
 def workload(records: int, seed: int = 1) -> Workload:
     """At least so many records, an eighth from each sensor; made when it isn't there yet."""
-    code = [*Path(simulate.__file__).parent.glob("*sim*.py"), *LAB.rglob("*.parquet"), Path(__file__)]
+    code = [
+        *Path(generate.__file__).parent.glob("*sim*.py"),
+        *LAB.rglob("*.parquet"),
+        Path(__file__),
+    ]
     folder = _home(f"logs-{records}-{seed}-{_digest(code)}")
     if not (folder / "about.json").exists():
         _write(folder, records, seed)
-    product = [path for part in SCANNING for path in (ROOT / "ids_plugin" / part).rglob("*.*") if path.suffix != ".pyc"]
+    product = [
+        path
+        for part in SCANNING
+        for path in (ROOT / "ids_plugin" / part).rglob("*.*")
+        if path.suffix != ".pyc"
+    ]
     scan = _home(f"scan-{folder.name}-{_digest([ROOT / 'ids_plugin/pipeline.py', *product])}")
     made = Workload(folder, scan)
     if not (scan / "ledger.json").exists():
         subprocess.run(
-            [sys.executable, "-m", "ids_plugin.cli", "scan", *made.inputs, "--out", str(scan), "--quiet"], check=True
+            [
+                sys.executable,
+                "-m",
+                "ids_plugin.cli",
+                "scan",
+                *made.inputs,
+                "--out",
+                str(scan),
+                "--quiet",
+            ],
+            check=True,
         )
     return made
 
@@ -126,7 +149,12 @@ def _write(folder: Path, records: int, seed: int) -> None:
         with (folder / f"sensor-{number}.log").open("wb") as log:
             for piece in flows.iter_slices(250_000):
                 log.write(to_json(piece))
-    about = {"records": count, "sensors": SENSORS, "seed": seed, "seconds": (last - START).total_seconds()}
+    about = {
+        "records": count,
+        "sensors": SENSORS,
+        "seed": seed,
+        "seconds": (last - START).total_seconds(),
+    }
     (folder / "about.json").write_text(json.dumps(about))
 
 
@@ -142,19 +170,29 @@ def _sensor(rng: np.random.Generator, records: int, seed: int, number: int) -> p
     written = known() + pl.when(pl.col("proto") == "tcp").then(timedelta(0)).otherwise(LATE)
     flows = flows.with_columns(written=written)
     more = [_open(flows), flows.filter(pl.Series(rng.random(flows.height) < TWICE))]
-    return pl.concat([flows, *more]).sort("written", "uid", "open", descending=[False, False, True]).drop("written")
+    return (
+        pl.concat([flows, *more])
+        .sort("written", "uid", "open", descending=[False, False, True])
+        .drop("written")
+    )
 
 
 def _networks(seed: int, number: int) -> Iterator[pl.DataFrame]:
     """Flow frames: the lab's runs of this sensor, then simulated networks without end."""
     columns = [pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()]
-    ours = {"sensor": f"sensor-{number}", "source": "zeek", "label": None, "label_detail": None, "origin": None}
+    ours = {
+        "sensor": f"sensor-{number}",
+        "source": "zeek",
+        "label": None,
+        "label_detail": None,
+        "origin": None,
+    }
     renamed = [pl.lit(value, pl.String).alias(name) for name, value in ours.items()]
     for path in sorted(LAB.rglob("*.parquet"))[number::SENSORS]:
         yield pl.read_parquet(path).select(columns).with_columns(renamed)
     count = 0
     while True:
-        flows = simulate.network(seed, number + SENSORS * count, HOURS, ATTACKS, "")
+        flows = generate.network(seed, number + SENSORS * count, HOURS, ATTACKS, "")
         yield flows.select(columns).with_columns(renamed)
         count += 1
 

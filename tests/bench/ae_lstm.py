@@ -26,10 +26,10 @@ import torch
 from ids_plugin import registry
 from ids_plugin.models.ae_lstm import Family
 from ids_plugin.schema.score import CLASSES
-from ids_plugin.training import _normal
-from ids_plugin.training._evaluate import binary
-from ids_plugin.training._examples import Doubles, Examples
-from ids_plugin.training._network import Fit, tensors
+from ids_plugin.training import normal_traffic
+from ids_plugin.training.evaluate import binary
+from ids_plugin.training.examples import Doubles, Examples
+from ids_plugin.training.torch_network import Fit, tensors
 from ids_plugin.windows import spec
 from tests.bench.models.__main__ import CACHE
 from tests.bench.models._flows import Data, Network, say
@@ -53,13 +53,17 @@ FIGURES = ("accuracy", "precision", "recall", "F1", "FPR", "FNR", "AUC", "TCP AU
 class Variant:
     """How it is trained, and what an error is."""
 
-    training: _normal.Training = "together"
-    errors: _normal.Errors = "whitened"
-    scaled: _normal.Scaling = "min-max"
+    training: normal_traffic.Training = "together"
+    errors: normal_traffic.Errors = "whitened"
+    scaled: normal_traffic.Scaling = "min-max"
     hidden: float = 0.3
 
 
-SHIPPED = {"together": Variant(), "separate": Variant("separate"), "AE only": Variant("autoencoder")}
+SHIPPED = {
+    "together": Variant(),
+    "separate": Variant("separate"),
+    "AE only": Variant("autoencoder"),
+}
 ABLATIONS = {
     "together, standardised": Variant(scaled="standard"),
     "together, plain errors": Variant(errors="plain"),
@@ -76,7 +80,9 @@ class Shown:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=5)
@@ -112,22 +118,39 @@ def shown(networks: Sequence[Network]) -> Shown:
     numbers = {name: number for number, name in enumerate(CLASSES)}
     label = np.array([numbers[one] for network in networks for one in network.flows["label"]])
     steps, mask, table = (
-        np.concatenate([getattr(one, name) for one in networks]) for name in ("steps", "mask", "table")
+        np.concatenate([getattr(one, name) for one in networks])
+        for name in ("steps", "mask", "table")
     )
     tcp = np.concatenate([(one.flows["proto"] == "tcp").to_numpy() for one in networks])
     return Shown(Examples(spec(), steps, mask, table, label, label), tcp)
 
 
 def judged(
-    variant: Variant, train: Examples, stop: Examples, choose: Examples, judging: Shown, fit: Fit, seed: int
+    variant: Variant,
+    train: Examples,
+    stop: Examples,
+    choose: Examples,
+    judging: Shown,
+    fit: Fit,
+    seed: int,
 ) -> dict[str, Any]:
     """Figures of one training run, in percent but for β: at both thresholds, and of every class."""
     torch.manual_seed(seed)
-    network = cast(Family, registry.load("models", "ae_lstm")).build(train.spec, 2, hidden=variant.hidden)
-    fitted = _normal.fit(
-        network, train, stop, fit, seed, lambda _: None, variant.training, variant.errors, variant.scaled
+    network = cast(Family, registry.load("models", "ae_lstm")).build(
+        train.spec, 2, hidden=variant.hidden
     )
-    scored = cast(_normal.Scored, fitted.module)
+    fitted = normal_traffic.fit(
+        network,
+        train,
+        stop,
+        fit,
+        seed,
+        lambda _: None,
+        variant.training,
+        variant.errors,
+        variant.scaled,
+    )
+    scored = cast(normal_traffic.Scored, fitted.module)
     chosen = anomaly(scored, choose)
     threshold = float(np.quantile(chosen[choose.label == 0], 1 - FALSE))
     accurate = best_threshold(choose.label > 0, chosen, choose.weight)
@@ -145,7 +168,7 @@ def judged(
     }
 
 
-def anomaly(scored: _normal.Scored, examples: Examples) -> Doubles:
+def anomaly(scored: normal_traffic.Scored, examples: Examples) -> Doubles:
     """(n) A(t)."""
     with torch.no_grad():
         parts = [
@@ -163,10 +186,17 @@ def best_threshold(bad: npt.NDArray[np.bool_], score: Doubles, weight: Doubles) 
 
 
 def figures(
-    bad: npt.NDArray[np.bool_], score: Doubles, said: npt.NDArray[np.bool_], tcp: npt.NDArray[np.bool_]
+    bad: npt.NDArray[np.bool_],
+    score: Doubles,
+    said: npt.NDArray[np.bool_],
+    tcp: npt.NDArray[np.bool_],
 ) -> dict[str, float]:
     """FIGURES in percent; precision, recall and F1 of attacks."""
-    right, wrong, missed = int((said & bad).sum()), int((said & ~bad).sum()), int((~said & bad).sum())
+    right, wrong, missed = (
+        int((said & bad).sum()),
+        int((said & ~bad).sum()),
+        int((~said & bad).sum()),
+    )
     found = {
         "accuracy": float((said == bad).mean()),
         "precision": right / max(right + wrong, 1),
@@ -216,7 +246,10 @@ def _table(threshold: str, variants: dict[str, list[dict[str, Any]]]) -> list[st
         known = dict(zip(FIGURES, PUBLISHED.get(name, ()), strict=False))
         if name == "together":
             known |= {"FPR": 1.9, "FNR": 2.3}
-        cells = [_spread([one[threshold][figure] for one in seeds], known.get(figure)) for figure in FIGURES]
+        cells = [
+            _spread([one[threshold][figure] for one in seeds], known.get(figure))
+            for figure in FIGURES
+        ]
         betas = ", ".join(f"{one['beta']:.1f}" for one in seeds)
         lines.append(f"| {name} | {' | '.join(cells)} | {betas} |")
     return lines

@@ -1,6 +1,6 @@
 """Bench `balance`: rare classes by resampling, by class weights or by the focal loss. Writes docs/results-balance.md.
 
-    python -m tests.lab.simulate --corpus --out corpus
+    python -m ids_plugin.simulation.generate --corpus --out corpus
     python -m tests.bench.balance --corpus corpus --store balance.jsonl [--json] [--out docs/results-balance.md]
 
 Trains on the simulated corpus and the lab's training runs 1 and 3; every other validation network stops training,
@@ -21,13 +21,13 @@ from typing import Any
 import numpy as np
 
 from ids_plugin import registry
-from ids_plugin.compress._cost import macro_f1, per_class
+from ids_plugin.compress.cost import macro_f1, per_class
+from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring.onnx import OnnxMember
-from ids_plugin.sources._datasets import load
-from ids_plugin.training._balance import Balance
-from ids_plugin.training._examples import Examples, Sampling, sample
-from ids_plugin.training._network import Fit, export, fit
+from ids_plugin.training.balance import Balance
+from ids_plugin.training.examples import Examples, Sampling, sample
+from ids_plugin.training.torch_network import Fit, export, fit
 
 RUNS = Path(__file__).parents[1] / "lab" / "flows" / "runs"
 EPOCHS, WINDOWS, STOP = 8, 20_000, 12_000
@@ -47,9 +47,15 @@ RAREST = ("flood", "command_and_control", "exfiltration", "other")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", type=Path, required=True, help="folder of train.parquet and validation.parquet")
-    parser.add_argument("--store", type=Path, default=Path("balance.jsonl"), help="finished cells, a line each")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--corpus", type=Path, required=True, help="folder of train.parquet and validation.parquet"
+    )
+    parser.add_argument(
+        "--store", type=Path, default=Path("balance.jsonl"), help="finished cells, a line each"
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, help="write the table there (Markdown)")
     args = parser.parse_args()
@@ -73,7 +79,9 @@ def main() -> int:
 
 def cells() -> list[tuple[str, str, int]]:
     """Family, way, seed."""
-    return [(family, way, seed) for family, ways in FAMILIES.items() for seed in SEEDS for way in ways]
+    return [
+        (family, way, seed) for family, ways in FAMILIES.items() for seed in SEEDS for way in ways
+    ]
 
 
 def stored(store: Path) -> dict[tuple[str, str, int], dict[str, Any]]:
@@ -93,7 +101,9 @@ def windows(corpus: Path) -> tuple[Examples, Examples, Examples]:
     return sample(train, Sampling(), 1), stop.take(some), judge
 
 
-def measured(family: str, way: str, seed: int, train: Examples, stop: Examples, judge: Examples) -> dict[str, Any]:
+def measured(
+    family: str, way: str, seed: int, train: Examples, stop: Examples, judge: Examples
+) -> dict[str, Any]:
     """One cell: figures of the network alone, on windows weighted so that no activity drowns the others, and plain."""
     began = process_time()
     options = Fit(epochs=EPOCHS, windows=WINDOWS, balance=WAYS[way])

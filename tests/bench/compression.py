@@ -1,6 +1,6 @@
 """What compressing the two published networks costs: `python -m tests.bench.compression --corpus DIR --work DIR`.
 
-DIR of the corpus is what `python -m tests.lab.simulate --corpus --out DIR` makes. The networks are trained, compressed
+DIR of the corpus is what `python -m ids_plugin.simulation.generate --corpus --out DIR` makes. The networks are trained, compressed
 by several recipes, step by step, and judged on windows of the lab's judge runs, which choose nothing. What is finished
 is kept in the work folder, so that a second run goes on where the first stopped.
 """
@@ -21,17 +21,17 @@ import torch
 
 from ids_plugin import registry
 from ids_plugin.bundle import Bundle, describe, pack, read, seal
-from ids_plugin.compress._cost import as_row, macro_f1, macs, measured
-from ids_plugin.compress._run import MODEL, stages
-from ids_plugin.compress._unroll import unrolled
+from ids_plugin.compress.cost import as_row, macro_f1, macs, measured
 from ids_plugin.compress.int8 import quantised
+from ids_plugin.compress.run import MODEL, stages
+from ids_plugin.compress.unroll_lstm import unrolled
+from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.models import l_tcn, lstm
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring.onnx import OnnxMember
-from ids_plugin.sources._datasets import load
-from ids_plugin.training._examples import Examples, Sampling, sample
-from ids_plugin.training._network import WEIGHTS, Fit, Fitted, export, fit, restore, weights
-from ids_plugin.training._run import Options, divide
+from ids_plugin.training.examples import Examples, Sampling, sample
+from ids_plugin.training.run import Options, divide
+from ids_plugin.training.torch_network import WEIGHTS, Fit, Fitted, export, fit, restore, weights
 from tests.bench._page import between
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +82,8 @@ class Data:
         runs = f"lab:{FLOWS}/runs/*-[13].parquet"
         held = [f"lab:{corpus}/{name}.parquet" for name in ("validation", "calibration")]
         self._options = Options(
-            (f"lab:{corpus}/train.parquet", runs, runs, runs), (*held, f"lab:{FLOWS}/runs/*-2.parquet")
+            (f"lab:{corpus}/train.parquet", runs, runs, runs),
+            (*held, f"lab:{FLOWS}/runs/*-2.parquet"),
         )
 
     @cached_property
@@ -101,12 +102,18 @@ class Data:
 
     def held_out(self) -> Examples:
         """Windows of networks held out that steps choose by."""
-        return self._stop.take(np.sort(np.random.default_rng(5).permutation(len(self._stop))[:20_000]))
+        return self._stop.take(
+            np.sort(np.random.default_rng(5).permutation(len(self._stop))[:20_000])
+        )
 
     @cached_property
     def judge(self) -> Examples:
         """Windows of the lab's judge runs."""
-        return sample(load(f"lab:{FLOWS}/judge/*.parquet"), Sampling(attack=600, benign=4000, look_alike=600), SEED)
+        return sample(
+            load(f"lab:{FLOWS}/judge/*.parquet"),
+            Sampling(attack=600, benign=4000, look_alike=600),
+            SEED,
+        )
 
     @cached_property
     def digest(self) -> str:
@@ -119,7 +126,9 @@ def trained(family: str, data: Data, work: Path, say: Callable[[str], None]) -> 
     path = work / f"{family}.idsb"
     if path.exists():
         return read(path)
-    made = fit(registry.load("models", family), data.train, data.stop(), PLANS[family].fit, SEED, say)
+    made = fit(
+        registry.load("models", family), data.train, data.stop(), PLANS[family].fit, SEED, say
+    )
     bundle = sealed(family, made, data.train)
     path.write_bytes(pack(bundle))
     return bundle
@@ -129,7 +138,12 @@ def sealed(family: str, made: Fitted, shown: Examples) -> Bundle:
     """A bundle of one network."""
     classes = [CLASSES[label] for label in made.classes]
     member = {"name": family, "kind": "onnx", "file": MODEL, "classes": classes}
-    manifest = {"family": family, "version": "1", "classes": list(CLASSES), "schema": describe(shown.spec)}
+    manifest = {
+        "family": family,
+        "version": "1",
+        "classes": list(CLASSES),
+        "schema": describe(shown.spec),
+    }
     files = {MODEL: export(made, shown), WEIGHTS: weights(made.module)}
     return seal({**manifest, "members": [member]}, files)
 
@@ -161,22 +175,36 @@ def judged(rows: list[dict[str, Any]], bundle: Bundle, data: Data, work: Path) -
     judge = data.judge
     for row in rows:
         member = OnnxMember((work / row["model"]).read_bytes(), classes, row["model"])
-        row["judge"] = round(macro_f1(judge, member.probabilities(judge.steps, judge.mask, judge.table)), 5)
+        row["judge"] = round(
+            macro_f1(judge, member.probabilities(judge.steps, judge.mask, judge.table)), 5
+        )
 
 
-def timed(family: str, recipes: dict[str, list[dict[str, Any]]], work: Path, data: Data) -> dict[str, Any]:
+def timed(
+    family: str, recipes: dict[str, list[dict[str, Any]]], work: Path, data: Data
+) -> dict[str, Any]:
     """Time and memory of every network of a family, in one run against its published form; adds them to the rows, and
     gives the row of that form."""
     first = next(iter(recipes.values()))[0]
     models = {FULL: (work / first["model"]).read_bytes()}
     if family == "l_tcn":
         models[FULL] = _full(work, data)
-    models |= {row["model"]: (work / row["model"]).read_bytes() for rows in recipes.values() for row in rows}
+    models |= {
+        row["model"]: (work / row["model"]).read_bytes()
+        for rows in recipes.values()
+        for row in rows
+    }
     figures = {name: as_row(one) for name, one in measured(models).items()}
     for rows in recipes.values():
         for row in rows:
             row |= figures[row["model"]]
-    return {**first, "step": FULL, "bytes": len(models[FULL]), "macs": macs(models[FULL]), **figures[FULL]}
+    return {
+        **first,
+        "step": FULL,
+        "bytes": len(models[FULL]),
+        "macs": macs(models[FULL]),
+        **figures[FULL],
+    }
 
 
 def _full(work: Path, data: Data) -> bytes:
@@ -186,14 +214,19 @@ def _full(work: Path, data: Data) -> bytes:
     spec = data.held_out().spec
     module = l_tcn.PLUGIN.build(spec, len(classes), tree=False)
     module.load_state_dict(
-        restore(registry.load("models", "l_tcn"), spec, len(classes), bundle.files[WEIGHTS]).state_dict()
+        restore(
+            registry.load("models", "l_tcn"), spec, len(classes), bundle.files[WEIGHTS]
+        ).state_dict()
     )
     return export(Fitted(module.eval(), classes, []), data.held_out())
 
 
 def by_width(shown: Examples) -> str:
     """Markdown: what writing an LSTM out for int8 buys, by its units; random weights."""
-    lines = ["| units | fp32 µs | int8, the LSTM fp32, µs | int8, written out, µs | kB | kB | kB |", "|---" * 7 + "|"]
+    lines = [
+        "| units | fp32 µs | int8, the LSTM fp32, µs | int8, written out, µs | kB | kB | kB |",
+        "|---" * 7 + "|",
+    ]
     for units in (16, 32, 64, 128, 320):
         torch.manual_seed(SEED)
         module = lstm.PLUGIN.build(shown.spec, 8, widths=lstm.Widths(units)).eval()
@@ -202,7 +235,9 @@ def by_width(shown: Examples) -> str:
         plain, wide = (export(Fitted(one, tuple(range(8)), []), shown) for one in (module, written))
         models = {"fp32": plain, "node": quantised(plain, shown), "written": quantised(wide, shown)}
         times = [f"{one.batch_1000_us:.2f}" for one in measured(models).values()]
-        lines.append(f"| {units} | {' | '.join(times)} | {' | '.join(_kb(model) for model in models.values())} |")
+        lines.append(
+            f"| {units} | {' | '.join(times)} | {' | '.join(_kb(model) for model in models.values())} |"
+        )
     return "\n".join(lines)
 
 
@@ -213,12 +248,26 @@ def _kb(model: bytes) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Runs what isn't finished and prints or writes everything."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.compression", description=__doc__)
-    parser.add_argument("--corpus", type=Path, required=True, metavar="DIR", help="of tests.lab.simulate")
-    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="where finished parts are kept")
-    parser.add_argument("--families", nargs="+", default=list(PLANS), choices=PLANS, help="default: all")
+    parser.add_argument(
+        "--corpus",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="of ids_plugin.simulation.generate",
+    )
+    parser.add_argument(
+        "--work", type=Path, required=True, metavar="DIR", help="where finished parts are kept"
+    )
+    parser.add_argument(
+        "--families", nargs="+", default=list(PLANS), choices=PLANS, help="default: all"
+    )
     parser.add_argument("--recipes", nargs="+", metavar="NAME", help="only these (default: all)")
-    parser.add_argument("--lstm", action="store_true", help="only: what writing an LSTM out buys, by width")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="write the tables here, between its two marks")
+    parser.add_argument(
+        "--lstm", action="store_true", help="only: what writing an LSTM out buys, by width"
+    )
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="write the tables here, between its two marks"
+    )
     parser.add_argument("--json", action="store_true", help="everything on stdout")
     args = parser.parse_args(arguments)
     args.work.mkdir(parents=True, exist_ok=True)
@@ -256,9 +305,17 @@ COLUMNS = (
 
 def tables(found: dict[str, Any], data: Data) -> str:
     """Markdown: a table a family."""
-    lines = [f"Corpus {data.digest[:12]}, seed {SEED}, {len(data.judge)} windows of the judge runs.", ""]
+    lines = [
+        f"Corpus {data.digest[:12]}, seed {SEED}, {len(data.judge)} windows of the judge runs.",
+        "",
+    ]
     for family, recipes in found.items():
-        lines += [f"### {family}", "", "| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+        lines += [
+            f"### {family}",
+            "",
+            "| " + " | ".join(COLUMNS) + " |",
+            "|---" * len(COLUMNS) + "|",
+        ]
         full = recipes[FULL]
         lines.append(_line("", full))
         first = next(rows for name, rows in recipes.items() if name != FULL)

@@ -22,15 +22,22 @@ from typing import Any
 
 from ids_plugin import cli
 from ids_plugin.bundle import Bundle, find, read
+from ids_plugin.datasets.labelled_flows import Labelled, load
 from ids_plugin.schema.score import CLASSES
-from ids_plugin.sources._datasets import Labelled, load
-from ids_plugin.training._evaluate import Options, evaluate
-from ids_plugin.training._examples import as_seen_by
+from ids_plugin.training.evaluate import Options, evaluate
+from ids_plugin.training.examples import as_seen_by
 from tests.lab import metering
 
 ROOT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("IDS_SHARED_DATA", ROOT.parent / "shared" / "data"))
-IOT23 = ("8-1-hakai", "20-1-torii", "34-1-mirai", "44-1-mirai", "honeypot-4-1-philips-hue", "honeypot-7-1-somfy-lock")
+IOT23 = (
+    "8-1-hakai",
+    "20-1-torii",
+    "34-1-mirai",
+    "44-1-mirai",
+    "honeypot-4-1-philips-hue",
+    "honeypot-7-1-somfy-lock",
+)
 SCANNED = {
     "zeek-72h": "an internet-facing host, 72 h, Zeek logs, unlabelled",
     "pcap/philips-hue-2018-09-14.pcap": "a Philips Hue's day, capture, benign",
@@ -46,7 +53,9 @@ POORER = {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--bundle", default="default")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, help="write the tables there (Markdown)")
@@ -59,7 +68,9 @@ def main() -> int:
     text = page(bundle, results, seen, scans)
     if args.out:
         args.out.write_text(text)
-    print(json.dumps({"labelled": results, "sources": seen, "scanned": scans}) if args.json else text)
+    print(
+        json.dumps({"labelled": results, "sources": seen, "scanned": scans}) if args.json else text
+    )
     return 0
 
 
@@ -77,14 +88,22 @@ def labelled() -> dict[str, list[Labelled]]:
 
 def judge(bundle: Bundle, networks: Sequence[Labelled], explained: int) -> dict[str, Any]:
     """The bundle on these networks; `explained` flows take the deletion test, at most."""
-    return evaluate(bundle, networks, Options(explained=explained), lambda message: print(message, file=sys.stderr))
+    return evaluate(
+        bundle,
+        networks,
+        Options(explained=explained),
+        lambda message: print(message, file=sys.stderr),
+    )
 
 
 def poorer(bundle: Bundle, networks: Sequence[Labelled]) -> dict[str, dict[str, Any]]:
     """The same networks as the other kinds of source give them."""
     kinds = [kind for kind in POORER if kind != "zeek"]
     return {
-        kind: judge(bundle, [replace(one, flows=as_seen_by(kind, one.flows)) for one in networks], 0) for kind in kinds
+        kind: judge(
+            bundle, [replace(one, flows=as_seen_by(kind, one.flows)) for one in networks], 0
+        )
+        for kind in kinds
     }
 
 
@@ -92,11 +111,18 @@ def scanned(name: str, bundle: str) -> dict[str, Any]:
     """Alerts of a scan without labels, by class."""
     with tempfile.TemporaryDirectory() as folder:
         cli.main(["scan", str(SHARED / name), "--bundle", bundle, "--out", folder, "--quiet"])
-        documents = [json.loads(line) for line in (Path(folder) / "alerts.ndjson").read_text().splitlines()]
+        documents = [
+            json.loads(line) for line in (Path(folder) / "alerts.ndjson").read_text().splitlines()
+        ]
         ledger = json.loads((Path(folder) / "ledger.json").read_text())
     opened = [one for one in documents if one["event"]["kind"] == "alert"]
-    kinds = Counter((one["ids_plugin"]["label"], one["ids_plugin"]["fold"]["role"]) for one in opened)
-    return {"flows": ledger["total"]["scored"], "alerts": {f"{kind} ({role})": n for (kind, role), n in kinds.items()}}
+    kinds = Counter(
+        (one["ids_plugin"]["label"], one["ids_plugin"]["fold"]["role"]) for one in opened
+    )
+    return {
+        "flows": ledger["total"]["scored"],
+        "alerts": {f"{kind} ({role})": n for (kind, role), n in kinds.items()},
+    }
 
 
 TITLES = {
@@ -105,7 +131,9 @@ TITLES = {
 }
 
 
-def page(bundle: Bundle, results: dict[str, Any], seen: dict[str, Any], scans: dict[str, Any]) -> str:
+def page(
+    bundle: Bundle, results: dict[str, Any], seen: dict[str, Any], scans: dict[str, Any]
+) -> str:
     """All tables as Markdown."""
     lines = [
         "# What the default bundle finds and misses",
@@ -118,16 +146,32 @@ def page(bundle: Bundle, results: dict[str, Any], seen: dict[str, Any], scans: d
         "flows of IoT-23 34-1, it seems) doesn't judge it.",
     ]
     for name, result in results.items():
-        lines += ["", f"## {TITLES[name]}", "", *wanted(result), "", *alerts(result), "", *models(result)]
+        lines += [
+            "",
+            f"## {TITLES[name]}",
+            "",
+            *wanted(result),
+            "",
+            *alerts(result),
+            "",
+            *models(result),
+        ]
         lines += ["", *alone(result)]
         deletion = result["deletion"]
-        lines += ["", f"Deletion test: {deletion['passed']} of {deletion['tested']} explanations pass."]
+        lines += [
+            "",
+            f"Deletion test: {deletion['passed']} of {deletion['tested']} explanations pass.",
+        ]
         lines += ["", *sources(seen[name])]
     lines += ["", "## Scans without labels", "", "| data | flows | alerts |", "|---|---|---|"]
     for name, scan in scans.items():
-        told = ", ".join(f"{count} {kind}" for kind, count in sorted(scan["alerts"].items())) or "none"
+        told = (
+            ", ".join(f"{count} {kind}" for kind, count in sorted(scan["alerts"].items())) or "none"
+        )
         lines.append(f"| {name}: {SCANNED[name]} | {scan['flows']:,} | {told} |")
-    absent = [name for name in SCANNED if name not in scans] + ([] if "iot23" in results else ["iot-23"])
+    absent = [name for name in SCANNED if name not in scans] + (
+        [] if "iot23" in results else ["iot-23"]
+    )
     lines += ["", f"Not measured, data absent: {', '.join(absent)}."] if absent else []
     return "\n".join(lines) + "\n"
 
@@ -135,7 +179,9 @@ def page(bundle: Bundle, results: dict[str, Any], seen: dict[str, Any], scans: d
 def wanted(result: dict[str, Any]) -> list[str]:
     """Found or not, by network and class; hosts of a class together."""
     total = result["total"]
-    delay = "" if total["median_delay_s"] is None else f", median delay {total['median_delay_s']:.0f} s"
+    delay = (
+        "" if total["median_delay_s"] is None else f", median delay {total['median_delay_s']:.0f} s"
+    )
     lines = [
         f"Found {total['found']} of {total['wanted']} (host, class){delay}; in any class "
         f"{total['found_in_any_class']}.",
@@ -150,7 +196,11 @@ def wanted(result: dict[str, Any]) -> list[str]:
                 continue
             delays = sorted(one["delay_s"] for one in hosts if one["delay_s"] is not None)
             late = f"{delays[len(delays) // 2]:.0f} s" if delays else "–"
-            counts = (len(hosts), sum(one["flows"] for one in hosts), sum(one["found"] for one in hosts))
+            counts = (
+                len(hosts),
+                sum(one["flows"] for one in hosts),
+                sum(one["found"] for one in hosts),
+            )
             either = sum(one["found_in_any_class"] for one in hosts)
             lines.append(
                 f"| {network['name']} | {kind} | {counts[0]} | {counts[1]:,} | {counts[2]} | {either} | {late} |"
@@ -164,7 +214,9 @@ def alerts(result: dict[str, Any]) -> list[str]:
     for one in result["networks"]:
         false = ", ".join(f"{host} {kind} ({flows} flows)" for host, kind, flows in one["false"])
         told = f"{one['false_alerts']}" + (f": {false}" if false else "")
-        lines.append(f"| {one['name']} | {one['flows']:,} | {one['hours']} | {one['alerts']} | {told} |")
+        lines.append(
+            f"| {one['name']} | {one['flows']:,} | {one['hours']} | {one['alerts']} | {told} |"
+        )
     return lines
 
 

@@ -25,12 +25,12 @@ import numpy as np
 import polars as pl
 
 from ids_plugin.bundle import Bundle, read, write
-from ids_plugin.compress._fit import Room, fit
-from ids_plugin.compress._ladder import PUBLISHED, judged, ladder, measure, network_of
-from ids_plugin.compress._tiny import Network, classify, scores
+from ids_plugin.compress.tiny.fit import Room, fit
+from ids_plugin.compress.tiny.integer_network import Network, classify, scores
+from ids_plugin.compress.tiny.ladder import PUBLISHED, judged, ladder, measure, network_of
 from ids_plugin.errors import UsageError
 from ids_plugin.schema.uniflow import CLASSES, FEATURES
-from ids_plugin.training._tiny import Options, Run, load, rows_of, train
+from ids_plugin.training.tiny import Options, Run, load, rows_of, train
 from tests.bench._boards import BOARDS, PACKAGES, on_host, simulated, sizes
 from tests.bench._page import between
 
@@ -47,10 +47,14 @@ SIMULATED_ROWS = 40
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
-    parser.add_argument("--work", type=Path, help="folder that keeps bundles, so that a second run is quick")
+    parser.add_argument(
+        "--work", type=Path, help="folder that keeps bundles, so that a second run is quick"
+    )
     parser.add_argument("--page", type=Path, help="write the tables there, between its marks")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -82,7 +86,11 @@ def figures(seed: int, work: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "lookup": {"judge": lookup(data, judge), "held_out": lookup(data, held)},
         "rungs": {},
-        "rows": {"train": len(rows_of(data)[1]), "judge": len(rows_of(judge)[1]), "classes": _counts(judge)},
+        "rows": {
+            "train": len(rows_of(data)[1]),
+            "judge": len(rows_of(judge)[1]),
+            "classes": _counts(judge),
+        },
         "features": bundle.manifest["members"][3]["features"],
         "steps": bundle.manifest["compression"],
     }
@@ -117,13 +125,19 @@ def random_rows(seed: int, work: Path) -> tuple[Bundle, list[Run]]:
     if not folder.exists():
         folder.mkdir()
         files = sorted((UNIFLOW / "runs").glob("*.parquet"))
-        rows = pl.concat([pl.read_parquet(file) for file in files]).unique(["class", *FEATURES], maintain_order=True)
+        rows = pl.concat([pl.read_parquet(file) for file in files]).unique(
+            ["class", *FEATURES], maintain_order=True
+        )
         place = pl.int_range(pl.len()).shuffle(seed).over("class") / pl.len().over("class")
-        rows = rows.with_columns(pl.when(place < 0.6).then(0).when(place < 0.8).then(1).otherwise(2).alias("part"))
+        rows = rows.with_columns(
+            pl.when(place < 0.6).then(0).when(place < 0.8).then(1).otherwise(2).alias("part")
+        )
         for at, name in enumerate(("train", "validation", "test")):
             rows.filter(pl.col("part") == at).drop("part").write_parquet(folder / f"{name}.parquet")
     data, val = (f"uniflow:{folder / name}.parquet" for name in ("train", "validation"))
-    return bundle_of("random", data, (val,), seed, work), load([f"uniflow:{folder / 'test.parquet'}"])
+    return bundle_of("random", data, (val,), seed, work), load(
+        [f"uniflow:{folder / 'test.parquet'}"]
+    )
 
 
 def lookup(data: Sequence[Run], judge: Sequence[Run]) -> dict[str, Any]:
@@ -141,9 +155,14 @@ def lookup(data: Sequence[Run], judge: Sequence[Run]) -> dict[str, Any]:
 
 def _keys(counts: np.ndarray[Any, np.dtype[np.int64]]) -> list[bytes]:
     at = {name: FEATURES.index(name) for name in FEATURES}
-    ports = [np.where(counts[:, at[name]] < 32_768, counts[:, at[name]], -1) for name in ("prt_src", "prt_dst")]
+    ports = [
+        np.where(counts[:, at[name]] < 32_768, counts[:, at[name]], -1)
+        for name in ("prt_src", "prt_dst")
+    ]
     flags = [counts[:, at[name]] > 0 for name in ("num_psh_flags", "num_rst_flags")]
-    columns = np.stack([*ports, counts[:, at["proto"]], counts[:, at["num_pkts"]] > 1, *flags], axis=1)
+    columns = np.stack(
+        [*ports, counts[:, at["proto"]], counts[:, at["num_pkts"]] > 1, *flags], axis=1
+    )
     return [row.tobytes() for row in columns.astype(np.int64)]
 
 
@@ -165,7 +184,11 @@ def in_c(network: Network, judge: Sequence[Run], folder: Path) -> dict[str, int]
     counts, _ = rows_of(judge)
     said, made = on_host(network, counts, folder)
     same = (made == scores(network, counts)).all(axis=1)
-    return {"rows": len(counts), "class": int((said == classify(network, counts)).sum()), "scores": int(same.sum())}
+    return {
+        "rows": len(counts),
+        "class": int((said == classify(network, counts)).sum()),
+        "scores": int(same.sum()),
+    }
 
 
 def boards(bundle: Bundle, folder: Path) -> dict[str, Any]:
@@ -182,7 +205,12 @@ def boards(bundle: Bundle, folder: Path) -> dict[str, Any]:
             ran = simulated(network, rows, place)
             if ran is not None:
                 same = bool(np.array_equal(ran["scores"], scores(network, rows)))
-                found[rung["name"]]["simulated"] = {"rows": len(rows), "same": same, "ms": ran["ms"], "ram": ran["ram"]}
+                found[rung["name"]]["simulated"] = {
+                    "rows": len(rows),
+                    "same": same,
+                    "ms": ran["ms"],
+                    "ram": ran["ram"],
+                }
     if not all(board.there for board in BOARDS):
         say(f"boards left out: apt-get install {PACKAGES}")
     return found
@@ -246,12 +274,16 @@ def page(found: dict[str, Any]) -> str:
 
 def _percent(values: Sequence[float]) -> str:
     middle = f"{100 * float(np.mean(values)):.2f} %"
-    return middle if len(values) < 2 else f"{middle} ({100 * min(values):.2f}–{100 * max(values):.2f})"
+    return (
+        middle if len(values) < 2 else f"{middle} ({100 * min(values):.2f}–{100 * max(values):.2f})"
+    )
 
 
 def _classes(first: dict[str, Any]) -> list[str]:
     names = list(first["rows"]["classes"])
-    rows = {"lookup table": first["lookup"]["judge"]} | {f"`{n}`": one["judge"] for n, one in first["rungs"].items()}
+    rows = {"lookup table": first["lookup"]["judge"]} | {
+        f"`{n}`": one["judge"] for n, one in first["rungs"].items()
+    }
     lines = [f"| F1 on the judged runs | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for name, row in rows.items():
         cells = [f"{row['f1'].get(one, 0):.3f}" for one in names]
@@ -261,14 +293,22 @@ def _classes(first: dict[str, Any]) -> list[str]:
 
 def _activities(first: dict[str, Any]) -> list[str]:
     shown = {name: first["rungs"][name]["activities"] for name in ("original", "optimised_int8")}
-    lines = [f"| rows in the right class | {' | '.join(f'`{name}`' for name in shown)} | of |", "|---|---|---|---|"]
+    lines = [
+        f"| rows in the right class | {' | '.join(f'`{name}`' for name in shown)} | of |",
+        "|---|---|---|---|",
+    ]
     for activity, (_, rows) in shown["original"].items():
-        lines.append(f"| {activity} | {' | '.join(f'{one[activity][0]:,}' for one in shown.values())} | {rows:,} |")
+        lines.append(
+            f"| {activity} | {' | '.join(f'{one[activity][0]:,}' for one in shown.values())} | {rows:,} |"
+        )
     return lines
 
 
 def _steps(seeds: Sequence[dict[str, Any]]) -> list[str]:
-    lines = ["| step, from `optimised` | constants | held-out accuracy | macro-F1 |", "|---|---|---|---|"]
+    lines = [
+        "| step, from `optimised` | constants | held-out accuracy | macro-F1 |",
+        "|---|---|---|---|",
+    ]
     for rows in zip(*(one["steps"] for one in seeds), strict=True):
         shown = [_percent([row[key] for row in rows]) for key in ("accuracy", "macro_f1")]
         lines.append(f"| {rows[0]['step']} | {rows[0]['bytes']:,} B | {' | '.join(shown)} |")
@@ -290,9 +330,13 @@ def _boards(found: dict[str, Any]) -> list[str]:
         told = "–"
         if ran:
             same = "same scores" if ran["same"] else "OTHER SCORES"
-            told = f"{ran['ms']:.1f} ms, {ran['ram']:,} B RAM with stack, {same} on {ran['rows']} rows"
+            told = (
+                f"{ran['ms']:.1f} ms, {ran['ram']:,} B RAM with stack, {same} on {ran['rows']} rows"
+            )
         agree = f"{c['scores']:,} of {c['rows']:,}"
-        lines.append(f"| `{name}` | {rung['flash']:,}, {rung['ram']:,} | {' | '.join(cells)} | {told} | {agree} |")
+        lines.append(
+            f"| `{name}` | {rung['flash']:,}, {rung['ram']:,} | {' | '.join(cells)} | {told} | {agree} |"
+        )
     return lines
 
 
@@ -304,14 +348,23 @@ def _devices(first: dict[str, Any]) -> list[str]:
     lines = ["| device | `--fit` | picked | flash, RAM needed |", "|---|---|---|---|"]
     for name, one in first["devices"].items():
         picked = one.get("picked")
-        told = f"`{picked}` | {one['flash']:,}, {one['ram']:,}" if picked else f"nothing | {one['nothing']}"
+        told = (
+            f"`{picked}` | {one['flash']:,}, {one['ram']:,}"
+            if picked
+            else f"nothing | {one['nothing']}"
+        )
         lines.append(f"| {name} | `{one['room']}` | {told} |")
     return lines
 
 
 def put(target: Path, tables: str) -> None:
     """Writes the tables between the page's marks."""
-    between(target, "<!-- tables: python -m tests.bench.devices --page docs/devices.md -->", "<!-- end -->", tables)
+    between(
+        target,
+        "<!-- tables: python -m tests.bench.devices --page docs/devices.md -->",
+        "<!-- end -->",
+        tables,
+    )
 
 
 if __name__ == "__main__":

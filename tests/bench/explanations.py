@@ -21,15 +21,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ids_plugin.bundle import Bundle, find, read, seal
+from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.explain import Deletion, Explainer
-from ids_plugin.explain._earlier import Trust
+from ids_plugin.explain.earlier_flows import Trust
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import Ints, Windows
-from ids_plugin.scoring._scorer import Scorer
-from ids_plugin.sources._datasets import load
-from ids_plugin.training._examples import Examples, sample, windows
-from ids_plugin.training._network import Fit
-from ids_plugin.training._run import Options, Split, assemble, divide
+from ids_plugin.scoring.scorer import Scorer
+from ids_plugin.training.examples import Examples, sample, windows
+from ids_plugin.training.run import Options, Split, assemble, divide
+from ids_plugin.training.torch_network import Fit
 from ids_plugin.windows import spec
 
 FLOWS = Path(__file__).parents[1] / "lab" / "flows"
@@ -53,17 +53,26 @@ class Tried(NamedTuple):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--family", nargs="+", default=["default", *FAMILIES], help="default: the shipped bundle and all"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--explained", type=int, default=100, help="flows a family (default: %(default)s)")
+    parser.add_argument(
+        "--family",
+        nargs="+",
+        default=["default", *FAMILIES],
+        help="default: the shipped bundle and all",
+    )
+    parser.add_argument(
+        "--explained", type=int, default=100, help="flows a family (default: %(default)s)"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, help="write the table there (Markdown)")
     args = parser.parse_args()
     rows = [
-        row for name, tried in tests(args.family, args.explained, args.seed).items() for row in summaries(name, tried)
+        row
+        for name, tried in tests(args.family, args.explained, args.seed).items()
+        for row in summaries(name, tried)
     ]
     text = page(rows, args)
     if args.out:
@@ -72,11 +81,15 @@ def main() -> int:
     return 0
 
 
-def tests(families: Sequence[str], explained: int, seed: int) -> dict[str, dict[Trust, list[Tried]]]:
+def tests(
+    families: Sequence[str], explained: int, seed: int
+) -> dict[str, dict[Trust, list[Tried]]]:
     """Family → how far attention is trusted → explained flows of the judging runs."""
     bundles = dict(made(families, seed))
     scorers = {name: Scorer(bundle, cascade=False) for name, bundle in bundles.items()}
-    tried: dict[str, dict[Trust, list[Tried]]] = {name: {trust: [] for trust in TRUST} for name in bundles}
+    tried: dict[str, dict[Trust, list[Tried]]] = {
+        name: {trust: [] for trust in TRUST} for name in bundles
+    }
     for network in load(f"lab:{FLOWS / 'judge'}"):
         for batch in windows(network.flows):
             rows = drawn(batch, np.random.default_rng(seed))
@@ -94,7 +107,9 @@ def made(families: Sequence[str], seed: int) -> Iterator[tuple[str, Bundle]]:
             continue
         if split is None or train_set is None or stop_set is None:
             split = divide(Options(data=(f"lab:{FLOWS / 'runs'}",), seed=seed))
-            train_set, stop_set = (sample(part, Options(data=()).sampling, seed) for part in (split.train, split.stop))
+            train_set, stop_set = (
+                sample(part, Options(data=()).sampling, seed) for part in (split.train, split.stop)
+            )
         yield name, trained(name, split, train_set, stop_set, seed)
 
 
@@ -102,7 +117,9 @@ def trained(name: str, split: Split, train_set: Examples, stop_set: Examples, se
     """A family alone, whose opinion is the score."""
     fit = Fit(epochs=1, windows=5_000) if name == "cnn_lstm" else Fit(epochs=3, windows=10_000)
     options = Options(data=(), family=name, beside=(), seed=seed, fit=fit)
-    bundle = assemble(options, split, train_set, stop_set, lambda text: print(text, file=sys.stderr))
+    bundle = assemble(
+        options, split, train_set, stop_set, lambda text: print(text, file=sys.stderr)
+    )
     classes = bundle.manifest["training"]["classes"]
     alone = {"weights": {name: 1.0}, "bias": dict.fromkeys(classes, 0.0), "floor": 1e-6}
     return seal({**bundle.manifest, "combination": alone}, bundle.files)
@@ -118,7 +135,12 @@ def drawn(batch: Windows, rng: np.random.Generator) -> Ints:
 
 
 def _try(
-    batch: Windows, rows: Ints, scorer: Scorer, tried: dict[Trust, list[Tried]], explained: int, seed: int
+    batch: Windows,
+    rows: Ints,
+    scorer: Scorer,
+    tried: dict[Trust, list[Tried]],
+    explained: int,
+    seed: int,
 ) -> None:
     steps = batch.steps(rows)
     scores = scorer.score_arrays(steps.values, steps.mask, batch.table(rows))
@@ -132,7 +154,13 @@ def _try(
             began = process_time()
             method = explainer.explain(batch, row, label).method
             took = process_time() - began
-            found.append(Tried(explainer.deletion(batch, row, label, np.random.default_rng([seed, row])), method, took))
+            found.append(
+                Tried(
+                    explainer.deletion(batch, row, label, np.random.default_rng([seed, row])),
+                    method,
+                    took,
+                )
+            )
 
 
 def summaries(name: str, tried: dict[Trust, list[Tried]]) -> Iterator[dict[str, Any]]:
@@ -142,7 +170,10 @@ def summaries(name: str, tried: dict[Trust, list[Tried]]) -> Iterator[dict[str, 
         if not found:
             continue
         tested = [one.deletion.flows for one in found if one.deletion.flows]
-        counts = {method: sum(one.deletion.method == method for one in found) for method in sorted(methods)}
+        counts = {
+            method: sum(one.deletion.method == method for one in found)
+            for method in sorted(methods)
+        }
         yield {
             "family": name, "evidence": "earlier flows", "method": TRUST[trust], "explained": len(found), "by": counts,
             "tested": len(tested), "passed": sum(falls.passed for falls in tested),
@@ -151,7 +182,10 @@ def summaries(name: str, tried: dict[Trust, list[Tried]]) -> Iterator[dict[str, 
         }  # fmt: skip
     found = tried["tested"]
     features = [one.deletion.features for one in found]
-    methods = {"+".join(part for part in one.method.split("+") if part in ("tree_shap", "occlusion")) for one in found}
+    methods = {
+        "+".join(part for part in one.method.split("+") if part in ("tree_shap", "occlusion"))
+        for one in found
+    }
     if not found:
         return
     yield {
@@ -185,7 +219,9 @@ def page(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
         share = f"{row['passed'] / row['tested']:.0%}" if row["tested"] else "–"
         method = row["method"]
         if method == "as shown":
-            kinds = [f"{kind} {count}" for kind, count in row["by"].items() if kind != "no_single_flow"]
+            kinds = [
+                f"{kind} {count}" for kind, count in row["by"].items() if kind != "no_single_flow"
+            ]
             method = f"as shown ({', '.join(kinds) or 'none'})"
         none = row["by"].get("no_single_flow", 0) if row["by"] else ""
         cells = (

@@ -30,12 +30,12 @@ from typing import Any
 
 import polars as pl
 
+from ids_plugin.flowmeter.meter import MOST_OPEN
+from ids_plugin.flowmeter.packets.capture_files import chunks
 from ids_plugin.sources import Input
-from ids_plugin.sources._meter import MOST_OPEN
-from ids_plugin.sources._pcap import chunks
-from ids_plugin.sources._programs import PROGRAMS, measure
 from ids_plugin.sources.capture import PLUGIN
-from tests.captures import mixed_traffic, syn_flood
+from ids_plugin.sources.meter_programs import PROGRAMS, measure
+from tests.support.captures import mixed_traffic, syn_flood
 
 FIELDS = (
     "service", "duration", "orig_bytes", "resp_bytes", "conn_state", "local_orig", "local_resp", "missed_bytes",
@@ -69,7 +69,7 @@ class Agreement:
 
 def cases() -> Iterator[tuple[str, Path, Path]]:
     """Name, capture and conn.log of every shared pair; nothing where the shared data is absent."""
-    from tests.shared_data import ROOT
+    from tests.support.shared_data import ROOT
 
     for folder in sorted((ROOT / "zeek-8.0.8").glob("[a-z]*")):
         if folder.is_dir():
@@ -83,7 +83,9 @@ def compare(name: str, capture: Path, log: Path) -> Agreement:
     result = Agreement(name)
     ours: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
     for row in _measured(name, capture):
-        ours[row["orig_h"], row["orig_p"], row["resp_h"], row["resp_p"], row["proto"], row["ts"]].append(row)
+        ours[
+            row["orig_h"], row["orig_p"], row["resp_h"], row["resp_p"], row["proto"], row["ts"]
+        ].append(row)
     for theirs in _zeek(log):
         result.expected += 1
         ports = {"id.orig_p": int(theirs["id.orig_p"]), "id.resp_p": int(theirs["id.resp_p"])}
@@ -95,7 +97,9 @@ def compare(name: str, capture: Path, log: Path) -> Agreement:
         mine = ours[key].pop(0)
         for unequal in (part for part in FIELDS if not _equal(part, mine[part], theirs[part])):
             result.unequal[unequal] += 1
-            result.examples.append(f"{name}: {unequal}: {mine[unequal]!r}, Zeek {theirs[unequal]!r}, {key}")
+            result.examples.append(
+                f"{name}: {unequal}: {mine[unequal]!r}, Zeek {theirs[unequal]!r}, {key}"
+            )
     result.extra = sum(map(len, ours.values()))
     return result
 
@@ -138,11 +142,17 @@ def _equal(name: str, mine: Any, theirs: str) -> bool:
 def speed(packets: int, rounds: int) -> dict[str, Any]:
     """Packets a second of CPU time on a capture made here, and of other programs on its beginning; peak memory."""
     with tempfile.TemporaryDirectory() as folder:
-        mixed, beginning, flood = (Path(folder) / name for name in ("mixed.pcap", "beginning.pcap", "flood.pcap"))
+        mixed, beginning, flood = (
+            Path(folder) / name for name in ("mixed.pcap", "beginning.pcap", "flood.pcap")
+        )
         _write(mixed, mixed_traffic(packets, seed=1, lossy=LOSSY))
         _write(beginning, mixed_traffic(min(packets, BEGINNING), seed=1, lossy=LOSSY))
         ours = [_alone("ours", mixed) for _ in range(rounds)]
-        others = {name: _alone(name, beginning) for name in ("dpkt", "nfstream", *PROGRAMS) if _is_there(name)}
+        others = {
+            name: _alone(name, beginning)
+            for name in ("dpkt", "nfstream", *PROGRAMS)
+            if _is_there(name)
+        }
         ours.append(_alone("ours", mixed))
         mixed.unlink()
         _write(flood, syn_flood(FLOOD, seed=1))
@@ -150,7 +160,9 @@ def speed(packets: int, rounds: int) -> dict[str, Any]:
     best = max(ours, key=lambda each: each["rate"])
     return {
         "ours": best | {"runs": [each["rate"] for each in ours]},
-        "others": {name: each | {"ratio": best["rate"] / each["rate"]} for name, each in others.items()},
+        "others": {
+            name: each | {"ratio": best["rate"] / each["rate"]} for name, each in others.items()
+        },
         "flood": flooded,
     }
 
@@ -161,14 +173,20 @@ def _write(path: Path, pieces: Iterator[bytes]) -> None:
 
 
 def _is_there(name: str) -> bool:
-    return shutil.which(name) is not None if name in PROGRAMS else importlib.util.find_spec(name) is not None
+    return (
+        shutil.which(name) is not None
+        if name in PROGRAMS
+        else importlib.util.find_spec(name) is not None
+    )
 
 
 def _alone(name: str, path: Path) -> dict[str, Any]:
     """One way of reading a capture, in a process of its own on one core."""
     command = [sys.executable, "-m", "tests.bench.meter", "--only", name, str(path)]
     one = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | one)
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, env=os.environ | one
+    )
     measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return measured
 
@@ -233,20 +251,28 @@ def report(results: list[Agreement], rate: dict[str, Any]) -> str:
     """The tables a person reads."""
     lines = [f"{'capture':50} {'Zeek':>6} {'found':>6} {'extra':>6} {'unequal fields'}"]
     for result in results:
-        unequal = ", ".join(f"{name} {count}" for name, count in result.unequal.most_common()) or "-"
-        lines.append(f"{result.name:50} {result.expected:6} {result.matched:6} {result.extra:6} {unequal}")
+        unequal = (
+            ", ".join(f"{name} {count}" for name, count in result.unequal.most_common()) or "-"
+        )
+        lines.append(
+            f"{result.name:50} {result.expected:6} {result.matched:6} {result.extra:6} {unequal}"
+        )
     lines += ["", *(example for result in results for example in result.examples[:3])]
     total = summary(results)
     lines += ["", f"found {total['matched']} of {total['expected']} ({total['matched_share']:.4%})"]
     lines += [f"equal fields {total['equal_share']:.4%} of {total['fields']}"]
     lines += [f"{name:16} {count} unequal" for name, count in total["unequal"].items()]
-    return "\n".join([*lines, "", *(told(rate) if rate else []), "", "again: python -m tests.bench.meter"])
+    return "\n".join(
+        [*lines, "", *(told(rate) if rate else []), "", "again: python -m tests.bench.meter"]
+    )
 
 
 def told(rate: dict[str, Any]) -> list[str]:
     """Speed and memory, a line each."""
     ours, flood = rate["ours"], rate["flood"]
-    lines = [f"{'':10} {'packets':>10} {'flows':>9} {'packets/s of CPU':>17} {'of wall':>11} {'peak MB':>8}  ours is"]
+    lines = [
+        f"{'':10} {'packets':>10} {'flows':>9} {'packets/s of CPU':>17} {'of wall':>11} {'peak MB':>8}  ours is"
+    ]
     for name, each in {"ours": ours, **rate["others"], "SYN flood": flood}.items():
         times = f"{each['ratio']:.1f} times as fast" if "ratio" in each else ""
         wall = each["packets"] / each["wall"]
@@ -255,7 +281,9 @@ def told(rate: dict[str, Any]) -> list[str]:
             f" {each['peak_mb']:8.0f}  {times}"
         )
     share = flood["given_out_early"] / flood["packets"]
-    lines += ["dpkt parses headers alone; others on the capture's beginning, ours on all of it; best of the runs"]
+    lines += [
+        "dpkt parses headers alone; others on the capture's beginning, ours on all of it; best of the runs"
+    ]
     lines += [
         f"of {flood['packets']:,} half-open connections {share:.0%} were given out early, at most {MOST_OPEN:,} kept"
     ]
@@ -265,7 +293,10 @@ def told(rate: dict[str, Any]) -> list[str]:
 def summary(results: list[Agreement]) -> dict[str, Any]:
     """Totals over all captures."""
     unequal = sum((result.unequal for result in results), Counter[str]())
-    expected, matched = sum(result.expected for result in results), sum(result.matched for result in results)
+    expected, matched = (
+        sum(result.expected for result in results),
+        sum(result.matched for result in results),
+    )
     fields = sum(result.fields for result in results)
     return {
         "expected": expected,
@@ -280,21 +311,31 @@ def summary(results: list[Agreement]) -> dict[str, Any]:
 
 def main() -> None:
     """Measures and prints."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", help="only captures whose name contains one of these")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--packets", type=int, default=5_000_000, help="of the capture made for speed; 0 for none")
+    parser.add_argument(
+        "--packets", type=int, default=5_000_000, help="of the capture made for speed; 0 for none"
+    )
     parser.add_argument("--rounds", type=int, default=2, help="more runs of ours; the best counts")
     parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
         print(json.dumps(_measure(arguments.only[0], Path(arguments.only[1]))))
         return
-    chosen = [case for case in cases() if not arguments.names or any(name in case[0] for name in arguments.names)]
+    chosen = [
+        case
+        for case in cases()
+        if not arguments.names or any(name in case[0] for name in arguments.names)
+    ]
     results = [compare(*case) for case in chosen]
     rate = speed(arguments.packets, arguments.rounds) if arguments.packets else {}
     if arguments.json:
-        captures = {result.name: {**vars(result), "unequal": dict(result.unequal)} for result in results}
+        captures = {
+            result.name: {**vars(result), "unequal": dict(result.unequal)} for result in results
+        }
         print(json.dumps({"agreement": summary(results), "captures": captures, "speed": rate}))
     else:
         print(report(results, rate))

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from tests.bench import _nab
 from tests.bench._nab import PROFILES, Doubles, Profile, Series
 from tests.bench._nab_detectors import learned, nearest, of_errors, rested, windowed_gaussian
-from tests.shared_data import ROOT
+from tests.support.shared_data import ROOT
 
 CHOOSING = ("artificialNoAnomaly", "artificialWithAnomaly", "realKnownCause")
 """folders whose labels chose the settings, and choose thresholds; the others only judge"""
@@ -62,7 +62,9 @@ class Judged:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--data", type=Path, default=ROOT / "nab", help="the benchmark's folder")
     parser.add_argument("--out", type=Path, help="write result files there")
@@ -83,14 +85,22 @@ def main() -> int:
         "seed": args.seed,
         "cpu_s": round(time.process_time() - began),
         "detectors": {
-            name: {profile: vars(judge(corpus, found, kind, name)) for profile, kind in PROFILES.items()}
+            name: {
+                profile: vars(judge(corpus, found, kind, name))
+                for profile, kind in PROFILES.items()
+            }
             for name, found in scores.items()
         },
     }
     for name, called in FILES.items() if args.out else ():
         threshold = result["detectors"][name]["standard"]["threshold"]
         said = _said(corpus, scores[name], threshold, name)
-        _nab.write(corpus, {one: found / (found + threshold) for one, found in said.items()}, called, args.out)
+        _nab.write(
+            corpus,
+            {one: found / (found + threshold) for one, found in said.items()},
+            called,
+            args.out,
+        )
     text = page(result)
     if args.page:
         args.page.write_text(text)
@@ -123,13 +133,25 @@ def judge(corpus: Sequence[Series], scores: Scores, profile: Profile, name: str)
     threshold = max(THRESHOLDS, key=lambda one: at(one, chooses))
     best = max(at(one, every) for one in THRESHOLDS)
     if name == GAUSSIAN:
-        best = round(_nab.normalised(corpus, profile, float(_nab.by_threshold(corpus, scores, profile)[1].max())), 2)
+        best = round(
+            _nab.normalised(
+                corpus, profile, float(_nab.by_threshold(corpus, scores, profile)[1].max())
+            ),
+            2,
+        )
     return Judged(
-        at(FIXED, every), threshold, at(threshold, chooses), at(threshold, every), at(threshold, ~chooses), best
+        at(FIXED, every),
+        threshold,
+        at(threshold, chooses),
+        at(threshold, every),
+        at(threshold, ~chooses),
+        best,
     )
 
 
-def _raws(corpus: Sequence[Series], scores: Scores, profile: Profile, threshold: float, name: str) -> Doubles:
+def _raws(
+    corpus: Sequence[Series], scores: Scores, profile: Profile, threshold: float, name: str
+) -> Doubles:
     """Raw score of each series."""
     said = _said(corpus, scores, threshold, name)
     return np.array([_nab.raw(series, said[series.name], profile, threshold) for series in corpus])
@@ -140,10 +162,15 @@ def _judgeable(score: Doubles, series: Series) -> Doubles:
     return np.where(np.arange(len(score)) < series.probation, 0.0, np.maximum(score, 0.0))
 
 
-def _said(corpus: Sequence[Series], scores: Scores, threshold: float, name: str) -> dict[str, Doubles]:
+def _said(
+    corpus: Sequence[Series], scores: Scores, threshold: float, name: str
+) -> dict[str, Doubles]:
     """What the detector says at a threshold; the benchmark's own doesn't rest."""
     rest = 0.0 if name == GAUSSIAN else REST
-    return {series.name: rested(scores[series.name], threshold, int(rest * series.probation)) for series in corpus}
+    return {
+        series.name: rested(scores[series.name], threshold, int(rest * series.probation))
+        for series in corpus
+    }
 
 
 def page(result: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from playwright import sync_api
 
 from ids_plugin.sinks.report import write
-from tests import report_documents as made
+from tests.support import report_documents as made
 
 QUERIES = ("flood", "flood 10.20.3", "", "312 ports")
 FILTER = """(text) => {
@@ -34,7 +34,9 @@ FILTER = """(text) => {
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--alerts", type=int, default=10_000)
     parser.add_argument("--chromium", default="/usr/bin/chromium")
@@ -42,26 +44,40 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.html"
         documents = list(made.documents(args.alerts, hosts=3000))
-        write(path, documents, ledger=made.ledger(5000, args.alerts), traffic=made.traffic(600, 5), bundle=made.BUNDLE)
+        write(
+            path,
+            documents,
+            ledger=made.ledger(5000, args.alerts),
+            traffic=made.traffic(600, 5),
+            bundle=made.BUNDLE,
+        )
         result = {
             "alerts": args.alerts,
             "megabytes": round(path.stat().st_size / 1e6, 1),
             **measure(path, args.chromium),
         }
-    print(json.dumps(result) if args.json else "\n".join(f"{name:<20} {value}" for name, value in result.items()))
+    print(
+        json.dumps(result)
+        if args.json
+        else "\n".join(f"{name:<20} {value}" for name, value in result.items())
+    )
     return 0
 
 
 def measure(path: Path, chromium: str) -> dict[str, Any]:
     """Seconds to open, milliseconds to filter."""
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(
+            executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
+        )
         page = browser.new_page()
         devtools = page.context.new_cdp_session(page)
         devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
         page.goto(path.as_uri())
         page.wait_for_selector("#timeline svg", state="attached")
-        metrics = {one["name"]: one["value"] for one in devtools.send("Performance.getMetrics")["metrics"]}
+        metrics = {
+            one["name"]: one["value"] for one in devtools.send("Performance.getMetrics")["metrics"]
+        }
         took = {query: round(page.evaluate(FILTER, query), 1) for query in QUERIES}
         browser.close()
     return {"open_s": round(metrics["TaskDuration"], 2), "filter_ms": took}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.bench._traffic import write_zeek_json
-from tests.captures import mixed_traffic
+from tests.support.captures import mixed_traffic
 
 SAMPLE = Path(__file__).parents[1] / "lab" / "sample" / "capture.pcap.gz"
 ZAT = """
@@ -40,11 +40,21 @@ class Run(NamedTuple):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--flows", type=int, default=1_000_000)
-    parser.add_argument("--memory", type=int, default=0, metavar="FLOWS", help="also a log of so many, for its memory")
-    parser.add_argument("--packets", type=int, default=1_000_000, help="packets of a capture the bench makes")
+    parser.add_argument(
+        "--memory",
+        type=int,
+        default=0,
+        metavar="FLOWS",
+        help="also a log of so many, for its memory",
+    )
+    parser.add_argument(
+        "--packets", type=int, default=1_000_000, help="packets of a capture the bench makes"
+    )
     parser.add_argument("--sample", type=Path, default=SAMPLE)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +71,20 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """All figures."""
     log = write_zeek_json(folder / "conn.log", args.flows)
     tsv = folder / "zat.log"
-    run([sys.executable, "-m", "ids_plugin.cli", "flows", log, "--format", "tsv", "-o", tsv, "--quiet"])
+    run(
+        [
+            sys.executable,
+            "-m",
+            "ids_plugin.cli",
+            "flows",
+            log,
+            "--format",
+            "tsv",
+            "-o",
+            tsv,
+            "--quiet",
+        ]
+    )
     scan = run(scan_command(log, folder / "scan"))
     everything = run([*scan_command(log, folder / "everything"), "--ask-every-model"])
     zat = run([sys.executable, "-c", ZAT, str(tsv)])
@@ -100,7 +123,16 @@ def measure(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def scan_command(source: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "ids_plugin.cli", "scan", str(source), "--out", str(out), "--quiet"]
+    return [
+        sys.executable,
+        "-m",
+        "ids_plugin.cli",
+        "scan",
+        str(source),
+        "--out",
+        str(out),
+        "--quiet",
+    ]
 
 
 def alerts(out: Path) -> set[tuple[str, str]]:
@@ -119,7 +151,10 @@ def run(command: list[Any]) -> Run:
     environment = {**os.environ, "POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1"}
     start = time.perf_counter()
     child = subprocess.Popen(
-        [str(one) for one in command], preexec_fn=one_core, env=environment, stdout=subprocess.DEVNULL
+        [str(one) for one in command],
+        preexec_fn=one_core,
+        env=environment,
+        stdout=subprocess.DEVNULL,
     )
     _, status, usage = os.wait4(child.pid, 0)
     wall = time.perf_counter() - start

@@ -35,7 +35,16 @@ from ids_plugin.schema.ledger import Counts
 from tests.bench._wire import VERBS, Wire, folder
 from tests.bench._workload import Workload, workload
 
-COMPARED = ("scored", "duplicate", "replaced", "over_threshold", "opened", "folded", "documents", "delivered")
+COMPARED = (
+    "scored",
+    "duplicate",
+    "replaced",
+    "over_threshold",
+    "opened",
+    "folded",
+    "documents",
+    "delivered",
+)
 """counters that must be a scan's, sensor by sensor"""
 STUCK_SECONDS = 90
 """without a new entry in the ledger: longer than any timeout on the way"""
@@ -80,21 +89,42 @@ class Fault(NamedTuple):
 
 def main() -> int:
     """Runs the soak and says what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--records", type=int, default=Form.records)
     parser.add_argument("--long", action="store_true", help=f"{LONG:,} records")
     parser.add_argument("--seed", type=int, default=Form.seed)
-    parser.add_argument("--pace", type=float, default=Form.pace, help="seconds between faults (default: %(default)s)")
-    parser.add_argument("--outage", type=float, default=Form.outage, help="seconds without Elasticsearch")
-    parser.add_argument("--partitions", type=int, default=Form.partitions, help="of the source topic")
-    parser.add_argument("--speed", default=Form.speed, help="max, 60x, ... (default: the input lasts for all faults)")
-    parser.add_argument("--keep", type=Path, help="leave logs of the consumers and what was found there")
+    parser.add_argument(
+        "--pace",
+        type=float,
+        default=Form.pace,
+        help="seconds between faults (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--outage", type=float, default=Form.outage, help="seconds without Elasticsearch"
+    )
+    parser.add_argument(
+        "--partitions", type=int, default=Form.partitions, help="of the source topic"
+    )
+    parser.add_argument(
+        "--speed",
+        default=Form.speed,
+        help="max, 60x, ... (default: the input lasts for all faults)",
+    )
+    parser.add_argument(
+        "--keep", type=Path, help="leave logs of the consumers and what was found there"
+    )
     args = vars(parser.parse_args())
     as_json, long = args.pop("json"), args.pop("long")
     form = Form(**args | ({"records": LONG} if long else {}))
     report = run(form, lambda text: print(text, file=sys.stderr))
-    print(json.dumps(report) if as_json else "\n".join(f"{name:<20} {value}" for name, value in report.items()))
+    print(
+        json.dumps(report)
+        if as_json
+        else "\n".join(f"{name:<20} {value}" for name, value in report.items())
+    )
     return 0 if report["ok"] else 1
 
 
@@ -123,7 +153,9 @@ class Garbage(threading.Thread):
 
     def run(self) -> None:
         producer = KafkaProducer(
-            bootstrap_servers=self._wire.kafka.bootstrap, enable_idempotence=True, delivery_timeout_ms=300_000
+            bootstrap_servers=self._wire.kafka.bootstrap,
+            enable_idempotence=True,
+            delivery_timeout_ms=300_000,
         )
         sent = []
         while not self._end.wait(self._pause):
@@ -156,7 +188,9 @@ class Garbage(threading.Thread):
 class Soak:
     """One run on a wire that is up."""
 
-    def __init__(self, wire: Wire, traffic: Workload, form: Form, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, wire: Wire, traffic: Workload, form: Form, say: Callable[[str], None]
+    ) -> None:
         self._wire, self._traffic, self._form, self._say = wire, traffic, form, say
         self._garbage = Garbage(wire, traffic, form)
         self._rng = np.random.default_rng([form.seed, 98])
@@ -172,7 +206,11 @@ class Soak:
         self._garbage.start()
         plan = [*self._plan()]
         seconds = len(plan) * form.pace + form.outage + RESTARTS_SECONDS
-        speed = f"{self._traffic.about['seconds'] / seconds:.3f}x" if form.speed == "paced" else form.speed
+        speed = (
+            f"{self._traffic.about['seconds'] / seconds:.3f}x"
+            if form.speed == "paced"
+            else form.speed
+        )
         self._begin = time.time()
         replay = wire.replay([*self._traffic.inputs, "--speed", speed])
         self._wait(START_SECONDS, lambda: wire.watch.total.total.opened > 0)
@@ -186,7 +224,11 @@ class Soak:
         self._stop(*wire.processes)
         time.sleep(1)
         report = self._report(seconds) | {"stopped_after_s": self._stops, "speed": speed}
-        problems += [f"{name} took {took} s to stop" for name, took in self._stops.items() if took > form.stop]
+        problems += [
+            f"{name} took {took} s to stop"
+            for name, took in self._stops.items()
+            if took > form.stop
+        ]
         report["problems"] = problems + report["problems"]
         return report | {"ok": not report["problems"]}
 
@@ -224,7 +266,9 @@ class Soak:
                 yield f"kill -9 {verb}", lambda verb=verb: self._kill(verb)  # type: ignore[misc]
 
     def _kill(self, verb: str) -> list[str]:
-        name = str(self._rng.choice(sorted(one for one in self._wire.processes if one.startswith(verb))))
+        name = str(
+            self._rng.choice(sorted(one for one in self._wire.processes if one.startswith(verb)))
+        )
         self._wire.kill9(name)
         return [name]
 
@@ -254,7 +298,9 @@ class Soak:
         at, still_open = time.time() - self._begin, 2 * counts.opened - counts.documents
         who = tuple(act())
         self._faults.append(Fault(at, what, still_open, time.time(), who))
-        self._say(f"{at:7.1f} s  {what} ({', '.join(who)}; {still_open} folds open; read {counts.read:,})")
+        self._say(
+            f"{at:7.1f} s  {what} ({', '.join(who)}; {still_open} folds open; read {counts.read:,})"
+        )
 
     def _back(self) -> bool:
         """Whether all that the last fault hit have committed again."""
@@ -297,8 +343,16 @@ class Soak:
         ledger = self._ledger()
         few = [fault.what for fault in self._faults if not fault.open_folds]
         problems = [
-            *(f"Elasticsearch: {documents[kind]} {kind}" for kind in ("lost", "twice", "strange") if documents[kind]),
-            *(f"ids.alerts: {alerts[kind]} {kind}" for kind in ("lost", "twice", "strange") if alerts[kind]),
+            *(
+                f"Elasticsearch: {documents[kind]} {kind}"
+                for kind in ("lost", "twice", "strange")
+                if documents[kind]
+            ),
+            *(
+                f"ids.alerts: {alerts[kind]} {kind}"
+                for kind in ("lost", "twice", "strange")
+                if alerts[kind]
+            ),
             *rejects["problems"],
             *ledger,
         ]
@@ -319,10 +373,19 @@ class Soak:
         steps = self._wire.watch.steps
         back: dict[str, float | None] = {}
         for who in fault.who:
-            later = (step.at for step in steps if who in (step.stage, step.instance) and step.at >= fault.over)
+            later = (
+                step.at
+                for step in steps
+                if who in (step.stage, step.instance) and step.at >= fault.over
+            )
             first = min(later, default=None)
             back[who] = None if first is None else round(first - fault.over, 2)
-        return {"at": round(fault.at, 1), "what": fault.what, "open_folds": fault.open_folds, "back_after_s": back}
+        return {
+            "at": round(fault.at, 1),
+            "what": fault.what,
+            "open_folds": fault.open_folds,
+            "back_after_s": back,
+        }
 
     def _rejects(self) -> dict[str, Any]:
         """Whether each garbage record is in ids.rejects, once, with its bytes."""
@@ -338,7 +401,9 @@ class Soak:
                 problems.append(f"other bytes than were sent: {one}"[:500])
         lost, twice = len(sent.keys() - found.keys()), sum(count > 1 for count in found.values())
         problems = problems[:5] + [f"... and {len(problems) - 5} more"] * (len(problems) > 5)
-        problems += [f"ids.rejects: {lost} lost"] * bool(lost) + [f"ids.rejects: {twice} twice"] * bool(twice)
+        problems += [f"ids.rejects: {lost} lost"] * bool(lost) + [
+            f"ids.rejects: {twice} twice"
+        ] * bool(twice)
         return {"sent": len(sent), "problems": problems}
 
     def _ledger(self) -> list[str]:
@@ -348,7 +413,9 @@ class Soak:
         total.pending = total.documents - total.delivered - total.value("refused")
         problems = [f"ledger: {total.pending} documents pending"] * bool(total.pending)
         for name, parts in _equations(total):
-            problems += [f"ledger: {name} {total.value(name)} is not {parts}"] * (total.value(name) != sum(parts))
+            problems += [f"ledger: {name} {total.value(name)} is not {parts}"] * (
+                total.value(name) != sum(parts)
+            )
         sent = self._traffic.about["records"] + len(self._garbage.places)
         if total.read != sent:
             problems.append(f"ledger: {total.read} read and {sent} sent")
@@ -357,7 +424,9 @@ class Soak:
             for name in COMPARED:
                 if mine.get(sensor, Counts()).value(name) != counts.value(name):
                     got = mine.get(sensor, Counts()).value(name)
-                    problems.append(f"ledger: {sensor} {name} {got}, the scan's {counts.value(name)}")
+                    problems.append(
+                        f"ledger: {sensor} {name} {got}, the scan's {counts.value(name)}"
+                    )
         return problems
 
 
@@ -391,7 +460,11 @@ def differences(one: Any, other: Any, path: str = "") -> list[str]:
     """Where two documents differ, in words."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         keys = sorted({*one, *other} - ({"ingested"} if path == ".event" else set()))
-        return [text for key in keys for text in differences(one.get(key), other.get(key), f"{path}.{key}")]
+        return [
+            text
+            for key in keys
+            for text in differences(one.get(key), other.get(key), f"{path}.{key}")
+        ]
     if isinstance(one, list) and isinstance(other, list):
         pairs = enumerate(zip_longest(one, other))
         return [text for at, pair in pairs for text in differences(*pair, f"{path}[{at}]")]
@@ -401,7 +474,9 @@ def differences(one: Any, other: Any, path: str = "") -> list[str]:
 def _by_sensor(ledger: Mapping[str, Any]) -> dict[str, Counts]:
     found: dict[str, Counts] = {}
     for entry in ledger["sources"]:
-        counters = {name: value for name, value in entry.items() if name not in ("source", "sensor")}
+        counters = {
+            name: value for name, value in entry.items() if name not in ("source", "sensor")
+        }
         found.setdefault(entry["sensor"], Counts()).add(Counts(**counters))
     return found
 

@@ -36,14 +36,15 @@ import orjson
 from elasticsearch.helpers import parallel_bulk
 
 from ids_plugin.config import Elasticsearch as Settings
+from ids_plugin.elastic.index_setup import install
+from ids_plugin.elastic.streams import ALERTS, LEDGER
 from ids_plugin.sinks import Delivered
-from ids_plugin.sinks._elastic_setup import install
-from ids_plugin.sinks.elasticsearch import ALERTS, LEDGER, Elasticsearch
+from ids_plugin.sinks.elasticsearch import Elasticsearch
 from tests import services
 from tests.bench import _triage
 from tests.bench._triage import Made
 from tests.bench._wire import cpu
-from tests.kibana import Request, ours, requests
+from tests.support.kibana import Request, ours, requests
 
 END = datetime(2026, 4, 1, tzinfo=UTC)
 DAYS = 90
@@ -88,7 +89,9 @@ Costs = dict[tuple[Asked, str], list[Cost]]
 
 def main() -> int:
     """Fills, asks, says; 1 when a panel takes longer than the goal."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--documents", type=int, default=1_000_000, help="alert documents")
     parser.add_argument("--rounds", type=int, default=10, help="warm ones")
@@ -97,7 +100,9 @@ def main() -> int:
     args = parser.parse_args()
     with services.Elasticsearch(heap=args.heap, options=()) as server:
         result = run(server, args.documents, args.rounds, args.seed)
-    again = f"--documents {args.documents} --rounds {args.rounds} --heap {args.heap} --seed {args.seed}"
+    again = (
+        f"--documents {args.documents} --rounds {args.rounds} --heap {args.heap} --seed {args.seed}"
+    )
     result["repeat"] = f"python -m tests.bench.triage {again}"
     print(json.dumps(result) if args.json else "\n".join(lines(result)))
     return int(result["worst_p95_s"] > GOAL_S)
@@ -128,7 +133,12 @@ def run(server: services.Elasticsearch, documents: int, rounds: int, seed: int) 
 
 
 def fill(
-    es: client.Elasticsearch, settings: Settings, space: str, count: int, folds: list[Any], seed: int
+    es: client.Elasticsearch,
+    settings: Settings,
+    space: str,
+    count: int,
+    folds: list[Any],
+    seed: int,
 ) -> dict[str, Any]:
     """Alerts, ledger and scored flows of the whole time; the alerts' stream rolls over as it would have."""
     list(install(settings))
@@ -138,14 +148,18 @@ def fill(
     for part in range(ROLLOVERS):
         if part:
             es.indices.rollover(alias=f"{ALERTS}-{space}")
-        es.indices.put_settings(index=f"{ALERTS}-{space}", settings={"index.refresh_interval": "-1"})
+        es.indices.put_settings(
+            index=f"{ALERTS}-{space}", settings={"index.refresh_interval": "-1"}
+        )
         _send(es, f"{ALERTS}-{space}", islice(made, -(-count // ROLLOVERS)))
     es.indices.put_settings(index=f"{ALERTS}-{space}", settings={"index.refresh_interval": None})
     took = time.perf_counter() - begin
     _send(es, f"{LEDGER}-{space}", _triage.ledger(count // 10, END, DAYS))
     _send(es, f"logs-ids_plugin.flow-{space}", flows)
     es.indices.refresh(index=f"*-{space}")
-    stats = es.indices.stats(index=f"{ALERTS}-{space}", metric="docs,store,segments")["_all"]["primaries"]
+    stats = es.indices.stats(index=f"{ALERTS}-{space}", metric="docs,store,segments")["_all"][
+        "primaries"
+    ]
     return {
         "alerts": stats["docs"]["count"],
         "megabytes": round(stats["store"]["size_in_bytes"] / 1e6),
@@ -177,7 +191,9 @@ def _busiest(es: client.Elasticsearch) -> dict[str, dict[str, str]]:
     """What is chosen in each dashboard: nothing; a fold that an analyst clicked; the host with most folds."""
     alert = {"term": {"event.kind": "alert"}}
     hosts = {"hosts": {"terms": {"field": "ids_plugin.fold.subject", "size": 1}}}
-    answer = es.search(index=f"{ALERTS}-{FULL}", size=1, query=alert, sort=[{"@timestamp": "desc"}], aggs=hosts)
+    answer = es.search(
+        index=f"{ALERTS}-{FULL}", size=1, query=alert, sort=[{"@timestamp": "desc"}], aggs=hosts
+    )
     fold = answer["hits"]["hits"][0]["_source"]["ids_plugin"]["fold"]["id"]
     host = answer["aggregations"]["hosts"]["buckets"][0]["key"]
     return {
@@ -194,7 +210,9 @@ def views(chosen: dict[str, dict[str, str]], later: int) -> Iterator[tuple[Asked
         for dashboard, filters in chosen.items():
             for space in (SMALL, FULL):
                 title = dashboard.partition(",")[0]
-                wanted = requests(title, filters, between(span, later), namespace=space, objects=OURS)
+                wanted = requests(
+                    title, filters, between(span, later), namespace=space, objects=OURS
+                )
                 yield Asked(space, dashboard, span), wanted
 
 
@@ -205,7 +223,11 @@ def between(span: str, later: int) -> tuple[str, str]:
 
 
 def ask(
-    es: client.Elasticsearch, pid: int, chosen: dict[str, dict[str, str]], rounds: int, cold: bool = False
+    es: client.Elasticsearch,
+    pid: int,
+    chosen: dict[str, dict[str, str]],
+    rounds: int,
+    cold: bool = False,
 ) -> Costs:
     """What every request costs, one after the other."""
     costs: Costs = defaultdict(list)
@@ -216,11 +238,15 @@ def ask(
                     es.indices.clear_cache(index="*")
                 before, begin = cpu(pid), time.perf_counter()
                 _ask(es, request)
-                costs[asked, request.name].append(Cost(time.perf_counter() - begin, cpu(pid) - before))
+                costs[asked, request.name].append(
+                    Cost(time.perf_counter() - begin, cpu(pid) - before)
+                )
     return costs
 
 
-def opening(es: client.Elasticsearch, chosen: dict[str, dict[str, str]], rounds: int) -> dict[str, Any]:
+def opening(
+    es: client.Elasticsearch, chosen: dict[str, dict[str, str]], rounds: int
+) -> dict[str, Any]:
     """Seconds until all requests of a dashboard are answered; they are under way six at a time."""
     taken: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     with ThreadPoolExecutor(BROWSER) as browser:
@@ -230,13 +256,20 @@ def opening(es: client.Elasticsearch, chosen: dict[str, dict[str, str]], rounds:
                     begin = time.perf_counter()
                     list(browser.map(partial(_ask, es), wanted))
                     taken[asked.dashboard][asked.span].append(time.perf_counter() - begin)
-    return {name: {span: _median(some) for span, some in spans.items()} for name, spans in taken.items()}
+    return {
+        name: {span: _median(some) for span, some in spans.items()} for name, spans in taken.items()
+    }
 
 
-def new_alerts(es: client.Elasticsearch, settings: Settings, folds: list[Any], seed: int) -> dict[str, Any]:
+def new_alerts(
+    es: client.Elasticsearch, settings: Settings, folds: list[Any], seed: int
+) -> dict[str, Any]:
     """From the moment the sink has delivered an alert until a search finds it, and what its evidence takes."""
     sink = Elasticsearch(settings)
-    made = [orjson.loads(one.body) for one in _triage.alerts(folds, 2 * ALERTS_TIMED + 2, seed + 1, END, 1)]
+    made = [
+        orjson.loads(one.body)
+        for one in _triage.alerts(folds, 2 * ALERTS_TIMED + 2, seed + 1, END, 1)
+    ]
     opened = [one for one in made if one["ids_plugin"]["fold"]["state"] == "open"]
     *timed, late = opened
     visible, evidence, panels = list[float](), list[float](), dict[str, list[float]]()
@@ -277,7 +310,9 @@ def _visible(es: client.Elasticsearch, sink: Elasticsearch, alert: dict[str, Any
 
 def _evidence(es: client.Elasticsearch, fold: str) -> Iterator[tuple[str, float]]:
     """Seconds of each of Triage's requests for a fold just written, by name, and of all of them six at a time ("")."""
-    wanted = requests("Triage", {"ids_plugin.fold.id": fold}, between("90 d", 0), namespace=FULL, objects=OURS)
+    wanted = requests(
+        "Triage", {"ids_plugin.fold.id": fold}, between("90 d", 0), namespace=FULL, objects=OURS
+    )
     for request in wanted:
         begin = time.perf_counter()
         _ask(es, request)
@@ -312,7 +347,9 @@ def table(cold: Costs, warm: Costs) -> Iterator[dict[str, Any]]:
                 "p50_s": _median(seconds),
                 "p95_s": round(float(np.percentile(seconds, 95)), 3),
                 "cpu_s": round(sum(one.cpu for one in costs) / len(costs), 3),
-                "ratio": round(float(np.median(seconds) / np.median([one.seconds for one in small])), 1),
+                "ratio": round(
+                    float(np.median(seconds) / np.median([one.seconds for one in small])), 1
+                ),
             }
 
 
@@ -328,7 +365,9 @@ def lines(result: dict[str, Any]) -> Iterator[str]:
     """The result for people."""
     yield f"{result['cores']} cores, load average {result['load_average']} over the last 5 minutes"
     for space, told in result["indexed"].items():
-        yield f"{space}: " + ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in told.items())
+        yield f"{space}: " + ", ".join(
+            f"{value:,} {name.replace('_', ' ')}" for name, value in told.items()
+        )
     yield f"\n{'ms':<66}{'range':>6}{'cold':>7}{'p50':>7}{'p95':>7}{'CPU':>7}   p50: times that of {SMALL}"
     milliseconds = ("cold_s", "p50_s", "p95_s", "cpu_s")
     for one in result["panels"]:

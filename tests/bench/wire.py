@@ -57,9 +57,13 @@ STUCK_SECONDS = 120
 
 def main() -> int:
     """Runs what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--flows", type=int, default=1_000_000, help="backlog; 0: no measurement of speed")
+    parser.add_argument(
+        "--flows", type=int, default=1_000_000, help="backlog; 0: no measurement of speed"
+    )
     parser.add_argument("--seconds", type=float, default=120, help="at half the speed")
     parser.add_argument("--rotation", type=float, default=600, metavar="SECONDS", help="0: none")
     parser.add_argument("--fuzz", type=int, default=100_000, metavar="MESSAGES", help="0: none")
@@ -68,7 +72,9 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="leave configuration and logs there")
     args = parser.parse_args()
     home = args.keep or folder()
-    result: dict[str, Any] = {"repeat": f"python -m tests.bench.wire --flows {args.flows} --seed {args.seed}"}
+    result: dict[str, Any] = {
+        "repeat": f"python -m tests.bench.wire --flows {args.flows} --seed {args.seed}"
+    }
     if args.flows:
         with Wire(home / "speed", partitions=args.partitions) as wire:
             result["speed"] = speed(wire, args.flows, args.seconds, args.seed)
@@ -99,7 +105,13 @@ def traffic(flows: int, seed: int) -> Iterator[bytes]:
         host = pl.format("10.9.{}.{}", number // 250, number % 250 + 1)
         probe = (pl.col("id.resp_h") == "198.18.0.4") & (pl.col("conn_state") == "S0")
         moved = pl.when(probe).then(host).otherwise("id.orig_h").alias("id.orig_h")
-        yield from piece(rng, first, rows, SCAN_SHARE).with_columns(moved).write_ndjson().encode().splitlines()
+        yield from (
+            piece(rng, first, rows, SCAN_SHARE)
+            .with_columns(moved)
+            .write_ndjson()
+            .encode()
+            .splitlines()
+        )
 
 
 def speed(wire: Wire, flows: int, seconds: float, seed: int) -> dict[str, Any]:
@@ -112,7 +124,9 @@ def speed(wire: Wire, flows: int, seconds: float, seed: int) -> dict[str, Any]:
         alone = subprocess.run(reader, check=True, capture_output=True, text=True).stdout.split()
         backlog = drain(wire, flows)
         rate = backlog["flows_per_s"] / 2
-        half = steady(wire, sender, [*batches(islice(lines, round(rate * seconds)), BATCH)], rate, flows)
+        half = steady(
+            wire, sender, [*batches(islice(lines, round(rate * seconds)), BATCH)], rate, flows
+        )
     return {
         "flows": flows,
         "kafka_python_alone_flows_per_s": round(float(alone[0])),
@@ -129,7 +143,10 @@ def drain(wire: Wire, flows: int) -> dict[str, Any]:
     for verb in VERBS:
         wire.run(verb)
     _until(wire, lambda: wire.watch.done("detect") >= flows and _delivered(wire))
-    steps = {verb: [step for step in wire.watch.steps if step.stage == verb and step.done] for verb in VERBS}
+    steps = {
+        verb: [step for step in wire.watch.steps if step.stage == verb and step.done]
+        for verb in VERBS
+    }
     begin, first = steps["normalise"][0].at, steps["normalise"][0].done
     stages = {
         verb: round(sum(step.done for step in own[1:]) / max(own[-1].at - own[0].at, 1e-3))
@@ -144,7 +161,9 @@ def drain(wire: Wire, flows: int) -> dict[str, Any]:
     }
 
 
-def steady(wire: Wire, sender: Sender, prepared: list[bytearray], rate: float, before: int) -> dict[str, Any]:
+def steady(
+    wire: Wire, sender: Sender, prepared: list[bytearray], rate: float, before: int
+) -> dict[str, Any]:
     """Delays of alerts while `rate` records come a second; `before` records came earlier."""
     meter, acks, sent = Meter(wire), Acks(wire), list[int]()
     acks.start()
@@ -156,7 +175,10 @@ def steady(wire: Wire, sender: Sender, prepared: list[bytearray], rate: float, b
         time.sleep(0.002)
     took = time.monotonic() - begin
     behind = before + len(sent) * BATCH - wire.watch.done("detect")
-    _until(wire, lambda: wire.watch.done("detect") >= before + (len(sent) - 1) * BATCH and _delivered(wire))
+    _until(
+        wire,
+        lambda: wire.watch.done("detect") >= before + (len(sent) - 1) * BATCH and _delivered(wire),
+    )
     time.sleep(1)
     acks.stop()
     delays = np.array(list(_delays(wire, acks, sent, before)))
@@ -164,7 +186,11 @@ def steady(wire: Wire, sender: Sender, prepared: list[bytearray], rate: float, b
         "flows_per_s": round(len(sent) * BATCH / took),
         "flows_behind_at_the_end": behind,
         "alerts": len(delays),
-        **{f"p{share}_s": round(float(np.percentile(delays, share)), 3) for share in (50, 99) if len(delays)},
+        **{
+            f"p{share}_s": round(float(np.percentile(delays, share)), 3)
+            for share in (50, 99)
+            if len(delays)
+        },
         **meter.costs(len(sent) * BATCH),
     }
 
@@ -189,7 +215,9 @@ class Meter:
         """CPU seconds for 1,000 flows by process, and flows per CPU second."""
         spent = {name: used - self._before.get(name, 0.0) for name, used in self._now().items()}
         return {
-            "cpu_s_per_1000_flows": {name: round(used / flows * 1000, 4) for name, used in spent.items()},
+            "cpu_s_per_1000_flows": {
+                name: round(used / flows * 1000, 4) for name, used in spent.items()
+            },
             "flows_per_cpu_s": round(flows / sum(spent.values())),
         }
 
@@ -205,7 +233,11 @@ class Acks(threading.Thread):
     def __init__(self, wire: Wire) -> None:
         super().__init__(daemon=True)
         self._seen = dict[int, list[tuple[int, float]]]()
-        self._where, self._group, self._end = wire.kafka.bootstrap, wire.group("deliver"), threading.Event()
+        self._where, self._group, self._end = (
+            wire.kafka.bootstrap,
+            wire.group("deliver"),
+            threading.Event(),
+        )
 
     def run(self) -> None:
         with KafkaAdminClient(bootstrap_servers=self._where) as admin:

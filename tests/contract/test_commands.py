@@ -88,7 +88,9 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "example: ids-plugin" in shown
     for command in COMMANDS:
-        assert f"    {command.name}" in [line[: 4 + len(command.name)] for line in shown.splitlines()]
+        assert f"    {command.name}" in [
+            line[: 4 + len(command.name)] for line in shown.splitlines()
+        ]
         assert command.help in " ".join(shown.split())
 
 

@@ -19,7 +19,11 @@ from ids_plugin import config, registry
 from ids_plugin.cli import Program, _parser
 
 ROOT = Path(__file__).resolve().parents[2]
-COMPOSE, EXAMPLE, DOCKERFILE = ROOT / "docker-compose.yml", ROOT / ".env.example", ROOT / "consumers/Dockerfile"
+COMPOSE, EXAMPLE, DOCKERFILE = (
+    ROOT / "docker-compose.yml",
+    ROOT / ".env.example",
+    ROOT / "consumers/Dockerfile",
+)
 UNITS = sorted((ROOT / "consumers/systemd").glob("*.service"))
 OURS = "ids-plugin:"
 MADE_BY_DOCKER = "./captures/"
@@ -29,7 +33,11 @@ each_unit = pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 
 def parse(program: str, words: list[str]) -> None:
     """Fails where a command line of ours can't be typed so."""
-    commands = registry.load_all("commands") if program == "ids-plugin" else consumers_cli.PROGRAM.commands()
+    commands = (
+        registry.load_all("commands")
+        if program == "ids-plugin"
+        else consumers_cli.PROGRAM.commands()
+    )
     assert _parser(Program(program, "", "", lambda: commands)).parse_args(words)
 
 
@@ -50,7 +58,12 @@ def environment(tmp_path: Path) -> Path:
     """.env.example with everything in it that has to be filled in."""
     path = tmp_path / "env"
     path.write_text(
-        re.sub(r"(PASSWORD|KEY)=$", r"\1=0123456789abcdef0123456789abcdef", EXAMPLE.read_text(), flags=re.M)
+        re.sub(
+            r"(PASSWORD|KEY)=$",
+            r"\1=0123456789abcdef0123456789abcdef",
+            EXAMPLE.read_text(),
+            flags=re.M,
+        )
     )
     return path
 
@@ -58,11 +71,15 @@ def environment(tmp_path: Path) -> Path:
 def test_compose_fits_its_specification() -> None:
     checker = Path(sys.executable).with_name("check-jsonschema")
     subprocess.run(
-        [str(checker), "--builtin-schema", "vendor.compose-spec", str(COMPOSE)], check=True, capture_output=True
+        [str(checker), "--builtin-schema", "vendor.compose-spec", str(COMPOSE)],
+        check=True,
+        capture_output=True,
     )
 
 
-@pytest.mark.parametrize("profile", ["zeek-live", "zeek-captures", "suricata-live", "suricata-captures"])
+@pytest.mark.parametrize(
+    "profile", ["zeek-live", "zeek-captures", "suricata-live", "suricata-captures"]
+)
 def test_docker_compose_takes_it(environment: Path, profile: str) -> None:
     if not shutil.which("docker-compose"):
         pytest.skip("needs docker-compose: apt-get install docker-compose")
@@ -98,7 +115,9 @@ def test_services_depend_on_services(services: dict[str, dict[str, Any]]) -> Non
                 assert services[other]["restart"] == "no", f"{name} waits for the end of {other}"
 
 
-def test_volumes_and_paths_exist(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
+def test_volumes_and_paths_exist(
+    compose: dict[str, Any], services: dict[str, dict[str, Any]]
+) -> None:
     named = set()
     for service in services.values():
         for volume in service.get("volumes", ()):
@@ -120,7 +139,9 @@ def test_scripts_read_no_folder_that_isnt_mounted(services: dict[str, dict[str, 
         mounted = {volume.split(":")[1] for volume in service.get("volumes", ())}
         for word in words:
             if word.startswith(("/ids-plugin/", "/logs", "/captures", "/var/lib/ids-plugin")):
-                assert any(word == path or word.startswith(f"{path}/") for path in mounted), f"{name}: {word}"
+                assert any(word == path or word.startswith(f"{path}/") for path in mounted), (
+                    f"{name}: {word}"
+                )
 
 
 def test_every_service_is_pinned_and_limited(services: dict[str, dict[str, Any]]) -> None:
@@ -156,7 +177,8 @@ def test_our_commands_can_be_typed(services: dict[str, dict[str, Any]]) -> None:
 def test_the_consumers_settings_are_settings(services: dict[str, dict[str, Any]]) -> None:
     for verb in ("normalise", "detect", "deliver"):
         given = {
-            key: re.sub(r"\$\{\w+(:-|:\?)?.*\}", "x", value) for key, value in services[verb]["environment"].items()
+            key: re.sub(r"\$\{\w+(:-|:\?)?.*\}", "x", value)
+            for key, value in services[verb]["environment"].items()
         }
         found = config.load(None, given | {"IDS_DETECT_LOCAL_NETS": ""})
         assert found.kafka.bootstrap == ("kafka:9092",)
@@ -211,7 +233,10 @@ def test_systemd_takes_the_unit(unit: Path, tmp_path: Path) -> None:
     command = str(Path(sys.executable).with_name("ids-consumer"))
     installed.write_text(unit.read_text().replace("/opt/ids-plugin/bin/ids-consumer", command))
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", installed], capture_output=True, text=True, check=False
+        ["systemd-analyze", "verify", "--man=no", installed],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
 

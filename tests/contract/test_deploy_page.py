@@ -10,8 +10,8 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from ids_plugin.commands._doctor_elasticsearch import PRIVILEGES
-from ids_plugin.commands._doctor_kafka import USES
+from ids_plugin.commands.doctor.elasticsearch import PRIVILEGES
+from ids_plugin.commands.doctor.kafka import USES
 from ids_plugin.config import Config, Secret, load
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +54,9 @@ def test_the_example_is_taken(tmp_path: Path) -> None:
     (example,) = re.findall(r"```toml\n(.+?)```", PAGE, flags=re.S)
     (tmp_path / "api-key").write_text("a:b")
     (tmp_path / "ids.toml").write_text(example.replace("/etc/ids-plugin", str(tmp_path)))
-    assert load(tmp_path / "ids.toml", {}).normalise.topics == tuple(tomllib.loads(example)["normalise"]["topics"])
+    assert load(tmp_path / "ids.toml", {}).normalise.topics == tuple(
+        tomllib.loads(example)["normalise"]["topics"]
+    )
 
 
 @pytest.mark.parametrize("process", USES)
@@ -72,7 +74,8 @@ def test_links_and_paths_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)", PAGE):
         assert (ROOT / "docs" / target).exists(), target
     headings = {
-        re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^#+ (.+)$", PAGE, re.M)
+        re.sub(r"[^a-z0-9 -]", "", line.lower()).replace(" ", "-")
+        for line in re.findall(r"^#+ (.+)$", PAGE, re.M)
     }
     assert set(re.findall(r"\]\(#([\w-]+)\)", PAGE)) <= headings
     for unit in re.findall(r"ids-(?:normalise|detect|deliver|ship)@", PAGE):

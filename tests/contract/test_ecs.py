@@ -15,7 +15,16 @@ from ids_plugin.alerts import Folder
 from ids_plugin.schema import alert
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.score import CLASSES
-from tests.factories import BUNDLE, SENSOR, alerts_of, behaviour, evidence, flow, frame, scores
+from tests.support.factories import (
+    BUNDLE,
+    SENSOR,
+    alerts_of,
+    behaviour,
+    evidence,
+    flow,
+    frame,
+    scores,
+)
 
 ECS = json.loads((Path(__file__).parent / "ecs-8.11.json").read_text())["fields"]
 OURS = {field.name: field for field in alert.FIELDS}
@@ -34,7 +43,9 @@ def richest() -> list[Document]:
     flows = frame(rows)
     folder = Folder(SENSOR, BUNDLE)
     voted = scores(["scan"] * 3, [0.9] * 3)
-    voted = voted._replace(models=dict.fromkeys(("anomaly_net", "lightgbm", "behaviour"), voted.score))
+    voted = voted._replace(
+        models=dict.fromkeys(("anomaly_net", "lightgbm", "behaviour"), voted.score)
+    )
     plan = folder.plan(flows, voted)
     named = {row: evidence(flows.row(row, named=True)) for row in plan.rows.tolist()}
     now = datetime(2026, 4, 1, tzinfo=UTC)
@@ -107,9 +118,16 @@ def test_what_queues_need_is_there(document: Document) -> None:
     assert event["severity"] in (21, 47, 73, 99)
     assert 0 <= event["risk_score"] <= 100
     assert (event["dataset"], event["module"]) == ("ids_plugin.alert", "ids_plugin")
-    for part, name in (("rule", "name"), ("rule", "uuid"), ("observer", "name"), ("network", "community_id")):
+    for part, name in (
+        ("rule", "name"),
+        ("rule", "uuid"),
+        ("observer", "name"),
+        ("network", "community_id"),
+    ):
         assert document[part][name]
-    assert {document["source"]["ip"], document["destination"]["ip"]} & set(document["related"]["ip"])
+    assert {document["source"]["ip"], document["destination"]["ip"]} & set(
+        document["related"]["ip"]
+    )
     assert document["message"]
 
 
@@ -133,7 +151,9 @@ def test_our_fields_stand_under_our_prefix() -> None:
 def test_the_rules_of_classes_are_distinct() -> None:
     rules = {name: alerts_of(name)[0]["rule"] for name in CLASSES[1:]}
     assert (
-        len({rule["uuid"] for rule in rules.values()}) == len({rule["name"] for rule in rules.values()}) == len(rules)
+        len({rule["uuid"] for rule in rules.values()})
+        == len({rule["name"] for rule in rules.values()})
+        == len(rules)
     )
 
 

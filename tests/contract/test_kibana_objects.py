@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from ids_plugin.elastic.kibana_objects import TYPES, ndjson, objects
 from ids_plugin.schema import alert
-from ids_plugin.sinks import _ledger
-from ids_plugin.sinks._kibana import TYPES, ndjson, objects
+from ids_plugin.sinks import ledger_documents
 from ids_plugin.windows import spec
 from tests.contract.test_ecs import ECS
 
@@ -31,18 +31,43 @@ BLUES = ["#C6E0F2", "#8FC4E5", "#56A5D8", "#0072B2", "#004B75"]
 
 SOURCE = {"title", "description", "version", "kibanaSavedObjectMeta"}
 ATTRIBUTES = {
-    "index-pattern": {"title", "name", "timeFieldName", "fields", "fieldAttrs", "fieldFormatMap", "runtimeFieldMap"}
+    "index-pattern": {
+        "title",
+        "name",
+        "timeFieldName",
+        "fields",
+        "fieldAttrs",
+        "fieldFormatMap",
+        "runtimeFieldMap",
+    }
     | {"sourceFilters", "allowNoIndex"},
     "search": SOURCE
-    | {"columns", "sort", "grid", "hideChart", "isTextBasedQuery", "timeRestore", "rowHeight", "rowsPerPage"},
+    | {
+        "columns",
+        "sort",
+        "grid",
+        "hideChart",
+        "isTextBasedQuery",
+        "timeRestore",
+        "rowHeight",
+        "rowsPerPage",
+    },
     "lens": {"title", "description", "visualizationType", "state"},
     "visualization": SOURCE | {"visState", "uiStateJSON"},
     "dashboard": SOURCE
-    | {"timeRestore", "timeFrom", "timeTo", "refreshInterval", "panelsJSON", "optionsJSON", "controlGroupInput"},
+    | {
+        "timeRestore",
+        "timeFrom",
+        "timeTo",
+        "refreshInterval",
+        "panelsJSON",
+        "optionsJSON",
+        "controlGroupInput",
+    },
 }
 """type → attributes that its schema knows in Kibana 8.9 to 9; an import with any other is refused"""
 
-OURS = {field.name: field.type for field in (*alert.FIELDS, *_ledger.FIELDS)}
+OURS = {field.name: field.type for field in (*alert.FIELDS, *ledger_documents.FIELDS)}
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -73,7 +98,9 @@ def test_a_file_is_named_after_its_object_and_says_its_versions(path: Path) -> N
     assert (made["type"], made["id"]) == (path.parent.name, path.stem)
     assert made["id"].startswith("ids_plugin-"), "what isn't ours is never overwritten"
     assert made["coreMigrationVersion"] == "8.8.0"
-    assert re.fullmatch(r"8\.[0-9]\.0", made["typeMigrationVersion"]), "the oldest Kibana that is supported can read it"
+    assert re.fullmatch(r"8\.[0-9]\.0", made["typeMigrationVersion"]), (
+        "the oldest Kibana that is supported can read it"
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -83,7 +110,9 @@ def test_attributes_are_those_that_kibana_takes(path: Path) -> None:
 
 
 def test_the_file_for_an_import_by_hand_is_made_of_the_others() -> None:
-    assert (FOLDER / "ids_plugin.ndjson").read_bytes() == ndjson(objects()), "see the top of this file"
+    assert (FOLDER / "ids_plugin.ndjson").read_bytes() == ndjson(objects()), (
+        "see the top of this file"
+    )
 
 
 @pytest.mark.parametrize("path", PANELS, ids=lambda path: path.stem)
@@ -125,15 +154,24 @@ def test_amounts_have_their_units() -> None:
     amounts = [name for name in OURS if name.endswith("bytes") and name.startswith("ids_plugin.")]
     assert amounts
     assert {formats[name]["id"] for name in amounts} == {"bytes"}
-    assert {formats[name]["id"] for name in ("ids_plugin.score", "ids_plugin.threshold")} == {"percent"}
-    said = {entry["key"]: entry["value"] for entry in formats["event.severity"]["params"]["lookupEntries"]}
+    assert {formats[name]["id"] for name in ("ids_plugin.score", "ids_plugin.threshold")} == {
+        "percent"
+    }
+    said = {
+        entry["key"]: entry["value"]
+        for entry in formats["event.severity"]["params"]["lookupEntries"]
+    }
     assert said == {str(number): word for word, number in alert.SEVERITIES.items()}
 
 
 def test_features_are_called_what_sentences_call_them() -> None:
-    entries = data_view("ids_plugin-alerts")["fieldFormatMap"]["ids_plugin.evidence.features.name"]["params"]
+    entries = data_view("ids_plugin-alerts")["fieldFormatMap"]["ids_plugin.evidence.features.name"][
+        "params"
+    ]
     known = spec()
-    words = {one.name: one.text for one in (*known.flow, *known.step, *known.summary, *known.context)}
+    words = {
+        one.name: one.text for one in (*known.flow, *known.step, *known.summary, *known.context)
+    }
     assert {entry["key"]: entry["value"] for entry in entries["lookupEntries"]} == words
 
 
@@ -142,7 +180,9 @@ def test_every_address_leads_to_its_host() -> None:
     addresses = [name for name in view["fieldAttrs"] if (OURS.get(name) or ECS[name][0]) == "ip"]
     assert len(addresses) >= 5
     for name in addresses:
-        assert "/view/ids_plugin-host?" in view["fieldFormatMap"][name]["params"]["urlTemplate"], name
+        assert "/view/ids_plugin-host?" in view["fieldFormatMap"][name]["params"]["urlTemplate"], (
+            name
+        )
 
 
 def test_links_say_the_value_and_not_the_address_they_lead_to() -> None:
@@ -156,9 +196,14 @@ def test_links_say_the_value_and_not_the_address_they_lead_to() -> None:
 
 def test_the_page_names_panels_and_pictures_that_there_are() -> None:
     page = (FOLDER.parents[1] / "docs/triage.md").read_text("utf-8")
-    titles = {load(path)["attributes"]["title"].removesuffix(" [IDS]").partition(":")[0] for path in PANELS}
+    titles = {
+        load(path)["attributes"]["title"].removesuffix(" [IDS]").partition(":")[0]
+        for path in PANELS
+    }
     answers = re.findall(r"^\| [^|]+ \| ([^|]+) \|$", page, re.MULTILINE)
-    named = {name.partition(":")[0] for cell in answers for name in re.findall(r"\*([^*]+)\*", cell)}
+    named = {
+        name.partition(":")[0] for cell in answers for name in re.findall(r"\*([^*]+)\*", cell)
+    }
     columns = {"Last flow", "Closed"}
     assert {"Queue", "Seen against expected", "What next"} <= named
     assert named - columns - titles - {"IDS Host", "IDS Triage"} == set()

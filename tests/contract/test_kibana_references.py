@@ -10,9 +10,19 @@ from typing import Any
 
 import pytest
 
-from ids_plugin.sinks import _kibana
-from tests import vega
-from tests.kibana import BrokenError, KqlError, Objects, complaints, ours, panels, requests, to_dsl, used
+from ids_plugin.elastic import kibana_objects
+from tests.support import vega
+from tests.support.kibana import (
+    BrokenError,
+    KqlError,
+    Objects,
+    complaints,
+    ours,
+    panels,
+    requests,
+    to_dsl,
+    used,
+)
 
 OURS = ours()
 TRIAGE = OURS.dashboard("Triage")
@@ -25,13 +35,15 @@ def test_nothing_is_wrong_with_the_objects_by_themselves() -> None:
 
 
 def test_nothing_is_wrong_with_those_of_another_space() -> None:
-    found = Objects(_kibana.objects(space="soc"))
+    found = Objects(kibana_objects.objects(space="soc"))
     assert complaints(found) == []
     assert all(one.id.endswith("-soc") for one in found)
 
 
 def test_vega_panels_name_the_fields_that_they_ask_for() -> None:
-    named = used(Objects([one for one in OURS.raw if one["type"] in ("visualization", "index-pattern")]))
+    named = used(
+        Objects([one for one in OURS.raw if one["type"] in ("visualization", "index-pattern")])
+    )
     for name, spec in vega.specs().items():
         assert vega.fields(spec) <= named[vega.request(spec)["index"]], name
 
@@ -50,13 +62,19 @@ def test_every_panel_says_what_it_shows_and_when_it_is_empty() -> None:
     for dashboard in OURS.of("dashboard"):
         for panel in panels(OURS, dashboard):
             assert panel.title, dashboard.title
-            assert panel.kind == "markdown" or re.search(r"\b(Empty|0( or -)?):", panel.description), panel.title
+            assert panel.kind == "markdown" or re.search(
+                r"\b(Empty|0( or -)?):", panel.description
+            ), panel.title
 
 
 def test_each_dashboard_leads_to_the_others() -> None:
     names = {one.id for one in OURS.of("dashboard")}
     for dashboard in OURS.of("dashboard"):
-        texts = "".join(str(panel.object.attributes) for panel in panels(OURS, dashboard) if panel.kind == "markdown")
+        texts = "".join(
+            str(panel.object.attributes)
+            for panel in panels(OURS, dashboard)
+            if panel.kind == "markdown"
+        )
         assert names - {dashboard.id} <= set(re.findall(r"#/view/([\w-]+)", texts))
 
 
@@ -71,7 +89,8 @@ def _of(objects: dict[str, dict[str, Any]], kind: str, visual: str = "") -> dict
     return next(
         one
         for one in objects.values()
-        if one["type"] == kind and (not visual or one["attributes"].get("visualizationType") == visual)
+        if one["type"] == kind
+        and (not visual or one["attributes"].get("visualizationType") == visual)
     )
 
 
@@ -97,13 +116,21 @@ def _two_of_a_list(objects: dict[str, dict[str, Any]]) -> None:
 
 
 def _drilldown(objects: dict[str, dict[str, Any]]) -> None:
-    reference = next(one for one in objects[TRIAGE.id]["references"] if ":drilldown:" in one["name"])
+    reference = next(
+        one for one in objects[TRIAGE.id]["references"] if ":drilldown:" in one["name"]
+    )
     reference["id"] = "ids_plugin-nowhere"
 
 
 def _link(objects: dict[str, dict[str, Any]]) -> None:
-    text = next(one for one in objects.values() if "#/view/ids_plugin-host" in str(one["attributes"].get("visState")))
-    text["attributes"]["visState"] = text["attributes"]["visState"].replace("#/view/ids_plugin-host", "#/view/nowhere")
+    text = next(
+        one
+        for one in objects.values()
+        if "#/view/ids_plugin-host" in str(one["attributes"].get("visState"))
+    )
+    text["attributes"]["visState"] = text["attributes"]["visState"].replace(
+        "#/view/ids_plugin-host", "#/view/nowhere"
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,15 +138,24 @@ def _link(objects: dict[str, dict[str, Any]]) -> None:
     [
         (lambda o: o.pop("ids_plugin-queue"), "leads to lens ids_plugin-queue, which isn't there"),
         (lambda o: o[TRIAGE.id]["references"].pop(0), "no reference named"),
-        (lambda o: o[TRIAGE.id]["references"].append({"name": "x", "type": "lens", "id": "y"}), "nothing uses"),
+        (
+            lambda o: o[TRIAGE.id]["references"].append({"name": "x", "type": "lens", "id": "y"}),
+            "nothing uses",
+        ),
         (_drilldown, "leads to dashboard ids_plugin-nowhere"),
         (_link, "a link leads to the dashboard nowhere"),
-        (lambda o: _of(o, "lens").update(typeMigrationVersion="9.1.0"), "typeMigrationVersion 9.1.0"),
+        (
+            lambda o: _of(o, "lens").update(typeMigrationVersion="9.1.0"),
+            "typeMigrationVersion 9.1.0",
+        ),
         (lambda o: _of(o, "search").pop("coreMigrationVersion"), "coreMigrationVersion None"),
         (lambda o: _of(o, "lens").update(updated_at="2026-01-01"), "its keys are"),
         (lambda o: _of(o, "lens")["attributes"].update(description=""), "no description"),
         (lambda o: _of(o, "index-pattern")["attributes"].update(title=""), "no title"),
-        (lambda o: _of(o, "lens")["attributes"].update(visualizationType="lnsMagic"), "lnsMagic is not known"),
+        (
+            lambda o: _of(o, "lens")["attributes"].update(visualizationType="lnsMagic"),
+            "lnsMagic is not known",
+        ),
         (_unknown_operation, "cumulative_magic is not known"),
         (_undrawn, "isn't drawn"),
         (_two_of_a_list, "don't belong together"),
@@ -137,7 +173,9 @@ def test_what_is_broken_is_named(change: Change, said: str) -> None:
 
 
 def test_two_objects_with_one_id_are_named() -> None:
-    assert any("2 objects have this id" in one for one in complaints(Objects([*OURS.raw, OURS.raw[0]])))
+    assert any(
+        "2 objects have this id" in one for one in complaints(Objects([*OURS.raw, OURS.raw[0]]))
+    )
 
 
 def test_requests_of_an_unknown_dashboard_are_refused() -> None:
@@ -147,14 +185,23 @@ def test_requests_of_an_unknown_dashboard_are_refused() -> None:
 
 def test_requests_carry_filters_time_and_namespace() -> None:
     found = requests(
-        "Triage", {"rule.name": ["Network scan", "Flood"]}, ("now-7d", "now"), namespace="lab", objects=OURS
+        "Triage",
+        {"rule.name": ["Network scan", "Flood"]},
+        ("now-7d", "now"),
+        namespace="lab",
+        objects=OURS,
     )
     assert {one.index for one in found} == {"logs-ids_plugin.alert-lab"}
     chosen = [{"match_phrase": {"rule.name": name}} for name in ("Network scan", "Flood")]
     for request in found:
         clauses = request.body["query"]["bool"]["filter"]
-        assert any(clause.get("range", {}).get("@timestamp", {}).get("gte") == "now-7d" for clause in clauses)
-        assert ({"bool": {"should": chosen, "minimum_should_match": 1}} in clauses) == (request.kind != "control")
+        assert any(
+            clause.get("range", {}).get("@timestamp", {}).get("gte") == "now-7d"
+            for clause in clauses
+        )
+        assert ({"bool": {"should": chosen, "minimum_should_match": 1}} in clauses) == (
+            request.kind != "control"
+        )
 
 
 @pytest.mark.parametrize(
@@ -162,19 +209,36 @@ def test_requests_carry_filters_time_and_namespace() -> None:
     [
         ("", {"match_all": {}}),
         ("a.b: c", {"bool": {"should": [{"match": {"a.b": "c"}}], "minimum_should_match": 1}}),
-        ('a : "b c"', {"bool": {"should": [{"match_phrase": {"a": "b c"}}], "minimum_should_match": 1}}),
+        (
+            'a : "b c"',
+            {"bool": {"should": [{"match_phrase": {"a": "b c"}}], "minimum_should_match": 1}},
+        ),
         ("a: b c", {"bool": {"should": [{"match": {"a": "b c"}}], "minimum_should_match": 1}}),
         ("a: *", {"bool": {"should": [{"exists": {"field": "a"}}], "minimum_should_match": 1}}),
-        ("a >= 5", {"bool": {"should": [{"range": {"a": {"gte": "5"}}}], "minimum_should_match": 1}}),
+        (
+            "a >= 5",
+            {"bool": {"should": [{"range": {"a": {"gte": "5"}}}], "minimum_should_match": 1}},
+        ),
         ("a: true", {"bool": {"should": [{"match": {"a": True}}], "minimum_should_match": 1}}),
         (r"a: b\:c", {"bool": {"should": [{"match": {"a": "b:c"}}], "minimum_should_match": 1}}),
         (
             "a: x*",
-            {"bool": {"should": [{"query_string": {"fields": ["a"], "query": "x*"}}], "minimum_should_match": 1}},
+            {
+                "bool": {
+                    "should": [{"query_string": {"fields": ["a"], "query": "x*"}}],
+                    "minimum_should_match": 1,
+                }
+            },
         ),
         (
             "not a: *",
-            {"bool": {"must_not": {"bool": {"should": [{"exists": {"field": "a"}}], "minimum_should_match": 1}}}},
+            {
+                "bool": {
+                    "must_not": {
+                        "bool": {"should": [{"exists": {"field": "a"}}], "minimum_should_match": 1}
+                    }
+                }
+            },
         ),
     ],
 )
@@ -191,7 +255,19 @@ def test_or_binds_weaker_than_and_in_kql() -> None:
 
 @pytest.mark.parametrize(
     "kql",
-    ["free text", '"a phrase"', "a: ", "a: (b", "a: b)", "a.*: b", "a: {b: c}", "a and", 'a: "b', "a: b and", "a >"],
+    [
+        "free text",
+        '"a phrase"',
+        "a: ",
+        "a: (b",
+        "a: b)",
+        "a.*: b",
+        "a: {b: c}",
+        "a and",
+        'a: "b',
+        "a: b and",
+        "a >",
+    ],
 )
 def test_kql_that_is_not_known_is_refused(kql: str) -> None:
     with pytest.raises(KqlError):

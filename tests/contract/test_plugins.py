@@ -7,6 +7,7 @@ import inspect
 import io
 from collections.abc import Callable
 from functools import cache
+from importlib.metadata import distribution, entry_points
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -14,8 +15,17 @@ import numpy as np
 import polars as pl
 import pytest
 
-import ids_plugin
-from ids_plugin import bundle, compress, features, models, registry, scoring, sinks, sources, windows
+from ids_plugin import (
+    bundle,
+    compress,
+    features,
+    models,
+    registry,
+    scoring,
+    sinks,
+    sources,
+    windows,
+)
 from ids_plugin.bundle import Bundle
 from ids_plugin.commands import Command
 from ids_plugin.config import Elasticsearch, Secret
@@ -24,13 +34,13 @@ from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import STEPS, Feature
 from ids_plugin.sinks import Delivered, RetryAfter, Sink
 from ids_plugin.windows import Rolling, Sequences, Summary
-from tests.factories import alerts_of, frame
-from tests.factories import flow as one_flow
+from tests.support.factories import alerts_of, frame
+from tests.support.factories import flow as one_flow
 
 PROTOCOLS: dict[str, type] = {
-    "compress": compress.Step,
+    "compression_steps": compress.Step,
     "models": models.Family,
-    "scoring": scoring.Plugin,
+    "members": scoring.Plugin,
     "sinks": sinks.Sink,
     "sources": sources.Source,
 }
@@ -44,13 +54,19 @@ MAKERS: dict[str, Callable[[Path], Sink]] = {
     "report": lambda folder: registry.load("sinks", "report")(folder / "out"),
     "table": lambda folder: registry.load("sinks", "table")(io.StringIO(), 100),
 }
-ROOMS = {path.parent.name for path in Path(ids_plugin.__file__).parent.glob("*/__init__.py")} - {"schema"}
+GROUPS = sorted(
+    {
+        entry.group.removeprefix(registry.GROUP_PREFIX)
+        for entry in distribution("ids-plugin").entry_points
+        if entry.group.startswith(registry.GROUP_PREFIX)
+    }
+)
 UNREACHABLE = Elasticsearch("http://127.0.0.1:1", api_key=Secret("secret"))
 SERVICES: dict[str, Callable[[], Sink]] = {
     "elasticsearch": lambda: registry.load("sinks", "elasticsearch")(UNREACHABLE)
 }
 """sinks that another process is behind, here one that isn't there; tests/integration has the real ones"""
-PLUGINS = [(room, name) for room in sorted(ROOMS) for name in registry.names(room)]
+PLUGINS = [(room, name) for room in GROUPS for name in registry.names(room)]
 
 
 @cache
@@ -64,7 +80,8 @@ def test_every_room_with_plugins_has_its_checks() -> None:
 
 @pytest.mark.parametrize(("room", "name"), PLUGINS)
 def test_a_plugin_is_documented(room: str, name: str) -> None:
-    module = importlib.import_module(f"ids_plugin.{room}.{name}")
+    (entry,) = entry_points(group=registry.GROUP_PREFIX + room, name=name)
+    module = importlib.import_module(entry.module)
     plugin = registry.load(room, name)
     assert (module.__doc__ or "").strip()
     assert (inspect.getdoc(plugin if inspect.isclass(plugin) else type(plugin)) or "").strip()
@@ -83,7 +100,9 @@ def test_a_plugin_obeys_its_rooms_protocol(room: str, name: str) -> None:
             assert list(given)[: len(wanted)] == wanted, method
             more = [given[extra] for extra in list(given)[len(wanted) :]]
             assert all(one.default is not one.empty for one in more), method
-            assert get_type_hints(getattr(kind, method)).keys() >= {*wanted, "return"} - {"self"}, method
+            assert get_type_hints(getattr(kind, method)).keys() >= {*wanted, "return"} - {"self"}, (
+                method
+            )
 
 
 @pytest.mark.parametrize(("room", "name"), [one for one in PLUGINS if one[0] in DATA])
@@ -127,7 +146,9 @@ def test_a_plugin_of_windows_reads_what_it_measures(name: str) -> None:
         start[:, 0] = 0
         there = np.where(np.isnan(start), np.nan, 1.0).astype(np.float32)
         columns = plugin.compute(Sequences(start, dict.fromkeys(names, there)))
-        assert [(one.shape, one.dtype) for one in columns] == [((3,), np.float32)] * len(plugin.features)
+        assert [(one.shape, one.dtype) for one in columns] == [((3,), np.float32)] * len(
+            plugin.features
+        )
         assert not np.isinf(columns).any()
 
 
@@ -141,10 +162,16 @@ def test_a_family_builds_what_its_kind_says(name: str) -> None:
         return
     torch = pytest.importorskip("torch")
     mask = torch.tensor([[False] * 8 + [True] * 3, [False] * 10 + [True]])
-    steps, table = torch.full((2, STEPS, len(spec.sequence)), torch.nan), torch.zeros(2, len(spec.table))
+    steps, table = (
+        torch.full((2, STEPS, len(spec.sequence)), torch.nan),
+        torch.zeros(2, len(spec.table)),
+    )
     steps[mask] = 1.0
     if family.kind == "normal":
-        assert all(error.shape == (2,) and torch.isfinite(error).all() for error in made.eval()(steps, mask, table))
+        assert all(
+            error.shape == (2,) and torch.isfinite(error).all()
+            for error in made.eval()(steps, mask, table)
+        )
         return
     logits, attention, error = made.eval()(steps, mask, table)
     assert (logits.shape, error.shape) == ((2, 4), (2,))
@@ -155,17 +182,19 @@ def test_a_family_builds_what_its_kind_says(name: str) -> None:
         assert not attention[~mask].any()
 
 
-@pytest.mark.parametrize("name", registry.names("scoring"))
+@pytest.mark.parametrize("name", registry.names("members"))
 def test_a_member_gives_probabilities_of_every_class(name: str) -> None:
     entries = [entry for entry in default().manifest["members"] if entry["kind"] == name]
     assert entries, "the shipped bundle has none of this kind"
     spec = windows.spec()
     for entry in entries:
-        member = registry.load("scoring", name).open(default(), entry)
+        member = registry.load("members", name).open(default(), entry)
         for rows in (0, 1, 5):
             mask = np.zeros((rows, STEPS), np.bool_)
             mask[:, -3:] = True
-            steps = np.where(mask[:, :, None], np.float32(1), np.float32(np.nan)).repeat(len(spec.sequence), axis=2)
+            steps = np.where(mask[:, :, None], np.float32(1), np.float32(np.nan)).repeat(
+                len(spec.sequence), axis=2
+            )
             table = np.full((rows, len(spec.table)), np.nan, np.float32)
             found = member.probabilities(steps, mask, table)
             assert (found.shape, found.dtype) == ((rows, len(CLASSES)), np.float64)

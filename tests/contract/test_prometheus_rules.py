@@ -12,7 +12,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from consumers import ship
-from consumers._metrics import Metrics
+from consumers.runtime.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "dashboards/rules/prometheus/ids_plugin.yml"
@@ -39,7 +39,10 @@ def exported() -> dict[str, set[str]]:
     assert "ids_ship_behind_bytes" in Path(ship.__file__).read_text()
     for one in vars(metrics).values():
         if hasattr(one, "_labelnames"):
-            names = {"counter": [f"{one._name}_total"], "histogram": [f"{one._name}_bucket", f"{one._name}_count"]}
+            names = {
+                "counter": [f"{one._name}_total"],
+                "histogram": [f"{one._name}_bucket", f"{one._name}_count"],
+            }
             for name in names.get(one._type, [one._name]):
                 found[name] = set(one._labelnames)
     return found
@@ -48,7 +51,9 @@ def exported() -> dict[str, set[str]]:
 def promtool(*arguments: str) -> str:
     if not shutil.which("promtool"):
         pytest.skip("promtool is missing: apt-get install prometheus")
-    done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(
+        ["promtool", *arguments], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -68,7 +73,9 @@ def test_every_alert_has_a_case_in_which_it_fires() -> None:
             fired |= {one["alertname"]} if one["exp_alerts"] else set()
         for one in case.get("promql_expr_test", ()):
             fired |= {
-                name for sample in one["exp_samples"] for name in re.findall(r'alertname="(\w+)"', sample["labels"])
+                name
+                for sample in one["exp_samples"]
+                for name in re.findall(r'alertname="(\w+)"', sample["labels"])
             }
     assert fired == ALERTS.keys()
 
@@ -81,8 +88,14 @@ def test_what_they_ask_for_is_told_with_these_labels() -> None:
                 continue
             asked.add(name)
             assert name in known, rule
-            assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", labels)) <= known[name] | ELSEWHERE, rule
-        by = {label for labels in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in re.split(r",\s*", labels)}
+            assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", labels)) <= known[name] | ELSEWHERE, (
+                rule
+            )
+        by = {
+            label
+            for labels in re.findall(r"by \(([^)]*)\)", rule["expr"])
+            for label in re.split(r",\s*", labels)
+        }
         assert by <= set().union(*known.values()) | ELSEWHERE
     assert {"ids_lag_records", "ids_ready", "ids_bundle_info", "ids_records_total"} <= asked
 
@@ -90,7 +103,9 @@ def test_what_they_ask_for_is_told_with_these_labels() -> None:
 def test_outcomes_that_they_ask_for_are_counted() -> None:
     from consumers import deliver, detect, normalise
 
-    told = "".join(Path(str(module.__file__)).read_text() for module in (normalise, detect, deliver))
+    told = "".join(
+        Path(str(module.__file__)).read_text() for module in (normalise, detect, deliver)
+    )
     for rule in RULES:
         for outcomes in re.findall(r'outcome=~?"([^"]+)"', rule["expr"]):
             for outcome in outcomes.split("|"):

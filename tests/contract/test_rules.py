@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from ids_plugin.alerts._classes import classes
+from ids_plugin.alerts.classes import classes
+from ids_plugin.elastic.kibana_objects import ndjson
+from ids_plugin.elastic.kibana_rules import rules
 from ids_plugin.schema.alert import SEVERITIES
-from ids_plugin.sinks._kibana import ndjson
-from ids_plugin.sinks._kibana_rules import rules
 from tests.contract.test_templates import FOLDER as TEMPLATES
 
 FOLDER = Path(__file__).parents[2] / "dashboards/rules"
@@ -37,7 +37,12 @@ def mapped(component: str) -> dict[str, str]:
             else:
                 found[path] = str(one["type"])
 
-    walk(json.loads((TEMPLATES / f"component_template/{component}.json").read_text())["template"]["mappings"], "")
+    walk(
+        json.loads((TEMPLATES / f"component_template/{component}.json").read_text())["template"][
+            "mappings"
+        ],
+        "",
+    )
     return found
 
 
@@ -63,8 +68,16 @@ def test_it_says_what_the_class_says(name: str) -> None:
     made, kind = RULES[name], classes()[name]
     assert made["rule_id"] == kind.uuid, "documents carry it as rule.uuid"
     assert made["name"] == f"ids-plugin: {kind.title}"
-    assert (made["description"], made["severity"], made["risk_score"]) == (kind.description, kind.severity, kind.risk)
-    told = [(one["tactic"]["id"], technique["id"]) for one in made["threat"] for technique in one["technique"]]
+    assert (made["description"], made["severity"], made["risk_score"]) == (
+        kind.description,
+        kind.severity,
+        kind.risk,
+    )
+    told = [
+        (one["tactic"]["id"], technique["id"])
+        for one in made["threat"]
+        for technique in one["technique"]
+    ]
     threat = kind.threat or {"tactic": {"id": []}, "technique": {"id": []}}
     assert [technique for _, technique in told] == threat["technique"]["id"]
     assert {tactic for tactic, _ in told} == set(threat["tactic"]["id"])
@@ -72,7 +85,9 @@ def test_it_says_what_the_class_says(name: str) -> None:
         for part in (one["tactic"], *one["technique"]):
             assert part["name"]
             assert part["reference"].endswith(f"/{part['id']}/")
-    assert made["references"] == [technique["reference"] for one in made["threat"] for technique in one["technique"]]
+    assert made["references"] == [
+        technique["reference"] for one in made["threat"] for technique in one["technique"]
+    ]
 
 
 @each
@@ -107,7 +122,11 @@ def test_every_field_that_it_names_is_mapped(name: str) -> None:
     fields = ECS | OURS
     assert set(made["investigation_fields"]["field_names"]) <= fields.keys()
     objects = {path.rpartition(".")[0] for path in fields} | {"ids_plugin.scores"}
-    named = set(re.findall(r"`((?:ids_plugin|event|destination|source|network|rule|zeek)\.[\w.]+)`", made["note"]))
+    named = set(
+        re.findall(
+            r"`((?:ids_plugin|event|destination|source|network|rule|zeek)\.[\w.]+)`", made["note"]
+        )
+    )
     assert named
     assert named <= fields.keys() | objects
 
@@ -136,7 +155,11 @@ def test_the_guides_buttons_ask_for_fields_that_alerts_have(name: str) -> None:
         assert button.keys() == {"label", "description", "providers", "relativeFrom", "relativeTo"}
         for one in (one for group in button["providers"] for one in group):
             assert one.keys() == {"field", "excluded", "queryType", "value", "valueType"}
-            assert (one["excluded"], one["queryType"], one["valueType"]) == (False, "phrase", "string")
+            assert (one["excluded"], one["queryType"], one["valueType"]) == (
+                False,
+                "phrase",
+                "string",
+            )
             for field in re.findall(r"\{\{([\w.]+)\}\}", one["value"]):
                 assert field in ECS | OURS
 
@@ -145,13 +168,23 @@ def test_the_guides_buttons_ask_for_fields_that_alerts_have(name: str) -> None:
 def test_it_is_of_one_shape_with_nothing_of_a_sites(name: str) -> None:
     made = RULES[name]
     assert made.keys() == next(iter(RULES.values())).keys()
-    assert not made.keys() & {"id", "exceptions_list", "actions", "created_at", "updated_by", "immutable", "meta"}
+    assert not made.keys() & {
+        "id",
+        "exceptions_list",
+        "actions",
+        "created_at",
+        "updated_by",
+        "immutable",
+        "meta",
+    }
 
 
 def test_the_page_lists_them_as_they_are() -> None:
     page = (Path(__file__).parents[2] / "docs/rules.md").read_text()
     rows = [
-        [cell.strip() for cell in row.split("|")[1:-1]] for row in page.splitlines() if row.startswith("| ids-plugin: ")
+        [cell.strip() for cell in row.split("|")[1:-1]]
+        for row in page.splitlines()
+        if row.startswith("| ids-plugin: ")
     ]
     wanted = []
     for name in classes():

@@ -8,19 +8,26 @@ import pytest
 
 from ids_plugin import registry
 from ids_plugin.sources import Source
-from tests.logs import conn, document, eve, jsonl, read, tsv
+from tests.support.logs import conn, document, eve, jsonl, read, tsv
 
 SAMPLES: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "zeek json": ("zeek", lambda n: jsonl(conn(i) for i in range(n))),
     "zeek tsv": ("zeek", lambda n: tsv(conn(i) for i in range(n))),
     "zeek tagged": ("zeek", lambda n: jsonl({"conn": conn(i)} for i in range(n))),
-    "zeek in beats": ("zeek", lambda n: b"".join(jsonl([{"message": jsonl([conn(i)]).decode()}]) for i in range(n))),
+    "zeek in beats": (
+        "zeek",
+        lambda n: b"".join(jsonl([{"message": jsonl([conn(i)]).decode()}]) for i in range(n)),
+    ),
     "suricata": ("suricata", lambda n: jsonl(eve(i) for i in range(n))),
     "ecs": ("ecs", lambda n: jsonl(document(i) for i in range(n))),
 }
 KINDS = sorted({kind for kind, _ in SAMPLES.values()})
 SOURCES: tuple[Source, ...] = registry.load_all("sources")
-GARBAGE = bytes((i * 73 + i // 7) % 256 for i in range(5000)) + b'\n{"a":\n[]\n{}\n\n"x"\n' + b"\xff" * 300
+GARBAGE = (
+    bytes((i * 73 + i // 7) % 256 for i in range(5000))
+    + b'\n{"a":\n[]\n{}\n\n"x"\n'
+    + b"\xff" * 300
+)
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
@@ -79,8 +86,12 @@ def test_garbage_is_rejected_and_counted_and_the_good_beside_it_read(sample: str
     got = read(make(20) + GARBAGE + b"\n" + make(20), kind)
     assert got.flows.height == 40
     bad = sum(1 for line in GARBAGE.split(b"\n") if line.strip(b" \t\r"))
-    assert bad - len(got.rejects) in range(3)  # a line that begins with # is a directive of a TSV log
-    assert all(reject.place.startswith("line ") and len(reject.data) <= 200 for reject in got.rejects)
+    assert bad - len(got.rejects) in range(
+        3
+    )  # a line that begins with # is a directive of a TSV log
+    assert all(
+        reject.place.startswith("line ") and len(reject.data) <= 200 for reject in got.rejects
+    )
 
 
 @pytest.mark.parametrize("sample", SAMPLES)

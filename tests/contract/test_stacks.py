@@ -1,6 +1,6 @@
 """docs/stacks says what is so: fields that are read, what is lost, commands and settings that can be typed.
 
-None of the stacks runs here: what they write is taken from their public configuration (tests/stacks.py).
+None of the stacks runs here: what they write is taken from their public configuration (tests/support/stacks.py).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from ids_plugin.config import load
+from ids_plugin.elastic.paging import SCHEME, target
 from ids_plugin.schema.flow import ZEEK_NAMES
-from ids_plugin.sources._pages import SCHEME, target
 from ids_plugin.sources.ecs import ALSO, DIALECTS, SHARED
 from tests.contract.test_deploy import parse
-from tests.logs import conn, jsonl, read
-from tests.stacks import STACKS
+from tests.support.logs import conn, jsonl, read
+from tests.support.stacks import STACKS
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs/stacks"
 PAGES = {path.stem: path.read_text() for path in FOLDER.glob("*.md")}
@@ -51,7 +51,9 @@ def commands() -> list[tuple[str, str]]:
     for page, text in PAGES.items():
         lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
         lines += re.findall(r"`(ids-(?:plugin|consumer) [a-z]+ [^`]+)`", text)
-        found += [(page, line) for line in lines if re.match(r"ids-(plugin|consumer) \w+ [^U]", line)]
+        found += [
+            (page, line) for line in lines if re.match(r"ids-(plugin|consumer) \w+ [^U]", line)
+        ]
     return [(page, line) for page, line in found if "URL/INDEX" not in line]
 
 
@@ -61,7 +63,9 @@ def test_fields_are_those_that_are_read(dialect: str) -> None:
     paths = next(one.paths for one in DIALECTS if one.name == dialect)
     for column, path in (*SHARED.items(), *paths.items(), *ALSO.get(dialect, {}).items()):
         wanted.setdefault(ZEEK[column], set()).add(path)
-    rows = re.findall(r"^\| `?([\w. ]+?)`? \| ((?:`[\w.@]+` ?)+) \|$", PAGES[DIALECT_PAGES[dialect]], flags=re.M)
+    rows = re.findall(
+        r"^\| `?([\w. ]+?)`? \| ((?:`[\w.@]+` ?)+) \|$", PAGES[DIALECT_PAGES[dialect]], flags=re.M
+    )
     assert {name: set(re.findall(r"`([^`]+)`", fields)) for name, fields in rows} == wanted
 
 
@@ -71,15 +75,29 @@ def test_what_is_lost_is_said_and_no_more_is(dialect: str) -> None:
     records = [
         conn(1, ts=1_700_000_000.123456, tunnel_parents=["Ctunnel"]),
         conn(2, proto="icmp", id_orig_p=8, id_resp_p=0, service=None, history=None, ip_proto=1),
-        conn(3, id_orig_h="fe80::1", id_resp_h="ff02::fb", proto="udp", service="dns,mdns", duration=None, ip_proto=17),
+        conn(
+            3,
+            id_orig_h="fe80::1",
+            id_resp_h="ff02::fb",
+            proto="udp",
+            service="dns,mdns",
+            duration=None,
+            ip_proto=17,
+        ),
     ]
     flows, whole = read(jsonl(map(write, records)), "ecs").flows, read(jsonl(records)).flows
     if dialect != "malcolm":  # its numbers are texts, which only the reader of indices takes
         ours = ("source", "origin", "sensor")
         assert flows.drop(ours).equals(read(jsonl(map(lose, records))).flows.drop(ours))
     lossy = read(jsonl(map(lose, records))).flows
-    lost = {ZEEK[name] for name in ZEEK_NAMES.values() if not lossy[name].equals(whole[name], null_equal=True)}
-    (said,) = re.findall(r"^Lost[^:]*: (.+?)\.(?: |$)", PAGES[DIALECT_PAGES[dialect]], flags=re.M | re.S)
+    lost = {
+        ZEEK[name]
+        for name in ZEEK_NAMES.values()
+        if not lossy[name].equals(whole[name], null_equal=True)
+    }
+    (said,) = re.findall(
+        r"^Lost[^:]*: (.+?)\.(?: |$)", PAGES[DIALECT_PAGES[dialect]], flags=re.M | re.S
+    )
     assert {name for name in re.findall(r"`([\w.]+)`", said) if name in ZEEK_NAMES} == lost
 
 
@@ -99,7 +117,9 @@ def test_settings_are_settings_and_name_the_topic(page: str, tmp_path: Path) -> 
     (block,) = blocks(page, "toml")
     (tmp_path / "ids.toml").write_text(block)
     topics = load(tmp_path / "ids.toml", {}).normalise.topics
-    told = re.findall(r"--topic (\w+)|ZEEK_KAFKA_TOPIC=(\w+)|^  topic: (\w+)", PAGES[page], flags=re.M)
+    told = re.findall(
+        r"--topic (\w+)|ZEEK_KAFKA_TOPIC=(\w+)|^  topic: (\w+)", PAGES[page], flags=re.M
+    )
     assert {name for names in told for name in names if name} <= set(topics)
 
 
@@ -113,7 +133,9 @@ def test_filebeats_configuration_sends_lines_to_that_topic() -> None:
 
 
 def test_a_key_for_reading_can_only_read() -> None:
-    (body,) = re.findall(r"^POST /_security/api_key\n(.+?)^```", PAGES["elasticsearch-input"], flags=re.S | re.M)
+    (body,) = re.findall(
+        r"^POST /_security/api_key\n(.+?)^```", PAGES["elasticsearch-input"], flags=re.S | re.M
+    )
     (role,) = orjson.loads(body)["role_descriptors"].values()
     assert [one["privileges"] for one in role["indices"]] == [["read"]]
     assert "cluster" not in role
@@ -130,7 +152,9 @@ def test_links_lead_somewhere(page: str) -> None:
 
 
 def test_every_stack_has_its_page() -> None:
-    assert {f"{page}.md" for page in PAGES} - {"README.md"} == set(re.findall(r"\]\((\w[\w-]+\.md)\)", PAGES["README"]))
+    assert {f"{page}.md" for page in PAGES} - {"README.md"} == set(
+        re.findall(r"\]\((\w[\w-]+\.md)\)", PAGES["README"])
+    )
     assert {one.name for one in DIALECTS} == set(DIALECT_PAGES)
 
 

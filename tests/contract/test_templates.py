@@ -2,7 +2,7 @@
 
     python -m tests.contract.test_templates        writes the mappings of dashboards/elasticsearch anew
 
-Count `version` up in every file and in ids_plugin/sinks/_elastic.py when a mapping changes: `setup elasticsearch`
+Count `version` up in every file and in ids_plugin/sinks/streams.py when a mapping changes: `setup elasticsearch`
 then renews what is installed, and `deliver` waits until it did.
 """
 
@@ -15,18 +15,26 @@ from typing import Any
 
 import pytest
 
+from ids_plugin.elastic import streams
 from ids_plugin.schema import alert
 from ids_plugin.schema.alert import Field
 from ids_plugin.schema.ledger import Counts, Ledger
-from ids_plugin.sinks import _elastic, _ledger
-from ids_plugin.sinks import elasticsearch as sink
+from ids_plugin.sinks import ledger_documents
 from tests.contract.test_ecs import DOCUMENTS, ECS, field_of, fits, leaves
 
 FOLDER = Path(__file__).parents[2] / "dashboards/elasticsearch"
 FILES = sorted(FOLDER.glob("*/*.json"))
 TEMPLATES = sorted(FOLDER.glob("index_template/*.json"))
-META = {"managed_by": _elastic.MANAGED_BY, "version": _elastic.VERSION}
-GEO = ("city_name", "continent_name", "country_iso_code", "country_name", "location", "region_iso_code", "region_name")
+META = {"managed_by": streams.MANAGED_BY, "version": streams.VERSION}
+GEO = (
+    "city_name",
+    "continent_name",
+    "country_iso_code",
+    "country_name",
+    "location",
+    "region_iso_code",
+    "region_name",
+)
 ENRICHED = tuple(
     f"{side}.{name}"
     for side in ("source", "destination")
@@ -43,17 +51,28 @@ LIMITS: dict[str, dict[str, Any]] = {
 def increment() -> dict[str, Any]:
     """A message of the ledger's topic with every counter and reasons."""
     ledger = Ledger()
-    ledger.of("zeek", "gateway").add(Counts(read=5, parsed=3, rejected={"no_ts": 2}, scored=3, suppressed={"a.b": 1}))
-    return {"stage": "normalise", "instance": "n1", "at": 1_795_254_021_149, "ledger": ledger.to_dict()}
+    ledger.of("zeek", "gateway").add(
+        Counts(read=5, parsed=3, rejected={"no_ts": 2}, scored=3, suppressed={"a.b": 1})
+    )
+    return {
+        "stage": "normalise",
+        "instance": "n1",
+        "at": 1_795_254_021_149,
+        "ledger": ledger.to_dict(),
+    }
 
 
-LEDGER_DOCUMENTS = _ledger.documents(increment(), "ids.ledger/0/17")
+LEDGER_DOCUMENTS = ledger_documents.documents(increment(), "ids.ledger/0/17")
 
 
 def ecs_fields() -> list[Field]:
     """ECS fields that any document has, or gets on its way in."""
     written = {name for one in [*DOCUMENTS, *LEDGER_DOCUMENTS] for name, _, _ in leaves(one)}
-    return [Field(name, ECS[name][0], ECS[name][1], "") for name in sorted(written.union(ENRICHED)) if name in ECS]
+    return [
+        Field(name, ECS[name][0], ECS[name][1], "")
+        for name in sorted(written.union(ENRICHED))
+        if name in ECS
+    ]
 
 
 def mapping(fields: Iterable[Field]) -> dict[str, Any]:
@@ -69,7 +88,9 @@ def mapping(fields: Iterable[Field]) -> dict[str, Any]:
                 node.setdefault("properties", {})
         if leaf == "*":
             node |= {"type": "object", "dynamic": True}
-            templates.append({parents[-1]: {"path_match": field.name, "mapping": {"type": field.type}}})
+            templates.append(
+                {parents[-1]: {"path_match": field.name, "mapping": {"type": field.type}}}
+            )
         else:
             node["properties"][leaf] = {"type": field.type, **LIMITS.get(field.type, {})}
     return {
@@ -81,8 +102,11 @@ def mapping(fields: Iterable[Field]) -> dict[str, Any]:
 
 def component(fields: Iterable[Field], what: str, **settings: Any) -> dict[str, Any]:
     return {
-        "template": {"mappings": mapping(fields), **({"settings": {"index": settings}} if settings else {})},
-        "version": _elastic.VERSION,
+        "template": {
+            "mappings": mapping(fields),
+            **({"settings": {"index": settings}} if settings else {}),
+        },
+        "version": streams.VERSION,
         "_meta": META | {"description": what},
     }
 
@@ -92,7 +116,9 @@ MADE = {
     "ids_plugin-alert": component(
         alert.FIELDS, "Fields of alerts that ECS doesn't have", default_pipeline="ids_plugin-geoip"
     ),
-    "ids_plugin-ledger": component(_ledger.FIELDS, "Fields of the ledger that ECS doesn't have"),
+    "ids_plugin-ledger": component(
+        ledger_documents.FIELDS, "Fields of the ledger that ECS doesn't have"
+    ),
 }
 
 
@@ -102,7 +128,9 @@ def load(path: Path) -> Any:
 
 @pytest.mark.parametrize("name", MADE)
 def test_mappings_are_made_from_the_fields(name: str) -> None:
-    assert load(FOLDER / f"component_template/{name}.json") == MADE[name], "see the top of this file"
+    assert load(FOLDER / f"component_template/{name}.json") == MADE[name], (
+        "see the top of this file"
+    )
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -112,12 +140,15 @@ def test_every_object_says_whose_it_is_and_its_version(path: Path) -> None:
     meta = made.get("policy", made)["_meta"]
     assert meta.pop("description")
     assert meta == META | ({"version": 1} if "policy" in made else {})
-    assert "policy" in made or made["version"] == _elastic.VERSION
+    assert "policy" in made or made["version"] == streams.VERSION
 
 
 def test_the_pipeline_writes_the_fields_that_are_mapped_and_refuses_nothing() -> None:
     made = load(FOLDER / "ingest_pipeline/ids_plugin-geoip.json")
-    assert MADE["ids_plugin-alert"]["template"]["settings"]["index"]["default_pipeline"] == "ids_plugin-geoip"
+    assert (
+        MADE["ids_plugin-alert"]["template"]["settings"]["index"]["default_pipeline"]
+        == "ids_plugin-geoip"
+    )
     written = set[str]()
     for processor in made["processors"]:
         ((kind, said),) = processor.items()
@@ -149,9 +180,9 @@ def test_templates_are_above_the_stock_ones_and_refer_to_what_is_there(path: Pat
 
 
 def test_templates_are_those_of_the_streams_that_are_written() -> None:
-    assert {sink.ALERTS, sink.LEDGER} <= {path.stem for path in TEMPLATES}
-    assert sink.ALERTS.endswith(f"-{alert.DATASET}")
-    assert sink.LEDGER.endswith(f"-{_ledger.DATASET}")
+    assert {streams.ALERTS, streams.LEDGER} <= {path.stem for path in TEMPLATES}
+    assert streams.ALERTS.endswith(f"-{alert.DATASET}")
+    assert streams.LEDGER.endswith(f"-{ledger_documents.DATASET}")
 
 
 def test_ecs_9_has_the_same_fields_with_the_same_types() -> None:
@@ -163,10 +194,14 @@ def test_ecs_9_has_the_same_fields_with_the_same_types() -> None:
 
 
 def test_documents_of_the_ledger_have_known_fields_and_add_up() -> None:
-    ours = {field.name: field.type for field in _ledger.FIELDS}
+    ours = {field.name: field.type for field in ledger_documents.FIELDS}
     for document in LEDGER_DOCUMENTS:
         for name, value, _ in leaves(document):
-            kind = ours[name] if name in ours else (field_of(name) or pytest.fail(f"{name} is unknown"))[0]
+            kind = (
+                ours[name]
+                if name in ours
+                else (field_of(name) or pytest.fail(f"{name} is unknown"))[0]
+            )
             assert fits(kind, value), name
     counts, *reasons = [one["ids_plugin"]["ledger"] for one in LEDGER_DOCUMENTS]
     assert (counts["read"], counts["rejected"], counts["suppressed"]) == (5, 2, 1)
@@ -176,7 +211,9 @@ def test_documents_of_the_ledger_have_known_fields_and_add_up() -> None:
     ]
     ids = [one["event"]["id"] for one in LEDGER_DOCUMENTS]
     assert len(set(ids)) == len(ids)
-    assert ids == [one["event"]["id"] for one in _ledger.documents(increment(), "ids.ledger/0/17")]
+    assert ids == [
+        one["event"]["id"] for one in ledger_documents.documents(increment(), "ids.ledger/0/17")
+    ]
 
 
 if __name__ == "__main__":

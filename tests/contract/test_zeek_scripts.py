@@ -14,9 +14,9 @@ import orjson
 import pytest
 
 from ids_plugin.sources import Input
-from ids_plugin.sources._messages import Fetched, Reader
+from ids_plugin.sources.messages import Fetched, Reader
 from ids_plugin.sources.zeek import PLUGIN
-from tests.captures import ACK, EPOCH, FIN, SYN, Record, ethernet, pcap, tcp, udp
+from tests.support.captures import ACK, EPOCH, FIN, SYN, Record, ethernet, pcap, tcp, udp
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((ROOT / "zeek_scripts").glob("*.zeek"))
@@ -33,7 +33,9 @@ def trace() -> bytes:
         *talk(("192.168.1.11", 40_001), range(200, 202)),
         *talk(("192.168.1.11", 40_001), range(350, 551, 50)),
     ]
-    return pcap(Record(time, ethernet(packet)) for time, packet in sorted(talks, key=lambda pair: pair[0]))
+    return pcap(
+        Record(time, ethernet(packet)) for time, packet in sorted(talks, key=lambda pair: pair[0])
+    )
 
 
 def talk(client: tuple[str, int], seconds: range) -> list[tuple[float, bytes]]:
@@ -62,7 +64,9 @@ def test_every_script_parses_and_is_formatted(script: Path) -> None:
     assert parsed.returncode == 0, parsed.stderr
     assert "[error]" not in parsed.stdout
     if script in SCRIPTS:
-        formatted = subprocess.run([program, "format", script], capture_output=True, text=True, check=True)
+        formatted = subprocess.run(
+            [program, "format", script], capture_output=True, text=True, check=True
+        )
         assert formatted.stdout == script.read_text()
 
 
@@ -70,7 +74,9 @@ def test_the_package_loads_each_of_its_scripts() -> None:
     package = configparser.ConfigParser()
     package.read(ROOT / "zkg.meta")
     assert ROOT / package["package"]["script_dir"] == SCRIPTS[0].parent
-    loaded = re.findall(r"^@load \./(\w+)$", (SCRIPTS[0].parent / "__load__.zeek").read_text(), re.MULTILINE)
+    loaded = re.findall(
+        r"^@load \./(\w+)$", (SCRIPTS[0].parent / "__load__.zeek").read_text(), re.MULTILINE
+    )
     assert sorted(loaded) == [script.stem for script in SCRIPTS if script.stem != "__load__"]
 
 
@@ -94,17 +100,43 @@ def test_the_built_in_meter_sees_four_connections_in_it() -> None:
 
     data = trace()
     source = Input("long.pcap", io.BytesIO(data), data[:1000], "s", {"meter": "builtin"})
-    flows = [flow for step in CAPTURE.read(source, 1000) for flow in step.flows.iter_rows(named=True)]
-    lasted = sorted(round(flow["duration"].total_seconds() if flow["duration"] else 0) for flow in flows)
+    flows = [
+        flow for step in CAPTURE.read(source, 1000) for flow in step.flows.iter_rows(named=True)
+    ]
+    lasted = sorted(
+        round(flow["duration"].total_seconds() if flow["duration"] else 0) for flow in flows
+    )
     assert lasted == [0, 1, 200, 1000]
 
 
 def test_records_as_the_scripts_write_them_are_read_for_what_they_are() -> None:
-    common = {"uid": "C1", "id.orig_h": "10.0.0.1", "id.orig_p": 1, "id.resp_h": "10.0.0.2", "id.resp_p": 2}
-    conn = {"ts": BEGIN, **common, "proto": "tcp", "conn_state": "S1", "orig_pkts": 1, "orig_ip_bytes": 40}
-    counts = {"ts": 60.0, "node": "zeek", "stream": "conn", "period": 60.0, "written": 17, "written_total": 17}
+    common = {
+        "uid": "C1",
+        "id.orig_h": "10.0.0.1",
+        "id.orig_p": 1,
+        "id.resp_h": "10.0.0.2",
+        "id.resp_p": 2,
+    }
+    conn = {
+        "ts": BEGIN,
+        **common,
+        "proto": "tcp",
+        "conn_state": "S1",
+        "orig_pkts": 1,
+        "orig_ip_bytes": 40,
+    }
+    counts = {
+        "ts": 60.0,
+        "node": "zeek",
+        "stream": "conn",
+        "period": 60.0,
+        "written": 17,
+        "written_total": 17,
+    }
     told = [("conn", conn), ("open_conn", conn | {"uid": "C2"}), ("ids_counts", counts)]
-    records = [orjson.dumps({"_path": path, "_system_name": "edge", **record}) for path, record in told]
+    records = [
+        orjson.dumps({"_path": path, "_system_name": "edge", **record}) for path, record in told
+    ]
     fetched = Fetched("zeek", 0, range(3), [0] * 3, records, [()] * 3)
     found = Reader({}).read([fetched], 0)
     (batch,) = found.batches
@@ -121,6 +153,10 @@ def test_the_scenarios_on_a_real_zeek() -> None:
         pytest.skip("zeek is not installable here")
     btest = Path(sys.executable).with_name("btest")
     done = subprocess.run(
-        [btest, "-d", "-c", "btest.cfg"], cwd=ROOT / "testing", capture_output=True, text=True, check=False
+        [btest, "-d", "-c", "btest.cfg"],
+        cwd=ROOT / "testing",
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

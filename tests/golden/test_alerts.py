@@ -17,7 +17,7 @@ import pytest
 
 from ids_plugin.alerts import parse
 from ids_plugin.schema.alert import Document
-from tests.factories import Row, flow, fold, frame, scores
+from tests.support.factories import Row, flow, fold, frame, scores
 
 FOLDER = Path(__file__).parent / "alerts"
 CASES = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
@@ -57,10 +57,13 @@ def test_documents_are_those_that_were_agreed_on(name: str) -> None:
     found = made(FOLDER / name)
     if found != expected:
         diff = "".join(
-            difflib.unified_diff(expected.splitlines(True), found.splitlines(True), "agreed on", "made now", n=2)
+            difflib.unified_diff(
+                expected.splitlines(True), found.splitlines(True), "agreed on", "made now", n=2
+            )
         )
         pytest.fail(
-            f"{diff}\nIf this was meant: python -m tests.golden.test_alerts, and read the diff\n", pytrace=False
+            f"{diff}\nIf this was meant: python -m tests.golden.test_alerts, and read the diff\n",
+            pytrace=False,
         )
 
 

@@ -14,7 +14,7 @@ from ids_plugin import cli
 from ids_plugin.errors import UsageError
 from ids_plugin.sources import Input
 from ids_plugin.sources.capture import PLUGIN
-from tests.captures import ACK, FIN, SYN, Record, ethernet, pcap, tcp, udp
+from tests.support.captures import ACK, FIN, SYN, Record, ethernet, pcap, tcp, udp
 
 CLIENT, SERVER = ("10.0.0.5", 40_000), ("10.0.0.6", 8000)
 TALK = (
@@ -38,7 +38,9 @@ def flows(program: str, data: bytes = DATA) -> pl.DataFrame:
 def test_the_real_program_finds_the_same_flows(program: str) -> None:
     if not shutil.which(program):
         pytest.skip(
-            f"{program} is not installable here" if program == "zeek" else "needs suricata: apt-get install suricata"
+            f"{program} is not installable here"
+            if program == "zeek"
+            else "needs suricata: apt-get install suricata"
         )
     found, ours = flows(program), flows("builtin")
     same = ["orig_h", "orig_p", "resp_h", "resp_p", "proto", "orig_pkts", "resp_pkts", "ts"]
@@ -51,14 +53,21 @@ def test_a_scan_with_suricata_as_the_meter_balances(tmp_path: Path) -> None:
         pytest.skip("needs suricata: apt-get install suricata")
     capture = tmp_path / "talk.pcap"
     capture.write_bytes(DATA)
-    assert cli.main(["scan", str(capture), "--meter", "suricata", "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    assert (
+        cli.main(
+            ["scan", str(capture), "--meter", "suricata", "--out", str(tmp_path / "out"), "--quiet"]
+        )
+        == 0
+    )
     ledger = json.loads((tmp_path / "out/ledger.json").read_text())
     assert ledger["balanced"]
     assert [(one["source"], one["scored"]) for one in ledger["sources"]] == [("suricata", 2)]
 
 
 @pytest.mark.parametrize("program", ["zeek", "suricata"])
-def test_a_missing_program_says_how_to_install_it(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_program_says_how_to_install_it(
+    program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UsageError, match="isn't installed"):
         flows(program)

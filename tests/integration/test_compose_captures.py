@@ -30,10 +30,22 @@ def test_captures_are_metered_once_each(tmp_path: Path) -> None:
     (captures / "two words.pcapng").write_bytes(b"no capture")
     meter = f"""case "$*" in *two*) exit 1;; esac; exec suricata -c {HERE}/suricata.yaml \
         --set outputs.0.eve-log.filename=eve.json -S /dev/null -k none --runmode single -l . "$@" """
-    environment = {"CAPTURES": str(captures), "LOGS": str(logs), "QUIET_SECONDS": "0", "EVERY_SECONDS": "0.2"}
+    environment = {
+        "CAPTURES": str(captures),
+        "LOGS": str(logs),
+        "QUIET_SECONDS": "0",
+        "EVERY_SECONDS": "0.2",
+    }
     command = ["sh", str(HERE / "captures.sh"), "eve.json", "sh", "-c", meter, "meter"]
-    with subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True) as process:
-        _until(lambda: (captures / "done/one.pcap").exists() and (captures / "failed/two words.pcapng").exists())
+    with subprocess.Popen(
+        command, env={**os.environ, **environment}, start_new_session=True
+    ) as process:
+        _until(
+            lambda: (
+                (captures / "done/one.pcap").exists()
+                and (captures / "failed/two words.pcapng").exists()
+            )
+        )
         os.killpg(process.pid, signal.SIGKILL)
     (log,) = logs.glob("*.json")
     assert log.name.startswith("one.pcap.")
@@ -43,7 +55,9 @@ def test_captures_are_metered_once_each(tmp_path: Path) -> None:
     assert records[0]["community_id"].startswith("1:")
     (captures / "done/one.pcap").rename(captures / "one.pcap")
     before = log.stat().st_mtime_ns
-    with subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True) as process:
+    with subprocess.Popen(
+        command, env={**os.environ, **environment}, start_new_session=True
+    ) as process:
         _until(lambda: (captures / "done/one.pcap").exists())
         os.killpg(process.pid, signal.SIGKILL)
     assert log.stat().st_mtime_ns == before

@@ -12,18 +12,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import orjson
 import pytest
 from kafka import KafkaProducer
 
+from ids_plugin.elastic.streams import LEDGER, stream
 from ids_plugin.schema.ledger import Counts
-from ids_plugin.sinks.elasticsearch import LEDGER, stream
 from tests import services
-from tests.elastic import Stream, documents
-from tests.on_kafka import Wire
 from tests.services._server import free_port
+from tests.support.elastic import Stream, documents
+from tests.support.on_kafka import Wire
 
 
 @dataclass
@@ -36,11 +37,15 @@ class Way:
 
     def send(self, values: Sequence[object], source: str = "zeek") -> None:
         """Alerts as detect writes them; bytes as they are."""
-        with contextlib.closing(KafkaProducer(bootstrap_servers=self.wire.kafka.bootstrap)) as producer:
+        with contextlib.closing(
+            KafkaProducer(bootstrap_servers=self.wire.kafka.bootstrap)
+        ) as producer:
             for value in values:
                 data = value if isinstance(value, bytes) else orjson.dumps(value)
                 headers = [("source", source.encode())]
-                producer.send(self.wire.topics["alerts"], data, key=str(self.sent).encode(), headers=headers)
+                producer.send(
+                    self.wire.topics["alerts"], data, key=str(self.sent).encode(), headers=headers
+                )
                 self.sent += 1
 
     def counted(self) -> Counts:
@@ -53,7 +58,9 @@ class Way:
 
     def block(self, there: bool | None) -> None:
         """Makes the stream read-only, or (None) not."""
-        self.there.client.indices.put_settings(index=self.there.name, settings={"index.blocks.write": there})
+        self.there.client.indices.put_settings(
+            index=self.there.name, settings={"index.blocks.write": there}
+        )
 
     def each_once(self, *names: str) -> bool:
         return self.there.found() == dict.fromkeys(names, 1)
@@ -66,11 +73,16 @@ def _settled(counts: Counts) -> int:
 def ways(kafka: services.Kafka, server: services.Elasticsearch, folder: Path, port: int = 0) -> Way:
     there = Stream(server)
     elastic = {"url": server.url, "namespace": there.namespace}
-    return Way(Wire(kafka, folder, elasticsearch=elastic, health={"port": port}, deliver={"batch": 50}), there)
+    return Way(
+        Wire(kafka, folder, elasticsearch=elastic, health={"port": port}, deliver={"batch": 50}),
+        there,
+    )
 
 
 @pytest.fixture
-def way(kafka: services.Kafka, elasticsearch: services.Elasticsearch, tmp_path: Path) -> Iterator[Way]:
+def way(
+    kafka: services.Kafka, elasticsearch: services.Elasticsearch, tmp_path: Path
+) -> Iterator[Way]:
     made = ways(kafka, elasticsearch, tmp_path)
     with made.wire:
         yield made
@@ -141,7 +153,7 @@ def test_instances_come_and_go_while_documents_wait(way: Way) -> None:
     for turn, name in enumerate("bc"):
         way.block(True)
         way.send(documents(40, f"turn{turn}"))
-        way.wire.until(lambda turns=turn + 1: way.wire.logs().count("read-only") >= turns, "waiting")  # type: ignore[misc]
+        way.wire.until(partial(_is_waiting, way, turn + 1), "waiting")
         running[name] = way.wire.start("deliver", name)
         time.sleep(3)
         assert way.wire.stop(running.pop("ab"[turn])) == 0
@@ -188,19 +200,29 @@ def test_elasticsearch_away_for_a_while(kafka: services.Kafka, tmp_path: Path) -
             assert "can't be reached" in health(port)[1]
             server.start()
             way.until_settled()
-            way.there.client.indices.put_settings(index=way.there.name, settings={"index.blocks.read_only": True})
+            way.there.client.indices.put_settings(
+                index=way.there.name, settings={"index.blocks.read_only": True}
+            )
             way.send(documents(100, "after"))
             way.wire.until(lambda: "read-only" in health(port)[1], "a word on what is wrong")
             stopped = way.wire.stop(consumer)
-            way.there.client.indices.put_settings(index=way.there.name, settings={"index.blocks.read_only": None})
+            way.there.client.indices.put_settings(
+                index=way.there.name, settings={"index.blocks.read_only": None}
+            )
             way.wire.start("deliver")
             way.until_settled()
             assert stopped == 0
-            assert way.each_once(*(one for name in ("before", "during", "after") for one in names(100, name)))
+            assert way.each_once(
+                *(one for name in ("before", "during", "after") for one in names(100, name))
+            )
             assert way.counted().delivered == 300
     said = [line["message"] for line in map(orjson.loads, way.wire.logs().splitlines()[1:])]
-    away = [one for one in said if "can't be reached" in one and not one.startswith("working again")]
-    assert len(away) <= 4, "more than refused and starting, for alerts and for the ledger: " + "\n".join(away)
+    away = [
+        one for one in said if "can't be reached" in one and not one.startswith("working again")
+    ]
+    assert len(away) <= 4, (
+        "more than refused and starting, for alerts and for the ledger: " + "\n".join(away)
+    )
 
 
 def health(port: int) -> tuple[int, str]:
@@ -238,8 +260,16 @@ def test_the_first_line_says_what_is_wrong_and_a_stop_never_waits_for_elasticsea
 
 
 def test_a_wrong_name_of_a_topic_is_said(way: Way) -> None:
-    way.wire.config.write_text(way.wire.config.read_text().replace(way.wire.topics["rejects"], "no.such.topic"))
+    way.wire.config.write_text(
+        way.wire.config.read_text().replace(way.wire.topics["rejects"], "no.such.topic")
+    )
     consumer = way.wire.start("deliver")
-    way.wire.until(lambda: "topics are missing: no.such.topic" in way.wire.logs(), "a word on what is wrong")
+    way.wire.until(
+        lambda: "topics are missing: no.such.topic" in way.wire.logs(), "a word on what is wrong"
+    )
     assert "ids-plugin setup kafka" in way.wire.logs()
     assert way.wire.stop(consumer) == 0
+
+
+def _is_waiting(way: Way, turns: int) -> bool:
+    return way.wire.logs().count("read-only") >= turns

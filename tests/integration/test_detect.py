@@ -15,15 +15,15 @@ import pytest
 from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
-from consumers._exchange import Exchange
-from consumers._service import Service
-from consumers._snapshots import Keeping, Pointer, read
-from ids_plugin import bundle, cli, config, snapshot
+from consumers.runtime.service import Service
+from consumers.stream.checkpoints import Keeping, Pointer, read
+from consumers.stream.transactions import Exchange
+from ids_plugin import bundle, checkpoint, cli, config
 from ids_plugin.errors import SnapshotError
 from ids_plugin.kafka import consumer
 from ids_plugin.schema.alert import Document
-from tests.detecting import Wire, check, expected, pieces
 from tests.services import Kafka
+from tests.support.detecting import Wire, check, expected, pieces
 from tests.unit.commands.test_bundle import keys
 
 ALL = len(expected()[0])
@@ -38,7 +38,9 @@ def test_alerts_are_those_of_a_scan(kafka: Kafka, tmp_path: Path) -> None:
         wire.stop()
 
 
-def test_killed_at_any_moment_it_goes_on_as_if_it_had_never_stopped(kafka: Kafka, tmp_path: Path) -> None:
+def test_killed_at_any_moment_it_goes_on_as_if_it_had_never_stopped(
+    kafka: Kafka, tmp_path: Path
+) -> None:
     chance = Random(2)
     with Wire(kafka, tmp_path, {"IDS_DETECT_SNAPSHOT_SECONDS": "0.1"}) as wire:
         wire.start()
@@ -54,7 +56,9 @@ def test_killed_at_any_moment_it_goes_on_as_if_it_had_never_stopped(kafka: Kafka
         assert any(restored), "no start found a snapshot"
 
 
-def test_partitions_move_between_instances_and_nothing_else_changes(kafka: Kafka, tmp_path: Path) -> None:
+def test_partitions_move_between_instances_and_nothing_else_changes(
+    kafka: Kafka, tmp_path: Path
+) -> None:
     with Wire(kafka, tmp_path) as wire:
         first, second, third, fourth = pieces(Random(3), 4)
         wire.start("one")
@@ -72,7 +76,9 @@ def test_partitions_move_between_instances_and_nothing_else_changes(kafka: Kafka
         wire.stop("three")
 
 
-def test_who_lost_its_partitions_without_noticing_can_commit_nothing(kafka: Kafka, tmp_path: Path) -> None:
+def test_who_lost_its_partitions_without_noticing_can_commit_nothing(
+    kafka: Kafka, tmp_path: Path
+) -> None:
     with Wire(kafka, tmp_path) as wire:
         first, second = pieces(Random(4), 2)
         zombie = wire.start("one")
@@ -103,7 +109,9 @@ def bundles_of(documents: list[Document]) -> set[str]:
     return {one["ids_plugin"]["bundle"]["version"] for one in documents}
 
 
-def test_a_bundle_is_swapped_while_running_and_a_broken_one_refused(kafka: Kafka, tmp_path: Path) -> None:
+def test_a_bundle_is_swapped_while_running_and_a_broken_one_refused(
+    kafka: Kafka, tmp_path: Path
+) -> None:
     shipped, inplace = bundle.read(bundle.find("default")), tmp_path / "models"
     bundle.write(shipped, inplace)
     with Wire(kafka, tmp_path, {"IDS_DETECT_BUNDLE": str(inplace)}) as wire:
@@ -132,16 +140,26 @@ def test_a_bundle_is_swapped_while_running_and_a_broken_one_refused(kafka: Kafka
 
 
 def test_a_bundle_from_kafka_has_to_be_signed(
-    kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kafka: Kafka,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     private, public = keys(tmp_path, "ours")
     strange, _ = keys(tmp_path, "theirs")
     shipped = bundle.read(bundle.find("default"))
-    configured, newer, foreign = (tmp_path / f"{name}.idsb" for name in ("models", "newer", "foreign"))
+    configured, newer, foreign = (
+        tmp_path / f"{name}.idsb" for name in ("models", "newer", "foreign")
+    )
     bundle.write(bundle.sign(shipped, private.read_bytes()), configured)
-    other = bundle.seal(shipped.manifest | {"version": "other"}, shipped.files, private.read_bytes())
+    other = bundle.seal(
+        shipped.manifest | {"version": "other"}, shipped.files, private.read_bytes()
+    )
     bundle.write(other, newer)
-    bundle.write(bundle.seal(shipped.manifest | {"version": "foreign"}, shipped.files, strange.read_bytes()), foreign)
+    bundle.write(
+        bundle.seal(shipped.manifest | {"version": "foreign"}, shipped.files, strange.read_bytes()),
+        foreign,
+    )
     settings = {"IDS_DETECT_BUNDLE": str(configured), "IDS_DETECT_PUBLIC_KEY": str(public)}
     with Wire(kafka, tmp_path, settings) as wire:
         for name, value in wire.environment("pusher").items():
@@ -161,27 +179,41 @@ def test_a_bundle_from_kafka_has_to_be_signed(
         wire.start()
         wire.until(lambda: wire.log().count(f"bundle {other.id[:12]} judges") == 2)
         assert cli.main(["bundle", "push", str(newer), "--withdraw"]) == 0
-        wire.until(lambda: wire.log().rfind(f"bundle {shipped.id[:12]} judges") > wire.log().rfind(other.id[:12]))
+        wire.until(
+            lambda: (
+                wire.log().rfind(f"bundle {shipped.id[:12]} judges")
+                > wire.log().rfind(other.id[:12])
+            )
+        )
         assert "is refused" in wire.log()
 
 
 def test_a_state_larger_than_a_transaction_takes_comes_back(kafka: Kafka, tmp_path: Path) -> None:
     with Wire(kafka, tmp_path) as wire:
-        settings = config.load(None, {name: text for name, text in wire.environment("a").items() if "IDS_" in name})
+        settings = config.load(
+            None, {name: text for name, text in wire.environment("a").items() if "IDS_" in name}
+        )
         place, before = TopicPartition(wire.topics["flows"], 2), Pointer(0, "")
         for seed in (1, 2):
             state = {"noise": np.random.default_rng(seed).integers(0, 1 << 62, (1 << 20) * 5 // 2)}
-            with Service("detect", settings) as service, Exchange(service, wire.group, "a") as exchange:
+            with (
+                Service("detect", settings) as service,
+                Exchange(service, wire.group, "a") as exchange,
+            ):
                 exchange.consumer.subscribe([place.topic])
                 while not exchange.consumer.assignment():
                     exchange.poll(100, 1)
                 pointer = Pointer(seed, "", partition=1)
-                keeping = Keeping.of(pointer, before, wire.topics["state"], place.partition, snapshot.dump(state))
+                keeping = Keeping.of(
+                    pointer, before, wire.topics["state"], place.partition, checkpoint.dump(state)
+                )
                 keeping.send_most(exchange)
                 assert 0 < len(keeping.rest) < len(keeping.sent)
                 exchange.commit(
                     keeping.rest,
-                    lambda sent, keeping=keeping: {place: OffsetAndMetadata(7, str(keeping.kept(sent)), -1)},  # type: ignore[misc]
+                    lambda sent, keeping=keeping: {
+                        place: OffsetAndMetadata(7, str(keeping.kept(sent)), -1)
+                    },  # type: ignore[misc]
                 )
                 found = Pointer.parse(exchange.consumer.committed(place, metadata=True).metadata)
                 exchange.leave()
@@ -190,12 +222,19 @@ def test_a_state_larger_than_a_transaction_takes_comes_back(kafka: Kafka, tmp_pa
                 loaded = read(reader, wire.topics["state"], found, place.partition)
                 np.testing.assert_array_equal(loaded["noise"], state["noise"])
                 with pytest.raises(SnapshotError, match="isn't there"):
-                    read(reader, wire.topics["state"], replace(found, last=found.last - 1), place.partition)
+                    read(
+                        reader,
+                        wire.topics["state"],
+                        replace(found, last=found.last - 1),
+                        place.partition,
+                    )
             assert found.slot == 1 - before.slot
             before = found
 
 
-def test_a_damaged_message_becomes_a_reject_and_the_rest_goes_on(kafka: Kafka, tmp_path: Path) -> None:
+def test_a_damaged_message_becomes_a_reject_and_the_rest_goes_on(
+    kafka: Kafka, tmp_path: Path
+) -> None:
     with Wire(kafka, tmp_path, partitions=1) as wire:
         wire.raw("flows", b"no flows", b"branch", [("kind", b"flows"), ("sensor", b"branch")])
         wire.raw("flows", None, b"nobody")
@@ -204,5 +243,8 @@ def test_a_damaged_message_becomes_a_reject_and_the_rest_goes_on(kafka: Kafka, t
         wire.start()
         check(wire, wire.wait(ALL))
         rejects = [orjson.loads(record.value) for record in kafka.read(wire.topics["rejects"])]
-        assert [(one["offset"], one["reason"]) for one in rejects] == [(0, "bad_message"), (1, "bad_message")]
+        assert [(one["offset"], one["reason"]) for one in rejects] == [
+            (0, "bad_message"),
+            (1, "bad_message"),
+        ]
         assert rejects[0]["place"] == "partition 0 offset 0"

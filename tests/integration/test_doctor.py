@@ -28,8 +28,8 @@ from kafka.admin import (
 from kafka.structs import OffsetAndMetadata
 
 from ids_plugin import cli, config, kafka
-from ids_plugin.commands._doctor_elasticsearch import PRIVILEGES
-from ids_plugin.commands._doctor_kafka import USES
+from ids_plugin.commands.doctor.elasticsearch import PRIVILEGES
+from ids_plugin.commands.doctor.kafka import USES
 from ids_plugin.errors import ConfigError, IdsPluginError, ServiceError
 from tests.services import Elasticsearch, Kafka, unique
 from tests.services._certificates import Certificates
@@ -82,7 +82,12 @@ def own(server: Kafka) -> Variables:
     suffix = unique("test")
     topics = {f"TOPICS_{name.upper()}": f"ids.{name}.{suffix}" for name in OURS}
     groups = {f"{name.upper()}_GROUP": f"ids-{name}-{suffix}" for name in USES}
-    return {"KAFKA_BOOTSTRAP": server.bootstrap, "NORMALISE_TOPICS": f"zeek.{suffix}", **topics, **groups}
+    return {
+        "KAFKA_BOOTSTRAP": server.bootstrap,
+        "NORMALISE_TOPICS": f"zeek.{suffix}",
+        **topics,
+        **groups,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +134,11 @@ def test_setup_makes_topics_once(
     kafka: Kafka, set_up: Callable[[Variables], None], run: Callable[..., tuple[int, Any]]
 ) -> None:
     set_up(variables := own(kafka))
-    flows, state, source = variables["TOPICS_FLOWS"], variables["TOPICS_STATE"], variables["NORMALISE_TOPICS"]
+    flows, state, source = (
+        variables["TOPICS_FLOWS"],
+        variables["TOPICS_STATE"],
+        variables["NORMALISE_TOPICS"],
+    )
 
     def actions(*arguments: str) -> dict[str, str]:
         code, steps = run("setup", "kafka", "--sources", *arguments)
@@ -140,7 +149,10 @@ def test_setup_makes_topics_once(
     assert set(actions("--partitions", "3").values()) == {"create"}
     assert set(actions("--partitions", "5").values()) == {"keep"}
     with KafkaAdminClient(bootstrap_servers=kafka.bootstrap) as admin:
-        counts = {one["name"]: len(one["partitions"]) for one in admin.describe_topics([flows, state, source])}
+        counts = {
+            one["name"]: len(one["partitions"])
+            for one in admin.describe_topics([flows, state, source])
+        }
     assert counts == {flows: 3, state: 1, source: 3}
     _alter(kafka, state, "cleanup.policy", "delete")
     assert [name for name, action in actions("--dry-run").items() if action == "change"] == [state]
@@ -156,11 +168,16 @@ def test_all_is_well_then_one_thing_after_the_other_isn_t(
     doctor: Callable[..., Answer],
 ) -> None:
     namespace = unique("doctor")
-    variables = own(kafka) | {"ELASTICSEARCH_URL": elasticsearch.url, "ELASTICSEARCH_NAMESPACE": namespace}
+    variables = own(kafka) | {
+        "ELASTICSEARCH_URL": elasticsearch.url,
+        "ELASTICSEARCH_NAMESPACE": namespace,
+    }
     set_up(variables)
     missing = doctor()
     assert missing.code == 4
-    assert any(variables["TOPICS_FLOWS"] in one and "setup kafka" in one for one in missing.told("failure"))
+    assert any(
+        variables["TOPICS_FLOWS"] in one and "setup kafka" in one for one in missing.told("failure")
+    )
     assert any("setup kafka --sources" in one for one in missing.told("failure"))
     assert any("setup elasticsearch" in one for one in missing.told("failure"))
     run("setup", "kafka", "--sources")
@@ -177,9 +194,13 @@ def test_all_is_well_then_one_thing_after_the_other_isn_t(
     _commit(kafka, variables["DETECT_GROUP"], variables["TOPICS_FLOWS"], ["aaa", "bbb"])
     with Client(elasticsearch.url) as client:
         stream = f"logs-ids_plugin.alert-{namespace}"
-        client.indices.put_settings(index=stream, settings={"index.blocks.read_only_allow_delete": True})
+        client.indices.put_settings(
+            index=stream, settings={"index.blocks.read_only_allow_delete": True}
+        )
         found = doctor()
-        client.indices.put_settings(index=stream, settings={"index.blocks.read_only_allow_delete": None})
+        client.indices.put_settings(
+            index=stream, settings={"index.blocks.read_only_allow_delete": None}
+        )
     assert found.code == 4
     told = "\n".join(found.told("failure"))
     assert "ahead of the clock here → set the clocks of the sensors" in told
@@ -189,7 +210,9 @@ def test_all_is_well_then_one_thing_after_the_other_isn_t(
     assert "is read-only: index.blocks.read_only_allow_delete → free disk space" in told
     assert any("keeps messages for 0.0 h" in one for one in found.told("warning"))
     only = doctor("--process", "deliver")
-    assert not any("source topic" in one["what"] or "bundle" in one["what"] for one in only.findings)
+    assert not any(
+        "source topic" in one["what"] or "bundle" in one["what"] for one in only.findings
+    )
 
 
 def test_wrong_settings_are_findings(
@@ -199,7 +222,9 @@ def test_wrong_settings_are_findings(
     found = doctor("--config", str(tmp_path / "ids.toml"))
     assert found.code == 2
     assert "did you mean bootstrap?" in found.told("failure")[0]
-    (tmp_path / "ids.toml").write_text("[normalise]\ntopics = ['zeek']\n[detect]\nbundle = '/nowhere'\n")
+    (tmp_path / "ids.toml").write_text(
+        "[normalise]\ntopics = ['zeek']\n[detect]\nbundle = '/nowhere'\n"
+    )
     set_up({"KAFKA_BOOTSTRAP": "127.0.0.1:9", "ELASTICSEARCH_URL": "http://127.0.0.1:9"})
     found = doctor("--config", str(tmp_path / "ids.toml"))
     assert found.code == 2
@@ -228,7 +253,10 @@ def test_tokens_are_read_again_for_every_connection(guarded: Kafka, tmp_path: Pa
         "KAFKA_SASL_OAUTH_TOKEN_FILE": str(tmp_path / "token"),
     }
     claims = {"sub": "ids", "iat": int(time.time()), "exp": int(time.time()) + 600}
-    parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in ({"alg": "none"}, claims)]
+    parts = [
+        base64.urlsafe_b64encode(json.dumps(part).encode()).decode()
+        for part in ({"alg": "none"}, claims)
+    ]
     (tmp_path / "token").write_text(".".join([*(part.rstrip("=") for part in parts), ""]) + "\n")
     assert brokers(variables) == 1
     (tmp_path / "token").write_text(OTHER)
@@ -243,7 +271,10 @@ def test_our_own_certificate(guarded: Kafka) -> None:
         "KAFKA_SSL_CAFILE": str(guarded.certificates.ca),
     }
     assert "certificate of ours" in str(refused(variables))
-    assert brokers(variables | {"KAFKA_SSL_CERTFILE": str(certificate), "KAFKA_SSL_KEYFILE": str(key)}) == 1
+    assert (
+        brokers(variables | {"KAFKA_SSL_CERTFILE": str(certificate), "KAFKA_SSL_KEYFILE": str(key)})
+        == 1
+    )
 
 
 def refused(variables: Variables) -> IdsPluginError:
@@ -254,7 +285,9 @@ def refused(variables: Variables) -> IdsPluginError:
     return found.value
 
 
-def test_refusals_are_told_by_their_cause(guarded: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_are_told_by_their_cause(
+    guarded: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(kafka, "BOOTSTRAP_MS", 1_500)
     right, plain = login(guarded), {"KAFKA_BOOTSTRAP": guarded.address("SASL_SSL")}
     tls = {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CAFILE": str(guarded.certificates.ca)}
@@ -276,7 +309,10 @@ def test_refusals_are_told_by_their_cause(guarded: Kafka, tmp_path: Path, monkey
 
 def test_files_of_certificates_are_looked_at_first(guarded: Kafka, tmp_path: Path) -> None:
     (tmp_path / "ca").write_text("no certificate")
-    for path, wanted in ((tmp_path / "none", "no such file"), (tmp_path / "ca", "isn't what it should be")):
+    for path, wanted in (
+        (tmp_path / "none", "no such file"),
+        (tmp_path / "ca", "isn't what it should be"),
+    ):
         error = refused(login(guarded) | {"KAFKA_SSL_CAFILE": str(path)})
         assert isinstance(error, ConfigError)
         assert wanted in str(error)
@@ -297,7 +333,9 @@ def test_rights_are_looked_at(
     hidden = doctor(*processes)
     assert hidden.code == 4
     assert any("hidden from us" in one and "administrator" in one for one in hidden.told("failure"))
-    _allow(guarded, ResourceType.TOPIC, "ids.", ACLOperation.DESCRIBE, ACLOperation.DESCRIBE_CONFIGS)
+    _allow(
+        guarded, ResourceType.TOPIC, "ids.", ACLOperation.DESCRIBE, ACLOperation.DESCRIBE_CONFIGS
+    )
     _allow(guarded, ResourceType.TOPIC, "zeek", ACLOperation.DESCRIBE)
     partly = "\n".join(doctor(*processes).told("failure"))
     assert f"topic {variables['TOPICS_FLOWS']}: we may not read or write" in partly
@@ -306,35 +344,54 @@ def test_rights_are_looked_at(
     _allow(guarded, ResourceType.TOPIC, "ids.", ACLOperation.READ, ACLOperation.WRITE)
     _allow(guarded, ResourceType.TOPIC, "zeek", ACLOperation.READ)
     _allow(guarded, ResourceType.GROUP, "ids-", ACLOperation.READ, ACLOperation.DESCRIBE)
-    assert "Transactional" in "\n".join(doctor(*processes).told("failure")).replace("transactional", "Transactional")
-    _allow(guarded, ResourceType.TRANSACTIONAL_ID, "ids-", ACLOperation.WRITE, ACLOperation.DESCRIBE)
+    assert "Transactional" in "\n".join(doctor(*processes).told("failure")).replace(
+        "transactional", "Transactional"
+    )
+    _allow(
+        guarded, ResourceType.TRANSACTIONAL_ID, "ids-", ACLOperation.WRITE, ACLOperation.DESCRIBE
+    )
     assert doctor(*processes).told("failure") == []
 
 
 def test_elasticsearch_with_logins_and_a_private_authority(
-    private: Elasticsearch, set_up: Callable[[Variables], None], run: Callable[..., tuple[int, Any]], tmp_path: Path
+    private: Elasticsearch,
+    set_up: Callable[[Variables], None],
+    run: Callable[..., tuple[int, Any]],
+    tmp_path: Path,
 ) -> None:
-    from ids_plugin.commands import _doctor_elasticsearch as area
-    from ids_plugin.commands._findings import Asked, findings
+    from ids_plugin.commands.doctor import elasticsearch as area
+    from ids_plugin.commands.doctor.findings import Asked, findings
 
     server = private
     ca = server.certificates.ca
     here = {"ELASTICSEARCH_URL": server.url, "ELASTICSEARCH_CA_FILE": str(ca)}
-    set_up(here | {"ELASTICSEARCH_USERNAME": server.user, "ELASTICSEARCH_PASSWORD": server.password})
+    set_up(
+        here | {"ELASTICSEARCH_USERNAME": server.user, "ELASTICSEARCH_PASSWORD": server.password}
+    )
     run("setup", "elasticsearch")
     with Client(server.url, ca_certs=str(ca), basic_auth=(server.user, server.password)) as client:
         names = ["logs-ids_plugin.*", "metrics-ids_plugin.*"]
         keys: dict[str, dict[str, Any]] = {
-            "writer": {"cluster": ["monitor"], "indices": [{"names": names, "privileges": list(PRIVILEGES)}]},
-            "reader": {"cluster": [], "indices": [{"names": names, "privileges": ["read", "view_index_metadata"]}]},
+            "writer": {
+                "cluster": ["monitor"],
+                "indices": [{"names": names, "privileges": list(PRIVILEGES)}],
+            },
+            "reader": {
+                "cluster": [],
+                "indices": [{"names": names, "privileges": ["read", "view_index_metadata"]}],
+            },
         }
         made = {
-            name: client.security.create_api_key(name=name, role_descriptors={name: role})["encoded"]
+            name: client.security.create_api_key(name=name, role_descriptors={name: role})[
+                "encoded"
+            ]
             for name, role in keys.items()
         }
 
     def told(**variables: str) -> dict[str, list[str]]:
-        asked = Asked(config.load(None, {f"IDS_{name}": value for name, value in (here | variables).items()}))
+        asked = Asked(
+            config.load(None, {f"IDS_{name}": value for name, value in (here | variables).items()})
+        )
         found: dict[str, list[str]] = {}
         for one in findings([area.AREA], asked):
             found.setdefault(str(one.state), []).append(f"{one.what} → {one.hint}")
@@ -344,7 +401,9 @@ def test_elasticsearch_with_logins_and_a_private_authority(
 
     assert "failure" not in told(ELASTICSEARCH_API_KEY=made["writer"])
     lacking = told(ELASTICSEARCH_API_KEY=made["reader"])
-    assert any("may not auto_configure, create_doc, delete on" in one for one in lacking["failure"]), lacking
+    assert any(
+        "may not auto_configure, create_doc, delete on" in one for one in lacking["failure"]
+    ), lacking
     wrong = told(ELASTICSEARCH_USERNAME=server.user, ELASTICSEARCH_PASSWORD=OTHER)["failure"]
     assert "401" in wrong[0]
     assert "check the API key, or user name and password" in wrong[0]
@@ -359,13 +418,23 @@ def test_users_may_write_our_documents_and_no_more(private: Elasticsearch) -> No
     server, ca = private, str(private.certificates.ca)
     with Client(server.url, ca_certs=ca, basic_auth=(server.user, server.password)) as client:
         client.security.change_password(username="elastic", password="elastic-1")  # noqa: S106
-    words = {"ELASTIC_PASSWORD": "elastic-1", "KIBANA_PASSWORD": "kibana-1", "IDS_PASSWORD": "writer-1"}
+    words = {
+        "ELASTIC_PASSWORD": "elastic-1",
+        "KIBANA_PASSWORD": "kibana-1",
+        "IDS_PASSWORD": "writer-1",
+    }
     for _ in range(2):
-        subprocess.run(["sh", USERS], check=True, env={**os.environ, **words, "URL": server.url, "CURL_CA_BUNDLE": ca})
+        subprocess.run(
+            ["sh", USERS],
+            check=True,
+            env={**os.environ, **words, "URL": server.url, "CURL_CA_BUNDLE": ca},
+        )
     with Client(server.url, ca_certs=ca, basic_auth=("kibana_system", "kibana-1")) as client:
         assert client.security.authenticate()["username"] == "kibana_system"
     with Client(server.url, ca_certs=ca, basic_auth=("ids_plugin", "writer-1")) as client:
-        asked = [{"names": ["logs-ids_plugin.alert-x", "logs-other-x"], "privileges": list(PRIVILEGES)}]
+        asked = [
+            {"names": ["logs-ids_plugin.alert-x", "logs-other-x"], "privileges": list(PRIVILEGES)}
+        ]
         rights = client.security.has_privileges(index=asked)["index"]
         assert all(rights["logs-ids_plugin.alert-x"].values())
         assert not any(rights["logs-other-x"].values())
@@ -377,7 +446,9 @@ def _allow(server: Kafka, kind: ResourceType, prefix: str, *operations: ACLOpera
 
     pattern = ResourcePattern(kind, prefix, ACLResourcePatternType.PREFIXED)
     with KafkaAdminClient(bootstrap_servers=server.bootstrap) as admin:
-        admin.create_acls([ACL("User:ids", "*", one, ACLPermissionType.ALLOW, pattern) for one in operations])
+        admin.create_acls(
+            [ACL("User:ids", "*", one, ACLPermissionType.ALLOW, pattern) for one in operations]
+        )
 
 
 def _alter(server: Kafka, topic: str, key: str, value: str) -> None:

@@ -19,22 +19,29 @@ import pytest
 
 from ids_plugin import cli
 from ids_plugin.config import Secret
+from ids_plugin.elastic.index_setup import Step, install
+from ids_plugin.elastic.streams import ALERTS, LEDGER, NEEDED, VERSION
 from ids_plugin.errors import ServiceError
 from ids_plugin.schema import alert
 from ids_plugin.schema.alert import Document
 from ids_plugin.sinks import Delivered, RetryAfter
-from ids_plugin.sinks._elastic import NEEDED, VERSION
-from ids_plugin.sinks._elastic_setup import Step, install
-from ids_plugin.sinks.elasticsearch import ALERTS, LEDGER, Elasticsearch
+from ids_plugin.sinks.elasticsearch import Elasticsearch
 from tests import services
 from tests.contract.test_ecs import DOCUMENTS, ECS, leaves
 from tests.contract.test_templates import FOLDER, LEDGER_DOCUMENTS
-from tests.elastic import Stream, access, asking, documents
-from tests.logs import conn
-from tests.troublemaker import Trouble, Troublemaker
+from tests.support.elastic import Stream, access, asking, documents
+from tests.support.logs import conn
+from tests.support.troublemaker import Trouble, Troublemaker
 
 GEOIP = "ids_plugin-geoip"
-WRONG = {"long": "many", "double": "a lot", "float": "a lot", "date": "yesterday", "ip": "10.0.0", "boolean": 1.5}
+WRONG = {
+    "long": "many",
+    "double": "a lot",
+    "float": "a lot",
+    "date": "yesterday",
+    "ip": "10.0.0",
+    "boolean": 1.5,
+}
 """values that don't fit a type"""
 
 
@@ -69,16 +76,23 @@ def test_documents_of_every_class_are_taken_once(made: Stream) -> None:
     assert made.sink.write(DOCUMENTS, ingested=now) == Delivered(len(DOCUMENTS))
     assert made.sink.write(DOCUMENTS) == Delivered(len(DOCUMENTS), known=len(DOCUMENTS))
     assert made.found() == {one["event"]["id"]: 1 for one in DOCUMENTS}
-    expected = {**DOCUMENTS[0], "event": {**DOCUMENTS[0]["event"], "ingested": "2026-04-01T12:00:00.000000Z"}}
+    expected = {
+        **DOCUMENTS[0],
+        "event": {**DOCUMENTS[0]["event"], "ingested": "2026-04-01T12:00:00.000000Z"},
+    }
     query = {"term": {"event.id": DOCUMENTS[0]["event"]["id"]}}
-    assert made.client.search(index=made.name, query=query)["hits"]["hits"][0]["_source"] == expected
+    assert (
+        made.client.search(index=made.name, query=query)["hits"]["hits"][0]["_source"] == expected
+    )
 
 
 def test_documents_of_the_ledger_are_taken(made: Stream) -> None:
     sink = Elasticsearch(made.settings, LEDGER)
     assert sink.write(LEDGER_DOCUMENTS) == Delivered(len(LEDGER_DOCUMENTS))
     made.client.indices.refresh(index=sink.stream)
-    answer = made.client.search(index=sink.stream, size=0, aggs={"read": {"sum": {"field": "ids_plugin.ledger.read"}}})
+    answer = made.client.search(
+        index=sink.stream, size=0, aggs={"read": {"sum": {"field": "ids_plugin.ledger.read"}}}
+    )
     assert answer["aggregations"]["read"]["value"] == 5
 
 
@@ -86,7 +100,12 @@ def test_what_does_not_fit_is_refused_and_the_rest_taken(made: Stream) -> None:
     kinds = {name: ECS[name][0] for one in DOCUMENTS for name, _, _ in leaves(one) if name in ECS}
     kinds |= {field.name.replace("*", "one"): field.type for field in alert.FIELDS}
     wrong = {name: WRONG[kind] for name, kind in kinds.items() if kind in WRONG}
-    wrong |= {"unknown": 1, "event.unknown": 1, "ids_plugin.evidence.flows.unknown": 1, "ids_plugin.score": "0.5"}
+    wrong |= {
+        "unknown": 1,
+        "event.unknown": 1,
+        "ids_plugin.evidence.flows.unknown": 1,
+        "ids_plugin.score": "0.5",
+    }
     wrong |= {"message": {"text": "an object"}, "fold": {}, "event.severity": 47.5}
     given = [changed(name, value) for name, value in wrong.items()]
     between = [one for pair in zip(documents(len(given)), given, strict=True) for one in pair]
@@ -95,7 +114,10 @@ def test_what_does_not_fit_is_refused_and_the_rest_taken(made: Stream) -> None:
     refused = {list(wrong)[one.place // 2] for one in answer.refusals if one.place % 2}
     assert refused == wrong.keys() | set()
     assert answer.documents == len(given) == len(answer.refusals)
-    assert answer.refused.keys() == {"document_parsing_exception", "strict_dynamic_mapping_exception"}
+    assert answer.refused.keys() == {
+        "document_parsing_exception",
+        "strict_dynamic_mapping_exception",
+    }
     assert made.found() == {f"one-{number}": 1 for number in range(len(given))}
 
 
@@ -103,12 +125,27 @@ def test_poisoned_documents_are_refused_one_by_one(made: Stream) -> None:
     deep: dict[str, Any] = {}
     for _ in range(300):
         deep = {"a": deep}
-    poisoned: list[Any] = [{}, [], {"event": 1}, {"event": {"id": ""}}, {"event": {"id": "x" * 600}}]
-    poisoned += [{"event": {"id": "deep"}, "q": deep}, {"event": {"id": "\ud800"}}, {"event": {"id": "no time"}}]
+    poisoned: list[Any] = [
+        {},
+        [],
+        {"event": 1},
+        {"event": {"id": ""}},
+        {"event": {"id": "x" * 600}},
+    ]
+    poisoned += [
+        {"event": {"id": "deep"}, "q": deep},
+        {"event": {"id": "\ud800"}},
+        {"event": {"id": "no time"}},
+    ]
     answer = made.sink.write([*documents(1), *poisoned, *documents(2)])
     assert isinstance(answer, Delivered)
     assert [one.place for one in answer.refusals] == list(range(1, len(poisoned) + 1))
-    assert answer.refused == {"no_document": 1, "no_id": 5, "not_json": 1, "document_parsing_exception": 1}
+    assert answer.refused == {
+        "no_document": 1,
+        "no_id": 5,
+        "not_json": 1,
+        "document_parsing_exception": 1,
+    }
     assert made.found() == {"one-0": 1, "one-1": 1}
 
 
@@ -120,7 +157,9 @@ def test_a_rollover_makes_no_second_copy(made: Stream) -> None:
     assert made.found() == {f"one-{number}": 1 for number in range(8)}
 
 
-def test_a_rollover_between_look_and_bulk_makes_no_second_copy(trouble: tuple[Stream, Troublemaker]) -> None:
+def test_a_rollover_between_look_and_bulk_makes_no_second_copy(
+    trouble: tuple[Stream, Troublemaker],
+) -> None:
     made, maker = trouble
     other = made.asked_as()
 
@@ -135,11 +174,16 @@ def test_a_rollover_between_look_and_bulk_makes_no_second_copy(trouble: tuple[St
 
 
 @pytest.mark.parametrize("lost", ["_mget", "/_bulk", "GET /logs"])
-def test_lost_answers_and_rollovers_make_no_second_copy(trouble: tuple[Stream, Troublemaker], lost: str) -> None:
+def test_lost_answers_and_rollovers_make_no_second_copy(
+    trouble: tuple[Stream, Troublemaker], lost: str
+) -> None:
     """The answer to each kind of request is lost once, with a rollover before it and one after it."""
     made, maker = trouble
     for _ in range(2):
-        maker.next = [Trouble(f"/{made.name}/_bulk", made.roll_over), Trouble(lost, made.roll_over, lose_answer=True)]
+        maker.next = [
+            Trouble(f"/{made.name}/_bulk", made.roll_over),
+            Trouble(lost, made.roll_over, lose_answer=True),
+        ]
         assert isinstance(made.sink.write(documents(4)), RetryAfter | Delivered)
         made.roll_over()
         maker.next.clear()
@@ -147,7 +191,9 @@ def test_lost_answers_and_rollovers_make_no_second_copy(trouble: tuple[Stream, T
     assert made.found() == {f"one-{number}": 1 for number in range(6)}
 
 
-def test_copies_that_a_killed_writer_left_are_taken_away(trouble: tuple[Stream, Troublemaker]) -> None:
+def test_copies_that_a_killed_writer_left_are_taken_away(
+    trouble: tuple[Stream, Troublemaker],
+) -> None:
     """Two writers wrote the same across a rollover, and both died before they looked again."""
     made, maker = trouble
     other = made.asked_as(url=maker.url)
@@ -164,12 +210,19 @@ def test_copies_that_a_killed_writer_left_are_taken_away(trouble: tuple[Stream, 
     assert made.found() == {f"one-{number}": 1 for number in range(3)}
 
 
-def test_only_indices_that_could_hold_a_document_are_looked_into(trouble: tuple[Stream, Troublemaker]) -> None:
+def test_only_indices_that_could_hold_a_document_are_looked_into(
+    trouble: tuple[Stream, Troublemaker],
+) -> None:
     made, maker = trouble
     made.roll_over()
     (old,), later = documents(1), int(time.time() * 1000) + 2 * 3600_000
     recent = {**old, "@timestamp": datetime.fromtimestamp(later / 1000, UTC).isoformat()}
-    for document, since, indices in ((recent, None, 2), (old, later, 2), (recent, 0, 2), (recent, later, 1)):
+    for document, since, indices in (
+        (recent, None, 2),
+        (old, later, 2),
+        (recent, 0, 2),
+        (recent, later, 1),
+    ):
         maker.seen.clear()
         made.sink.write([document], since)
         (body,) = [body for path, body in maker.seen if "_mget" in path]
@@ -198,7 +251,11 @@ def wait_and_say(made: Stream, *words: str) -> None:
 
 
 def test_a_read_only_index_is_waited_for(made: Stream) -> None:
-    for block in ("index.blocks.read_only", "index.blocks.write", "index.blocks.read_only_allow_delete"):
+    for block in (
+        "index.blocks.read_only",
+        "index.blocks.write",
+        "index.blocks.read_only_allow_delete",
+    ):
         made.client.indices.put_settings(index=made.name, settings={block: True})
         wait_and_say(made, made.name, "read-only", "take the block")
         made.client.indices.put_settings(index=made.name, settings={block: None})
@@ -206,9 +263,15 @@ def test_a_read_only_index_is_waited_for(made: Stream) -> None:
     assert made.sink.write(documents(2)) == Delivered(2)
 
 
-def test_without_its_data_stream_nothing_is_written(made: Stream, elasticsearch: services.Elasticsearch) -> None:
+def test_without_its_data_stream_nothing_is_written(
+    made: Stream, elasticsearch: services.Elasticsearch
+) -> None:
     made.client.indices.delete_data_stream(name=made.name)
-    wait_and_say(made, "no data stream", f"ids-plugin setup elasticsearch --url {elasticsearch.url} --namespace")
+    wait_and_say(
+        made,
+        "no data stream",
+        f"ids-plugin setup elasticsearch --url {elasticsearch.url} --namespace",
+    )
     assert "no data stream" in str(made.sink.problem())
     assert not made.client.indices.exists(index=made.name)
     list(install(made.settings))
@@ -231,8 +294,12 @@ def test_what_geoip_finds_out_is_taken_and_can_be_counted(made: Stream) -> None:
     (one,) = documents(1)
     public = {**one, "source": one["source"] | found, "destination": one["destination"] | found}
     steps = json.loads((FOLDER / f"ingest_pipeline/{GEOIP}.json").read_text())["processors"]
-    made.client.ingest.put_pipeline(id=made.namespace, processors=[step for step in steps if "geoip" not in step])
-    made.client.indices.put_settings(index=made.name, settings={"index.default_pipeline": made.namespace})
+    made.client.ingest.put_pipeline(
+        id=made.namespace, processors=[step for step in steps if "geoip" not in step]
+    )
+    made.client.indices.put_settings(
+        index=made.name, settings={"index.default_pipeline": made.namespace}
+    )
     assert made.sink.write([public, *documents(1, "private")]) == Delivered(2)
     assert len(made.found()) == 2
     aggs: dict[str, Any] = {
@@ -244,12 +311,16 @@ def test_what_geoip_finds_out_is_taken_and_can_be_counted(made: Stream) -> None:
         "countries": {"value_count": {"field": "source.geo.country_iso_code"}},
     }
     answer = made.client.search(index=made.name, size=0, aggs=aggs)["aggregations"]
-    assert [(one["key"], one["as"]["value"]) for one in answer["org"]["buckets"]] == [("Example", 64500)]
+    assert [(one["key"], one["as"]["value"]) for one in answer["org"]["buckets"]] == [
+        ("Example", 64500)
+    ]
     assert answer["where"]["location"]["lat"] == pytest.approx(60.39, abs=1e-4)
     assert answer["countries"]["value"] == 1
 
 
-@pytest.mark.parametrize(("meta", "words"), [({}, "wasn't made from our template"), ({"version": 0}, "older template")])
+@pytest.mark.parametrize(
+    ("meta", "words"), [({}, "wasn't made from our template"), ({"version": 0}, "older template")]
+)
 def test_a_stream_from_another_template_is_waited_for_until_setup_rolls_it_over(
     made: Stream, elasticsearch: services.Elasticsearch, meta: dict[str, Any], words: str
 ) -> None:
@@ -263,7 +334,9 @@ def test_a_stream_from_another_template_is_waited_for_until_setup_rolls_it_over(
 
 def test_a_closed_index_is_waited_for(made: Stream) -> None:
     made.sink.write(documents(1))
-    (index,) = made.client.indices.resolve_index(name=made.name)["data_streams"][0]["backing_indices"]
+    (index,) = made.client.indices.resolve_index(name=made.name)["data_streams"][0][
+        "backing_indices"
+    ]
     made.client.indices.close(index=index)
     wait_and_say(made, "closed", "open the index")
     made.client.indices.open(index=index)
@@ -272,14 +345,20 @@ def test_a_closed_index_is_waited_for(made: Stream) -> None:
 
 @pytest.fixture(scope="module")
 def guarded(java: None) -> Iterator[services.Elasticsearch]:
-    with services.Elasticsearch(tls=True, settings={"indexing_pressure.memory.limit": "512kb"}) as server:
+    with services.Elasticsearch(
+        tls=True, settings={"indexing_pressure.memory.limit": "512kb"}
+    ) as server:
         yield server
 
 
 def key_for(made: Stream, *privileges: str) -> str:
     """An API key with index privileges on our data streams."""
-    role: dict[str, Any] = {"indices": [{"names": [f"{ALERTS}-*", f"{LEDGER}-*"], "privileges": list(privileges)}]}
-    answer = made.client.security.create_api_key(name=services.unique("key"), role_descriptors={"writer": role})
+    role: dict[str, Any] = {
+        "indices": [{"names": [f"{ALERTS}-*", f"{LEDGER}-*"], "privileges": list(privileges)}]
+    }
+    answer = made.client.security.create_api_key(
+        name=services.unique("key"), role_descriptors={"writer": role}
+    )
     return str(answer["encoded"])
 
 
@@ -305,7 +384,9 @@ def test_who_may_not_is_told_what_is_missing(guarded: services.Elasticsearch) ->
     }
     for status, secret in cases.items():
         made.sink = made.asked_as(api_key=Secret(secret), username=None, password=None)
-        wait_and_say(made, status, "create_doc, auto_configure" if status == "403" else "check the API key")
+        wait_and_say(
+            made, status, "create_doc, auto_configure" if status == "403" else "check the API key"
+        )
         assert secret not in str(made.sink.problem())
     wrong = "wr0ng"
     made.sink = made.asked_as(password=Secret(wrong))
@@ -338,12 +419,16 @@ def test_an_index_is_an_input_to_a_key_that_may_read(
     guarded: services.Elasticsearch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     there, index = asking(guarded), services.unique("input")
-    there.index(index=index, document={"@timestamp": "2024-05-01T12:00:00Z", **conn(1)}, refresh=True)
+    there.index(
+        index=index, document={"@timestamp": "2024-05-01T12:00:00Z", **conn(1)}, refresh=True
+    )
     key = tmp_path / "key"
     options = ["--api-key-file", str(key), "--ca-file", str(guarded.certificates.ca), "--json"]
     for privilege, code in (("read", 0), ("view_index_metadata", 4)):
         role: dict[str, Any] = {"indices": [{"names": [index], "privileges": [privilege]}]}
-        made = there.security.create_api_key(name=services.unique("key"), role_descriptors={"reader": role})
+        made = there.security.create_api_key(
+            name=services.unique("key"), role_descriptors={"reader": role}
+        )
         key.write_text(str(made["encoded"]))
         assert cli.main(["flows", f"elasticsearch:{guarded.url}/{index}", *options]) == code
     said = capsys.readouterr()
@@ -400,32 +485,57 @@ class TestSetup:
         setup()
         body = clean.indices.get_index_template(name=ALERTS)["index_templates"][0]["index_template"]
         clean.indices.put_index_template(name=ALERTS, body=body | {"priority": 501})
-        settings = clean.cluster.get_component_template(name="ids_plugin-settings")["component_templates"][0]
-        older = settings["component_template"] | {"_meta": {"managed_by": "ids-plugin", "version": 0}}
+        settings = clean.cluster.get_component_template(name="ids_plugin-settings")[
+            "component_templates"
+        ][0]
+        older = settings["component_template"] | {
+            "_meta": {"managed_by": "ids-plugin", "version": 0}
+        }
         clean.cluster.put_component_template(name="ids_plugin-settings", body=older)
         policy = clean.ilm.get_lifecycle(name="ids_plugin.alert")["ids_plugin.alert"]["policy"]
         policy["phases"]["delete"]["min_age"] = "30d"
         clean.ilm.put_lifecycle(name="ids_plugin.alert", policy=policy)
         changed = {step.name: step.why for step in setup() if step.action not in ("keep", "skip")}
-        assert changed == {ALERTS: "it says something else: priority", "ids_plugin-settings": f"version 0 → {VERSION}"}
-        kept = clean.ilm.get_lifecycle(name="ids_plugin.alert")["ids_plugin.alert"]["policy"]["phases"]
+        assert changed == {
+            ALERTS: "it says something else: priority",
+            "ids_plugin-settings": f"version 0 → {VERSION}",
+        }
+        kept = clean.ilm.get_lifecycle(name="ids_plugin.alert")["ids_plugin.alert"]["policy"][
+            "phases"
+        ]
         assert kept["delete"]["min_age"] == "30d"
-        assert clean.indices.get_index_template(name=ALERTS)["index_templates"][0]["index_template"]["priority"] == 500
+        assert (
+            clean.indices.get_index_template(name=ALERTS)["index_templates"][0]["index_template"][
+                "priority"
+            ]
+            == 500
+        )
 
     @pytest.mark.parametrize(
-        ("meta", "words"), [({}, "isn't ours"), ({"managed_by": "ids-plugin", "version": 99}, "newer ids-plugin")]
+        ("meta", "words"),
+        [({}, "isn't ours"), ({"managed_by": "ids-plugin", "version": 99}, "newer ids-plugin")],
     )
     def test_what_is_not_ours_or_newer_is_not_touched(
-        self, clean: client.Elasticsearch, setup: Callable[..., list[Step]], meta: dict[str, Any], words: str
+        self,
+        clean: client.Elasticsearch,
+        setup: Callable[..., list[Step]],
+        meta: dict[str, Any],
+        words: str,
     ) -> None:
         clean.indices.put_index_template(
-            name=ALERTS, index_patterns=["logs-ids_plugin.alert-*"], priority=300, data_stream={}, meta=meta
+            name=ALERTS,
+            index_patterns=["logs-ids_plugin.alert-*"],
+            priority=300,
+            data_stream={},
+            meta=meta,
         )
         for dry_run in (True, False):
             with pytest.raises(ServiceError, match=words) as failed:
                 setup(dry_run=dry_run)
             assert f"index template {ALERTS}" in str(failed.value)
-        there = clean.indices.get_index_template(name=ALERTS)["index_templates"][0]["index_template"]
+        there = clean.indices.get_index_template(name=ALERTS)["index_templates"][0][
+            "index_template"
+        ]
         assert there["priority"] == 300
         clean.indices.delete_index_template(name=ALERTS)
         actions = {step.kind: step.action for step in setup()}
@@ -440,17 +550,25 @@ class TestSetup:
     def test_a_template_that_takes_our_streams_away_is_named(
         self, clean: client.Elasticsearch, setup: Callable[..., list[Step]]
     ) -> None:
-        clean.indices.put_index_template(name="stock", index_patterns=["logs-*-*"], priority=100, data_stream={})
-        clean.indices.put_index_template(name="greedy", index_patterns=["logs-ids*"], priority=900, data_stream={})
+        clean.indices.put_index_template(
+            name="stock", index_patterns=["logs-*-*"], priority=100, data_stream={}
+        )
+        clean.indices.put_index_template(
+            name="greedy", index_patterns=["logs-ids*"], priority=900, data_stream={}
+        )
         with pytest.raises(ServiceError, match=r"higher priority.*greedy"):
             setup()
         clean.indices.delete_index_template(name="greedy")
         setup()
-        clean.indices.put_index_template(name="greedy", index_patterns=["logs-ids*"], priority=900, data_stream={})
+        clean.indices.put_index_template(
+            name="greedy", index_patterns=["logs-ids*"], priority=900, data_stream={}
+        )
         with pytest.raises(ServiceError, match=r"higher priority.*greedy"):
             setup(dry_run=True)
         clean.indices.delete_index_template(name="greedy")
-        clean.indices.put_index_template(name="logs-other", index_patterns=["logs-ids*"], priority=499, data_stream={})
+        clean.indices.put_index_template(
+            name="logs-other", index_patterns=["logs-ids*"], priority=499, data_stream={}
+        )
         assert changes(setup()) == {"keep"}
 
     def test_a_template_of_the_site_that_changes_a_type_of_ours_is_named(
@@ -464,7 +582,9 @@ class TestSetup:
         setup()
         custom(source={"properties": {"ip": {"type": "keyword"}}})
         for dry_run in (True, False):
-            with pytest.raises(ServiceError, match=rf"index template {ALERTS}: .*@custom makes source.ip keyword"):
+            with pytest.raises(
+                ServiceError, match=rf"index template {ALERTS}: .*@custom makes source.ip keyword"
+            ):
                 setup(dry_run=dry_run)
         custom(**{"event.severity": {"type": "keyword"}})
         with pytest.raises(ServiceError, match=r"makes event.severity keyword, ours is long"):
@@ -486,7 +606,8 @@ class TestSetup:
         clean.indices.create(index=f"{ALERTS}-default")
         for dry_run in (True, False):
             with pytest.raises(
-                ServiceError, match=rf"data stream {ALERTS}-default: an index or alias.*rename or remove"
+                ServiceError,
+                match=rf"data stream {ALERTS}-default: an index or alias.*rename or remove",
             ):
                 setup(dry_run=dry_run)
         clean.indices.delete(index=f"{ALERTS}-default")
@@ -497,11 +618,23 @@ class TestSetup:
         assert changes(step for step in setup() if step.kind == "data_stream") == {"create"}
 
     def test_the_command_says_each_change_and_ends_with_4_where_a_step_fails(
-        self, clean: client.Elasticsearch, guarded: services.Elasticsearch, tmp_path: Path, capsys: Any
+        self,
+        clean: client.Elasticsearch,
+        guarded: services.Elasticsearch,
+        tmp_path: Path,
+        capsys: Any,
     ) -> None:
         (tmp_path / "password").write_text(guarded.password)
         login = ["--username", guarded.user, "--password-file", str(tmp_path / "password")]
-        command = ["setup", "elasticsearch", "--url", guarded.url, "--ca-file", str(guarded.certificates.ca), *login]
+        command = [
+            "setup",
+            "elasticsearch",
+            "--url",
+            guarded.url,
+            "--ca-file",
+            str(guarded.certificates.ca),
+            *login,
+        ]
         assert cli.main([*command, "--dry-run"]) == 0
         assert "would create index template logs-ids_plugin.alert" in capsys.readouterr().err
         assert cli.main([*command, "--json"]) == 0
@@ -522,12 +655,17 @@ class TestSetup:
     def test_a_clash_of_priorities_is_named(
         self, clean: client.Elasticsearch, setup: Callable[..., list[Step]]
     ) -> None:
-        clean.indices.put_index_template(name="equal", index_patterns=["logs-ids*"], priority=500, data_stream={})
+        clean.indices.put_index_template(
+            name="equal", index_patterns=["logs-ids*"], priority=500, data_stream={}
+        )
         with pytest.raises(ServiceError, match=r"index template logs-ids_plugin.alert: .*equal"):
             setup()
 
     def test_who_may_not_do_a_step_is_told_which_and_a_second_run_completes(
-        self, clean: client.Elasticsearch, guarded: services.Elasticsearch, setup: Callable[..., list[Step]]
+        self,
+        clean: client.Elasticsearch,
+        guarded: services.Elasticsearch,
+        setup: Callable[..., list[Step]],
     ) -> None:
         """Each time one right more, and each time what is done stays done."""
         rights = ["monitor"]
@@ -539,9 +677,17 @@ class TestSetup:
         ):
             if step is not None:
                 role: dict[str, Any] = {"cluster": rights, "indices": []}
-                key = clean.security.create_api_key(name="half", role_descriptors={"half": role})["encoded"]
+                key = clean.security.create_api_key(name="half", role_descriptors={"half": role})[
+                    "encoded"
+                ]
                 with pytest.raises(ServiceError, match=rf"{step}: 403.*{lacking}"):
-                    list(install(replace(access(guarded), username=None, password=None, api_key=Secret(key))))
+                    list(
+                        install(
+                            replace(
+                                access(guarded), username=None, password=None, api_key=Secret(key)
+                            )
+                        )
+                    )
             rights.append(lacking)
         steps = setup()
         assert changes(step for step in steps if step.kind != "data_stream") == {"keep"}
@@ -552,20 +698,37 @@ class TestSetup:
     ) -> None:
         """`manage_ilm` isn't asked for here: the policies' API is a stand-in."""
         role: dict[str, Any] = {
-            "cluster": ["monitor", "manage_ilm", "manage_index_templates", "manage_ingest_pipelines"],
-            "indices": [{"names": ["logs-ids_plugin.*", "metrics-ids_plugin.*"], "privileges": ["manage"]}],
+            "cluster": [
+                "monitor",
+                "manage_ilm",
+                "manage_index_templates",
+                "manage_ingest_pipelines",
+            ],
+            "indices": [
+                {"names": ["logs-ids_plugin.*", "metrics-ids_plugin.*"], "privileges": ["manage"]}
+            ],
         }
-        key = Secret(clean.security.create_api_key(name="setup", role_descriptors={"setup": role})["encoded"])
+        key = Secret(
+            clean.security.create_api_key(name="setup", role_descriptors={"setup": role})["encoded"]
+        )
         login = replace(access(guarded), username=None, password=None, api_key=key)
         for action in ("create", "keep"):
             assert changes(install(login)) == {action}
-        clean.indices.put_mapping(index=f"{ALERTS}-default", meta={"managed_by": "ids-plugin", "version": 0})
-        assert [step.name for step in install(login) if step.action == "roll over"] == [f"{ALERTS}-default"]
+        clean.indices.put_mapping(
+            index=f"{ALERTS}-default", meta={"managed_by": "ids-plugin", "version": 0}
+        )
+        assert [step.name for step in install(login) if step.action == "roll over"] == [
+            f"{ALERTS}-default"
+        ]
 
-    def test_a_read_only_cluster_is_named(self, clean: client.Elasticsearch, setup: Callable[..., list[Step]]) -> None:
+    def test_a_read_only_cluster_is_named(
+        self, clean: client.Elasticsearch, setup: Callable[..., list[Step]]
+    ) -> None:
         clean.cluster.put_settings(persistent={"cluster.blocks.read_only": True})
         try:
-            with pytest.raises(ServiceError, match=r"component template ids_plugin-alert: 403.*read-only"):
+            with pytest.raises(
+                ServiceError, match=r"component template ids_plugin-alert: 403.*read-only"
+            ):
                 setup()
         finally:
             clean.cluster.put_settings(persistent={"cluster.blocks.read_only": None})

@@ -1,8 +1,9 @@
 """`elasticsearch:URL/INDEX` as an input, against a real Elasticsearch: the alerts are those of the conn.log, less what
-the stack lost (tests/stacks.py)."""
+the stack lost (tests/support/stacks.py)."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -15,15 +16,15 @@ from elasticsearch import helpers
 
 from ids_plugin import cli
 from ids_plugin.config import Elasticsearch as Settings
+from ids_plugin.elastic.paging import Hit, Pages, connect, target
 from ids_plugin.errors import InputError, ServiceError
-from ids_plugin.sources._index import Index
-from ids_plugin.sources._open import read_inputs
-from ids_plugin.sources._order import ordered
-from ids_plugin.sources._pages import Hit, Pages, connect, target
+from ids_plugin.sources.elasticsearch import Index
+from ids_plugin.sources.inputs import read_inputs
+from ids_plugin.sources.ordering import ordered
 from tests import services
-from tests.elastic import access, asking
-from tests.logs import Got, conn, eve, read_files
-from tests.stacks import STACKS, flattened
+from tests.support.elastic import access, asking
+from tests.support.logs import Got, conn, eve, read_files
+from tests.support.stacks import STACKS, flattened
 
 SAMPLE = Path(__file__).parents[1] / "lab/sample/capture.pcap.gz"
 SOME = 1500
@@ -51,7 +52,10 @@ class There:
         index = f"{self.prefix}-{name}"
         if not self.client.indices.exists(index=index):
             self.client.indices.create(index=index, **body)
-        actions = ({"_index": index, "_id": f"{name}{at}", "_source": one} for at, one in enumerate(documents))
+        actions = (
+            {"_index": index, "_id": f"{name}{at}", "_source": one}
+            for at, one in enumerate(documents)
+        )
         helpers.bulk(self.client, actions, chunk_size=2000, refresh=True)
         return self.spec(name)
 
@@ -78,21 +82,33 @@ def with_dots(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def with_some_dots(documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Objects whose members have dots, beside whole paths."""
     return [
-        {**{name: flattened(value) if isinstance(value, dict) else value for name, value in one.items()}, "labels.a": 1}
+        {
+            **{
+                name: flattened(value) if isinstance(value, dict) else value
+                for name, value in one.items()
+            },
+            "labels.a": 1,
+        }
         for one in documents
     ]
 
 
 def flows(*specs: object) -> pl.DataFrame:
     """All that the inputs hold in the order of a scan, but for where it was read."""
-    steps = read_inputs([str(spec) for spec in specs], batch_rows=8192, stdin=None, sensors=[("here", "*")])  # type: ignore[arg-type]
+    steps = read_inputs(
+        [str(spec) for spec in specs], batch_rows=8192, stdin=io.BytesIO(), sensors=[("here", "*")]
+    )
     return pl.concat(list(ordered(steps, batch_rows=1 << 16))).drop("origin", "source")
 
 
 @pytest.mark.parametrize("form", [as_written, with_dots, with_some_dots])
 @pytest.mark.parametrize("stack", STACKS)
 def test_documents_of_each_stack_are_the_records_less_what_it_loses(
-    stack: str, form: Callable[[Any], Any], records: list[dict[str, Any]], there: There, tmp_path: Path
+    stack: str,
+    form: Callable[[Any], Any],
+    records: list[dict[str, Any]],
+    there: There,
+    tmp_path: Path,
 ) -> None:
     write, lose = STACKS[stack]
     some = records[-SOME:] if form is as_written else records[-SOME // 5 :]
@@ -120,23 +136,41 @@ def test_a_scan_of_the_index_gives_the_alerts_of_a_scan_of_the_log(
 
 
 def test_every_sensor_keeps_its_name(there: There) -> None:
-    named = [{"observer": {"name": "east"}}, {"host": {"name": "west"}}, {"agent": {"name": "north"}}, {}]
-    documents = [
-        {"@timestamp": NOON, "message": orjson.dumps(conn(at)).decode(), **name} for at, name in enumerate(named)
+    named = [
+        {"observer": {"name": "east"}},
+        {"host": {"name": "west"}},
+        {"agent": {"name": "north"}},
+        {},
     ]
-    assert read_files(there.index(documents)).flows["sensor"].to_list() == ["east", "west", "north", "default"]
+    documents = [
+        {"@timestamp": NOON, "message": orjson.dumps(conn(at)).decode(), **name}
+        for at, name in enumerate(named)
+    ]
+    assert read_files(there.index(documents)).flows["sensor"].to_list() == [
+        "east",
+        "west",
+        "north",
+        "default",
+    ]
 
 
 def test_the_sensors_own_records_are_read_in_any_envelope(there: There) -> None:
     raw = orjson.dumps(conn(0)).decode()
     documents: list[dict[str, Any]] = [
         {"@timestamp": NOON, "message": raw},
-        {"@timestamp": NOON, "event": {"original": orjson.dumps(conn(1)).decode(), "dataset": "zeek.connection"}},
+        {
+            "@timestamp": NOON,
+            "event": {"original": orjson.dumps(conn(1)).decode(), "dataset": "zeek.connection"},
+        },
         {"@timestamp": NOON, **conn(2)},
         {"@timestamp": NOON, "json": conn(3)},
         {"ts": conn(4)["ts"], **conn(4)},
         {"@timestamp": NOON, "message": orjson.dumps(eve(5)).decode()},
-        {"@timestamp": NOON, "message": '{"ts": 1.5e9, "query": "a.example"}', "log": {"file": {"path": "/z/dns.log"}}},
+        {
+            "@timestamp": NOON,
+            "message": '{"ts": 1.5e9, "query": "a.example"}',
+            "log": {"file": {"path": "/z/dns.log"}},
+        },
         {"@timestamp": NOON, "message": raw, "log": {"file": {"path": "/z/open_conn.log"}}},
     ]
     got = read_files(there.index(documents))
@@ -151,12 +185,17 @@ def Counts(names: pl.Series) -> dict[str, int]:
     return dict(names.value_counts().iter_rows())
 
 
-def test_suricatas_flows_in_elastics_fields_are_those_of_its_log(there: There, tmp_path: Path) -> None:
+def test_suricatas_flows_in_elastics_fields_are_those_of_its_log(
+    there: There, tmp_path: Path
+) -> None:
     events = [eve(at) for at in range(30)]
     documents = []
     for event in events:
         flow = {name: value for name, value in event["flow"].items() if "_to" not in name}
-        kept = {name: event[name] for name in ("event_type", "tcp")} | {"flow_id": str(event["flow_id"]), "flow": flow}
+        kept = {name: event[name] for name in ("event_type", "tcp")} | {
+            "flow_id": str(event["flow_id"]),
+            "flow": flow,
+        }
         sides = {
             side: {
                 "address": event[f"{short}_ip"],
@@ -165,7 +204,10 @@ def test_suricatas_flows_in_elastics_fields_are_those_of_its_log(there: There, t
                 "packets": event["flow"][f"pkts_{way}"],
                 "bytes": event["flow"][f"bytes_{way}"],
             }
-            for side, short, way in (("source", "src", "toserver"), ("destination", "dest", "toclient"))
+            for side, short, way in (
+                ("source", "src", "toserver"),
+                ("destination", "dest", "toclient"),
+            )
         }
         document = {"@timestamp": "2024-05-01T10:05:00.000Z", "event": {"dataset": "suricata.eve"}}
         network = {"transport": "tcp", "protocol": "tls"}
@@ -178,7 +220,11 @@ def test_bad_documents_are_rejected_with_their_place(there: There) -> None:
     good = STACKS["elastic"][0](conn(0))
     bad = {**good, "source": {**good["source"], "port": 70_000}}
     odd = {**good, "destination": {"bytes": 7}}
-    got = read_files(spec := there.index([good, bad, odd, {"@timestamp": NOON, "event": {"dataset": "zeek.dns"}}]))
+    got = read_files(
+        spec := there.index(
+            [good, bad, odd, {"@timestamp": NOON, "event": {"dataset": "zeek.dns"}}]
+        )
+    )
     index = f"{there.prefix}-a"
     assert sorted((one.place, one.reason) for one in got.rejects) == [
         (f"{index}/a1", "bad_port"),
@@ -192,7 +238,10 @@ def test_bad_documents_are_rejected_with_their_place(there: There) -> None:
 def test_a_period_is_asked_for_and_nothing_of_it_is_missed(there: There, tmp_path: Path) -> None:
     records = [conn(at, ts=1_700_000_000 + at) for at in range(100)]
     mapped = [STACKS["elastic"][0](one) for one in records]
-    later = [{"@timestamp": "2024-05-01T00:00:00Z", "message": orjson.dumps(one).decode()} for one in records]
+    later = [
+        {"@timestamp": "2024-05-01T00:00:00Z", "message": orjson.dumps(one).decode()}
+        for one in records
+    ]
     log = tmp_path / "conn.log"
     log.write_bytes(b"\n".join(map(orjson.dumps, records)))
     period = {"since": "2023-11-14T22:13:30+00:00", "until": "2023-11-14T22:13:50.500+00:00"}
@@ -202,7 +251,10 @@ def test_a_period_is_asked_for_and_nothing_of_it_is_missed(there: There, tmp_pat
         options = ["--since", period["since"], "--until", period["until"], "--quiet"]
         for source, out in ((spec, "index"), (str(log), "log")):
             assert cli.main(["flows", source, *options, "-o", str(tmp_path / out)]) == 0
-        found = [[orjson.loads(line)["uid"] for line in (tmp_path / out).open()] for out in ("index", "log")]
+        found = [
+            [orjson.loads(line)["uid"] for line in (tmp_path / out).open()]
+            for out in ("index", "log")
+        ]
         assert found[0] == found[1]
         assert len(found[0]) == 21
 
@@ -278,9 +330,13 @@ def test_streams_aliases_patterns_and_queries(there: There) -> None:
     alias = spec("x").replace("-x", ".alias")
     template = {"index_patterns": [f"{there.prefix}-stream"], "data_stream": {}, "priority": 900}
     there.client.indices.put_index_template(name=there.prefix, **template)  # type: ignore[arg-type]
-    there.client.index(index=f"{there.prefix}-stream", document={"@timestamp": NOON, **conn(50)}, refresh=True)
+    there.client.index(
+        index=f"{there.prefix}-stream", document={"@timestamp": NOON, **conn(50)}, refresh=True
+    )
     query = f"{spec('one')}?q=uid:{conn(3)['uid']}"
-    heights = [read_files(one).flows.height for one in (spec("one"), both, alias, spec("stream"), query)]
+    heights = [
+        read_files(one).flows.height for one in (spec("one"), both, alias, spec("stream"), query)
+    ]
     assert heights == [10, 20, 20, 1, 1]
 
 
@@ -291,8 +347,15 @@ def west(there: There) -> Iterator[str]:
     name = there.prefix
     seeds: dict[str, Any] = {"seeds": [node["transport"]["publish_address"]]}
     away: dict[str, Any] = {"seeds": ["127.0.0.1:9"], "skip_unavailable": True}
-    for remotes in ({name: seeds, f"{name}-away": away}, {name: {"seeds": None}, f"{name}-away": dict.fromkeys(away)}):
-        flat = {f"cluster.remote.{one}.{key}": value for one, keys in remotes.items() for key, value in keys.items()}
+    for remotes in (
+        {name: seeds, f"{name}-away": away},
+        {name: {"seeds": None}, f"{name}-away": dict.fromkeys(away)},
+    ):
+        flat = {
+            f"cluster.remote.{one}.{key}": value
+            for one, keys in remotes.items()
+            for key, value in keys.items()
+        }
         there.client.cluster.put_settings(persistent=flat)
         if remotes[name] is seeds:
             yield name
@@ -303,7 +366,9 @@ def test_remote_clusters_are_read_and_missed_when_they_are_away(there: There, we
     there.index([{"@timestamp": NOON, "n": 300 + at} for at in range(300)], "b")
     remote = there.spec("b").replace(index, f"{west}:{index}")
     assert numbers(hit for hits in there.pages(remote) for hit in hits) == list(range(300, 600))
-    assert numbers(hit for hits in there.pages(f"{here},{west}:{index}") for hit in hits) == list(range(600))
+    assert numbers(hit for hits in there.pages(f"{here},{west}:{index}") for hit in hits) == list(
+        range(600)
+    )
     with pytest.raises(ServiceError, match=f"didn't answer: {west}-away"):
         list(there.pages(f"{here},{west}-away:{index}"))
 
@@ -350,7 +415,9 @@ def test_an_index_that_keeps_no_documents_is_refused(there: There) -> None:
 
 def test_units_that_cant_be_are_refused(there: There) -> None:
     document = STACKS["elastic"][0](conn(0))
-    spec = there.index({**document, "event": {**document["event"], "duration": 0.25}} for _ in range(5))
+    spec = there.index(
+        {**document, "event": {**document["event"], "duration": 0.25}} for _ in range(5)
+    )
     with pytest.raises(InputError, match="nanoseconds"):
         read_files(spec)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from ids_plugin import cli
+from ids_plugin.elastic.streams import LEDGER
 from ids_plugin.schema.ledger import Counts, Ledger
 from ids_plugin.schema.score import CLASSES
-from ids_plugin.sinks.elasticsearch import LEDGER
 from tests import services
 from tests.bench._triage import SAMPLE
 from tests.contract import test_ecs
 from tests.contract.test_ecs import DOCUMENTS
-from tests.elastic import Stream, documents
+from tests.support.elastic import Stream, documents
 
 
 @pytest.fixture
@@ -38,13 +38,20 @@ def test_alerts_of_a_scan_are_sent_once(
     there.roll_over()
     assert export(folder, *options) == 0
     results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(one["new"], one["known"]) for one in results] == [(len(DOCUMENTS), 0), (0, len(DOCUMENTS))]
+    assert [(one["new"], one["known"]) for one in results] == [
+        (len(DOCUMENTS), 0),
+        (0, len(DOCUMENTS)),
+    ]
     assert there.found() == {one["event"]["id"]: 1 for one in DOCUMENTS}
     hits = there.client.search(index=there.name, size=1000)["hits"]["hits"]
     sent = {one["event"]["id"]: one for one in DOCUMENTS}
     for document in (hit["_source"] for hit in hits):
         assert document["event"].pop("ingested")
-        event = {name: value for name, value in sent[document["event"]["id"]]["event"].items() if name != "ingested"}
+        event = {
+            name: value
+            for name, value in sent[document["event"]["id"]]["event"].items()
+            if name != "ingested"
+        }
         assert document == {**sent[document["event"]["id"]], "event": event}
 
 
@@ -56,7 +63,10 @@ def test_the_sample_arrives_once_with_its_ledger(
     assert cli.main(["scan", str(SAMPLE), "--out", str(tmp_path), "--quiet"]) == 0
     written = [json.loads(line) for line in (tmp_path / "alerts.ndjson").read_text().splitlines()]
     for new in (len(written), 0):
-        assert export(tmp_path, "--elasticsearch", elasticsearch.url, "--namespace", there.namespace) == 0
+        assert (
+            export(tmp_path, "--elasticsearch", elasticsearch.url, "--namespace", there.namespace)
+            == 0
+        )
         assert json.loads(capsys.readouterr().out)["new"] == new
         there.roll_over()
     assert there.found() == {one["event"]["id"]: 1 for one in written}
@@ -77,16 +87,27 @@ def test_the_ledger_of_a_scan_is_sent_once(
 ) -> None:
     """At the time of the last alert, so that a dashboard that shows the alerts shows it too."""
     there, ledger = Stream(elasticsearch), Ledger()
-    ledger.of("capture", "gateway").add(Counts(read=9, parsed=7, rejected={"no_ts": 2}, scored=7, delivered=2))
+    ledger.of("capture", "gateway").add(
+        Counts(read=9, parsed=7, rejected={"no_ts": 2}, scored=7, delivered=2)
+    )
     (folder / "ledger.json").write_text(json.dumps(ledger.to_dict()))
     stream = f"{LEDGER}-{there.namespace}"
     for new in (2, 0):
-        assert export(folder, "--elasticsearch", elasticsearch.url, "--namespace", there.namespace) == 0
-        assert json.loads(capsys.readouterr().out)["ledger"] == {"new": new, "known": 2 - new, "refused": {}}
+        assert (
+            export(folder, "--elasticsearch", elasticsearch.url, "--namespace", there.namespace)
+            == 0
+        )
+        assert json.loads(capsys.readouterr().out)["ledger"] == {
+            "new": new,
+            "known": 2 - new,
+            "refused": {},
+        }
         there.client.indices.rollover(alias=stream)
     there.client.indices.refresh(index=stream)
     found = [hit["_source"] for hit in there.client.search(index=stream)["hits"]["hits"]]
-    assert {one["@timestamp"][:23] for one in found} == {max(one["@timestamp"] for one in DOCUMENTS)[:23]}
+    assert {one["@timestamp"][:23] for one in found} == {
+        max(one["@timestamp"] for one in DOCUMENTS)[:23]
+    }
     counts, reason = sorted((one["ids_plugin"]["ledger"] for one in found), key=len, reverse=True)
     assert (counts["stage"], counts["read"], counts["rejected"]) == ("scan", 9, 2)
     assert (reason["counter"], reason["reason"], reason["count"]) == ("rejected", "no_ts", 2)
@@ -98,7 +119,10 @@ def test_a_damaged_ledger_is_named(
     there = Stream(elasticsearch)
     for content in ("{", "[]", '{"sources": [{}]}', '{"notes": {}, "sources": [{"source": 1}]}'):
         (folder / "ledger.json").write_text(content)
-        assert export(folder, "--elasticsearch", elasticsearch.url, "--namespace", there.namespace) == 3
+        assert (
+            export(folder, "--elasticsearch", elasticsearch.url, "--namespace", there.namespace)
+            == 3
+        )
         assert "ledger.json: no ledger" in capsys.readouterr().err
 
 
@@ -110,7 +134,9 @@ def test_what_is_refused_is_named_by_its_line(
         alerts.write(json.dumps({**documents(1)[0], "strange": 1}) + "\n")
     assert export(folder, "--elasticsearch", elasticsearch.url, "--namespace", there.namespace) == 2
     said = capsys.readouterr()
-    assert f"alerts.ndjson:{len(DOCUMENTS) + 1}: refused: strict_dynamic_mapping_exception" in said.err
+    assert (
+        f"alerts.ndjson:{len(DOCUMENTS) + 1}: refused: strict_dynamic_mapping_exception" in said.err
+    )
     assert json.loads(said.out)["refused"] == {"strict_dynamic_mapping_exception": 1}
 
 
@@ -125,13 +151,19 @@ def test_what_is_refused_is_named_by_its_line(
     ],
 )
 def test_what_can_not_be_is_said(
-    folder: Path, options: tuple[str, ...], code: int, words: str, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    options: tuple[str, ...],
+    code: int,
+    words: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert export(folder, *options) == code
     assert words in capsys.readouterr().err
 
 
-def test_a_damaged_line_and_a_missing_file_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_line_and_a_missing_file_are_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert export(folder / "nowhere") == 3
     assert "scan INPUT" in capsys.readouterr().err
     (folder / "alerts.ndjson").write_text('{"half')
@@ -145,7 +177,9 @@ def test_options_win_over_the_file(
     there = Stream(elasticsearch)
     config, secret = folder / "ids.toml", folder / "password"
     secret.write_text("s3cret\n")
-    config.write_text(f'[elasticsearch]\nurl = "http://127.0.0.1:1"\nnamespace = "{there.namespace}"\n')
+    config.write_text(
+        f'[elasticsearch]\nurl = "http://127.0.0.1:1"\nnamespace = "{there.namespace}"\n'
+    )
     assert export(folder, "--config", str(config), "--elasticsearch", elasticsearch.url) == 0
     assert json.loads(capsys.readouterr().out)["stream"] == there.name
     login = ("--username", "somebody", "--password-file", str(secret))

@@ -15,10 +15,10 @@ import polars as pl
 import pytest
 
 from ids_plugin import cli
+from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.schema.alert import Document
-from ids_plugin.sources._datasets import load
 from tests import services
-from tests.elastic import Stream
+from tests.support.elastic import Stream
 
 SAMPLE = str(Path(__file__).parents[1] / "lab/sample/capture.pcap.gz")
 HEADER = "event.id,verdict,note,analyst,time"
@@ -50,11 +50,26 @@ def test_proposals_hide_exactly_what_was_announced(
     scanned: Path, alerts: list[Document], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = ["false", "true", "benign"]
-    rows = [f"{one['event']['id']},{said[at % 3]},known,anna,2026-11-20" for at, one in enumerate(alerts)]
-    rows += [f"{alerts[1]['event']['id']},true,again,bert,2026-11-21", "nobody,true,,,", "x,maybe,,,"]
+    rows = [
+        f"{one['event']['id']},{said[at % 3]},known,anna,2026-11-20"
+        for at, one in enumerate(alerts)
+    ]
+    rows += [
+        f"{alerts[1]['event']['id']},true,again,bert,2026-11-21",
+        "nobody,true,,,",
+        "x,maybe,,,",
+    ]
     rows += [f"{alerts[0]['event']['id']},benign,,,2026-11-19"]
     out, after = tmp_path / "feedback", tmp_path / "after"
-    given = ["--verdicts", table(tmp_path / "v.csv", rows), "--alerts", str(scanned), "--out", str(out), "--json"]
+    given = [
+        "--verdicts",
+        table(tmp_path / "v.csv", rows),
+        "--alerts",
+        str(scanned),
+        "--out",
+        str(out),
+        "--json",
+    ]
     assert cli.main(["feedback", *given, SAMPLE]) == 0
     told = capsys.readouterr()
     result = json.loads(told.out)
@@ -66,7 +81,12 @@ def test_proposals_hide_exactly_what_was_announced(
     assert [one["event.id"] for one in result["contradictions"]] == [alerts[0]["event"]["id"]]
     assert len(lines(out / "rejects.ndjson")) == 2
 
-    assert cli.main(["scan", SAMPLE, "--out", str(after), "--allow", str(out / "allow.toml"), "--quiet"]) == 0
+    assert (
+        cli.main(
+            ["scan", SAMPLE, "--out", str(after), "--allow", str(out / "allow.toml"), "--quiet"]
+        )
+        == 0
+    )
     left = {one["event"]["id"] for one in lines(after / "alerts.ndjson")}
     assert {one["event"]["id"] for one in alerts} - left == set(judged)
     assert left <= {one["event"]["id"] for one in lines(scanned / "alerts.ndjson")}
@@ -76,23 +96,39 @@ def test_proposals_hide_exactly_what_was_announced(
     assert len(suppressed) == len(result["proposals"])
 
     (network,) = load(f"lab:{out / 'labelled.parquet'}")
-    counts = dict(network.flows.filter(pl.col("source") == "capture")["label_detail"].value_counts().iter_rows())
+    counts = dict(
+        network.flows.filter(pl.col("source") == "capture")["label_detail"]
+        .value_counts()
+        .iter_rows()
+    )
     closed = {
         one["ids_plugin"]["fold"]["id"]: one
         for one in lines(scanned / "alerts.ndjson")
         if one["event"]["kind"] == "event"
     }
     floods = [one for one in alerts if one["ids_plugin"]["label"] == "flood"]
-    flood = max(floods, key=lambda one: closed[one["ids_plugin"]["fold"]["id"]]["ids_plugin"]["fold"]["count"])
+    flood = max(
+        floods,
+        key=lambda one: closed[one["ids_plugin"]["fold"]["id"]]["ids_plugin"]["fold"]["count"],
+    )
     word, total = said[alerts.index(flood) % 3], closed[flood["ids_plugin"]["fold"]["id"]]
-    assert counts[f"judged {word} by anna, alert {flood['event']['id']}"] == total["ids_plugin"]["fold"]["count"]
+    assert (
+        counts[f"judged {word} by anna, alert {flood['event']['id']}"]
+        == total["ids_plugin"]["fold"]["count"]
+    )
 
 
 def test_the_same_files_give_the_same_proposals_on_standard_output(
     scanned: Path, alerts: list[Document], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [f"{alerts[0]['event']['id']},false,,,"]
-    given = ["--verdicts", table(tmp_path / "v.csv", rows), "--alerts", str(scanned / "alerts.ndjson"), "--quiet"]
+    given = [
+        "--verdicts",
+        table(tmp_path / "v.csv", rows),
+        "--alerts",
+        str(scanned / "alerts.ndjson"),
+        "--quiet",
+    ]
     assert cli.main(["feedback", *given]) == 0
     first = capsys.readouterr().out
     assert cli.main(["feedback", *given]) == 0
@@ -103,7 +139,11 @@ def test_the_same_files_give_the_same_proposals_on_standard_output(
 @pytest.mark.parametrize(
     ("given", "code", "words"),
     [
-        (["--verdicts", "nowhere.csv", "--alerts", "."], 3, "nowhere.csv: the verdicts can't be read: no such file"),
+        (
+            ["--verdicts", "nowhere.csv", "--alerts", "."],
+            3,
+            "nowhere.csv: the verdicts can't be read: no such file",
+        ),
         (["--verdicts", "v.csv", "--alerts", "nowhere"], 3, "nowhere: the alerts can't be read"),
         (["--verdicts", "v.csv", "--alerts", "broken"], 3, "broken/alerts.ndjson:1: "),
         (["--verdicts", "v.csv", "--alerts", "empty", "--days", "0"], 2, "--days"),
@@ -154,7 +194,13 @@ class Security:
             mappings={"dynamic": False, "properties": MAPPING},
             aliases={f".alerts-security.alerts-{self.space}": {"is_write_index": True}},
         )
-        self.options = ["--elasticsearch", server.url, "--namespace", self.stream.namespace, "--json"]
+        self.options = [
+            "--elasticsearch",
+            server.url,
+            "--namespace",
+            self.stream.namespace,
+            "--json",
+        ]
 
     def lift(self, alert: Document, status: str, **workflow: Any) -> None:
         """The alert as Elastic Security's rule copies it, and what an analyst did with it."""
@@ -191,10 +237,17 @@ def test_verdicts_come_from_elastic_security(
     there.lift(alerts[4], "closed", reason="duplicate")
     there.lift(alerts[5], "closed", tags=["Benign", "False Positive"])
     there.lift(alerts[6], "open")
-    there.lift(alerts[1], "closed", tags=["True Positive"], status_updated_at="2026-11-21T08:59:00Z")
+    there.lift(
+        alerts[1], "closed", tags=["True Positive"], status_updated_at="2026-11-21T08:59:00Z"
+    )
     foreign = {**alerts[7], "event": {**alerts[7]["event"], "module": "endpoint"}}
     there.lift(foreign, "closed", tags=["False Positive"])
-    assert cli.main(["feedback", *there.options, "--space", there.space, "--out", str(tmp_path / "out")]) == 0
+    assert (
+        cli.main(
+            ["feedback", *there.options, "--space", there.space, "--out", str(tmp_path / "out")]
+        )
+        == 0
+    )
     result = json.loads(capsys.readouterr().out)
     assert result["alerts"] == {"benign": 1, "false": 1, "true": 1}
     assert result["without_verdict"] == {
@@ -220,9 +273,20 @@ def test_the_words_of_a_site_count(
     there.lift(alerts[0], "closed", tags=["Fehlalarm"])
     there.lift(alerts[1], "closed", tags=["False Positive"])
     there.lift(alerts[2], "closed", reason="other")
-    copied = {"original_event": {"module": "ids_plugin"}, "ancestors": [{"id": alerts[3]["event"]["id"]}]}
-    there.index({"kibana": {"alert": {**copied, "workflow_status": "closed", "workflow_tags": ["FEHLALARM"]}}})
-    there.index({"kibana.alert": {"original_event.module": "ids_plugin", "workflow_tags": ["Fehlalarm"]}})
+    copied = {
+        "original_event": {"module": "ids_plugin"},
+        "ancestors": [{"id": alerts[3]["event"]["id"]}],
+    }
+    there.index(
+        {
+            "kibana": {
+                "alert": {**copied, "workflow_status": "closed", "workflow_tags": ["FEHLALARM"]}
+            }
+        }
+    )
+    there.index(
+        {"kibana.alert": {"original_event.module": "ids_plugin", "workflow_tags": ["Fehlalarm"]}}
+    )
     words = ["--space", there.space, "--false-tag", "fehlalarm", "--closed-means", "true"]
     assert cli.main(["feedback", *there.options, *words]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -247,7 +311,10 @@ def test_tables_and_elasticsearch_go_together(
 ) -> None:
     """Verdicts of a file on alerts that are in Elasticsearch: the same answer as on those of the scan."""
     there = Security(elasticsearch, lines(scanned / "alerts.ndjson"))
-    rows = [f"{one['event']['id']},{'false' if at % 2 else 'true'},,,2026-11-20" for at, one in enumerate(alerts)]
+    rows = [
+        f"{one['event']['id']},{'false' if at % 2 else 'true'},,,2026-11-20"
+        for at, one in enumerate(alerts)
+    ]
     verdicts = ["--verdicts", table(tmp_path / "v.csv", rows)]
     assert cli.main(["feedback", *there.options, *verdicts]) == 0
     assert cli.main(["feedback", "--json", "--alerts", str(scanned), *verdicts]) == 0

@@ -1,6 +1,6 @@
 """Kibana's Vega panels: their requests to a real Elasticsearch, its answers drawn in a real Chromium by Kibana's Vega.
 
-Kibana itself isn't there: what it does between both is in tests/vega.py.
+Kibana itself isn't there: what it does between both is in tests/support/vega.py.
 """
 
 from __future__ import annotations
@@ -22,18 +22,29 @@ from zoneinfo import ZoneInfo
 import elasticsearch as client
 import pytest
 
+from ids_plugin.elastic.streams import ALERTS
 from ids_plugin.schema.alert import Document
-from ids_plugin.sinks.elasticsearch import ALERTS
-from tests import services, vega
+from tests import services
 from tests.contract.test_ecs import DOCUMENTS
-from tests.elastic import Stream
+from tests.support import vega
+from tests.support.elastic import Stream
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs: pip install playwright")
 
 PANELS = vega.specs()
 ZONE = "Europe/Berlin"
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-BARS = {"attention": ("bars",), "features": ("bars",), "expected": ("seen", "usual"), "flows": ("bars",)}
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+)
+BARS = {
+    "attention": ("bars",),
+    "features": ("bars",),
+    "expected": ("seen", "usual"),
+    "flows": ("bars",),
+}
 """panel → named marks of which there is one for every flow or feature"""
 
 HOSTS = ("2001:db8:1234:5678:9abc:def0:1234:5678", "2001:db8:ffff:eeee:dddd:cccc:bbbb:aaaa")
@@ -67,7 +78,12 @@ FEATURES: tuple[Document, ...] = (
         "contribution": -0.75,
         "text": "share of the bytes that the originator sent: 4 %, usually 50 %",
     },
-    {"name": "interval", "value": 60.0, "contribution": 0.12, "text": "time since the flow before it: 1 min"},
+    {
+        "name": "interval",
+        "value": 60.0,
+        "contribution": 0.12,
+        "text": "time since the flow before it: 1 min",
+    },
 )
 
 
@@ -94,11 +110,15 @@ def _longest() -> Document:
     """A closing document with the longest words and the largest numbers that occur."""
     made = copy.deepcopy(DOCUMENTS[0])
     made["event"] |= {"id": "longest", "kind": "event"}
-    made["message"] = f"{HOSTS[0]} keeps in touch with a controller at {HOSTS[1]}, port 60123: 1,234 flows in 24.1 h"
+    made["message"] = (
+        f"{HOSTS[0]} keeps in touch with a controller at {HOSTS[1]}, port 60123: 1,234 flows in 24.1 h"
+    )
     made["observer"]["name"] = "sensor-in-the-data-centre-of-frankfurt-am-main-17"
     made["ids_plugin"]["fold"] |= {"state": "closed", "closed_by": "quiet"}
     evidence = made["ids_plugin"]["evidence"]
-    evidence["summary"] = f"{HOSTS[0]} contacted {HOSTS[1]} port 60123/tcp 1,234 times in 1 h, about every 10 s."
+    evidence["summary"] = (
+        f"{HOSTS[0]} contacted {HOSTS[1]} port 60123/tcp 1,234 times in 1 h, about every 10 s."
+    )
     evidence["flows"] = [_flow(evidence["flows"][0], lag) for lag in reversed(range(11))]
     evidence["features"] = list(FEATURES)
     return made
@@ -235,7 +255,13 @@ def _common(flow: Document) -> list[str]:
     """What both panels of flows say of one."""
     step = f"−{flow['lag']}" if flow["lag"] else "this"
     state = flow.get("conn_state", "–")
-    return [step, _share(flow["weight"]), state, _size(flow.get("orig_bytes")), _size(flow.get("resp_bytes"))]
+    return [
+        step,
+        _share(flow["weight"]),
+        state,
+        _size(flow.get("orig_bytes")),
+        _size(flow.get("resp_bytes")),
+    ]
 
 
 def _attention(document: Document) -> list[str]:
@@ -243,7 +269,11 @@ def _attention(document: Document) -> list[str]:
     start = {flow["lag"]: datetime.fromisoformat(flow["ts"]) for flow in evidence["flows"]}
     said = [evidence["summary"]]
     for flow in evidence["flows"]:
-        port = f"type {flow['orig_p']}" if flow["proto"] == "icmp" else f"{flow['resp_p']}/{flow['proto']}"
+        port = (
+            f"type {flow['orig_p']}"
+            if flow["proto"] == "icmp"
+            else f"{flow['resp_p']}/{flow['proto']}"
+        )
         said += [*_common(flow), f"{'←' if flow['reverse'] else '→'} {port}"]
         if flow["lag"]:
             ago = (start[0] - start[flow["lag"]]) / timedelta(seconds=1)
@@ -262,7 +292,11 @@ def _flows(document: Document) -> list[str]:
 def _features(document: Document) -> list[str]:
     features = document["ids_plugin"]["evidence"]["features"]
     label = document["ids_plugin"]["label"].replace("_", " ")
-    said = [f"log-odds: + speaks for {label}, − against"] if features else ["This alert names no features."]
+    said = (
+        [f"log-odds: + speaks for {label}, − against"]
+        if features
+        else ["This alert names no features."]
+    )
     for one in features:
         said += [one["text"], f"{one['contribution']:+.2f}".replace("-", "−")]
     return said
@@ -288,10 +322,16 @@ def _told(feature: Document) -> re.Match[str] | None:
 
 def _in_order(name: str, document: Document) -> list[str]:
     """The first text of each row, from above."""
-    features = sorted(document["ids_plugin"]["evidence"]["features"], key=lambda one: -abs(one["contribution"]))
+    features = sorted(
+        document["ids_plugin"]["evidence"]["features"], key=lambda one: -abs(one["contribution"])
+    )
     if name == "features":
         return [one["text"] for one in features]
-    return [told[1] if (told := _told(one)) else one["name"] for one in features] if name == "expected" else []
+    return (
+        [told[1] if (told := _told(one)) else one["name"] for one in features]
+        if name == "expected"
+        else []
+    )
 
 
 def _two(number: float) -> str:
@@ -317,8 +357,16 @@ def _flow_tip(flow: Document) -> dict[str, Any]:
 
 def _feature_tip(feature: Document, *, contribution: bool) -> dict[str, Any]:
     tip = {"feature": feature["name"], "said": feature["text"]}
-    tip |= {name: feature[of] for name, of in (("seen", "value"), ("usual", "expected")) if of in feature}
-    return tip | ({"contribution": f"{feature['contribution']:+.3f}".replace("-", "−")} if contribution else {})
+    tip |= {
+        name: feature[of]
+        for name, of in (("seen", "value"), ("usual", "expected"))
+        if of in feature
+    }
+    return tip | (
+        {"contribution": f"{feature['contribution']:+.3f}".replace("-", "−")}
+        if contribution
+        else {}
+    )
 
 
 def _tips(name: str, document: Document) -> list[dict[str, Any]]:
@@ -333,15 +381,23 @@ def faults(name: str, document: Document, drawn: vega.Drawn, of: int = 1) -> lis
     said = drawn.said()
     wanted = [*_heading(document, long=name == "attention", of=of), *SAID[name](document)]
     wrong = [f"it doesn't say {text!r}" for text in Counter(wanted) - Counter(said)]
-    wrong += [f"it says {text!r}" for text in said if re.search(r"undefined|NaN|null|Invalid|\[object|…", text)]
+    wrong += [
+        f"it says {text!r}"
+        for text in said
+        if re.search(r"undefined|NaN|null|Invalid|\[object|…", text)
+    ]
     rows = _in_order(name, document)
-    if rows != [one["text"] for one in sorted(drawn.texts, key=lambda one: one["y"]) if one["text"] in rows]:
+    if rows != [
+        one["text"] for one in sorted(drawn.texts, key=lambda one: one["y"]) if one["text"] in rows
+    ]:
         wrong.append(f"its rows aren't {rows}")
     tips = _tips(name, document)
     for mark in BARS[name]:
         if (count := len(drawn.marks.get(mark, []))) != len(tips):
             wrong.append(f"{count} {mark} for {len(tips)}")
-    shown = [{key: value for key, value in tip.items() if value is not None} for tip in drawn.tooltips]
+    shown = [
+        {key: value for key, value in tip.items() if value is not None} for tip in drawn.tooltips
+    ]
     return wrong + [f"no tooltip {tip}" for tip in tips if tip not in shown] + drawn.noise
 
 
@@ -351,7 +407,9 @@ def test_fits_vegas_own_schema(packages: Path, tmp_path: Path, name: str) -> Non
     spec.write_text(json.dumps(vega.filled(PANELS[name], {"hits": {"hits": []}})))
     checker = Path(sys.executable).with_name("check-jsonschema")
     schema = packages / "vega/build/vega-schema.json"
-    subprocess.run([str(checker), "--schemafile", str(schema), str(spec)], check=True, capture_output=True)
+    subprocess.run(
+        [str(checker), "--schemafile", str(schema), str(spec)], check=True, capture_output=True
+    )
     assert PANELS[name]["$schema"] == "https://vega.github.io/schema/vega/v5.json"
 
 
@@ -367,7 +425,9 @@ def test_says_all_of_every_alert(page: Any, stream: Stream, name: str) -> None:
 @pytest.mark.parametrize("name", PANELS)
 def test_newer_vega_draws_the_same(page: Any, newest_page: Any, stream: Stream, name: str) -> None:
     for document in (LONGEST, BARE):
-        old, new = (_draw(one, stream, name, filters=_only(document)) for one in (page, newest_page))
+        old, new = (
+            _draw(one, stream, name, filters=_only(document)) for one in (page, newest_page)
+        )
         assert faults(name, document, new) == []
         assert {mark: len(items) for mark, items in new.marks.items()} == {
             mark: len(items) for mark, items in old.marks.items()
@@ -375,21 +435,42 @@ def test_newer_vega_draws_the_same(page: Any, newest_page: Any, stream: Stream, 
 
 
 @pytest.mark.parametrize("name", PANELS)
-def test_of_several_alerts_the_newest_is_shown_and_said_so(page: Any, stream: Stream, name: str) -> None:
-    newest = min(OPEN, key=lambda one: (-datetime.fromisoformat(one["@timestamp"]).timestamp(), one["event"]["id"]))
+def test_of_several_alerts_the_newest_is_shown_and_said_so(
+    page: Any, stream: Stream, name: str
+) -> None:
+    newest = min(
+        OPEN,
+        key=lambda one: (
+            -datetime.fromisoformat(one["@timestamp"]).timestamp(),
+            one["event"]["id"],
+        ),
+    )
     assert faults(name, newest, _draw(page, stream, name), of=len(OPEN)) == []
     label = newest["ids_plugin"]["label"]
     others = [one for one in OPEN if one["ids_plugin"]["label"] != label]
-    drawn = _draw(page, stream, name, filters=[{"bool": {"must_not": {"term": {"ids_plugin.label": label}}}}])
-    next_one = min(others, key=lambda one: (-datetime.fromisoformat(one["@timestamp"]).timestamp(), one["event"]["id"]))
+    drawn = _draw(
+        page, stream, name, filters=[{"bool": {"must_not": {"term": {"ids_plugin.label": label}}}}]
+    )
+    next_one = min(
+        others,
+        key=lambda one: (
+            -datetime.fromisoformat(one["@timestamp"]).timestamp(),
+            one["event"]["id"],
+        ),
+    )
     assert faults(name, next_one, drawn, of=len(others)) == []
 
 
 @pytest.mark.parametrize("name", PANELS)
 def test_no_alert_says_so_and_draws_nothing(page: Any, stream: Stream, name: str) -> None:
-    for asked in ({"filters": [{"term": {"event.id": "none"}}]}, {"span": ("2001-01-01", "2001-01-02")}):
+    for asked in (
+        {"filters": [{"term": {"event.id": "none"}}]},
+        {"span": ("2001-01-01", "2001-01-02")},
+    ):
         drawn = _draw(page, stream, name, **asked)
-        assert drawn.said() == ["No alert matches the filters in this time range. Widen the range or remove a filter."]
+        assert drawn.said() == [
+            "No alert matches the filters in this time range. Widen the range or remove a filter."
+        ]
         assert not [mark for mark in BARS[name] if drawn.marks.get(mark)]
         assert drawn.noise == []
 
@@ -411,7 +492,13 @@ def _noticed(page: Any, stream: Stream, name: str, field: str) -> bool:
     url = vega.request(spec)
     url["%timefield%"] = url["%timefield%"].replace(field, f"{field}_x")
     url["body"] = json.loads(json.dumps(url["body"]).replace(f'"{field}"', f'"{field}_x"'))
-    newest = min(OPEN, key=lambda one: (-datetime.fromisoformat(one["@timestamp"]).timestamp(), one["event"]["id"]))
+    newest = min(
+        OPEN,
+        key=lambda one: (
+            -datetime.fromisoformat(one["@timestamp"]).timestamp(),
+            one["event"]["id"],
+        ),
+    )
     for document, filters, of in ((LONGEST, _only(LONGEST), 1), (newest, [], len(OPEN))):
         try:
             answer = vega.ask(stream.client, spec, stream.name, filters)
@@ -426,16 +513,26 @@ def _noticed(page: Any, stream: Stream, name: str, field: str) -> bool:
 @pytest.mark.parametrize("name", PANELS)
 def test_it_asks_for_alerts_of_the_dashboards_filters_and_time(name: str) -> None:
     url = vega.request(PANELS[name])
-    assert (url["%context%"], url["%timefield%"], url["index"]) == (True, "@timestamp", f"{ALERTS}-*")
+    assert (url["%context%"], url["%timefield%"], url["index"]) == (
+        True,
+        "@timestamp",
+        f"{ALERTS}-*",
+    )
     assert "query" not in url["body"], "Kibana refuses a query together with %context%"
 
 
 @pytest.mark.parametrize(
-    ("sizes", "documents"), [(vega.SIZES, (LONGEST, *MADE[:2])), (vega.NARROW, MADE[:2])], ids=["usual", "narrow"]
+    ("sizes", "documents"),
+    [(vega.SIZES, (LONGEST, *MADE[:2])), (vega.NARROW, MADE[:2])],
+    ids=["usual", "narrow"],
 )
 @pytest.mark.parametrize("name", PANELS)
 def test_texts_stay_in_the_panel_and_apart(
-    page: Any, stream: Stream, name: str, sizes: Mapping[str, tuple[int, int]], documents: Sequence[Document]
+    page: Any,
+    stream: Stream,
+    name: str,
+    sizes: Mapping[str, tuple[int, int]],
+    documents: Sequence[Document],
 ) -> None:
     width, height = sizes[name]
     for document in documents:
@@ -476,7 +573,9 @@ def _contrast(one: str, other: str) -> float:
 
 def _luminance(colour: str) -> float:
     parts = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
@@ -495,7 +594,9 @@ def test_features_are_sorted_by_size_and_signed(page: Any, stream: Stream) -> No
     ordered = sorted(bars, key=lambda one: one["y"])
     sizes = [2.5, 1.25, -0.75, -0.5, 0.12]
     scale = ordered[0]["width"] / 2.5
-    assert [round(one["width"] / scale, 1) for one in ordered] == [round(abs(one), 1) for one in sizes]
+    assert [round(one["width"] / scale, 1) for one in ordered] == [
+        round(abs(one), 1) for one in sizes
+    ]
     zero = ordered[0]["x"]
     assert [one["x"] < zero - 1 for one in ordered] == [one < 0 for one in sizes]
     assert len({one["fill"] for one in ordered}) == 2

@@ -14,13 +14,16 @@ from tests.lab import labels, metering, runner
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for network namespaces"),
     pytest.mark.skipif(
-        bool(runner.missing()), reason=f"needs: apt-get install {' '.join(sorted(set(runner.missing().values())))}"
+        bool(runner.missing()),
+        reason=f"needs: apt-get install {' '.join(sorted(set(runner.missing().values())))}",
     ),
 ]
 
 
 def links() -> list[str]:
-    shown = subprocess.run(["ip", "-json", "link"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["ip", "-json", "link"], capture_output=True, text=True, check=True
+    ).stdout
     return [link["ifname"] for link in json.loads(shown)]
 
 
@@ -60,9 +63,16 @@ def test_the_capture_kept_every_packet_and_no_offloaded_giants(smoke: Path) -> N
 def test_labels_lie_in_the_run_and_name_classes(smoke: Path) -> None:
     facts = json.loads((smoke / "scenario.json").read_text())
     for activity in labels.read(smoke / "labels.jsonl"):
-        assert facts["begin"] - 1 <= activity.start <= activity.end <= facts["begin"] + facts["duration"] + 10
+        assert (
+            facts["begin"] - 1
+            <= activity.start
+            <= activity.end
+            <= facts["begin"] + facts["duration"] + 10
+        )
 
 
 def test_nothing_is_left_of_this_process(smoke: Path) -> None:
-    names = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    names = subprocess.run(
+        ["ip", "netns", "list"], capture_output=True, text=True, check=True
+    ).stdout
     assert f"lab{os.getpid()}-" not in names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.bench.meter import cases, compare, summary
-from tests.shared_data import shared
+from tests.support.shared_data import shared
 
 
 def test_agrees_with_a_real_zeek() -> None:

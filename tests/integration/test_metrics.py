@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.logs import conn
-from tests.on_kafka import Wire
 from tests.services import Kafka
 from tests.services._server import free_port
+from tests.support.logs import conn
+from tests.support.on_kafka import Wire
 
 Page = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -25,7 +25,9 @@ def page(port: int) -> tuple[str, Page]:
     """/metrics: its text, and name and labels → value."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
         text = answer.read().decode()
-    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    samples = (
+        sample for family in text_string_to_metric_families(text) for sample in family.samples
+    )
     return text, {(one.name, frozenset(one.labels.items())): one.value for one in samples}
 
 
@@ -47,12 +49,18 @@ def counts(node: str, total: int) -> bytes:
         "written": 10,
         "written_total": total,
     }
-    return json.dumps({"_path": "ids_counts", **told, "packets": 90_000, "packets_dropped": 7}).encode()
+    return json.dumps(
+        {"_path": "ids_counts", **told, "packets": 90_000, "packets_dropped": 7}
+    ).encode()
 
 
 def scanned(number: int) -> bytes:
     """A SYN that nobody answers, to a host of its own."""
-    row = {**conn(number), "id.orig_h": "10.0.0.66", "id.resp_h": f"10.9.{number // 250}.{number % 250 + 1}"}
+    row = {
+        **conn(number),
+        "id.orig_h": "10.0.0.66",
+        "id.resp_h": f"10.9.{number // 250}.{number % 250 + 1}",
+    }
     return json.dumps({**row, "id.resp_p": 23, "conn_state": "S0", "history": "S"}).encode()
 
 
@@ -62,14 +70,19 @@ def snapshots(found: Page) -> list[float]:
 
 def settled(found: Page) -> bool:
     """Everything that the test sends is judged and kept."""
-    return sum(outcomes(found, "detect", ("scored", "duplicate", "replaced"))) == 900 and bool(snapshots(found))
+    return sum(outcomes(found, "detect", ("scored", "duplicate", "replaced"))) == 900 and bool(
+        snapshots(found)
+    )
 
 
 def test_figures_of_sensors_balance_and_snapshots(
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = ("ids-sensor", b"branch")
-    values = [*(json.dumps(conn(at)).encode() for at in range(300)), *(scanned(at) for at in range(300, 900))]
+    values = [
+        *(json.dumps(conn(at)).encode() for at in range(300)),
+        *(scanned(at) for at in range(300, 900)),
+    ]
     values += [b"{", counts("w1", 500), counts("w2", 420), counts("w1", 510)]
     began, ports = time.time(), {verb: free_port() for verb in ("normalise", "detect")}
     with Wire(kafka, tmp_path, detect={"snapshot_seconds": 1}) as wire:
@@ -94,5 +107,11 @@ def test_figures_of_sensors_balance_and_snapshots(
     assert figure(read, "ids_lag_records", topic=wire.source, partition="0") == 0
     assert min(snapshots(judged)) >= began
     if shutil.which("promtool"):
-        done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["promtool", "check", "metrics"],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert (done.returncode, done.stdout + done.stderr) == (0, "")

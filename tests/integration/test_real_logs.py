@@ -22,8 +22,8 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from ids_plugin.schema.flow import COLUMNS, SCHEMA
-from tests.logs import read_files
-from tests.shared_data import ROOT, shared
+from tests.support.logs import read_files
+from tests.support.shared_data import ROOT, shared
 
 ZEEK = ROOT / "zeek-8.0.8"
 SAME = [name for name in SCHEMA if name != "origin"]
@@ -35,7 +35,9 @@ def captures() -> list[str]:
 
 
 def variants() -> list[str]:
-    return sorted(str(path.parent.relative_to(ZEEK)) for path in ZEEK.glob("_variants/*/*/conn.log"))
+    return sorted(
+        str(path.parent.relative_to(ZEEK)) for path in ZEEK.glob("_variants/*/*/conn.log")
+    )
 
 
 def flows_of(*parts: str) -> pl.DataFrame:
@@ -87,11 +89,17 @@ def test_json_logs_equal_the_tsv_of_the_same_run_and_zats_reading(log: str) -> N
     reader = pytest.importorskip("zat.json_log_to_dataframe").JSONLogToDataFrame()
     theirs = pl.from_pandas(reader.create_dataframe(str(ZEEK / log / "conn.json"), ts_index=False))
     assert theirs.height == json.height
-    columns = [(name, zeek) for name, zeek in ZEEK_COLUMNS if zeek in theirs.columns and SCHEMA[name] == pl.Int64()]
+    columns = [
+        (name, zeek)
+        for name, zeek in ZEEK_COLUMNS
+        if zeek in theirs.columns and SCHEMA[name] == pl.Int64()
+    ]
     for name, zeek in columns:
         assert json[name].to_list() == theirs[zeek].cast(pl.Int64).to_list(), name
     assert json["uid"].to_list() == theirs["uid"].to_list()
-    assert json["ts"].dt.epoch("us").to_list() == theirs["ts"].dt.round("1us").dt.epoch("us").to_list()
+    assert (
+        json["ts"].dt.epoch("us").to_list() == theirs["ts"].dt.round("1us").dt.epoch("us").to_list()
+    )
 
 
 @pytest.mark.skipif(not ZEEK.exists(), reason="needs zeek-8.0.8 of the shared data")
@@ -109,7 +117,9 @@ def test_every_setting_of_zeek_reads_as_the_same_flows(log: str) -> None:
     assert (flows["community_id"].null_count() == 0) == variant.startswith("ext_")
 
 
-@pytest.mark.parametrize(("topic", "others"), [("conn_plain", 0), ("all_tagged", 48), ("conn_iso8601_tagged_extra", 0)])
+@pytest.mark.parametrize(
+    ("topic", "others"), [("conn_plain", 0), ("all_tagged", 48), ("conn_iso8601_tagged_extra", 0)]
+)
 def test_messages_of_a_real_zeek_kafka_equal_the_log(topic: str, others: int) -> None:
     got = read_files(shared("zeek-8.0.8", "_kafka", topic, "zeek.jsonl"))
     log = flows_of("_kafka", topic, "conn.log")
@@ -121,7 +131,10 @@ def test_messages_of_a_real_zeek_kafka_equal_the_log(topic: str, others: int) ->
 def test_labelled_scenarios_read_with_their_labels() -> None:
     got = read_files(shared("iot-23"))
     assert (got.flows.height, got.rejects) == (37_576, [])
-    assert got.flows["label"].value_counts().sort("label").rows() == [("benign", 8090), ("malicious", 29_486)]
+    assert got.flows["label"].value_counts().sort("label").rows() == [
+        ("benign", 8090),
+        ("malicious", 29_486),
+    ]
     assert got.flows.filter(pl.col("label") == "malicious")["label_detail"].null_count() == 0
 
 
@@ -133,21 +146,53 @@ def test_rotated_logs_of_three_days_read_with_their_open_connections() -> None:
 
 @pytest.mark.skipif(not shutil.which("suricata"), reason="needs suricata")
 @pytest.mark.parametrize(
-    "name", ["wikipedia-filtered-plus-udp", "ssh__ssh", "icmp__icmp6-ping", "dhcp__dhcp_flood", "http__206_example_b"]
+    "name",
+    [
+        "wikipedia-filtered-plus-udp",
+        "ssh__ssh",
+        "icmp__icmp6-ping",
+        "dhcp__dhcp_flood",
+        "http__206_example_b",
+    ],
 )
 def test_flow_events_of_a_real_suricata_mean_what_zeek_says(name: str, tmp_path: Path) -> None:
     config = tmp_path / "suricata.yaml"
     eve = "{eve-log: {enabled: yes, filename: eve.json, community-id: yes, types: [flow, dns, stats]}}"
     config.write_text(f"%YAML 1.1\n---\noutputs:\n  - {eve[1:-1]}\n")
     capture = shared("zeek-8.0.8", name, "capture.pcap")
-    command = ["suricata", "-r", str(capture), "-c", str(config), "-l", str(tmp_path), "-k", "none", "-S", "/dev/null"]
+    command = [
+        "suricata",
+        "-r",
+        str(capture),
+        "-c",
+        str(config),
+        "-l",
+        str(tmp_path),
+        "-k",
+        "none",
+        "-S",
+        "/dev/null",
+    ]
     subprocess.run(command, check=True, capture_output=True, timeout=60)
     got = read_files(tmp_path / "eve.json")
     assert got.rejects == []
     zeek = flows_of(name, "conn.log")
-    both = zeek.join(got.flows, on=["orig_h", "orig_p", "resp_h", "resp_p", "proto"], suffix="_eve", nulls_equal=True)
+    both = zeek.join(
+        got.flows,
+        on=["orig_h", "orig_p", "resp_h", "resp_p", "proto"],
+        suffix="_eve",
+        nulls_equal=True,
+    )
     assert both.height >= 0.95 * zeek.height
-    for column, share in {"ts": 1.0, "ip_proto": 1.0, "conn_state": 0.95, "orig_pkts": 0.95, "resp_pkts": 0.95}.items():
+    for column, share in {
+        "ts": 1.0,
+        "ip_proto": 1.0,
+        "conn_state": 0.95,
+        "orig_pkts": 0.95,
+        "resp_pkts": 0.95,
+    }.items():
         assert (both[column] == both[f"{column}_eve"]).mean() >= share, column  # type: ignore[operator]
-    sizes = pl.all_horizontal(pl.col(side) <= pl.col(f"{side}_eve") for side in ("orig_ip_bytes", "resp_ip_bytes"))
+    sizes = pl.all_horizontal(
+        pl.col(side) <= pl.col(f"{side}_eve") for side in ("orig_ip_bytes", "resp_ip_bytes")
+    )
     assert both.select(sizes.all()).item()  # small frames are padded, so never less

@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 
 from ids_plugin.schema.flow import SCHEMA
-from ids_plugin.sources._local import Locality
-from ids_plugin.sources._order import ordered
-from tests.logs import conn, jsonl, read_files
-from tests.on_kafka import Wire
+from ids_plugin.sources.local_networks import Locality
+from ids_plugin.sources.ordering import ordered
 from tests.services import Kafka
+from tests.support.logs import conn, jsonl, read_files
+from tests.support.on_kafka import Wire
 
 SAMPLE = Path(__file__).parents[1] / "lab/sample/capture.pcap.gz"
 
@@ -48,7 +48,9 @@ def test_what_arrives_is_what_scan_takes(
 
 def test_sensors_are_numbered_each_by_itself(kafka: Kafka, tmp_path: Path) -> None:
     for name in ("north", "south"):
-        (tmp_path / f"{name}.log").write_bytes(jsonl(conn(at, uid=f"{name}{at}") for at in range(40)))
+        (tmp_path / f"{name}.log").write_bytes(
+            jsonl(conn(at, uid=f"{name}{at}") for at in range(40))
+        )
     with Wire(kafka, tmp_path) as wire:
         sensors = [f"--sensor={name}={name}.log" for name in ("north", "south")]
         inputs = [str(tmp_path / f"{name}.log") for name in ("north", "south")]
@@ -68,7 +70,9 @@ def test_speed_is_that_of_the_input_so_many_times(kafka: Kafka, tmp_path: Path) 
     with Wire(kafka, tmp_path) as wire:
         told = wire.run("replay", str(log), "--topic", wire.source, "--speed", "2x")
         times = sorted(record.timestamp for record in kafka.read(wire.source))
-        assert (times[-1] - times[0]) / 1000 > 0.6  # 1 s, but for how late a busy machine begins; it may end later
+        assert (
+            times[-1] - times[0]
+        ) / 1000 > 0.6  # 1 s, but for how late a busy machine begins; it may end later
         assert told["seconds"] >= 0.6
 
 
@@ -79,7 +83,9 @@ def mortal(java: None, tmp_path: Path) -> Iterator[Kafka]:
         yield server
 
 
-def test_it_waits_while_the_broker_is_away_and_loses_and_repeats_nothing(mortal: Kafka, tmp_path: Path) -> None:
+def test_it_waits_while_the_broker_is_away_and_loses_and_repeats_nothing(
+    mortal: Kafka, tmp_path: Path
+) -> None:
     total = 30_000
     log = tmp_path / "conn.log"
     log.write_bytes(jsonl(conn(at) for at in range(total)))
@@ -91,7 +97,10 @@ def test_it_waits_while_the_broker_is_away_and_loses_and_repeats_nothing(mortal:
             process.wait(4)
         mortal.start()
         assert process.wait(240) == 0
-        numbers = [int(dict(record.headers)["ids-seq"].split(b":")[1]) for record in mortal.read(wire.source)]
+        numbers = [
+            int(dict(record.headers)["ids-seq"].split(b":")[1])
+            for record in mortal.read(wire.source)
+        ]
         assert sorted(set(numbers)) == list(range(total + 1))
         assert "waiting: Kafka takes no records" in wire.logs()
 
@@ -100,12 +109,16 @@ def test_a_missing_topic_is_told(kafka: Kafka, tmp_path: Path) -> None:
     (tmp_path / "conn.log").write_bytes(jsonl([conn(1)]))
     with Wire(kafka, tmp_path) as wire:
         done = subprocess.run(
-            wire.command("replay", str(tmp_path / "conn.log"), "--topic", "nowhere"), capture_output=True, check=False
+            wire.command("replay", str(tmp_path / "conn.log"), "--topic", "nowhere"),
+            capture_output=True,
+            check=False,
         )
         assert done.returncode == 4
         assert b"there is no topic nowhere" in done.stderr
         done = subprocess.run(
-            wire.command("replay", str(tmp_path / "conn.log"), "--topic", wire.source, "--speed", "fast"),
+            wire.command(
+                "replay", str(tmp_path / "conn.log"), "--topic", wire.source, "--speed", "fast"
+            ),
             capture_output=True,
             check=False,
         )

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import orjson
 import pytest
 
-from tests.on_kafka import PATIENCE, Wire
 from tests.services import Kafka
+from tests.support.on_kafka import PATIENCE, Wire
 
 SAMPLE = Path(__file__).parents[1] / "lab/sample/capture.pcap.gz"
 SENSORS = tuple(f"gateway-{number}" for number in range(8))
@@ -23,7 +23,9 @@ SENSORS = tuple(f"gateway-{number}" for number in range(8))
 
 def program(*arguments: str) -> None:
     """Runs `ids-plugin`."""
-    subprocess.run([str(Path(sys.executable).with_name("ids-plugin")), *arguments, "--quiet"], check=True)
+    subprocess.run(
+        [str(Path(sys.executable).with_name("ids-plugin")), *arguments, "--quiet"], check=True
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +75,21 @@ def counted(wire: Wire, verb: str) -> int:
 
 @pytest.mark.parametrize(("partitions", "instances", "kills"), [(1, 1, 0), (4, 2, 0), (16, 3, 3)])
 def test_alerts_of_a_replay_are_those_of_the_scan(
-    partitions: int, instances: int, kills: int, inputs: Sequence[str], scanned: Scan, kafka: Kafka, tmp_path: Path
+    partitions: int,
+    instances: int,
+    kills: int,
+    inputs: Sequence[str],
+    scanned: Scan,
+    kafka: Kafka,
+    tmp_path: Path,
 ) -> None:
     verbs = ("normalise", "detect")
-    with Wire(kafka, tmp_path, partitions=partitions, flows=4, detect={"snapshot_seconds": 2}) as wire:
-        consumers = {(verb, str(at)): wire.start(verb, str(at)) for verb in verbs for at in range(instances)}
+    with Wire(
+        kafka, tmp_path, partitions=partitions, flows=4, detect={"snapshot_seconds": 2}
+    ) as wire:
+        consumers = {
+            (verb, str(at)): wire.start(verb, str(at)) for verb in verbs for at in range(instances)
+        }
         replay = wire.start("replay", "a", *inputs, "--topic", wire.source, "--speed", "max")
         for kill in range(kills):
             part = scanned.records * (kill + 1) // (kills + 2)
@@ -92,4 +104,6 @@ def test_alerts_of_a_replay_are_those_of_the_scan(
         wire.until(lambda: alerts(wire).total() >= scanned.documents.total(), "all alerts")
         assert scanned.documents.total() > 8 * 10
         assert alerts(wire) == scanned.documents
-        assert {verb: counted(wire, verb) for verb in verbs} == dict.fromkeys(verbs, scanned.records)
+        assert {verb: counted(wire, verb) for verb in verbs} == dict.fromkeys(
+            verbs, scanned.records
+        )

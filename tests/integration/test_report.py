@@ -10,13 +10,20 @@ from typing import Any
 import pytest
 
 from ids_plugin.sinks.report import write
-from tests import report_documents as made
+from tests.support import report_documents as made
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs: pip install playwright")
 
 ALERTS = 40
-HOSTILE = "</script><img src=x onerror=\"document.title='owned'\"><svg onload=\"document.title='owned'\">"
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+HOSTILE = (
+    "</script><img src=x onerror=\"document.title='owned'\"><svg onload=\"document.title='owned'\">"
+)
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+)
 
 Open = Callable[..., Any]
 
@@ -27,7 +34,9 @@ def browser() -> Iterator[Any]:
     if path is None:
         pytest.skip("needs a Chromium: apt-get install chromium")
     with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=[*FLAGS, "--disable-sync", "--no-first-run"])
+        running = playwright.chromium.launch(
+            executable_path=path, args=[*FLAGS, "--disable-sync", "--no-first-run"]
+        )
         yield running
         running.close()
 
@@ -55,7 +64,13 @@ def opened(browser: Any) -> Iterator[Open]:
 
 def _report(path: Path, documents: list[made.Document]) -> Path:
     alerts = len(documents) // 2
-    write(path, documents, ledger=made.ledger(5000, alerts), traffic=made.traffic(600, 5), bundle=made.BUNDLE)
+    write(
+        path,
+        documents,
+        ledger=made.ledger(5000, alerts),
+        traffic=made.traffic(600, 5),
+        bundle=made.BUNDLE,
+    )
     return path
 
 
@@ -131,7 +146,9 @@ def test_a_stretch_of_the_timeline_filters(opened: Open, report: Path) -> None:
 
 def test_an_alert_opens_its_evidence(opened: Open, report: Path) -> None:
     page = opened(report)
-    alert = next(doc for doc in made.documents(ALERTS) if len(doc["ids_plugin"]["evidence"]["flows"]) == 11)
+    alert = next(
+        doc for doc in made.documents(ALERTS) if len(doc["ids_plugin"]["evidence"]["flows"]) == 11
+    )
     page.fill("#text", alert["event"]["id"])
     page.click("#rows .row >> nth=0")
     page.wait_for_selector("#strip svg")
@@ -140,13 +157,22 @@ def test_an_alert_opens_its_evidence(opened: Open, report: Path) -> None:
     assert evidence["summary"] in panel
     assert len(page.query_selector_all("#flows tbody tr")) == len(evidence["flows"])
     assert all(flow["uid"] in panel for flow in evidence["flows"])
-    for said in ("312", "anomaly net", "lightgbm", "busiest peers", alert["network"]["community_id"], "T1"):
+    for said in (
+        "312",
+        "anomaly net",
+        "lightgbm",
+        "busiest peers",
+        alert["network"]["community_id"],
+        "T1",
+    ):
         assert said in panel
 
 
 def test_missing_steps_have_no_bar(opened: Open, report: Path) -> None:
     page = opened(report)
-    alert = next(doc for doc in made.documents(ALERTS) if len(doc["ids_plugin"]["evidence"]["flows"]) == 4)
+    alert = next(
+        doc for doc in made.documents(ALERTS) if len(doc["ids_plugin"]["evidence"]["flows"]) == 4
+    )
     page.fill("#text", alert["event"]["id"])
     page.click("#rows .row >> nth=0")
     page.wait_for_selector("#strip svg")
@@ -162,7 +188,9 @@ def test_keyboard_alone_is_enough(opened: Open, report: Path) -> None:
     page.wait_for_selector("#evidence:not([hidden])")
     first = page.inner_text("#evidence-title")
     page.keyboard.press("j")
-    page.wait_for_function("before => document.querySelector('#evidence-title').innerText !== before", arg=first)
+    page.wait_for_function(
+        "before => document.querySelector('#evidence-title').innerText !== before", arg=first
+    )
     page.keyboard.press("Escape")
     assert page.is_hidden("#evidence")
     assert page.evaluate("document.activeElement.id") == "list"
@@ -223,7 +251,9 @@ def test_hostile_text_stays_text(opened: Open, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     ledger = made.ledger(10, 4) | {"notes": {HOSTILE: HOSTILE}}
     ledger["sources"][0].update(source=HOSTILE, rejected={HOSTILE: 7})
-    write(path, documents, ledger=ledger, traffic=made.traffic(600, 5), bundle=_poisoned(made.BUNDLE))
+    write(
+        path, documents, ledger=ledger, traffic=made.traffic(600, 5), bundle=_poisoned(made.BUNDLE)
+    )
     page = opened(path)
     assert HOSTILE in page.text_content("#hosts .host .address >> nth=0")
     page.click("#ledger summary")
@@ -242,7 +272,9 @@ def test_no_alert_says_so_calmly(opened: Open, tmp_path: Path) -> None:
     assert page.is_visible("#ledger-body table")
 
 
-def test_ten_thousand_alerts_filter_and_only_what_is_seen_is_drawn(opened: Open, large: Path) -> None:
+def test_ten_thousand_alerts_filter_and_only_what_is_seen_is_drawn(
+    opened: Open, large: Path
+) -> None:
     page = opened(large)
     assert page.inner_text("#verdict").startswith("10,000 alerts")
     page.fill("#text", "flood")

@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from ids_plugin.alerts._classes import classes
-from ids_plugin.sinks._kibana_rules import rules
-from ids_plugin.sinks.elasticsearch import LEDGER, Elasticsearch
+from ids_plugin.alerts.classes import classes
+from ids_plugin.elastic.kibana_rules import rules
+from ids_plugin.elastic.streams import LEDGER
+from ids_plugin.sinks.elasticsearch import Elasticsearch
 from tests import services
 from tests.contract.test_ecs import DOCUMENTS
 from tests.contract.test_templates import LEDGER_DOCUMENTS
-from tests.elastic import Stream
-from tests.kibana import to_dsl
+from tests.support.elastic import Stream
+from tests.support.kibana import to_dsl
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 OPEN = {one["event"]["id"] for one in DOCUMENTS if one["ids_plugin"]["fold"]["state"] == "open"}
@@ -39,11 +40,25 @@ def lifted(made: Stream, rule: dict[str, Any], now: datetime) -> list[dict[str, 
     at = rule["timestamp_override"]
     minutes = int(rule["from"].removeprefix("now-").removesuffix("m"))
     since = now - timedelta(minutes=minutes)
-    within = {"gte": since.isoformat(), "lte": now.isoformat(), "format": "strict_date_optional_time"}
+    within = {
+        "gte": since.isoformat(),
+        "lte": now.isoformat(),
+        "format": "strict_date_optional_time",
+    }
     fallback = {"must_not": {"exists": {"field": at}}, "filter": {"range": {"@timestamp": within}}}
     either = [{"range": {at: within}}, {"bool": fallback}]
-    query = {"bool": {"filter": [to_dsl(rule["query"]), {"bool": {"should": either, "minimum_should_match": 1}}]}}
-    order = [{at: {"order": "asc", "unmapped_type": "date"}}, {"@timestamp": {"order": "asc", "unmapped_type": "date"}}]
+    query = {
+        "bool": {
+            "filter": [
+                to_dsl(rule["query"]),
+                {"bool": {"should": either, "minimum_should_match": 1}},
+            ]
+        }
+    }
+    order = [
+        {at: {"order": "asc", "unmapped_type": "date"}},
+        {"@timestamp": {"order": "asc", "unmapped_type": "date"}},
+    ]
     index = rule["index"][0].removesuffix("*") + made.namespace
     asked = {"query": query, "sort": order, "size": rule["max_signals"], "fields": [{"field": "*"}]}
     hits: list[dict[str, Any]] = made.client.search(index=index, **asked)["hits"]["hits"]
@@ -66,7 +81,10 @@ def test_each_rule_lifts_its_class(filled: Stream) -> None:
 
 def test_an_alert_is_lifted_when_it_is_written_however_old_its_flow(filled: Stream) -> None:
     scan = next(rule for rule in rules() if rule["rule_id"] == classes()["scan"].uuid)
-    moments = {minutes: len(lifted(filled, scan, NOW + timedelta(minutes=minutes))) for minutes in (-11, -9, 19, 21)}
+    moments = {
+        minutes: len(lifted(filled, scan, NOW + timedelta(minutes=minutes)))
+        for minutes in (-11, -9, 19, 21)
+    }
     assert moments == {-11: 0, -9: moments[-9], 19: moments[-9], 21: 0}
     assert moments[-9] > 0
 

@@ -16,7 +16,7 @@ import pytest
 
 from ids_plugin import cli
 from ids_plugin.schema import flow
-from tests import toy
+from tests.support import toy
 
 ZEEK = {column.name: column.zeek for column in flow.COLUMNS if column.zeek}
 
@@ -24,7 +24,8 @@ ZEEK = {column.name: column.zeek for column in flow.COLUMNS if column.zeek}
 def write_json(flows: pl.DataFrame, path: Path) -> Path:
     """A Zeek conn.log in JSON, unset fields left out."""
     rows = flows.select(list(ZEEK)).with_columns(
-        ts=pl.col("ts").dt.epoch("us") / 1e6, duration=pl.col("duration").dt.total_microseconds() / 1e6
+        ts=pl.col("ts").dt.epoch("us") / 1e6,
+        duration=pl.col("duration").dt.total_microseconds() / 1e6,
     )
     with path.open("w") as stream:
         for row in rows.to_dicts():
@@ -72,14 +73,18 @@ def test_records_that_name_their_sensor_are_counted_as_its(log: Path, tmp_path: 
     named.write_text(log.read_text().replace('{"ts"', '{"_system_name": "north", "ts"'))
     assert run("scan", named, log, "--out", tmp_path, "--quiet") == 0
     entries = json.loads((tmp_path / "ledger.json").read_text())["sources"]
-    assert {one["sensor"]: one["scored"] for one in entries} == dict.fromkeys(("default", "north"), len(toy.network(3)))
+    assert {one["sensor"]: one["scored"] for one in entries} == dict.fromkeys(
+        ("default", "north"), len(toy.network(3))
+    )
 
 
 def test_every_fold_opens_and_closes_once(log: Path, tmp_path: Path) -> None:
     run("scan", log, "--out", tmp_path, "--quiet")
     states: dict[str, list[str]] = {}
     for one in documents(tmp_path):
-        states.setdefault(one["ids_plugin"]["fold"]["id"], []).append(one["ids_plugin"]["fold"]["state"])
+        states.setdefault(one["ids_plugin"]["fold"]["id"], []).append(
+            one["ids_plugin"]["fold"]["state"]
+        )
     assert all(found == ["open", "closed"] for found in states.values())
 
 
@@ -91,10 +96,14 @@ def test_the_order_of_files_and_lines_changes_no_byte(log: Path, tmp_path: Path)
         (folder / f"{'cab'[part]}.log").write_text("".join(reversed(lines[part::3])))
     run("scan", log, "--out", tmp_path / "one", "--quiet")
     run("scan", folder, "--out", tmp_path / "three", "--quiet")
-    assert (tmp_path / "one/alerts.ndjson").read_bytes() == (tmp_path / "three/alerts.ndjson").read_bytes()
+    assert (tmp_path / "one/alerts.ndjson").read_bytes() == (
+        tmp_path / "three/alerts.ndjson"
+    ).read_bytes()
 
 
-def test_json_lines_are_the_documents_of_the_file(log: Path, tmp_path: Path, capfdbinary: Any) -> None:
+def test_json_lines_are_the_documents_of_the_file(
+    log: Path, tmp_path: Path, capfdbinary: Any
+) -> None:
     run("scan", log, "--out", tmp_path, "--json", "--quiet")
     assert capfdbinary.readouterr().out == (tmp_path / "alerts.ndjson").read_bytes()
 
@@ -108,7 +117,10 @@ def test_the_table_names_hosts_and_reasons(log: Path, capsys: pytest.CaptureFixt
 
 def test_fail_on_decides_the_exit_code(log: Path) -> None:
     assert run("scan", log, "--quiet", "--fail-on", "low") == 1
-    assert run("scan", log, "--quiet", "--fail-on", "critical", "--min-severity", "critical") in (0, 1)
+    assert run("scan", log, "--quiet", "--fail-on", "critical", "--min-severity", "critical") in (
+        0,
+        1,
+    )
 
 
 def test_an_allow_list_suppresses_and_the_ledger_says_so(log: Path, tmp_path: Path) -> None:
@@ -116,7 +128,8 @@ def test_an_allow_list_suppresses_and_the_ledger_says_so(log: Path, tmp_path: Pa
     allow.write_text('[[allow]]\nhost = "192.168.1.66"\nclass = "scan"\nnote = "our scanner"\n')
     assert run("scan", log, "--allow", allow, "--out", tmp_path / "out", "--quiet") == 0
     subjects = {
-        (one["ids_plugin"]["fold"]["subject"], one["ids_plugin"]["label"]) for one in documents(tmp_path / "out")
+        (one["ids_plugin"]["fold"]["subject"], one["ids_plugin"]["label"])
+        for one in documents(tmp_path / "out")
     }
     assert ("192.168.1.66", "scan") not in subjects
     ledger = json.loads((tmp_path / "out/ledger.json").read_text())
@@ -126,11 +139,17 @@ def test_an_allow_list_suppresses_and_the_ledger_says_so(log: Path, tmp_path: Pa
 def test_bad_lines_are_rejects_and_lose_nothing_beside_them(log: Path, tmp_path: Path) -> None:
     lines = log.read_bytes().splitlines(keepends=True)
     broken = tmp_path / "broken.log"
-    broken.write_bytes(b"".join([*lines[:100], b'{"ts": 12, "uid"\n', b"\xff\xfe\n", *lines[100:], b'{"ts":17']))
+    broken.write_bytes(
+        b"".join([*lines[:100], b'{"ts": 12, "uid"\n', b"\xff\xfe\n", *lines[100:], b'{"ts":17'])
+    )
     run("scan", log, "--out", tmp_path / "good", "--quiet")
     assert run("scan", broken, "--out", tmp_path / "bad", "--quiet") == 0
-    assert (tmp_path / "good/alerts.ndjson").read_bytes() == (tmp_path / "bad/alerts.ndjson").read_bytes()
-    rejects = [json.loads(line) for line in (tmp_path / "bad/rejects.ndjson").read_text().splitlines()]
+    assert (tmp_path / "good/alerts.ndjson").read_bytes() == (
+        tmp_path / "bad/alerts.ndjson"
+    ).read_bytes()
+    rejects = [
+        json.loads(line) for line in (tmp_path / "bad/rejects.ndjson").read_text().splitlines()
+    ]
     assert [one["place"] for one in rejects] == ["line 101", "line 102", f"line {len(lines) + 3}"]
     assert json.loads((tmp_path / "bad/ledger.json").read_text())["balanced"]
 
@@ -169,7 +188,8 @@ def test_exit_codes_and_one_line_errors(
 
 
 @pytest.mark.parametrize(
-    ("content", "code"), [(b"", 0), (b"\x00" * 5000, 3), (b"hello world\n" * 100, 3), (b"\x1f\x8b\x08\x00broken", 3)]
+    ("content", "code"),
+    [(b"", 0), (b"\x00" * 5000, 3), (b"hello world\n" * 100, 3), (b"\x1f\x8b\x08\x00broken", 3)],
 )
 def test_inputs_that_are_none(content: bytes, code: int, tmp_path: Path) -> None:
     source = tmp_path / "input"
@@ -183,15 +203,26 @@ def test_an_input_that_cannot_be_read_beside_one_that_can(
     run("scan", log, "--out", tmp_path / "good", "--quiet")
     assert run("scan", log, tmp_path / "absent.log", "--out", tmp_path / "both", "--quiet") == 3
     assert f"{tmp_path}/absent.log: can't be opened: no such file" in capsys.readouterr().err
-    assert (tmp_path / "good/alerts.ndjson").read_bytes() == (tmp_path / "both/alerts.ndjson").read_bytes()
-    assert json.loads((tmp_path / "both/ledger.json").read_text())["total"]["rejected"] == {"unreadable": 1}
+    assert (tmp_path / "good/alerts.ndjson").read_bytes() == (
+        tmp_path / "both/alerts.ndjson"
+    ).read_bytes()
+    assert json.loads((tmp_path / "both/ledger.json").read_text())["total"]["rejected"] == {
+        "unreadable": 1
+    }
 
 
 def test_files_are_complete_though_nobody_reads_standard_output(log: Path, tmp_path: Path) -> None:
     run("scan", log, "--out", tmp_path / "good", "--quiet")
-    command = f"{sys.executable} -m ids_plugin.cli scan {log} --out {tmp_path}/out --json --quiet | true"
-    assert subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stderr == ""
-    assert (tmp_path / "good/alerts.ndjson").read_bytes() == (tmp_path / "out/alerts.ndjson").read_bytes()
+    command = (
+        f"{sys.executable} -m ids_plugin.cli scan {log} --out {tmp_path}/out --json --quiet | true"
+    )
+    assert (
+        subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stderr
+        == ""
+    )
+    assert (tmp_path / "good/alerts.ndjson").read_bytes() == (
+        tmp_path / "out/alerts.ndjson"
+    ).read_bytes()
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
@@ -206,15 +237,31 @@ def test_a_full_standard_output_is_an_error(log: Path) -> None:
         typed = f"{sys.executable} -m ids_plugin.cli {command} {log} --quiet >/dev/full"
         done = subprocess.run(["bash", "-c", typed], capture_output=True, text=True, check=False)
         assert done.returncode == 2
-        assert done.stderr == "ids-plugin: standard output: can't be written: no space left on device\n"
+        assert (
+            done.stderr
+            == "ids-plugin: standard output: can't be written: no space left on device\n"
+        )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_whoever_is_interrupted_leaves_nothing_behind(number: int, code: int, tmp_path: Path) -> None:
+def test_whoever_is_interrupted_leaves_nothing_behind(
+    number: int, code: int, tmp_path: Path
+) -> None:
     (tmp_path / "tmp").mkdir()
-    command = [sys.executable, "-m", "ids_plugin.cli", "scan", "-", "--out", str(tmp_path / "out"), "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "ids_plugin.cli",
+        "scan",
+        "-",
+        "--out",
+        str(tmp_path / "out"),
+        "--quiet",
+    ]
     environment = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as scan:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as scan:
         while not list((tmp_path / "tmp").glob("ids-plugin-*")):
             assert scan.poll() is None
             time.sleep(0.05)
@@ -243,14 +290,18 @@ def test_flows_know_the_local_networks_given(log: Path, tmp_path: Path) -> None:
     assert not any(row["local_orig"] for row in rows if row["id.orig_h"].startswith("192.168."))
 
 
-def test_a_directory_with_nothing_known_in_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_directory_with_nothing_known_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "notes.txt").write_text("nothing to see\n")
     assert run("scan", tmp_path) == 3
     assert "known kind" in capsys.readouterr().err
 
 
 def test_whoever_stops_reading_gets_no_traceback(log: Path) -> None:
-    command = f"{sys.executable} -m ids_plugin.cli scan {log} --json --quiet | head -c 100 >/dev/null"
+    command = (
+        f"{sys.executable} -m ids_plugin.cli scan {log} --json --quiet | head -c 100 >/dev/null"
+    )
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.stderr == ""
 
@@ -265,7 +316,9 @@ def test_standard_input(log: Path) -> None:
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_done(log: Path, tmp_path: Path) -> None:
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)],
+        capture_output=True,
+        check=False,
     )
     if mounted.returncode:
         pytest.skip("not installable here: mounting a small file system needs root")
@@ -282,9 +335,13 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_done(log: Path, tmp_pat
         subprocess.run(["umount", str(tmp_path)], check=False)
 
 
-def test_a_scan_leaves_no_trace_of_a_library_that_reports_to_its_maker(log: Path, tmp_path: Path) -> None:
+def test_a_scan_leaves_no_trace_of_a_library_that_reports_to_its_maker(
+    log: Path, tmp_path: Path
+) -> None:
     command = [sys.executable, "-m", "ids_plugin.cli", "scan", str(log), "--quiet", "--json"]
-    subprocess.run(command, capture_output=True, check=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    subprocess.run(
+        command, capture_output=True, check=True, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -69,7 +69,9 @@ def test_elasticsearch_keeps_what_it_acknowledged_and_who_may_ask(java: None) ->
         with client.Elasticsearch(server.url, **login) as es:
             assert es.get(index=index, id="1")["_source"] == {"a": 1}
         with (
-            client.Elasticsearch(server.url, basic_auth=(server.user, "wrong"), ca_certs=trust) as es,
+            client.Elasticsearch(
+                server.url, basic_auth=(server.user, "wrong"), ca_certs=trust
+            ) as es,
             pytest.raises(client.AuthenticationException),
         ):
             es.info()

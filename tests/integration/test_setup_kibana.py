@@ -15,23 +15,29 @@ from typing import Any
 import pytest
 
 from ids_plugin import cli
-from ids_plugin.commands import _findings
-from ids_plugin.commands._doctor_kibana import AREA
+from ids_plugin.commands.doctor import findings as doctor_findings
+from ids_plugin.commands.doctor.kibana import AREA
 from ids_plugin.config import load
-from ids_plugin.sinks._kibana import ndjson, objects
-from ids_plugin.sinks._kibana_rules import rules
-from ids_plugin.sinks._kibana_setup import EXTERNAL_ALERTS, RULES
-from tests.kibana_server import Asked, Kibana, Proxy, Said
+from ids_plugin.elastic.kibana_objects import ndjson, objects
+from ids_plugin.elastic.kibana_rules import rules
+from ids_plugin.elastic.kibana_setup import EXTERNAL_ALERTS, RULES
 from tests.services._certificates import Certificates
 from tests.services._server import free_port
+from tests.support.kibana_server import Asked, Kibana, Proxy, Said
 
 KEYS = {(one["type"], one["id"]) for one in objects()}
 RULE_IDS = {one["rule_id"] for one in rules()}
 WORD = "correct-horse"
-EXPORT, IMPORT, STATUS = "POST /api/saved_objects/_export", "POST /api/saved_objects/_import", "GET /api/status"
+EXPORT, IMPORT, STATUS = (
+    "POST /api/saved_objects/_export",
+    "POST /api/saved_objects/_import",
+    "GET /api/status",
+)
 SPACES = "GET /api/spaces/space"
 PRIVILEGES = "GET /api/detection_engine/privileges"
-ERROR_PAGE = "<html><head><title>502 Bad Gateway</title><style>b {}</style></head><body>nginx</body></html>"
+ERROR_PAGE = (
+    "<html><head><title>502 Bad Gateway</title><style>b {}</style></head><body>nginx</body></html>"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -87,13 +93,22 @@ def test_requests_are_those_of_kibanas_reference(kibana: Kibana) -> None:
     assert form.headers["content-type"].startswith("multipart/form-data; boundary=")
     ((name, (file, content)),) = form.form.items()
     assert (name, file.rpartition(".")[2], content) == ("file", "ndjson", ndjson(objects()))
-    wanted = {"objects": [{"type": one["type"], "id": one["id"]} for one in objects()], "excludeExportDetails": True}
+    wanted = {
+        "objects": [{"type": one["type"], "id": one["id"]} for one in objects()],
+        "excludeExportDetails": True,
+    }
     assert asked[EXPORT].json == wanted
     created = [one for one in kibana.asked if (one.method, one.path) == ("POST", RULES)]
     assert [one.json for one in created] == rules()
-    assert all(one.headers["content-type"] == "application/json" and one.headers["kbn-xsrf"] for one in created)
+    assert all(
+        one.headers["content-type"] == "application/json" and one.headers["kbn-xsrf"]
+        for one in created
+    )
     looked = [one.query for one in kibana.asked if (one.method, one.path) == ("GET", RULES)]
-    assert looked == [*({"rule_id": one["rule_id"]} for one in rules()), {"rule_id": EXTERNAL_ALERTS}]
+    assert looked == [
+        *({"rule_id": one["rule_id"]} for one in rules()),
+        {"rule_id": EXTERNAL_ALERTS},
+    ]
     assert all("authorization" not in one.headers for one in kibana.asked)
 
 
@@ -107,12 +122,19 @@ def test_a_dry_run_says_what_it_would_do_and_changes_nothing(
     assert kibana.changes() == []
 
 
-def test_what_was_changed_by_hand_is_named_and_renewed(kibana: Kibana, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_changed_by_hand_is_named_and_renewed(
+    kibana: Kibana, capsys: pytest.CaptureFixture[str]
+) -> None:
     setup(kibana)
     capsys.readouterr()
     dashboard = next(key for key in KEYS if key[0] == "dashboard")
     stored = kibana.objects["default"][dashboard]
-    stored["attributes"] = {**stored["attributes"], "title": "Mine", "panelsJSON": "[]", "version": 1}
+    stored["attributes"] = {
+        **stored["attributes"],
+        "title": "Mine",
+        "panelsJSON": "[]",
+        "version": 1,
+    }
     assert setup(kibana, "--dry-run") == 0
     (step,) = [one for one in json.loads(capsys.readouterr().out) if one["action"] != "keep"]
     assert (step["action"], (step["kind"], step["name"])) == ("update", dashboard)
@@ -120,7 +142,9 @@ def test_what_was_changed_by_hand_is_named_and_renewed(kibana: Kibana, capsys: p
     assert "attributes.title" in step["why"]
     assert setup(kibana) == 0
     assert actions(capsys)["update"] == {" ".join(dashboard)}
-    assert [line.split(b'"id":"')[1].split(b'"')[0].decode() for line in _last_import(kibana)] == [dashboard[1]]
+    assert [line.split(b'"id":"')[1].split(b'"')[0].decode() for line in _last_import(kibana)] == [
+        dashboard[1]
+    ]
     assert kibana.objects["default"][dashboard]["attributes"]["title"] != "Mine"
 
 
@@ -144,7 +168,9 @@ def test_objects_that_kibana_migrated_are_compared_as_far_as_they_can_be(
     assert "Kibana keeps it in a newer form" in capsys.readouterr().err
 
 
-def test_what_a_site_changed_of_a_rule_stays(kibana: Kibana, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_site_changed_of_a_rule_stays(
+    kibana: Kibana, capsys: pytest.CaptureFixture[str]
+) -> None:
     setup(kibana)
     capsys.readouterr()
     rule = kibana.rules["default"][rules()[0]["rule_id"]]
@@ -162,7 +188,9 @@ def test_what_a_site_changed_of_a_rule_stays(kibana: Kibana, capsys: pytest.Capt
     assert setup(kibana) == 0
     said = capsys.readouterr()
     assert f"update detection rule {rule['name']}: differs in query, note" in said.err
-    assert _last(kibana, "PATCH").json == {part: rules()[0][part] for part in ("rule_id", "query", "note")}
+    assert _last(kibana, "PATCH").json == {
+        part: rules()[0][part] for part in ("rule_id", "query", "note")
+    }
     assert {part: rule[part] for part in theirs} == theirs
     assert rule["query"] == rules()[0]["query"]
     rule["tags"] = ["Team: night"]
@@ -181,16 +209,26 @@ def test_another_products_rule_and_managed_objects_are_left_alone(
     mine = kibana.rules["default"][rules()[0]["rule_id"]]
     mine.update(immutable=True, query="theirs")
     assert setup(kibana) == 4
-    assert f"detection rule {mine['name']}: there is a prebuilt one with its rule_id" in capsys.readouterr().err
+    assert (
+        f"detection rule {mine['name']}: there is a prebuilt one with its rule_id"
+        in capsys.readouterr().err
+    )
     assert mine["query"] == "theirs"
     key = sorted(KEYS)[0]
     kibana.objects["default"][key].update(managed=True)
     assert setup(kibana) == 4
-    assert f"{key[0]} {key[1]}: there is one that a package of Kibana's manages" in capsys.readouterr().err
+    assert (
+        f"{key[0]} {key[1]}: there is one that a package of Kibana's manages"
+        in capsys.readouterr().err
+    )
 
 
 def test_what_is_not_ours_stays(kibana: Kibana) -> None:
-    theirs: dict[str, Any] = {"type": "dashboard", "id": "theirs", "attributes": {"title": "Theirs"}}
+    theirs: dict[str, Any] = {
+        "type": "dashboard",
+        "id": "theirs",
+        "attributes": {"title": "Theirs"},
+    }
     kibana.objects["default"] = {("dashboard", "theirs"): theirs}
     kibana.rules["default"] = {"theirs": {"rule_id": "theirs", "name": "Theirs"}}
     assert setup(kibana) == 0
@@ -208,7 +246,9 @@ def test_a_space_gets_its_own(kibana: Kibana) -> None:
     assert all(path.startswith("/s/soc/api/") for path in about)
 
 
-def test_a_space_that_does_not_exist_is_named(kibana: Kibana, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_space_that_does_not_exist_is_named(
+    kibana: Kibana, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Kibana itself takes objects for any space, and nobody finds them."""
     assert setup(kibana, "--space", "sco") == 4
     said = capsys.readouterr().err
@@ -239,7 +279,9 @@ def test_objects_that_another_space_has_are_imported_as_copies(
     assert told[0]["why"] == "as new-0: another space has this id"
 
 
-@pytest.mark.parametrize(("only", "objects_too", "rules_too"), [("objects", True, False), ("rules", False, True)])
+@pytest.mark.parametrize(
+    ("only", "objects_too", "rules_too"), [("objects", True, False), ("rules", False, True)]
+)
 def test_one_part_alone(kibana: Kibana, only: str, objects_too: bool, rules_too: bool) -> None:
     assert setup(kibana, "--only", only) == 0
     assert (bool(kibana.objects), bool(kibana.rules)) == (objects_too, rules_too)
@@ -255,8 +297,9 @@ def test_a_base_path_is_kept() -> None:
 def test_a_wrong_base_path_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with Kibana("/kibana") as kibana:
         assert setup(f"http://127.0.0.1:{kibana.port}") == 4
-    assert "status: Kibana answers 404 (does the URL lack, or have too much of, Kibana's base path" in (
-        capsys.readouterr().err
+    assert (
+        "status: Kibana answers 404 (does the URL lack, or have too much of, Kibana's base path"
+        in (capsys.readouterr().err)
     )
 
 
@@ -265,14 +308,17 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
-def test_a_private_authority(certificates: Certificates, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_private_authority(
+    certificates: Certificates, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with Kibana(certificate=certificates.server) as kibana:
         assert setup(kibana, "--ca-file", str(certificates.ca)) == 0
         assert installed(kibana)
         capsys.readouterr()
         assert setup(kibana) == 4
-        assert "its certificate isn't trusted: unable to get local issuer certificate (check the CA file" in (
-            capsys.readouterr().err
+        assert (
+            "its certificate isn't trusted: unable to get local issuer certificate (check the CA file"
+            in (capsys.readouterr().err)
         )
         other = Certificates(tmp_path / "other")
         assert setup(kibana, "--ca-file", str(other.ca)) == 4
@@ -284,14 +330,18 @@ def test_a_private_authority(certificates: Certificates, tmp_path: Path, capsys:
         assert "no TLS connection" in capsys.readouterr().err
 
 
-def test_a_ca_file_that_is_none(kibana: Kibana, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_ca_file_that_is_none(
+    kibana: Kibana, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "ca.pem").write_text("nothing")
     for path in (tmp_path / "ca.pem", tmp_path / "absent.pem"):
         assert setup(kibana, "--ca-file", str(path)) == 2
         assert f"{path}: the CA file can't be used: " in capsys.readouterr().err
 
 
-def test_a_proxy_of_the_environment_is_used(kibana: Kibana, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_of_the_environment_is_used(
+    kibana: Kibana, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Proxy() as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"http://me:{WORD}@127.0.0.1:{proxy.port}")
         monkeypatch.setenv("http_proxy", f"http://me:{WORD}@127.0.0.1:{proxy.port}")
@@ -307,11 +357,15 @@ def test_a_proxy_of_the_environment_is_used(kibana: Kibana, monkeypatch: pytest.
         assert len(proxy.asked) == before
 
 
-def test_tls_goes_through_a_proxy_in_a_tunnel(certificates: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tls_goes_through_a_proxy_in_a_tunnel(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Proxy() as proxy, Kibana(certificate=certificates.server) as kibana:
         monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
         assert setup(kibana, "--ca-file", str(certificates.ca), "--only", "objects") == 0
-        assert {(method, target) for method, target, _ in proxy.asked} == {("CONNECT", f"127.0.0.1:{kibana.port}")}
+        assert {(method, target) for method, target, _ in proxy.asked} == {
+            ("CONNECT", f"127.0.0.1:{kibana.port}")
+        }
 
 
 def test_a_proxy_that_is_away_is_named_without_its_password(
@@ -351,13 +405,19 @@ def test_settings_come_from_the_file_and_the_environment(
     monkeypatch.setenv("IDS_KIBANA_API_KEY", "a:b")
     assert cli.main(["setup", "kibana", "--config", str(config)]) == 0
     assert installed(kibana, "soc")
-    assert {one.headers["authorization"] for one in kibana.asked} == {"ApiKey " + base64.b64encode(b"a:b").decode()}
+    assert {one.headers["authorization"] for one in kibana.asked} == {
+        "ApiKey " + base64.b64encode(b"a:b").decode()
+    }
     assert b"https://arkime/?id={{value}}" in kibana.asked[3].body
 
 
-def test_no_secret_is_ever_shown(kibana: Kibana, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_secret_is_ever_shown(
+    kibana: Kibana, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "secret").write_text(WORD)
-    kibana.instead[STATUS] = Said(401, {"statusCode": 401, "error": "Unauthorized", "message": "no such user"})
+    kibana.instead[STATUS] = Said(
+        401, {"statusCode": 401, "error": "Unauthorized", "message": "no such user"}
+    )
     options = ("--username", "me", "--password-file", str(tmp_path / "secret"))
     assert setup(kibana, *options, "--debug") == 4
     said = capsys.readouterr()
@@ -367,8 +427,15 @@ def test_no_secret_is_ever_shown(kibana: Kibana, tmp_path: Path, capsys: pytest.
 
 
 def error(kind: str, **more: Any) -> Said:
-    failed = {"type": "dashboard", "id": "ids_plugin-triage", "title": "Triage", "error": {"type": kind, **more}}
-    return Said(200, {"success": False, "successCount": 0, "successResults": [], "errors": [failed]})
+    failed = {
+        "type": "dashboard",
+        "id": "ids_plugin-triage",
+        "title": "Triage",
+        "error": {"type": kind, **more},
+    }
+    return Said(
+        200, {"success": False, "successCount": 0, "successResults": [], "errors": [failed]}
+    )
 
 
 def forbidden(message: str) -> Said:
@@ -510,7 +577,9 @@ ODD: list[Any] = [
 
 
 @pytest.mark.parametrize("status", [200, 400])
-@pytest.mark.parametrize("request_", [STATUS, SPACES, EXPORT, IMPORT, PRIVILEGES, f"GET {RULES}", f"POST {RULES}"])
+@pytest.mark.parametrize(
+    "request_", [STATUS, SPACES, EXPORT, IMPORT, PRIVILEGES, f"GET {RULES}", f"POST {RULES}"]
+)
 def test_answers_that_make_no_sense_are_no_defect_of_ours(
     kibana: Kibana, request_: str, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -523,7 +592,9 @@ def test_answers_that_make_no_sense_are_no_defect_of_ours(
         assert code == 4 or harmless, (body, said)
 
 
-def test_of_an_import_that_fails_in_part_the_rest_is_done(kibana: Kibana, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_an_import_that_fails_in_part_the_rest_is_done(
+    kibana: Kibana, capsys: pytest.CaptureFixture[str]
+) -> None:
     refused = sorted(KEYS)[0]
 
     def part(asked: Asked) -> Said:
@@ -536,7 +607,13 @@ def test_of_an_import_that_fails_in_part_the_rest_is_done(kibana: Kibana, capsys
             "error": {"type": "unknown", "statusCode": 500, "message": "full"},
         }
         return Said(
-            200, {"success": False, "successCount": len(results), "successResults": results, "errors": [failed]}
+            200,
+            {
+                "success": False,
+                "successCount": len(results),
+                "successResults": results,
+                "errors": [failed],
+            },
         )
 
     kibana.instead[IMPORT] = part
@@ -552,7 +629,9 @@ def test_of_an_import_that_fails_in_part_the_rest_is_done(kibana: Kibana, capsys
 
 @pytest.mark.parametrize(("version", "absent"), [("8.9.0", {"investigation_fields", "required_fields"}),
                                                  ("8.14.3", {"required_fields"}), ("9.2.0", set())])  # fmt: skip
-def test_a_rule_has_only_the_parts_that_this_kibana_knows(kibana: Kibana, version: str, absent: set[str]) -> None:
+def test_a_rule_has_only_the_parts_that_this_kibana_knows(
+    kibana: Kibana, version: str, absent: set[str]
+) -> None:
     kibana.version = version
     assert setup(kibana, "--only", "rules") == 0
     for made in rules():
@@ -562,10 +641,17 @@ def test_a_rule_has_only_the_parts_that_this_kibana_knows(kibana: Kibana, versio
 def test_elastics_own_rule_that_would_lift_alerts_twice_is_pointed_at(
     kibana: Kibana, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    external = {"rule_id": EXTERNAL_ALERTS, "name": "External Alerts", "enabled": True, "exceptions_list": []}
+    external = {
+        "rule_id": EXTERNAL_ALERTS,
+        "name": "External Alerts",
+        "enabled": True,
+        "exceptions_list": [],
+    }
     kibana.rules["default"] = {EXTERNAL_ALERTS: external}
     assert setup(kibana, "--only", "rules") == 0
-    assert "look at detection rule External Alerts: Elastic's own, it is on" in capsys.readouterr().err
+    assert (
+        "look at detection rule External Alerts: Elastic's own, it is on" in capsys.readouterr().err
+    )
     for change in ({"enabled": False}, {"exceptions_list": [{"list_id": "a"}]}):
         kibana.rules["default"][EXTERNAL_ALERTS] = {**external, **change}
         assert setup(kibana) == 0
@@ -573,7 +659,9 @@ def test_elastics_own_rule_that_would_lift_alerts_twice_is_pointed_at(
     assert all(EXTERNAL_ALERTS not in one.body.decode() for one in kibana.asked)
 
 
-def test_one_that_never_answers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_that_never_answers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("IDS_KIBANA_TIMEOUT_SECONDS", "1")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert setup(f"http://127.0.0.1:{silent.getsockname()[1]}") == 4
@@ -584,8 +672,8 @@ def test_doctor_says_what_a_configured_kibana_lacks(
     kibana: Kibana, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def found() -> list[tuple[str, str]]:
-        asked = _findings.Asked(load(None))
-        return [(one.state, one.what) for one in _findings.findings([AREA], asked)]
+        asked = doctor_findings.Asked(load(None))
+        return [(one.state, one.what) for one in doctor_findings.findings([AREA], asked)]
 
     assert found() == [("skipped", "no Kibana is configured: section [kibana]")]
     monkeypatch.setenv("IDS_KIBANA_URL", kibana.url)
@@ -601,6 +689,9 @@ def test_doctor_says_what_a_configured_kibana_lacks(
 
 def test_a_kibana_that_is_away(capsys: pytest.CaptureFixture[str]) -> None:
     assert setup(f"http://127.0.0.1:{free_port()}") == 4
-    assert "can't be reached: connection refused (check the URL and whether Kibana runs)" in capsys.readouterr().err
+    assert (
+        "can't be reached: connection refused (check the URL and whether Kibana runs)"
+        in capsys.readouterr().err
+    )
     assert setup("http://no-such-host.invalid:5601") == 4
     assert "can't be reached: " in capsys.readouterr().err

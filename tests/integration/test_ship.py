@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from ids_plugin.sources._messages import Fetched, Reader
-from ids_plugin.sources._programs import FLOW_ONLY, PROGRAMS
+from ids_plugin.sources.messages import Fetched, Reader
+from ids_plugin.sources.meter_programs import FLOW_ONLY, PROGRAMS
 from tests.services import Kafka, unique
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,19 +35,35 @@ PATIENCE = 240.0
 class Ship:
     """One `ship` with a configuration of its own; started and killed as often as one likes."""
 
-    def __init__(self, kafka: Kafka, folder: Path, *files: str, topic: str = "", places: str = "") -> None:
+    def __init__(
+        self, kafka: Kafka, folder: Path, *files: str, topic: str = "", places: str = ""
+    ) -> None:
         self.kafka, self.folder = kafka, folder
         self.topic = topic or kafka.topic("ship", partitions=3)
         self.places = places or kafka.topic("places", cleanup_policy="compact")
         self.config = folder / "ship.toml"
-        self.config.write_text(f'[kafka]\nbootstrap = ["{kafka.bootstrap}"]\n[topics]\nplaces = "{self.places}"\n')
+        self.config.write_text(
+            f'[kafka]\nbootstrap = ["{kafka.bootstrap}"]\n[topics]\nplaces = "{self.places}"\n'
+        )
         program = str(Path(sys.executable).with_name("ids-consumer"))
-        self.command = [program, "ship", *files, "--topic", self.topic, "--sensor", "edge", "--instance", unique("i")]
+        self.command = [
+            program,
+            "ship",
+            *files,
+            "--topic",
+            self.topic,
+            "--sensor",
+            "edge",
+            "--instance",
+            unique("i"),
+        ]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with (self.folder / "ship.log").open("ab") as log:
-            self.process = subprocess.Popen([*self.command, "--config", str(self.config)], stderr=log)
+            self.process = subprocess.Popen(
+                [*self.command, "--config", str(self.config)], stderr=log
+            )
 
     def end(self, how: signal.Signals) -> int:
         assert self.process
@@ -109,7 +125,8 @@ class Writer(threading.Thread):
     def kept(self) -> list[bytes]:
         files = sorted(self.log.parent.glob("eve*"))
         data = b"".join(
-            gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes() for file in files
+            gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+            for file in files
         )
         return [line for line in data.splitlines() if line.endswith(b"}") and line.startswith(b"{")]
 
@@ -257,7 +274,9 @@ def test_logs_of_zeek_say_what_they_are(kafka: Kafka, tmp_path: Path) -> None:
         assert {_header(record, "ids-sensor") for record in kafka.read(ship.topic)} == {"edge"}
 
 
-def test_what_suricata_writes_arrives_as_flows_through_rotation(kafka: Kafka, tmp_path: Path) -> None:
+def test_what_suricata_writes_arrives_as_flows_through_rotation(
+    kafka: Kafka, tmp_path: Path
+) -> None:
     if not shutil.which("suricata"):
         pytest.skip("needs suricata: apt-get install suricata")
     log = tmp_path / "eve.json"

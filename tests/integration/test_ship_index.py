@@ -16,16 +16,16 @@ import orjson
 import pytest
 from elasticsearch import helpers
 
-from consumers._arrivals import Feed, Log
+from consumers.shipping.index_feed import Feed, Log
 from ids_plugin import cli
-from ids_plugin.sources._messages import Fetched, Reader
-from ids_plugin.sources._pages import Hit, target
+from ids_plugin.elastic.paging import Hit, target
+from ids_plugin.sources.messages import Fetched, Reader
 from tests import services
-from tests.elastic import access, asking
 from tests.integration.test_ship import Ship
-from tests.logs import conn
-from tests.on_kafka import Wire
-from tests.stacks import elastic, elastic_losses
+from tests.support.elastic import access, asking
+from tests.support.logs import conn
+from tests.support.on_kafka import Wire
+from tests.support.stacks import elastic, elastic_losses
 
 SAMPLE = Path(__file__).parents[1] / "lab/sample/capture.pcap.gz"
 NOW = 1_800_000_000_000
@@ -55,7 +55,11 @@ class Stack:
     def arrive(self, times: dict[str, int], index: str = "-1") -> None:
         """Documents by their ids, with the ms at which they say they arrived."""
         actions = (
-            {"_index": self.name + index, "_id": name, "_source": {"event": {"ingested": NOW + at}, "name": name}}
+            {
+                "_index": self.name + index,
+                "_id": name,
+                "_source": {"event": {"ingested": NOW + at}, "name": name},
+            }
             for name, at in times.items()
         )
         helpers.bulk(self.client, actions, refresh=True)
@@ -159,7 +163,10 @@ class Agent(threading.Thread):
                     batch.append(document)
                 else:
                     held.append((now + 3, document))
-            helpers.bulk(self.stack.client, ({"_index": f"{self.stack.name}-1", "_source": one} for one in batch))
+            helpers.bulk(
+                self.stack.client,
+                ({"_index": f"{self.stack.name}-1", "_source": one} for one in batch),
+            )
             time.sleep(0.1)
 
     def _document(self) -> dict[str, Any]:
@@ -174,7 +181,9 @@ def records(ship: Ship) -> Iterator[Any]:
     yield from ship.kafka.read(ship.topic)
 
 
-def test_each_document_once_through_kill_9(stack: Stack, kafka: services.Kafka, tmp_path: Path) -> None:
+def test_each_document_once_through_kill_9(
+    stack: Stack, kafka: services.Kafka, tmp_path: Path
+) -> None:
     chance = random.Random(3)
     agent = Agent(stack)
     ship = Ship(kafka, tmp_path, stack.spec)
@@ -201,17 +210,22 @@ def test_each_document_once_through_kill_9(stack: Stack, kafka: services.Kafka, 
     )
     runs = Counter((dict(one.headers)["ids-sensor"], dict(one.headers)["ids-seq"]) for one in found)
     for sensor in SENSORS:
-        numbers = sorted(int(number.split(b":")[1]) for name, number in runs if name == sensor.encode())
+        numbers = sorted(
+            int(number.split(b":")[1]) for name, number in runs if name == sensor.encode()
+        )
         assert numbers == list(range(agent.sent // 2))
     fetched = [
-        Fetched(one.topic, one.partition, [one.offset], [one.timestamp], [one.value], [one.headers]) for one in found
+        Fetched(one.topic, one.partition, [one.offset], [one.timestamp], [one.value], [one.headers])
+        for one in found
     ]
     read = Reader().read(fetched, int(time.time() * 1000))
     assert sum(batch.rows.height for batch in read.batches) == agent.sent
     assert {batch.sensor for batch in read.batches} == set(SENSORS)
 
 
-def test_an_index_without_times_of_arrival_is_refused(stack: Stack, kafka: services.Kafka, tmp_path: Path) -> None:
+def test_an_index_without_times_of_arrival_is_refused(
+    stack: Stack, kafka: services.Kafka, tmp_path: Path
+) -> None:
     stack.client.index(index=f"{stack.name}-1", document=conn(1), refresh=True)
     ship = Ship(kafka, tmp_path, stack.spec)
     ship.start()
@@ -220,9 +234,13 @@ def test_an_index_without_times_of_arrival_is_refused(stack: Stack, kafka: servi
     assert "--arrival" in ship.log()
 
 
-def test_an_index_that_comes_later_is_waited_for(stack: Stack, kafka: services.Kafka, tmp_path: Path) -> None:
+def test_an_index_that_comes_later_is_waited_for(
+    stack: Stack, kafka: services.Kafka, tmp_path: Path
+) -> None:
     stack.client.index(index=f"{stack.name}-0", document={"event": {"ingested": NOW}}, refresh=True)
-    ship = Ship(kafka, tmp_path, replace(target(stack.spec), name=stack.spec.replace("*", "-1")).name)
+    ship = Ship(
+        kafka, tmp_path, replace(target(stack.spec), name=stack.spec.replace("*", "-1")).name
+    )
     ship.start()
     try:
         ship.until(lambda: "no such index" in ship.log(), "a word about the index")
@@ -245,12 +263,18 @@ def test_what_arrives_in_order_gives_the_alerts_of_a_scan_of_the_index(
     documents = [elastic(one) for one in records]
     for at, document in enumerate(documents):
         document["event"]["ingested"] = NOW - 1_000_000_000 + at
-    helpers.bulk(stack.client, ({"_index": f"{stack.name}-1", "_source": one} for one in documents), refresh=True)
+    helpers.bulk(
+        stack.client,
+        ({"_index": f"{stack.name}-1", "_source": one} for one in documents),
+        refresh=True,
+    )
     assert cli.main(["scan", stack.spec, "--out", str(out), "--quiet"]) == 0
     wanted = alerts((out / "alerts.ndjson").read_bytes().splitlines())
     places = kafka.topic("places", cleanup_policy="compact")
     with Wire(kafka, tmp_path) as wire:
-        wire.config.write_text(wire.config.read_text().replace("[topics]", f'[topics]\nplaces = "{places}"'))
+        wire.config.write_text(
+            wire.config.read_text().replace("[topics]", f'[topics]\nplaces = "{places}"')
+        )
         wire.start("ship", "s", stack.spec, "--topic", wire.source)
         for verb in ("normalise", "detect"):
             wire.start(verb)

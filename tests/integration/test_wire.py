@@ -9,7 +9,9 @@ import pytest
 
 from tests.bench import soak
 
-SHORT = soak.Form(records=8_000, seed=5, pace=4, outage=5, garbage=10, partitions=16, snapshot_seconds=5, stop=120)
+SHORT = soak.Form(
+    records=8_000, seed=5, pace=4, outage=5, garbage=10, partitions=16, snapshot_seconds=5, stop=120
+)
 """as short as every kind of fault allows: sixteen faults in a minute"""
 
 

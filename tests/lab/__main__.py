@@ -13,7 +13,9 @@ from tests.lab import labels, runner
 
 def main(arguments: list[str] | None = None) -> int:
     """The lab's command line; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.lab", description="Labelled traffic in network namespaces.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.lab", description="Labelled traffic in network namespaces."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a scenario (root; Linux)")
     run.add_argument("scenario", help="a name in tests/lab/scenarios, or a .toml file")
@@ -21,7 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     run.add_argument("--out", type=Path, required=True)
     flows = commands.add_parser("flows", help="capture.pcap and labels.jsonl → flows.parquet")
     flows.add_argument("folders", type=Path, nargs="+")
-    ways = commands.add_parser("uniflows", help="capture.pcap and labels.jsonl → uniflow.parquet, of mqtt- scenarios")
+    ways = commands.add_parser(
+        "uniflows", help="capture.pcap and labels.jsonl → uniflow.parquet, of mqtt- scenarios"
+    )
     ways.add_argument("folders", type=Path, nargs="+")
     commands.add_parser("clean", help="remove what a killed run left")
     options = parser.parse_args(arguments)
@@ -57,7 +61,9 @@ def _run(name: str, seed: int, out: Path) -> int:
         print("interrupted; namespaces removed", file=sys.stderr)
         return 130
     counts = Counter(activity.klass for activity in labels.read(out / "labels.jsonl"))
-    print(f"{out}: {', '.join(f'{klass} {count}' for klass, count in counts.items())}; {facts['tcpdump']}")
+    print(
+        f"{out}: {', '.join(f'{klass} {count}' for klass, count in counts.items())}; {facts['tcpdump']}"
+    )
     for failure in facts["failures"]:  # type: ignore[attr-defined]
         print(f"failed: {failure}", file=sys.stderr)
     return 1 if facts["failures"] else 0

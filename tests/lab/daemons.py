@@ -19,14 +19,30 @@ def prepare(stage: Stage) -> None:
     (folder / "home").chmod(0o777)
     Path("/run/sshd").mkdir(exist_ok=True)
     _quietly("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / "hostkey"))
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj", "/CN=lab")
+    curve = (
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "30",
+        "-subj",
+        "/CN=lab",
+    )
     files = ("-keyout", str(folder / "key.pem"), "-out", str(folder / "crt.pem"))
     _quietly("openssl", "req", "-x509", *curve, *files)
-    (folder / "both.pem").write_text((folder / "key.pem").read_text() + (folder / "crt.pem").read_text())
-    crypted = subprocess.run(["openssl", "passwd", "-6", PASSWORD], check=True, capture_output=True, text=True).stdout
+    (folder / "both.pem").write_text(
+        (folder / "key.pem").read_text() + (folder / "crt.pem").read_text()
+    )
+    crypted = subprocess.run(
+        ["openssl", "passwd", "-6", PASSWORD], check=True, capture_output=True, text=True
+    ).stdout
     passwd = Path("/etc/passwd").read_text() + f"{USER}:x:3000:3000::{folder}/home:/bin/sh\n"
     (folder / "passwd").write_text(passwd)
-    (folder / "shadow").write_text(f"root:*:19000:0:99999:7:::\n{USER}:{crypted.strip()}:19000:0:99999:7:::\n")
+    (folder / "shadow").write_text(
+        f"root:*:19000:0:99999:7:::\n{USER}:{crypted.strip()}:19000:0:99999:7:::\n"
+    )
     (folder / "shadow").chmod(0o600)
     _quietly("mosquitto_passwd", "-b", "-c", str(folder / "mqtt.pw"), USER, PASSWORD)
     pages = folder / "www"
@@ -96,13 +112,32 @@ def mosquitto(stage: Stage) -> None:
 
 def dnsmasq(stage: Stage, address: str, upstream: str) -> None:
     """Resolver and DHCP server of the local network."""
-    names = [f"--address=/{name}/{host}" for name, host in stage.names.items() if name.endswith(".lan")]
+    names = [
+        f"--address=/{name}/{host}" for name, host in stage.names.items() if name.endswith(".lan")
+    ]
     low, high = stage.network.subnet.network_address + 2, stage.network.subnet.network_address + 190
     stage.spawn(
         [
-            *("/usr/sbin/dnsmasq", "-k", "--conf-file=/dev/null", "--user=root", "--group=root", "--no-hosts"),
-            *("--no-resolv", "--bind-interfaces", f"--listen-address={address}", f"--server={upstream}"),
-            *("--cache-size=20", "--pid-file=", f"--dhcp-leasefile={stage.folder}/leases", "--dhcp-authoritative"),
+            *(
+                "/usr/sbin/dnsmasq",
+                "-k",
+                "--conf-file=/dev/null",
+                "--user=root",
+                "--group=root",
+                "--no-hosts",
+            ),
+            *(
+                "--no-resolv",
+                "--bind-interfaces",
+                f"--listen-address={address}",
+                f"--server={upstream}",
+            ),
+            *(
+                "--cache-size=20",
+                "--pid-file=",
+                f"--dhcp-leasefile={stage.folder}/leases",
+                "--dhcp-authoritative",
+            ),
             *(f"--dhcp-range={low},{high},10m", "--no-ping", "--log-facility=-", *names),
         ]
     )

@@ -31,7 +31,9 @@ class Activity:
     def to_json(self) -> str:
         """The line, with `class` as the name of `klass`."""
         fields = asdict(self)
-        return json.dumps({"class" if name == "klass" else name: value for name, value in fields.items()})
+        return json.dumps(
+            {"class" if name == "klass" else name: value for name, value in fields.items()}
+        )
 
     @classmethod
     def from_json(cls, line: str) -> Activity:
@@ -62,7 +64,10 @@ def read(path: Path) -> list[Activity]:
 
 def write(path: Path, activities: Iterable[Activity]) -> None:
     """Writes labels.jsonl, in order of start."""
-    lines = [activity.to_json() for activity in sorted(activities, key=lambda one: (one.start, one.activity))]
+    lines = [
+        activity.to_json()
+        for activity in sorted(activities, key=lambda one: (one.start, one.activity))
+    ]
     path.write_text("".join(line + "\n" for line in lines))
 
 
@@ -78,17 +83,25 @@ def label(flows: pl.DataFrame, labels: Sequence[Activity]) -> pl.DataFrame:
     chosen = pl.lit(None, dtype=pl.UInt32)
     ordered = sorted(labels, key=Activity.vagueness)
     for number, activity in reversed(list(enumerate(ordered))):
-        chosen = pl.when(_matches(activity, addresses)).then(pl.lit(number, dtype=pl.UInt32)).otherwise(chosen)
+        chosen = (
+            pl.when(_matches(activity, addresses))
+            .then(pl.lit(number, dtype=pl.UInt32))
+            .otherwise(chosen)
+        )
     numbers = flows.select(chosen.alias("n"))["n"]
     classes = dict(enumerate(activity.klass for activity in ordered))
-    details = dict(enumerate(f"{activity.technique} {activity.activity}".strip() for activity in ordered))
+    details = dict(
+        enumerate(f"{activity.technique} {activity.activity}".strip() for activity in ordered)
+    )
     return flows.with_columns(
         numbers.replace_strict(classes, default="benign", return_dtype=pl.String).alias("label"),
         numbers.replace_strict(details, default=None, return_dtype=pl.String).alias("label_detail"),
     )
 
 
-def _matches(activity: Activity, addresses: dict[str, ipaddress.IPv4Address | ipaddress.IPv6Address]) -> pl.Expr:
+def _matches(
+    activity: Activity, addresses: dict[str, ipaddress.IPv4Address | ipaddress.IPv6Address]
+) -> pl.Expr:
     begin = pl.col("ts").dt.epoch("us") / 1e6
     orig, resp = _members(activity.orig, addresses), _members(activity.resp, addresses)
     there = _among("orig_h", orig) & _among("resp_h", resp) & _at("resp_p", activity.ports)
@@ -98,12 +111,17 @@ def _matches(activity: Activity, addresses: dict[str, ipaddress.IPv4Address | ip
 
 
 def _members(
-    names: tuple[str, ...] | None, addresses: dict[str, ipaddress.IPv4Address | ipaddress.IPv6Address]
+    names: tuple[str, ...] | None,
+    addresses: dict[str, ipaddress.IPv4Address | ipaddress.IPv6Address],
 ) -> list[str] | None:
     if names is None:
         return None
     networks = [ipaddress.ip_network(name) for name in names]
-    return [text for text, address in addresses.items() if any(address in network for network in networks)]
+    return [
+        text
+        for text, address in addresses.items()
+        if any(address in network for network in networks)
+    ]
 
 
 def _among(column: str, members: list[str] | None) -> pl.Expr:
@@ -115,4 +133,6 @@ def _at(column: str, ports: tuple[int, ...] | None) -> pl.Expr:
 
 
 def _size(names: tuple[str, ...] | None) -> int:
-    return 2**32 if names is None else sum(ipaddress.ip_network(name).num_addresses for name in names)
+    return (
+        2**32 if names is None else sum(ipaddress.ip_network(name).num_addresses for name in names)
+    )

@@ -28,12 +28,19 @@ def read(folder: Path) -> pl.DataFrame:
         source = Input(name=path.name, stream=stream, head=head, sensor=folder.name)
         frames = [step.flows for step in capture.PLUGIN.read(source, BATCH)]
     flows = pl.concat(frames) if frames else flow.empty()
-    nets = [ipaddress.ip_network(net) for net in json.loads((folder / "scenario.json").read_text())["local_nets"]]
+    nets = [
+        ipaddress.ip_network(net)
+        for net in json.loads((folder / "scenario.json").read_text())["local_nets"]
+    ]
     local = [_is_local(pl.col(f"{end}_h"), nets).alias(f"local_{end}") for end in ("orig", "resp")]
-    return labels.label(flows.with_columns(local), labels.read(folder / "labels.jsonl")).sort("ts", "uid")
+    return labels.label(flows.with_columns(local), labels.read(folder / "labels.jsonl")).sort(
+        "ts", "uid"
+    )
 
 
-def _is_local(column: pl.Expr, nets: list[ipaddress.IPv4Network | ipaddress.IPv6Network]) -> pl.Expr:
+def _is_local(
+    column: pl.Expr, nets: list[ipaddress.IPv4Network | ipaddress.IPv6Network]
+) -> pl.Expr:
     """Whether it is an address of the networks or link-local."""
 
     def one(text: str) -> bool:
@@ -53,7 +60,12 @@ def write(folder: Path) -> Path:
 def summary(path: Path) -> str:
     """Counts of flows by label and detail, as text."""
     counts = (
-        pl.read_parquet(path).group_by("label", "label_detail").len().sort("label", "len", descending=[False, True])
+        pl.read_parquet(path)
+        .group_by("label", "label_detail")
+        .len()
+        .sort("label", "len", descending=[False, True])
     )
-    lines = [f"  {label:20} {number:7} {detail or ''}" for label, detail, number in counts.iter_rows()]
+    lines = [
+        f"  {label:20} {number:7} {detail or ''}" for label, detail, number in counts.iter_rows()
+    ]
     return "\n".join([f"{path}: {path.stat().st_size} bytes", *lines])

@@ -54,7 +54,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def ip(namespace: str, *lines: str) -> None:
     """Runs lines of `ip` inside a namespace; CalledProcessError when one fails."""
     subprocess.run(
-        ["ip", "-n", namespace, "-batch", "-"], input="\n".join(lines), text=True, check=True, capture_output=True
+        ["ip", "-n", namespace, "-batch", "-"],
+        input="\n".join(lines),
+        text=True,
+        check=True,
+        capture_output=True,
     )
 
 
@@ -142,7 +146,12 @@ class Network:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.close()
 
     @property
@@ -158,9 +167,17 @@ class Network:
     def _core(self) -> None:
         self._namespace(self.switch)
         self._namespace(self.router)
-        _inside(self.switch, {"ipv6/conf/all/disable_ipv6": "1", "ipv6/conf/default/disable_ipv6": "1"}, ())
+        _inside(
+            self.switch,
+            {"ipv6/conf/all/disable_ipv6": "1", "ipv6/conf/default/disable_ipv6": "1"},
+            (),
+        )
         ip(self.switch, "link add br0 type bridge", "link set br0 up")
-        settings = {"ipv4/ip_forward": "1", "ipv4/conf/all/rp_filter": "0", "ipv4/conf/default/rp_filter": "0"}
+        settings = {
+            "ipv4/ip_forward": "1",
+            "ipv4/conf/all/rp_filter": "0",
+            "ipv4/conf/default/rp_filter": "0",
+        }
         _inside(self.router, settings, ())
         ip(self.router, "route add blackhole default")
         self._plug(self.router, self.gateway)
@@ -170,7 +187,11 @@ class Network:
         port = f"p{self._ports}"
         self._wire(namespace, self.switch, port, reach)
         ip(self.switch, f"link set {port} master br0 up")
-        ip(namespace, f"addr add {address}/{self.subnet.prefixlen} brd + dev eth0", "link set eth0 up")
+        ip(
+            namespace,
+            f"addr add {address}/{self.subnet.prefixlen} brd + dev eth0",
+            "link set eth0 up",
+        )
         _inside(namespace, {"ipv4/conf/all/rp_filter": "0", "ipv4/conf/eth0/rp_filter": "0"}, ())
 
     def _wire(self, namespace: str, far: str, port: str, reach: Reach | None) -> None:
@@ -233,7 +254,12 @@ class Network:
         if answers:
             ip(namespace, f"route add local {answers} dev lo")
         if silent:
-            ip(namespace, "link add void type veth peer name hole", "link set void arp off up", "link set hole up")
+            ip(
+                namespace,
+                "link add void type veth peer name hole",
+                "link set void arp off up",
+                "link set hole up",
+            )
             ip(namespace, f"route add {silent} dev void")
             _inside(namespace, {"ipv4/ip_forward": "1", "ipv4/conf/eth0/proxy_arp": "1"}, ())
         host = Host(name, role, address, namespace, tuple(net for net in (answers, silent) if net))
@@ -246,8 +272,18 @@ class Network:
         self._ports += 1
         port = f"o{self._ports}"
         self._wire(namespace, self.router, port, reach)
-        ip(self.router, f"addr add {GATE}/32 dev {port}", f"link set {port} up", f"route add {address}/32 dev {port}")
-        ip(namespace, f"addr add {address}/32 dev eth0", "link set eth0 up", f"route add {GATE} dev eth0")
+        ip(
+            self.router,
+            f"addr add {GATE}/32 dev {port}",
+            f"link set {port} up",
+            f"route add {address}/32 dev {port}",
+        )
+        ip(
+            namespace,
+            f"addr add {address}/32 dev eth0",
+            "link set eth0 up",
+            f"route add {GATE} dev eth0",
+        )
         ip(namespace, f"route add default via {GATE}")
         _inside(self.router, {f"ipv4/conf/{port}/rp_filter": "0"}, ())
         _inside(namespace, {"ipv4/conf/all/rp_filter": "0", "ipv4/conf/eth0/rp_filter": "0"}, ())
@@ -265,7 +301,10 @@ class Network:
 
     def _port_of(self, host: Host) -> str:
         shown = subprocess.run(
-            ["ip", "-n", self.router, "route", "get", host.address], check=True, capture_output=True, text=True
+            ["ip", "-n", self.router, "route", "get", host.address],
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
         found = re.search(r"dev (\S+)", shown)
         assert found, shown
@@ -287,7 +326,9 @@ def _namespaces() -> list[str]:
 def remove(names: Iterable[str]) -> None:
     """Ends the processes inside namespaces, then deletes these."""
     for name in names:
-        found = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True, check=False).stdout
+        found = subprocess.run(
+            ["ip", "netns", "pids", name], capture_output=True, text=True, check=False
+        ).stdout
         for pid in map(int, found.split()):
             if pid != os.getpid():
                 with suppress(ProcessLookupError):

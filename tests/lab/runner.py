@@ -27,8 +27,23 @@ from tests.lab.stage import Stage
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 PACKAGES = {
-    **{name: name for name in ("tcpdump", "mosquitto", "dnsmasq", "vsftpd", "nmap", "hydra", "hping3", "masscan")},
-    **{name: name for name in ("ncrack", "medusa", "iodine", "iperf3", "sshpass", "curl", "openssl", "lftp")},
+    **{
+        name: name
+        for name in (
+            "tcpdump",
+            "mosquitto",
+            "dnsmasq",
+            "vsftpd",
+            "nmap",
+            "hydra",
+            "hping3",
+            "masscan",
+        )
+    },
+    **{
+        name: name
+        for name in ("ncrack", "medusa", "iodine", "iperf3", "sshpass", "curl", "openssl", "lftp")
+    },
     "nginx": "nginx-light",
     "sshd": "openssh-server",
     "ssh": "openssh-client",
@@ -82,7 +97,9 @@ def run(scenario: Scenario, seed: int, out: Path, say: Callable[[str], None]) ->
     rng = random.Random(f"{scenario.name}:{seed}:network")
     try:
         with network.Network(world.subnet(rng)) as net:
-            stage = Stage(net, scenario.name, seed, folder, scenario.duration, weight=scenario.weight)
+            stage = Stage(
+                net, scenario.name, seed, folder, scenario.duration, weight=scenario.weight
+            )
             busy = world.draw(scenario.busy, rng)
             assert isinstance(busy, int | float), "busy: a number is wanted"
             stage.busy = float(busy)
@@ -113,15 +130,30 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _record(stage: Stage, scenario: Scenario, out: Path, say: Callable[[str], None]) -> dict[str, object]:
-    command = ["ip", "netns", "exec", stage.network.switch, "tcpdump", "-i", "br0", "-n", "-Z", "root"]
+def _record(
+    stage: Stage, scenario: Scenario, out: Path, say: Callable[[str], None]
+) -> dict[str, object]:
+    command = [
+        "ip",
+        "netns",
+        "exec",
+        stage.network.switch,
+        "tcpdump",
+        "-i",
+        "br0",
+        "-n",
+        "-Z",
+        "root",
+    ]
     command += ["-s", str(scenario.snaplen), "-B", "16384", "-w", str(out / "capture.pcap")]
     time.sleep(1.5)
     recorder = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         time.sleep(0.7)
         begin = time.time()
-        say(f"{scenario.name} seed {seed_text(stage)}: {len(stage.network.hosts)} hosts, {scenario.duration:.0f} s")
+        say(
+            f"{scenario.name} seed {seed_text(stage)}: {len(stage.network.hosts)} hosts, {scenario.duration:.0f} s"
+        )
         _act(stage, scenario)
         while time.time() < begin + scenario.duration:
             time.sleep(0.2)
@@ -145,7 +177,10 @@ def _act(stage: Stage, scenario: Scenario) -> None:
     for host in list(stage.network.hosts):
         for name in benign.DAILY.get(host.role, ()):
             _start(stage, host, f"benign.{name}", {}, 0.0, stage.rng(host.name, name))
-    cast = {name: _pick(stage, roles, stage.rng("cast", name), {}) for name, roles in scenario.cast.items()}
+    cast = {
+        name: _pick(stage, roles, stage.rng("cast", name), {})
+        for name, roles in scenario.cast.items()
+    }
     for number, entry in enumerate(scenario.activity):
         rng = stage.rng("activity", number)
         plan = dict(entry)
@@ -171,7 +206,14 @@ def _pick(stage: Stage, roles: object, rng: random.Random, cast: dict[str, Host]
     return rng.choice(candidates)
 
 
-def _start(stage: Stage, host: Host, name: str, options: dict[str, object], after: float, rng: random.Random) -> None:
+def _start(
+    stage: Stage,
+    host: Host,
+    name: str,
+    options: dict[str, object],
+    after: float,
+    rng: random.Random,
+) -> None:
     behaviour = behaviours.find(name)
 
     def work() -> None:
@@ -184,7 +226,9 @@ def _start(stage: Stage, host: Host, name: str, options: dict[str, object], afte
 def _facts(stage: Stage, scenario: Scenario, begin: float, seen: str) -> dict[str, object]:
     packages = sorted(set(PACKAGES.values()))
     query = ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *packages]
-    lines: Sequence[str] = subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
+    lines: Sequence[str] = subprocess.run(
+        query, capture_output=True, text=True, check=False
+    ).stdout.splitlines()
     return {
         "scenario": scenario.name,
         "seed": stage.seed,
@@ -195,7 +239,10 @@ def _facts(stage: Stage, scenario: Scenario, begin: float, seen: str) -> dict[st
         "tcpdump": [line.strip() for line in seen.splitlines() if "packets" in line],
         "failures": stage.failures,
         "notes": stage.notes,
-        "versions": {"python": platform.python_version(), **dict(line.split(" ", 1) for line in lines if " " in line)},
+        "versions": {
+            "python": platform.python_version(),
+            **dict(line.split(" ", 1) for line in lines if " " in line),
+        },
         "kernel": platform.release(),
         "threads": threading.active_count(),
     }

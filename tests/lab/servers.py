@@ -21,7 +21,9 @@ THOUGHT = (0.001, 0.06)
 """Seconds a server takes to think."""
 
 
-def tcp(stage: Stage, port: int, handle: Handler, certificate: Path | None = None, address: str = "") -> None:
+def tcp(
+    stage: Stage, port: int, handle: Handler, certificate: Path | None = None, address: str = ""
+) -> None:
     """Accepts connections, each in a thread, over TLS when given a certificate."""
     context = None
     if certificate:

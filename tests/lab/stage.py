@@ -62,7 +62,11 @@ class Stage:
 
     def local(self) -> list[Host]:
         """Hosts of the local network, but the crowd."""
-        return [host for host in self.network.hosts if host.role not in {"internet", "outside", "tunnel", "crowd"}]
+        return [
+            host
+            for host in self.network.hosts
+            if host.role not in {"internet", "outside", "tunnel", "crowd"}
+        ]
 
     def one(self, role: str) -> Host:
         """The host of a role that has one."""
@@ -99,7 +103,7 @@ class Stage:
                 work()
             except Stopped:
                 pass
-            except Exception as error:  # noqa: BLE001 - one behaviour must not end the run; it is reported at its end
+            except Exception as error:  # noqa: BLE001 - reported when the run ends
                 if not self.over.is_set():
                     with self._lock:
                         self.failures.append(f"{name}: {type(error).__name__}: {error}")
@@ -138,7 +142,9 @@ class Stage:
             with self._lock:
                 self.activities.append(line)
 
-    def spawn(self, command: Sequence[str], private: dict[str, Path] | None = None) -> subprocess.Popen[bytes]:
+    def spawn(
+        self, command: Sequence[str], private: dict[str, Path] | None = None
+    ) -> subprocess.Popen[bytes]:
         """Starts a program in the calling thread's namespace; it is ended with the run.
 
         Args:
@@ -150,7 +156,11 @@ class Stage:
             mounts = " && ".join(f"mount --bind {file} {path}" for path, file in private.items())
             words = ["unshare", "-m", "sh", "-c", f'{mounts} && exec "$@"', "sh", *command]
         process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
         log.close()
         with self._lock:
@@ -162,7 +172,11 @@ class Stage:
         file = self.folder / f"tool-{threading.get_ident()}-{time.monotonic_ns()}.txt"
         with file.open("wb") as log:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
         with self._lock:
             self._running.append(process)
@@ -196,4 +210,8 @@ class Stage:
 def _names(hosts: Iterable[Host | str] | None) -> tuple[str, ...] | None:
     if hosts is None:
         return None
-    return tuple(name for host in hosts for name in ((host,) if isinstance(host, str) else (host.address, *host.also)))
+    return tuple(
+        name
+        for host in hosts
+        for name in ((host,) if isinstance(host, str) else (host.address, *host.also))
+    )

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
+from ids_plugin.flowmeter.uniflows import read
 from ids_plugin.schema import uniflow
-from ids_plugin.sources._uniflow import read
 from tests.lab import labels
 
 PROTO = {6: "tcp", 17: "udp"}
@@ -29,7 +29,10 @@ def labelled(folder: Path) -> pl.DataFrame:
 
 
 def _class(told: pl.DataFrame) -> pl.Series:
-    at = [pl.col("orig_p") == port for port in (22, 1883)], [pl.col("resp_p") == port for port in (22, 1883)]
+    at = (
+        [pl.col("orig_p") == port for port in (22, 1883)],
+        [pl.col("resp_p") == port for port in (22, 1883)],
+    )
     guesses = pl.col("label") == "brute_force"
     return told.select(
         pl.when(pl.col("label") == "benign").then(pl.lit("normal"))
@@ -45,12 +48,21 @@ def write(folder: Path) -> Path:
     """Writes `folder`/uniflow.parquet; its path."""
     target = folder / "uniflow.parquet"
     small = [pl.col(name).cast(pl.UInt32) for name in uniflow.FEATURES]
-    labelled(folder).with_columns(small).write_parquet(target, compression="zstd", compression_level=19)
+    labelled(folder).with_columns(small).write_parquet(
+        target, compression="zstd", compression_level=19
+    )
     return target
 
 
 def summary(path: Path) -> str:
     """Counts by class and activity, as text."""
-    counts = pl.read_parquet(path).group_by("class", "detail").len().sort("class", "len", descending=[False, True])
-    lines = [f"  {name:18} {number:7} {detail or ''}" for name, detail, number in counts.iter_rows()]
+    counts = (
+        pl.read_parquet(path)
+        .group_by("class", "detail")
+        .len()
+        .sort("class", "len", descending=[False, True])
+    )
+    lines = [
+        f"  {name:18} {number:7} {detail or ''}" for name, detail, number in counts.iter_rows()
+    ]
     return "\n".join([f"{path}: {path.stat().st_size} bytes", *lines])

@@ -22,12 +22,16 @@ def trusting() -> ssl.SSLContext:
     return context
 
 
-def connect(address: str, port: int, *, source: str | None = None, timeout: float = TIMEOUT) -> socket.socket:
+def connect(
+    address: str, port: int, *, source: str | None = None, timeout: float = TIMEOUT
+) -> socket.socket:
     """A TCP connection; OSError when there is none in time."""
     return socket.create_connection((address, port), timeout, (source, 0) if source else None)
 
 
-def http(address: str, port: int, paths: list[str], *, tls: bool = False, body: bytes | None = None) -> int:
+def http(
+    address: str, port: int, paths: list[str], *, tls: bool = False, body: bytes | None = None
+) -> int:
     """Requests paths over one connection (POST where there is a body); gives the bytes received. OSError on failure."""
     link = HTTPConnection(address, port, timeout=TIMEOUT)
     if tls:
@@ -49,7 +53,12 @@ def http(address: str, port: int, paths: list[str], *, tls: bool = False, body: 
 def dns_question(name: str, kind: int, number: int) -> bytes:
     """A DNS query (RFC 1035, 4.1)."""
     labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
-    return struct.pack("!HHHHHH", number, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!HH", kind, 1)
+    return (
+        struct.pack("!HHHHHH", number, 0x0100, 1, 0, 0, 0)
+        + labels
+        + b"\0"
+        + struct.pack("!HH", kind, 1)
+    )
 
 
 def dns(server: str, name: str, rng: random.Random, kind: int = 1, tries: int = 2) -> bytes | None:
@@ -76,7 +85,9 @@ def ntp(server: str) -> bool:
 def dhcp_renew(server: str, own: str, rng: random.Random) -> bool:
     """Renews a lease (RFC 2131, unicast REQUEST with ciaddr); whether it was acknowledged."""
     mac = bytes([2, *socket.inet_aton(own), 0])
-    packet = struct.pack("!BBBBIHH4s12x", 1, 1, 6, 0, rng.randrange(2**32), 0, 0, socket.inet_aton(own))
+    packet = struct.pack(
+        "!BBBBIHH4s12x", 1, 1, 6, 0, rng.randrange(2**32), 0, 0, socket.inet_aton(own)
+    )
     packet += mac + bytes(10 + 64 + 128) + b"\x63\x82\x53\x63\x35\x01\x03\x37\x03\x01\x03\x06\xff"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
         link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -104,18 +115,24 @@ def _mqtt_packet(kind: int, body: bytes) -> bytes:
 class Mqtt:
     """An MQTT 3.1.1 client that publishes; `refused` is the broker's return code (0: accepted)."""
 
-    def __init__(self, address: str, port: int, name: str, user: str, password: str, tls: bool = False) -> None:
+    def __init__(
+        self, address: str, port: int, name: str, user: str, password: str, tls: bool = False
+    ) -> None:
         raw = connect(address, port)
         self.link: socket.socket = trusting().wrap_socket(raw) if tls else raw
         body = _mqtt_text("MQTT") + bytes([4, 0xC2]) + struct.pack("!H", 60)
-        self.link.sendall(_mqtt_packet(0x10, body + _mqtt_text(name) + _mqtt_text(user) + _mqtt_text(password)))
+        self.link.sendall(
+            _mqtt_packet(0x10, body + _mqtt_text(name) + _mqtt_text(user) + _mqtt_text(password))
+        )
         answer = self.link.recv(4)
         self.refused = answer[3] if len(answer) == 4 else 255
 
     def publish(self, topic: str, payload: bytes, number: int = 0) -> None:
         """Publishes, at QoS 1 when given a packet number (and waits for the acknowledgement)."""
         mark = struct.pack("!H", number) if number else b""
-        self.link.sendall(_mqtt_packet(0x32 if number else 0x30, _mqtt_text(topic) + mark + payload))
+        self.link.sendall(
+            _mqtt_packet(0x32 if number else 0x30, _mqtt_text(topic) + mark + payload)
+        )
         if number:
             self.link.recv(4)
 
@@ -156,7 +173,9 @@ def ssh_knock(address: str, port: int, source: str | None = None) -> None:
         link.sendall(b"SSH-2.0-libssh2_1.10.0\r\n")
         link.recv(1024)
         link.sendall(
-            struct.pack("!IBB", 700, 4, 20) + os.urandom(16) + b"curve25519-sha256,aes128-ctr,hmac-sha2-256" * 16
+            struct.pack("!IBB", 700, 4, 20)
+            + os.urandom(16)
+            + b"curve25519-sha256,aes128-ctr,hmac-sha2-256" * 16
         )
         link.recv(2048)
 

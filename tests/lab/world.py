@@ -60,7 +60,12 @@ def build(stage: Stage, counts: Mapping[str, object]) -> None:
             stage.network.add(f"{role}{index}", role, free.pop(), _reach(role, rng))
     crowd = str(base + 250)
     stage.network.add(
-        "crowd", "crowd", crowd, _reach("crowd", rng), answers=f"{base + 192}/27", silent=f"{base + 224}/28"
+        "crowd",
+        "crowd",
+        crowd,
+        _reach("crowd", rng),
+        answers=f"{base + 192}/27",
+        silent=f"{base + 224}/28",
     )
     _outside(stage, rng)
     stage.names.update({f"{host.name}.lan": host.address for host in stage.local()})
@@ -73,18 +78,30 @@ def _reach(role: str, rng: random.Random) -> Reach:
     """People's hosts are near; small devices hang on a radio and take their time."""
     if role in {"workstation", "laptop", "admin"}:
         return Reach(rng.uniform(0.0002, 0.002), rng.uniform(0.0, 0.002))
-    return Reach(rng.uniform(0.0005, 0.006), rng.uniform(0.001, 0.012), rng.choice((0.0, 0.001, 0.004)))
+    return Reach(
+        rng.uniform(0.0005, 0.006), rng.uniform(0.001, 0.012), rng.choice((0.0, 0.001, 0.004))
+    )
 
 
 def _outside(stage: Stage, rng: random.Random) -> None:
-    addresses = [str(address) for net in OUTSIDE for address in list(ipaddress.ip_network(net).hosts())[1:200]]
+    addresses = [
+        str(address)
+        for net in OUTSIDE
+        for address in list(ipaddress.ip_network(net).hosts())[1:200]
+    ]
     addresses = [address for address in addresses if address not in {UPSTREAM, POOL}]
     rng.shuffle(addresses)
-    internet = stage.network.add_outside("internet", "internet", "192.0.2.1", Reach(0.004, 0.004, 0.001, 0.09))
+    internet = stage.network.add_outside(
+        "internet", "internet", "192.0.2.1", Reach(0.004, 0.004, 0.001, 0.09)
+    )
     for net in OUTSIDE:
         stage.network.route_outside(internet, net)
-    stage.network.add_outside("outside", "outside", addresses.pop(), Reach(rng.uniform(0.01, 0.08), 0.003))
-    stage.network.add_outside("tunnel", "tunnel", addresses.pop(), Reach(rng.uniform(0.01, 0.08), 0.003))
+    stage.network.add_outside(
+        "outside", "outside", addresses.pop(), Reach(rng.uniform(0.01, 0.08), 0.003)
+    )
+    stage.network.add_outside(
+        "tunnel", "tunnel", addresses.pop(), Reach(rng.uniform(0.01, 0.08), 0.003)
+    )
     stage.sites = [addresses.pop() for _ in range(rng.randint(8, 16))]
     stage.clouds = [addresses.pop() for _ in range(rng.randint(3, 6))]
     for address in (UPSTREAM, POOL, *stage.sites, *stage.clouds):

@@ -19,9 +19,11 @@ from collections import Counter
 from pathlib import Path
 
 from ids_plugin.errors import InputError
-from ids_plugin.sources import Input, _pcap, _quiet
+from ids_plugin.flowmeter import uneventful_packets
+from ids_plugin.flowmeter.packets import capture_files
+from ids_plugin.sources import Input
 from ids_plugin.sources.capture import Capture
-from tests.captures import (
+from tests.support.captures import (
     ACK,
     EPOCH,
     FIN,
@@ -39,8 +41,8 @@ from tests.captures import (
     section,
     tcp,
     udp,
-)  # fmt: skip
-from tests.logs import Got
+)
+from tests.support.logs import Got
 
 CHUNKS = (*(1 << 16,) * 61, 64, 300, 1 << 12)
 """Bytes read at a time, for an input each in turn; small ones cut records in two, and are several times slower."""
@@ -51,7 +53,11 @@ MOST_MEMORY = 1024
 SLICE = 20_000
 """Executions of one process: atheris doesn't give back the memory of what a mutator of ours returns."""
 LONGEST = 8192
-AS_IF_LARGE = ((_quiet, "LEAST", 0), (_pcap, "STRIDE", 200), (_pcap, "FEW", 2))
+AS_IF_LARGE = (
+    (uneventful_packets, "LEAST", 0),
+    (capture_files, "STRIDE", 200),
+    (capture_files, "FEW", 2),
+)
 """With these small captures are read the way large ones are."""
 CLIENT, SERVER = ("10.0.0.5", 40_000), ("93.184.216.34", 80)
 SIX, SEVEN = ("2001:db8::5", 40_000), ("fe80::7", 443)
@@ -61,7 +67,9 @@ JUMPS = (0, 1, -1, -3600, 5, 10, 60, 301, 3601, 1 << 31, -EPOCH)
 
 
 def exchange(
-    port: int = 80, request: bytes = b"GET / HTTP/1.1\r\n\r\n", answer: bytes = b"HTTP/1.1 200 OK\r\n"
+    port: int = 80,
+    request: bytes = b"GET / HTTP/1.1\r\n\r\n",
+    answer: bytes = b"HTTP/1.1 200 OK\r\n",
 ) -> list[bytes]:
     """A TCP connection with a request and an answer."""
     server, sent, got = (SERVER[0], port), 1001 + len(request), 9001 + len(answer)
@@ -80,13 +88,23 @@ def broken_exchange() -> list[bytes]:
     """A TCP connection with a hole, a retransmission, an overlap, a wrap and a jump of sequence numbers."""
     top = 2**32 - 20
     parts = [tcp(CLIENT, SERVER, SYN, top), tcp(SERVER, CLIENT, SYN | ACK, 5, top + 1)]
-    parts += [tcp(CLIENT, SERVER, ACK, top + 1 + at, 6, b"x" * 10) for at in (0, 20, 15, 10, 0, 40, 2**31, 3 * 10**9)]
-    return [*parts, tcp(SERVER, CLIENT, ACK, 6, top + 61), tcp(SERVER, CLIENT, SYN, 77), tcp(CLIENT, SERVER, FIN | RST)]
+    parts += [
+        tcp(CLIENT, SERVER, ACK, top + 1 + at, 6, b"x" * 10)
+        for at in (0, 20, 15, 10, 0, 40, 2**31, 3 * 10**9)
+    ]
+    return [
+        *parts,
+        tcp(SERVER, CLIENT, ACK, 6, top + 61),
+        tcp(SERVER, CLIENT, SYN, 77),
+        tcp(CLIENT, SERVER, FIN | RST),
+    ]
 
 
 def names() -> list[bytes]:
     """DNS over UDP, a DHCP request, NTP and QUIC."""
-    query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x03com\x00\x00\x01\x00\x01"
+    query = (
+        b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x07example\x03com\x00\x00\x01\x00\x01"
+    )
     resolver = ("10.0.0.1", 53)
     return [
         udp(("10.0.0.5", 5353), resolver, query),
@@ -109,7 +127,15 @@ def tunnels() -> list[bytes]:
         ip(a, b, 47, b"\0\0\x08\0" + inner),
         ip(a, b, 47, b"\xb0\0\x08\0" + bytes(12) + inner),
         ip(a, b, 47, b"\x10\0\x65\x58\0\0\0\1" + frame),
-        ip(a, b, 47, b"\x30\x01\x88\x0b" + struct.pack(">HHI", len(inner) + 4, 1, 1) + b"\xff\x03\0\x21" + inner),
+        ip(
+            a,
+            b,
+            47,
+            b"\x30\x01\x88\x0b"
+            + struct.pack(">HHI", len(inner) + 4, 1, 1)
+            + b"\xff\x03\0\x21"
+            + inner,
+        ),
         udp((a, 5555), (b, 4789), b"\x08\0\0\0\0\0\7\0" + frame),
         udp((a, 5555), (b, 6081), b"\0\0\x65\x58\0\0\7\0" + frame),
         udp((a, 5555), (b, 6081), b"\1\0\x08\0\0\0\7\0\0\1\0\0" + inner),
@@ -124,7 +150,8 @@ def pieces() -> list[bytes]:
     """Fragments of IPv4 and IPv6, extension headers, options."""
     whole = udp(CLIENT, SERVER, bytes(range(64)))[20:]
     parts = [
-        ip(CLIENT[0], SERVER[0], 17, whole[at : at + 24], fragment=(at < 48) << 13 | at // 8) for at in (0, 24, 48)
+        ip(CLIENT[0], SERVER[0], 17, whole[at : at + 24], fragment=(at < 48) << 13 | at // 8)
+        for at in (0, 24, 48)
     ]
     segment = tcp(SIX, SEVEN, SYN, 1)[40:]
     chain = b"\x3c\0" + bytes(6) + b"\x2c\0" + bytes(6) + struct.pack(">BBHI", 6, 0, 0, 9)
@@ -138,7 +165,13 @@ def pieces() -> list[bytes]:
         ip(SIX[0], SEVEN[0], 44, struct.pack(">BBHI", 6, 0, 1, 9) + segment[:16]),
         ip(SIX[0], SEVEN[0], 44, struct.pack(">BBHI", 6, 0, 16, 9) + segment[16:]),
         ip(SIX[0], SEVEN[0], 51, b"\x06\x04" + bytes(22) + segment),
-        ip(CLIENT[0], SERVER[0], 6, tcp(CLIENT, SERVER, SYN)[20:], options=b"\x07\x27\x08" + bytes(37)),
+        ip(
+            CLIENT[0],
+            SERVER[0],
+            6,
+            tcp(CLIENT, SERVER, SYN)[20:],
+            options=b"\x07\x27\x08" + bytes(37),
+        ),
         ip(CLIENT[0], SERVER[0], 132, bytes(30)),
         ip(CLIENT[0], SERVER[0], 50, bytes(30)),
     ]
@@ -152,10 +185,16 @@ def messages() -> list[bytes]:
 
 def control() -> list[bytes]:
     """FTP that announces data connections, SMB with authentication, TLS, SSH, MQTT."""
-    ftp = exchange(21, b"PORT 10,0,0,5,200,1\r\n", b"227 Entering Passive Mode (93,184,216,34,200,2)\r\n")
+    ftp = exchange(
+        21, b"PORT 10,0,0,5,200,1\r\n", b"227 Entering Passive Mode (93,184,216,34,200,2)\r\n"
+    )
     ftp += exchange(21, b"EPRT |2|2001:db8::5|5282|\r\n", b"229 ok (|||6446|)\r\n")
-    smb = exchange(445, b"\0\0\0\x40\xfeSMB" + bytes(40) + b"NTLMSSP\0", b"\0\0\0\x40\xfeSMB" + bytes(60))
-    encrypted = exchange(443, HELLO, b"\x16\x03\x03\0\x30\2") + exchange(22, b"SSH-2.0-a\r\n", b"SSH-2.0-b\r\n")
+    smb = exchange(
+        445, b"\0\0\0\x40\xfeSMB" + bytes(40) + b"NTLMSSP\0", b"\0\0\0\x40\xfeSMB" + bytes(60)
+    )
+    encrypted = exchange(443, HELLO, b"\x16\x03\x03\0\x30\2") + exchange(
+        22, b"SSH-2.0-a\r\n", b"SSH-2.0-b\r\n"
+    )
     return [*ftp, *smb, *encrypted, *exchange(1883, b"\x10\x10\0\4MQTT\4", b"\x20\2\0\0")]
 
 
@@ -171,7 +210,9 @@ def links(packets: list[bytes]) -> dict[str, bytes]:
     heads = {0: b"\2\0\0\0", 9: b"\xff\3\0\x21", 12: b"", 101: b"", 105: radiotap[8:], 108: b"\0\0\0\2",
              113: bytes(14) + b"\x08\0", 127: radiotap, 276: b"\x08\0" + bytes(18), 147: b""}  # fmt: skip
     found = {
-        f"link {link}": pcap((Record(at / 7, head + packet) for at, packet in enumerate(packets)), link=link)
+        f"link {link}": pcap(
+            (Record(at / 7, head + packet) for at, packet in enumerate(packets)), link=link
+        )
         for link, head in heads.items()
     }
     wrapped = {
@@ -181,7 +222,9 @@ def links(packets: list[bytes]) -> dict[str, bytes]:
         "llc": b"\0\5",
     }
     for name, middle in wrapped.items():
-        found[name] = pcap(Record(at, b"\2" * 12 + middle + packet) for at, packet in enumerate(packets))
+        found[name] = pcap(
+            Record(at, b"\2" * 12 + middle + packet) for at, packet in enumerate(packets)
+        )
     return found
 
 
@@ -269,7 +312,11 @@ def _change(framed: Framed, chance: random.Random) -> None:
         parts[at] = _later(framed, parts[at], chance)
     elif kind == 5:
         donor = Framed(chance.choice(_seeds()))
-        if donor.parts and donor.order == framed.order and donor.next_generation == framed.next_generation:
+        if (
+            donor.parts
+            and donor.order == framed.order
+            and donor.next_generation == framed.next_generation
+        ):
             parts.insert(at, chance.choice(donor.parts))
     else:
         head = 28 if framed.next_generation else 16
@@ -362,7 +409,10 @@ def at_random(executions: int, seed: int) -> Counter[str]:
             assert time.perf_counter() - begun < SLOWEST, "too slow"
         except BaseException:
             Path("fuzz-failure.bin").write_bytes(data)
-            print(f"broken by fuzz-failure.bin in chunks of {CHUNKS[at % len(CHUNKS)]} bytes", file=sys.stderr)
+            print(
+                f"broken by fuzz-failure.bin in chunks of {CHUNKS[at % len(CHUNKS)]} bytes",
+                file=sys.stderr,
+            )
             raise
         seen["inputs"] += 1
         seen["refused"] += got is None
@@ -404,18 +454,33 @@ def in_slices(executions: int, corpus: Path, seed: int) -> int:
     begun = time.perf_counter()
     for done in range(0, executions, SLICE):
         count = min(SLICE, executions - done)
-        options = ["--atheris", "--executions", str(count), "--seed", str(seed + done), "--corpus", str(corpus)]
-        run = subprocess.run([sys.executable, "-m", __spec__.name, *options], stderr=subprocess.PIPE, text=True)
+        options = [
+            "--atheris",
+            "--executions",
+            str(count),
+            "--seed",
+            str(seed + done),
+            "--corpus",
+            str(corpus),
+        ]
+        run = subprocess.run(
+            [sys.executable, "-m", __spec__.name, *options], stderr=subprocess.PIPE, text=True
+        )
         if run.returncode:
             print(run.stderr[-5000:], file=sys.stderr)
             return run.returncode
         last = [line for line in run.stderr.splitlines() if "DONE" in line][-1:]
-        print(f"{done + count} of {executions}, {time.perf_counter() - begun:.0f} s: {''.join(last)}", flush=True)
+        print(
+            f"{done + count} of {executions}, {time.perf_counter() - begun:.0f} s: {''.join(last)}",
+            flush=True,
+        )
     return 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--executions", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--atheris", action="store_true")

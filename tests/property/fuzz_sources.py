@@ -19,12 +19,15 @@ from pathlib import Path
 from ids_plugin import registry
 from ids_plugin.errors import InputError
 from ids_plugin.sources import Input
-from tests.logs import Got, conn, document, eve, jsonl, tsv
+from tests.support.logs import Got, conn, document, eve, jsonl, tsv
 
 MAKERS: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "zeek json": ("zeek", lambda n: jsonl(conn(i) for i in range(n))),
     "zeek tagged": ("zeek", lambda n: jsonl({"conn": conn(i), "x": 1} for i in range(n))),
-    "zeek in beats": ("zeek", lambda n: b"".join(jsonl([{"message": jsonl([conn(i)]).decode()}]) for i in range(n))),
+    "zeek in beats": (
+        "zeek",
+        lambda n: b"".join(jsonl([{"message": jsonl([conn(i)]).decode()}]) for i in range(n)),
+    ),
     "zeek tsv": ("zeek", lambda n: tsv(conn(i) for i in range(n))),
     "suricata": ("suricata", lambda n: jsonl(eve(i) for i in range(n))),
     "ecs": ("ecs", lambda n: jsonl(document(i) for i in range(n))),
@@ -93,7 +96,9 @@ def at_random(records: int, seed: int) -> Counter[str]:
         data = mutated(make(chance.choice((1, 7, 60, 300))), chance)
         begun = time.perf_counter()
         got = guarded(
-            data, chance.choice((kind, kind, kind, *{kind for kind, _ in MAKERS.values()})), chance.choice((1, 8192))
+            data,
+            chance.choice((kind, kind, kind, *{kind for kind, _ in MAKERS.values()})),
+            chance.choice((1, 8192)),
         )
         assert time.perf_counter() - begun < SLOWEST
         seen["inputs"] += 1
@@ -139,12 +144,17 @@ def guided(seconds: int) -> None:
     corpus.mkdir(exist_ok=True)
     for name, (kind, make) in MAKERS.items():
         (corpus / name.replace(" ", "-")).write_bytes(bytes([kinds.index(kind)]) + make(3))
-    atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", "-max_len=4096", "-timeout=20", str(corpus)], one)
+    atheris.Setup(
+        [sys.argv[0], f"-max_total_time={seconds}", "-max_len=4096", "-timeout=20", str(corpus)],
+        one,
+    )
     atheris.Fuzz()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--records", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--atheris", type=int, metavar="SECONDS")

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tests.logs import conn, document, eve
+from tests.support.logs import conn, document, eve
 
 ODD: st.SearchStrategy[Any] = st.one_of(
     st.none(),
@@ -19,13 +19,32 @@ ODD: st.SearchStrategy[Any] = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.text(max_size=8),
     st.sampled_from(
-        ["-", "", "(empty)", "10.0.0.1", "::1", "1e400", "T", "[1]", "{}", "conn", "2023-11-14T22:13:20Z", "a,b"]
+        [
+            "-",
+            "",
+            "(empty)",
+            "10.0.0.1",
+            "::1",
+            "1e400",
+            "T",
+            "[1]",
+            "{}",
+            "conn",
+            "2023-11-14T22:13:20Z",
+            "a,b",
+        ]
     ),
     st.lists(st.one_of(st.text(max_size=3), st.integers(0, 9)), max_size=3),
-    st.dictionaries(st.sampled_from(["ts", "ip", "orig_h", "start", "x"]), st.integers(0, 9), max_size=2),
+    st.dictionaries(
+        st.sampled_from(["ts", "ip", "orig_h", "start", "x"]), st.integers(0, 9), max_size=2
+    ),
 )
 ZEEK_FIELDS = (*conn(), "tunnel_parents", "_path", "_system_name", "label", "id", "conn", "message")
-EVE_FIELDS = (*eve(), *(f"flow {name}" for name in eve()["flow"]), *(f"tcp {name}" for name in eve()["tcp"]))
+EVE_FIELDS = (
+    *eve(),
+    *(f"flow {name}" for name in eve()["flow"]),
+    *(f"tcp {name}" for name in eve()["tcp"]),
+)
 ECS_FIELDS = (
     *document(),
     "source ip",
@@ -39,10 +58,15 @@ PATHS: dict[str, list[tuple[str, ...]]] = {
     "zeek": [(name,) for name in ZEEK_FIELDS],
     "suricata": [tuple(name.split(" ")) for name in (*EVE_FIELDS, "icmp_type", "vlan", "host")],
     "ecs": [
-        tuple(name.split(" ")) for name in (*ECS_FIELDS, "zeek session_id", "zeek connection", "network connection")
+        tuple(name.split(" "))
+        for name in (*ECS_FIELDS, "zeek session_id", "zeek connection", "network connection")
     ],
 }
-MAKERS: dict[str, Callable[[int], dict[str, Any]]] = {"zeek": conn, "suricata": eve, "ecs": document}
+MAKERS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "zeek": conn,
+    "suricata": eve,
+    "ecs": document,
+}
 
 
 @st.composite
@@ -64,7 +88,9 @@ def records(draw: st.DrawFn, kind: str) -> dict[str, Any]:
 
 def lines(kind: str) -> st.SearchStrategy[bytes]:
     """A line without its newline."""
-    good = st.builds(MAKERS[kind], st.integers(0, 50)).map(lambda record: json.dumps(record).encode())
+    good = st.builds(MAKERS[kind], st.integers(0, 50)).map(
+        lambda record: json.dumps(record).encode()
+    )
     odd = records(kind).map(lambda record: json.dumps(record).encode())
     cut = st.tuples(odd, st.integers(0, 300)).map(lambda pair: pair[0][: pair[1]])
     junk = st.binary(max_size=30).map(lambda data: data.replace(b"\n", b" "))

@@ -75,4 +75,11 @@ def _closed(key: tuple[str, str, str], fold: Open) -> Fact:
     side = "orig_h" if key[1] == "target" else "resp_h"
     peers = {flow[side] for flow in fold.flows.values()}
     known = [flow["orig_bytes"] for flow in fold.flows.values() if flow["orig_bytes"] is not None]
-    return ("closed", *key, fold.strongest, len(fold.flows), len(peers), sum(known) if known else None)
+    return (
+        "closed",
+        *key,
+        fold.strongest,
+        len(fold.flows),
+        len(peers),
+        sum(known) if known else None,
+    )

@@ -49,7 +49,11 @@ def windows(flows: list[Flow]) -> list[dict[str, Any]]:
 def _pair_window(past: list[Flow]) -> list[Flow]:
     now = past[-1]
     pair = {now["orig_h"], now["resp_h"]}
-    same = [f for f in past[:-1] if {f["orig_h"], f["resp_h"]} == pair and now["clock"] - f["clock"] < DAY]
+    same = [
+        f
+        for f in past[:-1]
+        if {f["orig_h"], f["resp_h"]} == pair and now["clock"] - f["clock"] < DAY
+    ]
     return same[-EARLIER:]
 
 
@@ -57,8 +61,8 @@ def _context(past: list[Flow]) -> dict[str, float]:
     now = past[-1]
     values: dict[str, float] = {}
     for whose, host in (("orig", now["orig_h"]), ("resp", now["resp_h"])):
-        acts: Callable[[Flow], bool] = lambda f, host=host: f["orig_h"] == host  # type: ignore[misc] # noqa: E731
-        upon: Callable[[Flow], bool] = lambda f, host=host: f["resp_h"] == host  # type: ignore[misc] # noqa: E731
+        acts: Callable[[Flow], bool] = lambda f, host=host: f["orig_h"] == host  # type: ignore[misc]  # noqa: E731
+        upon: Callable[[Flow], bool] = lambda f, host=host: f["resp_h"] == host  # type: ignore[misc]  # noqa: E731
         for horizon in (10, 60, 600, HOUR):
             window = [f for f in past if now["clock"] - f["clock"] < horizon]
             # Towards the originator, a flow to itself counts from the next flow on.
@@ -67,7 +71,11 @@ def _context(past: list[Flow]) -> dict[str, float]:
             values |= _named(f"{whose}_acted_upon", horizon, _sums([f for f in before if upon(f)]))
     for horizon in (60, 600, HOUR):
         pair = {now["orig_h"], now["resp_h"]}
-        window = [f for f in past if now["clock"] - f["clock"] < horizon and {f["orig_h"], f["resp_h"]} == pair]
+        window = [
+            f
+            for f in past
+            if now["clock"] - f["clock"] < horizon and {f["orig_h"], f["resp_h"]} == pair
+        ]
         values |= _named("pair", horizon, _sums(window))
     return values
 

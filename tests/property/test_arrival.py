@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ids_plugin.sources._arrival import Arrival, Released
-from tests.wire_model import Record, Topic, messages
+from consumers.stream.reorder_buffer import Arrival, Released
+from tests.support.wire_model import Record, Topic, messages
 
 LATER = 10_000_000
 
@@ -22,7 +22,9 @@ def numbered(sensor: str, chance: Random) -> list[Record]:
     for run in (f"{sensor}-1", f"{sensor}-2"):
         size = chance.randint(0, 25)
         for number in range(size):
-            record = Record(sensor, run, number, next(clock), "hole" if chance.random() < 0.2 else "flow")
+            record = Record(
+                sensor, run, number, next(clock), "hole" if chance.random() < 0.2 else "flow"
+            )
             again = [chance.choice(sent)] if sent else []
             sent += [record, *(again if chance.random() < 0.1 else [])]
         sent.append(Record(sensor, run, size, next(clock), "end"))
@@ -67,7 +69,9 @@ def test_any_interleaving_gives_the_same_flows_in_the_same_order(
 ) -> None:
     chance = Random(seed)
     sensors = [numbered("a", chance), unnumbered("b", chance), numbered("c", chance)]
-    sent = sorted((record for records in sensors for record in records), key=lambda record: record.at)
+    sent = sorted(
+        (record for records in sensors for record in records), key=lambda record: record.at
+    )
     topic = Topic.spread(sent, partitions, chance)
     arrival = Arrival()
     released: list[Released] = []

@@ -11,11 +11,27 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ids_plugin.errors import InputError
+from ids_plugin.flowmeter import uneventful_packets
+from ids_plugin.flowmeter.packets import capture_files
 from ids_plugin.schema import flow
-from ids_plugin.sources import Input, Read, _pcap, _quiet
+from ids_plugin.sources import Input, Read
 from ids_plugin.sources.capture import Capture
-from tests.captures import ACK, FIN, RST, SYN, Record, enhanced, ethernet, icmp, interface, pcap, section, tcp, udp
 from tests.property.fuzz_captures import AS_IF_LARGE, at_random
+from tests.support.captures import (
+    ACK,
+    FIN,
+    RST,
+    SYN,
+    Record,
+    enhanced,
+    ethernet,
+    icmp,
+    interface,
+    pcap,
+    section,
+    tcp,
+    udp,
+)
 
 End = tuple[str, int]
 HOSTS = ("10.0.0.1", "10.0.0.2", "192.0.2.7")
@@ -25,7 +41,9 @@ QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCh
 hosts, ports = st.sampled_from(HOSTS), st.sampled_from(PORTS)
 ends = st.tuples(hosts, ports)
 numbers = st.one_of(st.integers(0, 40), st.integers(0, 2**32 - 1))
-flags = st.sampled_from((SYN, SYN | ACK, ACK, FIN | ACK, RST, RST | ACK, SYN | FIN, FIN | RST, 0, SYN | RST | FIN))
+flags = st.sampled_from(
+    (SYN, SYN | ACK, ACK, FIN | ACK, RST, RST | ACK, SYN | FIN, FIN | RST, 0, SYN | RST | FIN)
+)
 payloads = st.sampled_from((b"", b"a", b"GET / HTTP/1.1\r\n", b"z" * 30))
 segments = st.builds(tcp, ends, ends, flags, numbers, numbers, payloads, st.sampled_from((0, 100)))
 packets = st.one_of(
@@ -73,7 +91,10 @@ def test_pcapng_gives_what_pcap_gives(made: list[Record]) -> None:
 
 @QUIET
 @given(
-    records(), st.booleans(), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=20), st.data()
+    records(),
+    st.booleans(),
+    st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=20),
+    st.data(),
 )
 def test_damage_is_survived_and_accounted_for(
     made: list[Record], next_generation: bool, changes: list[tuple[int, int]], more: st.DataObject
@@ -105,7 +126,9 @@ def test_noise_is_survived(noise: bytes) -> None:
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_mutated_captures_of_every_shape_are_survived(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutated_captures_of_every_shape_are_survived(
+    large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module, name, value in AS_IF_LARGE if large else ():
         monkeypatch.setattr(module, name, value)
     seen = at_random(100, seed=7 + large)
@@ -120,20 +143,23 @@ def test_records_are_found_from_many_places_as_from_one(payloads: list[bytes], s
     """Among them payloads that look like records, at the right time and of lengths that fit."""
     chance = random.Random(seed)
     file = pcap(Record(chance.random(), data) for data in payloads)
-    nested = pcap([Record(0.5, ethernet(udp(("10.0.0.1", 1), ("10.0.0.2", 2), file[24:])))] * 3) + file[24:]
+    nested = (
+        pcap([Record(0.5, ethernet(udp(("10.0.0.1", 1), ("10.0.0.2", 2), file[24:])))] * 3)
+        + file[24:]
+    )
     for data in (file, nested):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_pcap, "STRIDE", 1 << 40)
+            patch.setattr(capture_files, "STRIDE", 1 << 40)
             one_by_one = framing(data)
-            patch.setattr(_pcap, "STRIDE", chance.randrange(20, 400))
-            patch.setattr(_pcap, "FEW", 2)
+            patch.setattr(capture_files, "STRIDE", chance.randrange(20, 400))
+            patch.setattr(capture_files, "FEW", 2)
             assert framing(data) == one_by_one
 
 
 def framing(data: bytes) -> list[tuple[bytes, int]]:
     """Bytes and time of every packet."""
     found: list[tuple[bytes, int]] = []
-    for chunk in _pcap.chunks(io.BytesIO(data)):
+    for chunk in capture_files.chunks(io.BytesIO(data)):
         rows = zip(chunk.offset.tolist(), chunk.captured.tolist(), chunk.time.tolist(), strict=True)
         found += [(chunk.data[at : at + size].tobytes(), when) for at, size, when in rows]
     return found
@@ -143,7 +169,9 @@ def framing(data: bytes) -> list[tuple[bytes, int]]:
 def conversations(draw: st.DrawFn) -> list[Record]:
     """Long connections in order, each with a few losses, repetitions and odd segments, their packets interleaved."""
     made: list[Record] = []
-    for port in draw(st.lists(st.sampled_from((80, 443, 9999)), min_size=1, max_size=3, unique=True)):
+    for port in draw(
+        st.lists(st.sampled_from((80, 443, 9999)), min_size=1, max_size=3, unique=True)
+    ):
         seed, whole = draw(st.integers(0, 2**32 - 1)), draw(st.booleans())
         made += conversation(random.Random(seed), ("10.0.0.1", 40_000), ("192.0.2.7", port), whole)
     return sorted(made, key=lambda record: record.time)
@@ -153,7 +181,10 @@ def conversation(chance: random.Random, client: End, server: End, whole: bool) -
     """One connection: bytes both ways, acknowledgements behind them, a share of the packets lost or sent again."""
     ends, sent, heard = (client, server), [chance.getrandbits(32), chance.getrandbits(32)], [0, 0]
     steps = [(0, SYN, 0), (1, SYN | ACK, 0)] if whole else []
-    steps += [(chance.randrange(2), ACK, chance.choice((0, 0, 10, 1400))) for _ in range(chance.randrange(10, 80))]
+    steps += [
+        (chance.randrange(2), ACK, chance.choice((0, 0, 10, 1400)))
+        for _ in range(chance.randrange(10, 80))
+    ]
     steps += [(side, FIN | ACK, 0) for side in (0, 1)] if chance.random() < 0.5 else []
     odd, clock, made, heard[:] = chance.choice((0.0, 0.0, 0.03)), 1000 + chance.random(), [], sent
     for side, flags_, size in steps:
@@ -166,7 +197,12 @@ def conversation(chance: random.Random, client: End, server: End, whole: bool) -
         made += [Record(clock, ethernet(packet))] * copies
         if chance.random() < odd:
             clock += chance.choice((-0.2, 6.0, 70.0, 301.0))
-            made.append(Record(clock, ethernet(tcp(ends[side], ends[1 - side], ACK, mine - 1, heard[side], window=0))))
+            made.append(
+                Record(
+                    clock,
+                    ethernet(tcp(ends[side], ends[1 - side], ACK, mine - 1, heard[side], window=0)),
+                )
+            )
     return made
 
 
@@ -174,7 +210,7 @@ def conversation(chance: random.Random, client: End, server: End, whole: bool) -
 @given(conversations(), st.sampled_from((3_000, 20_000, 1 << 20)))
 def test_runs_that_only_go_on_are_counted_as_if_one_by_one(made: list[Record], size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_quiet, "LEAST", 1 << 40)
+        patch.setattr(uneventful_packets, "LEAST", 1 << 40)
         one_by_one = joined(pcap(made), size)
-        patch.setattr(_quiet, "LEAST", 0)
+        patch.setattr(uneventful_packets, "LEAST", 0)
         assert joined(pcap(made), size).equals(one_by_one)

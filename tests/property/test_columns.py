@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kafka.errors import CorruptRecordError
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 
-from consumers._columns import body, unpacked
+from consumers.stream.fetched_columns import body, unpacked
 
 Message = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes]]]
 MESSAGES = st.lists(
@@ -37,11 +37,19 @@ def batch(messages: Sequence[Message], offset: int = 0, codec: int = 0) -> Any:
 
 @settings(max_examples=30)
 @given(
-    several=st.lists(MESSAGES, min_size=1, max_size=4), offset=st.integers(0, 1 << 30), codec=st.sampled_from([0, 0, 1])
+    several=st.lists(MESSAGES, min_size=1, max_size=4),
+    offset=st.integers(0, 1 << 30),
+    codec=st.sampled_from([0, 0, 1]),
 )
 def test_columns_are_the_records(several: list[list[Message]], offset: int, codec: int) -> None:
-    bodies = [body(batch(messages, offset + 100 * at, codec), 0) for at, messages in enumerate(several)]
-    expected = [record for at, messages in enumerate(several) for record in batch(messages, offset + 100 * at, codec)]
+    bodies = [
+        body(batch(messages, offset + 100 * at, codec), 0) for at, messages in enumerate(several)
+    ]
+    expected = [
+        record
+        for at, messages in enumerate(several)
+        for record in batch(messages, offset + 100 * at, codec)
+    ]
     found = unpacked(bodies)
     assert found.offsets == [record.offset for record in expected]
     assert found.times == [record.timestamp for record in expected]

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.score import Scores
-from tests.factories import Row, flow, fold, frame, scores
 from tests.property.reference_folds import Fact, facts
+from tests.support.factories import Row, flow, fold, frame, scores
 
 HOSTS = ("10.0.0.1", "10.0.0.2", "8.8.8.8", "9.9.9.9")
 LABELS = ("scan", "flood", "command_and_control", "brute_force")
@@ -32,9 +32,13 @@ def inputs(draw: st.DrawFn) -> tuple[pl.DataFrame, Scores, list[int]]:
         else:
             hosts = draw(st.sampled_from(HOSTS)), draw(st.sampled_from(HOSTS))
             size = draw(st.sampled_from([None, 0, 7, 100]))
-            rows.append(flow(minutes * 60, *hosts, uid=f"C{number}", orig_bytes=size, open=draw(either)))
+            rows.append(
+                flow(minutes * 60, *hosts, uid=f"C{number}", orig_bytes=size, open=draw(either))
+            )
     flows = frame(rows)
-    flows = flows.with_columns(replaces=pl.col("uid").is_duplicated() & ~pl.col("uid").is_first_distinct())
+    flows = flows.with_columns(
+        replaces=pl.col("uid").is_duplicated() & ~pl.col("uid").is_first_distinct()
+    )
     labels = draw(st.lists(st.sampled_from(LABELS), min_size=count, max_size=count))
     sure = draw(st.lists(st.sampled_from([0.3, 0.6, 0.7, 0.9]), min_size=count, max_size=count))
     cuts = draw(st.lists(st.integers(0, count), max_size=6))
@@ -45,7 +49,12 @@ def _grow(draw: st.DrawFn, earlier: Row, minutes: float) -> Row:
     """A later record of an open connection."""
     later = flow(minutes * 60)["ts"] - earlier["ts"] + timedelta(seconds=1)
     size = (earlier["orig_bytes"] or 0) + draw(st.integers(0, 50))
-    return earlier | {"duration": later, "orig_bytes": size, "open": draw(st.booleans()), "replaces": True}
+    return earlier | {
+        "duration": later,
+        "orig_bytes": size,
+        "open": draw(st.booleans()),
+        "replaces": True,
+    }
 
 
 def said(documents: list[Document]) -> list[Fact]:
@@ -55,7 +64,9 @@ def said(documents: list[Document]) -> list[Fact]:
         whole = one["ids_plugin"]["fold"]
         key = (whole["subject"], whole["role"], one["ids_plugin"]["label"])
         shown = one["zeek"]["session_id"]
-        found.append((whole["state"], *key, shown, whole["count"], whole["peers"], whole.get("orig_bytes")))
+        found.append(
+            (whole["state"], *key, shown, whole["count"], whole["peers"], whole.get("orig_bytes"))
+        )
     return found
 
 
@@ -75,7 +86,9 @@ def test_any_split_gives_the_same_documents(given_: tuple[pl.DataFrame, Scores, 
 
 @settings(max_examples=60, deadline=None)
 @given(inputs())
-def test_folds_are_those_made_one_flow_at_a_time(given_: tuple[pl.DataFrame, Scores, list[int]]) -> None:
+def test_folds_are_those_made_one_flow_at_a_time(
+    given_: tuple[pl.DataFrame, Scores, list[int]],
+) -> None:
     flows, scored, cuts = given_
     documents, _ = fold(flows, scored, batches=cuts)
     assert sorted(map(repr, said(documents))) == sorted(map(repr, facts(flows, scored)))

@@ -14,8 +14,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers._follow import Follower
-from consumers._tail import BLOCK, LINGER_SECONDS, Place
+from consumers.shipping.follow import Follower
+from consumers.shipping.tail import BLOCK, LINGER_SECONDS, Place
 
 
 class World:
@@ -136,7 +136,17 @@ class World:
             quiet = 0 if self.read() else quiet + 1
 
 
-STEPS = ["read", "remember", "die", "watch", "hurry", "write_half", "rename", "rename_and_pack", "copy_and_truncate"]
+STEPS = [
+    "read",
+    "remember",
+    "die",
+    "watch",
+    "hurry",
+    "write_half",
+    "rename",
+    "rename_and_pack",
+    "copy_and_truncate",
+]
 
 
 @settings(max_examples=300)

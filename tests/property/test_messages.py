@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import polars as pl
 from polars.testing import assert_frame_equal
 
-from ids_plugin.sources._messages import Fetched, Messages, Reader
-from tests.wire_fuzz import NOW, fuzz, messages
+from ids_plugin.sources.messages import Fetched, Messages, Reader
+from tests.support.wire_fuzz import NOW, fuzz, messages
 
 
 def test_mutated_messages_are_accounted_for() -> None:
@@ -31,7 +31,9 @@ def cut(whole: Fetched, step: int) -> list[Fetched]:
 
 
 def rows(found: Sequence[Messages]) -> pl.DataFrame:
-    frames = [batch.rows.with_columns(run=pl.lit(batch.run)) for one in found for batch in one.batches]
+    frames = [
+        batch.rows.with_columns(run=pl.lit(batch.run)) for one in found for batch in one.batches
+    ]
     return pl.concat(frames).sort("offset", "uid", "run", "ts", "orig_p")
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ids_plugin import snapshot
+from ids_plugin import checkpoint
 from ids_plugin.errors import SnapshotError
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -29,11 +29,22 @@ columns: dict[str, tuple[pl.DataType, st.SearchStrategy[Any]]] = {
     "port": (pl.UInt16(), st.integers(0, 65_535)),
     "bytes": (pl.Int64(), st.integers(-(1 << 63), (1 << 63) - 1)),
     "share": (pl.Float32(), st.sampled_from([0.0, -1.5, math.inf])),
-    "ts": (pl.Datetime("us", "UTC"), st.integers(0, 1 << 50).map(lambda us: EPOCH + dt.timedelta(microseconds=us))),
-    "took": (pl.Duration("us"), st.integers(0, 1 << 40).map(lambda us: dt.timedelta(microseconds=us))),
+    "ts": (
+        pl.Datetime("us", "UTC"),
+        st.integers(0, 1 << 50).map(lambda us: EPOCH + dt.timedelta(microseconds=us)),
+    ),
+    "took": (
+        pl.Duration("us"),
+        st.integers(0, 1 << 40).map(lambda us: dt.timedelta(microseconds=us)),
+    ),
 }
-rows = st.lists(st.fixed_dictionaries({name: st.none() | values for name, (_, values) in columns.items()}), max_size=9)
-frames = rows.map(lambda drawn: pl.DataFrame(drawn, schema={name: dtype for name, (dtype, _) in columns.items()}))
+rows = st.lists(
+    st.fixed_dictionaries({name: st.none() | values for name, (_, values) in columns.items()}),
+    max_size=9,
+)
+frames = rows.map(
+    lambda drawn: pl.DataFrame(drawn, schema={name: dtype for name, (dtype, _) in columns.items()})
+)
 leaves = st.one_of(
     st.none(), st.booleans(), st.integers(-(1 << 63), (1 << 64) - 1), st.floats(), texts, arrays, frames
 )  # fmt: skip
@@ -45,7 +56,11 @@ trees = st.recursive(
 def drawn_array(dtype: str, shape: tuple[int, ...], seed: int) -> Any:
     kind = np.dtype(dtype)
     size = int(np.prod(shape)) * kind.itemsize
-    data = np.random.default_rng(seed).integers(0, 2 if kind.kind == "b" else 256, size).astype(np.uint8)
+    data = (
+        np.random.default_rng(seed)
+        .integers(0, 2 if kind.kind == "b" else 256, size)
+        .astype(np.uint8)
+    )
     return data.view(kind).reshape(shape)
 
 
@@ -56,7 +71,11 @@ def same(left: Any, right: Any) -> bool:
         return len(left) == len(right) and all(map(same, left, right))
     if isinstance(left, np.ndarray):
         little = left.astype(left.dtype.newbyteorder("<"))
-        return bool(left.shape == right.shape and little.dtype == right.dtype and little.tobytes() == right.tobytes())
+        return bool(
+            left.shape == right.shape
+            and little.dtype == right.dtype
+            and little.tobytes() == right.tobytes()
+        )
     if isinstance(left, pl.DataFrame):
         return bool(left.schema == right.schema and left.equals(right))
     if isinstance(left, float) and math.isnan(left):
@@ -67,36 +86,38 @@ def same(left: Any, right: Any) -> bool:
 @settings(max_examples=200)
 @given(trees)
 def test_what_was_kept_comes_back(tree: Any) -> None:
-    data = snapshot.dump(tree)
-    found = snapshot.load(data)
+    data = checkpoint.dump(tree)
+    found = checkpoint.load(data)
     assert same(tree, found)
-    assert snapshot.dump(found) == data
+    assert checkpoint.dump(found) == data
 
 
 @settings(max_examples=100)
 @given(trees, st.data())
 def test_damage_is_noticed(tree: Any, drawn: st.DataObject) -> None:
-    data = snapshot.dump(tree)
+    data = checkpoint.dump(tree)
     at = drawn.draw(st.integers(0, len(data) - 1))
     flipped = bytes([data[at] ^ drawn.draw(st.integers(1, 255))])
     with pytest.raises(SnapshotError):
-        snapshot.load(data[:at] + flipped + data[at + 1 :])
+        checkpoint.load(data[:at] + flipped + data[at + 1 :])
     with pytest.raises(SnapshotError):
-        snapshot.load(data[:at])
+        checkpoint.load(data[:at])
     with pytest.raises(SnapshotError):
-        snapshot.load(data + flipped)
+        checkpoint.load(data + flipped)
 
 
 def test_arrays_that_came_back_can_be_written_to() -> None:
     for array in (np.zeros(3, np.int8), np.zeros((2, 2), np.float64), np.zeros(0, np.int64)):
-        snapshot.load(snapshot.dump(array))[...] = 7
+        checkpoint.load(checkpoint.dump(array))[...] = 7
 
 
-@pytest.mark.parametrize("odd", [b"bytes", {1: 2}, np.array(["a"]), object(), pl.DataFrame({"a": [[1]]}), 1 << 70])
+@pytest.mark.parametrize(
+    "odd", [b"bytes", {1: 2}, np.array(["a"]), object(), pl.DataFrame({"a": [[1]]}), 1 << 70]
+)
 def test_what_cannot_be_kept_is_refused(odd: Any) -> None:
     with pytest.raises(TypeError):
-        snapshot.dump({"here": [odd]})
+        checkpoint.dump({"here": [odd]})
 
 
 def test_mostly_zeros_take_no_room() -> None:
-    assert len(snapshot.dump(np.arange(100_000, dtype=np.int64) // 1000)) < 2_000
+    assert len(checkpoint.dump(np.arange(100_000, dtype=np.int64) // 1000)) < 2_000

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ids_plugin import features, snapshot, windows
+from ids_plugin import checkpoint, features, windows
 from ids_plugin.schema import flow
-from ids_plugin.windows import _identity, _state
+from ids_plugin.windows import identity, state
 from tests.property import reference_windows
 
 HOSTS = ("10.0.0.1", "10.0.0.2", "10.0.0.3", "198.51.100.7", "224.0.0.251")
@@ -65,17 +65,24 @@ def frame(drawn: list[dict[str, Any]]) -> pl.DataFrame:
 
 
 def run(
-    flows: pl.DataFrame, cuts: list[int], limits: _state.Limits | None = None, stops: bool = False
+    flows: pl.DataFrame, cuts: list[int], limits: state.Limits | None = None, stops: bool = False
 ) -> dict[str, Any]:
     """Everything windows give, batch by batch; with `stops`, another process goes on after every batch."""
-    windower = _state.Windower(limits)
+    windower = state.Windower(limits)
     edges = [0, *sorted(cut % (len(flows) + 1) for cut in cuts), len(flows)]
-    parts: dict[str, list[Any]] = {"context": [], "steps": [], "mask": [], "table": [], "earlier": [], "host": []}
+    parts: dict[str, list[Any]] = {
+        "context": [],
+        "steps": [],
+        "mask": [],
+        "table": [],
+        "earlier": [],
+        "host": [],
+    }
     for low, high in itertools.pairwise(edges):
         if stops:
-            kept = snapshot.dump(windower.state())
-            windower = _state.Windower(limits)
-            windower.restore(snapshot.load(kept))
+            kept = checkpoint.dump(windower.state())
+            windower = state.Windower(limits)
+            windower.restore(checkpoint.load(kept))
         for batch in windower.step(flows[low:high]):
             rows = np.arange(len(batch))
             steps = batch.steps(rows)
@@ -83,12 +90,24 @@ def run(
             parts["steps"].append(steps.values)
             parts["mask"].append(steps.mask)
             parts["table"].append(batch.table(rows))
-            parts["earlier"] += [[(f.uid, f.known) for f in batch.earlier(row)] for row in rows.tolist()]
-            parts["host"] += [[(f.uid, f.known) for f in batch.host_flows(row, 5)] for row in rows.tolist()]
+            parts["earlier"] += [
+                [(f.uid, f.known) for f in batch.earlier(row)] for row in rows.tolist()
+            ]
+            parts["host"] += [
+                [(f.uid, f.known) for f in batch.host_flows(row, 5)] for row in rows.tolist()
+            ]
     arrays = {name: np.concatenate(parts[name]) for name in ("context", "steps", "mask", "table")}
-    counts = {"duplicates": windower.duplicates, "replaced": windower.replaced, "delayed": windower.delayed}
+    counts = {
+        "duplicates": windower.duplicates,
+        "replaced": windower.replaced,
+        "delayed": windower.delayed,
+    }
     counts["left_early"] = windower.left_early
-    lists = {"earlier": parts["earlier"], "host": parts["host"], "state": snapshot.dump(windower.state())}
+    lists = {
+        "earlier": parts["earlier"],
+        "host": parts["host"],
+        "state": checkpoint.dump(windower.state()),
+    }
     return arrays | lists | counts
 
 
@@ -106,7 +125,9 @@ def test_windows_equal_the_reference(drawn: list[dict[str, Any]]) -> None:
     flows = frame(drawn)
     found = run(flows, [])
     rows = flows.with_columns(
-        known=flow.known().to_physical() / 1e6, ts=pl.col("ts").to_physical(), duration=pl.col("duration").to_physical()
+        known=flow.known().to_physical() / 1e6,
+        ts=pl.col("ts").to_physical(),
+        duration=pl.col("duration").to_physical(),
     ).to_dicts()
     expected = reference_windows.windows(rows)
     names = [feature.name for feature in windows.spec().context]
@@ -127,12 +148,14 @@ def test_splitting_anywhere_changes_nothing(drawn: list[dict[str, Any]], cuts: l
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(records, min_size=20, max_size=60), st.lists(st.integers(0, 60), max_size=8))
-def test_limits_and_clean_ups_do_not_depend_on_batches(drawn: list[dict[str, Any]], cuts: list[int]) -> None:
+def test_limits_and_clean_ups_do_not_depend_on_batches(
+    drawn: list[dict[str, Any]], cuts: list[int]
+) -> None:
     flows = frame(drawn)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_identity, "GENERATION", 24)
-        patch.setattr(_state, "CHUNK", 12)
-        limits = _state.Limits(visible=12, history=6)
+        patch.setattr(identity, "GENERATION", 24)
+        patch.setattr(state, "CHUNK", 12)
+        limits = state.Limits(visible=12, history=6)
         assert_same(run(flows, [], limits), run(flows, cuts, limits))
 
 
@@ -141,9 +164,9 @@ def test_limits_and_clean_ups_do_not_depend_on_batches(drawn: list[dict[str, Any
 def test_another_process_goes_on_anywhere(drawn: list[dict[str, Any]], cuts: list[int]) -> None:
     flows = frame(drawn)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_identity, "GENERATION", 24)
-        patch.setattr(_state, "CHUNK", 12)
-        limits = _state.Limits(visible=12, history=6)
+        patch.setattr(identity, "GENERATION", 24)
+        patch.setattr(state, "CHUNK", 12)
+        limits = state.Limits(visible=12, history=6)
         assert_same(run(flows, [], limits), run(flows, cuts, limits, stops=True))
 
 
@@ -153,9 +176,12 @@ def test_clean_ups_change_nothing_while_limits_are_not_reached(drawn: list[dict[
     flows = frame([record | {"uid": None} for record in drawn])
     whole = run(flows, [])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_identity, "GENERATION", 16)
-        patch.setattr(_state, "CHUNK", 8)
-        assert_same({name: value for name, value in whole.items() if name not in ("host", "state")}, run(flows, []))
+        patch.setattr(identity, "GENERATION", 16)
+        patch.setattr(state, "CHUNK", 8)
+        assert_same(
+            {name: value for name, value in whole.items() if name not in ("host", "state")},
+            run(flows, []),
+        )
 
 
 @pytest.mark.parametrize("size", [1, 7, 64])
@@ -187,6 +213,8 @@ def test_flows_without_a_uid_are_never_taken_for_each_other() -> None:
         "gap": 0, "late": 0, "orig_h": HOSTS[0], "resp_h": HOSTS[1], "resp_p": 22, "proto": "tcp", "conn_state": "S0",
         "duration": None, "orig_ip_bytes": 40, "resp_pkts": 0, "uid": None, "open": False,
     }  # fmt: skip
-    flows = frame([record] * 5).with_columns(pl.lit(None, pl.String).alias("uid"), orig_pkts=1, open=True)
+    flows = frame([record] * 5).with_columns(
+        pl.lit(None, pl.String).alias("uid"), orig_pkts=1, open=True
+    )
     found = run(flows, [2])
     assert (len(found["context"]), found["duplicates"], found["replaced"]) == (5, 0, 0)

@@ -7,9 +7,12 @@ import contextlib
 import signal
 from types import FrameType
 
-from . import Elasticsearch, Kafka, missing
+from tests.services import Elasticsearch, Kafka, missing
 
-KINDS: dict[str, type[Kafka] | type[Elasticsearch]] = {"kafka": Kafka, "elasticsearch": Elasticsearch}
+KINDS: dict[str, type[Kafka] | type[Elasticsearch]] = {
+    "kafka": Kafka,
+    "elasticsearch": Elasticsearch,
+}
 
 
 def main() -> None:
@@ -31,7 +34,10 @@ def main() -> None:
             for service in services:
                 service.start()
                 where = service.bootstrap if isinstance(service, Kafka) else service.url
-                print(f"{type(service).__name__.lower()} {where} (process {service.pid}, {service.folder})", flush=True)
+                print(
+                    f"{type(service).__name__.lower()} {where} (process {service.pid}, {service.folder})",
+                    flush=True,
+                )
             signal.pause()
 
 

@@ -44,12 +44,16 @@ class Certificates:
     def _files(self) -> dict[str, Path]:
         self._folder.mkdir(parents=True, exist_ok=True)
         authority = ec.generate_private_key(ec.SECP256R1())
-        texts = {"ca.crt": certificate("ids-plugin tests", authority, "ids-plugin tests", authority)}
+        texts = {
+            "ca.crt": certificate("ids-plugin tests", authority, "ids-plugin tests", authority)
+        }
         for name in ("server", "client"):
             key = ec.generate_private_key(ec.SECP256R1())
             texts[f"{name}.crt"] = certificate(name, key, "ids-plugin tests", authority)
             texts[f"{name}.key"] = key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
             )
         texts["server.pem"] = texts["server.key"] + texts["server.crt"]
         paths = {name: self._folder / name for name in texts}
@@ -58,7 +62,9 @@ class Certificates:
         return paths
 
 
-def certificate(name: str, key: ec.EllipticCurvePrivateKey, issuer: str, signer: ec.EllipticCurvePrivateKey) -> bytes:
+def certificate(
+    name: str, key: ec.EllipticCurvePrivateKey, issuer: str, signer: ec.EllipticCurvePrivateKey
+) -> bytes:
     """A certificate in PEM, valid from yesterday for a month; an authority's where key and signer are the same."""
     now = datetime.datetime.now(datetime.UTC)
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]

@@ -14,8 +14,8 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from ._certificates import Certificates
-from ._server import QUICK_START, Server, built, free_port
+from tests.services._certificates import Certificates
+from tests.services._server import QUICK_START, Server, built, free_port
 
 HERE = Path(__file__).parent / "elasticsearch"
 VERSION = "8.19.21"
@@ -37,13 +37,24 @@ def distribution() -> Path:
 
 
 def _assemble(folder: Path) -> None:
-    subprocess.run(["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), "initialize", f"-Dto={folder}"], check=True)
+    subprocess.run(
+        ["mvn", "-q", "-B", "-f", str(HERE / "pom.xml"), "initialize", f"-Dto={folder}"], check=True
+    )
     server, classes = folder / f"elasticsearch-{VERSION}", folder / "classes"
     plugin = server / "plugins/es-mini"
     plugin.mkdir(parents=True)
     jars = [*server.glob("lib/*.jar"), *server.glob("modules/x-pack-core/x-pack-core-*.jar")]
-    javac = ["javac", "-nowarn", "-proc:none", "-implicit:none", "-cp", os.pathsep.join(map(str, jars))]
-    subprocess.run([*javac, "-d", str(classes), str(HERE / "Mini.java")], check=True, capture_output=True)
+    javac = [
+        "javac",
+        "-nowarn",
+        "-proc:none",
+        "-implicit:none",
+        "-cp",
+        os.pathsep.join(map(str, jars)),
+    ]
+    subprocess.run(
+        [*javac, "-d", str(classes), str(HERE / "Mini.java")], check=True, capture_output=True
+    )
     subprocess.run(["jar", "cf", str(plugin / "es-mini.jar"), "-C", str(classes), "."], check=True)
     (plugin / "plugin-descriptor.properties").write_text(DESCRIPTOR)
 
@@ -103,7 +114,9 @@ class Elasticsearch(Server):
         return int(pid.read_text())
 
     def _ready(self) -> bool:
-        request = urllib.request.Request(f"{self.url}/_cluster/health?wait_for_status=yellow&timeout=1s")  # noqa: S310
+        request = urllib.request.Request(  # noqa: S310
+            f"{self.url}/_cluster/health?wait_for_status=yellow&timeout=1s"
+        )
         if self.security:
             login = base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
             request.add_header("Authorization", f"Basic {login}")
@@ -144,7 +157,9 @@ class Elasticsearch(Server):
             (config / "users").write_text(f"{self.user}:{_hashed(self.password)}\n")
             (config / "users_roles").write_text(f"superuser:{self.user}\n")
         lines = (settings | self._settings).items()
-        (config / "elasticsearch.yml").write_text("".join(f"{key}: {value}\n" for key, value in lines))
+        (config / "elasticsearch.yml").write_text(
+            "".join(f"{key}: {value}\n" for key, value in lines)
+        )
 
     def _as_nobody(self) -> list[str]:
         """The server refuses to run as root: it gets another user id in a user namespace, or becomes nobody."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ._certificates import Certificates
-from ._server import QUICK_START, Server, built, free_port, unique
+from tests.services._certificates import Certificates
+from tests.services._server import QUICK_START, Server, built, free_port, unique
 
 POM = Path(__file__).parent / "kafka/pom.xml"
 MECHANISMS = "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512"
@@ -35,7 +35,15 @@ def jars() -> Path:
 
     def fetch(folder: Path) -> None:
         subprocess.run(
-            ["mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"],
+            [
+                "mvn",
+                "-q",
+                "-B",
+                "-f",
+                str(POM),
+                "dependency:copy-dependencies",
+                f"-DoutputDirectory={folder}",
+            ],
             check=True,
         )
 
@@ -94,7 +102,10 @@ class Kafka(Server):
 
         found: list[Any] = []
         with KafkaConsumer(bootstrap_servers=self.bootstrap, isolation_level=isolation) as consumer:
-            parts = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+            parts = [
+                TopicPartition(topic, number)
+                for number in sorted(consumer.partitions_for_topic(topic) or ())
+            ]
             ends = consumer.end_offsets(parts)
             for part in parts:
                 consumer.assign([part])
@@ -115,7 +126,9 @@ class Kafka(Server):
     def _launch(self) -> int:
         properties = self.folder / "server.properties"
         if not properties.exists():
-            properties.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()))
+            properties.write_text(
+                "".join(f"{key}={value}\n" for key, value in self._settings().items())
+            )
             self._format(properties)
         self._starts += 1
         log = self.folder / f"kafka-{self._starts}.log"
@@ -130,7 +143,16 @@ class Kafka(Server):
             for argument in ("--add-scram", f"{mechanism}=[name={name},password={password}]")
         ]
         done = subprocess.run(
-            [*self._java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties), *scram],
+            [
+                *self._java,
+                "kafka.tools.StorageTool",
+                "format",
+                "-t",
+                cluster,
+                "-c",
+                str(properties),
+                *scram,
+            ],
             check=False,
             capture_output=True,
             text=True,

@@ -148,17 +148,31 @@ class Server(ABC):
     def __enter__(self) -> Self:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
         self.close()
 
-    def _spawn(self, command: list[str], log: Path, environment: Mapping[str, str] | None = None) -> int:
+    def _spawn(
+        self, command: list[str], log: Path, environment: Mapping[str, str] | None = None
+    ) -> int:
         """Starts a process group that ends when we do; its id, which is that of its first process."""
         with log.open("wb") as out:
             process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
         self._guard = subprocess.Popen(
-            ["sh", "-c", SURVIVOR, "sh", str(process.pid)], stdin=subprocess.PIPE, start_new_session=True
+            ["sh", "-c", SURVIVOR, "sh", str(process.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
         )
         return process.pid
 

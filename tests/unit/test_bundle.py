@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from ids_plugin import bundle
 from ids_plugin.errors import BundleError, UsageError
@@ -30,7 +35,9 @@ def make(private_key: bytes | None = None) -> bundle.Bundle:
         "schema": bundle.describe(SPEC),
         "members": [],
     }
-    return bundle.seal(manifest, {"model.onnx": b"\x08\x01" * 5000, "lightgbm.txt": b"tree\n" * 99}, private_key)
+    return bundle.seal(
+        manifest, {"model.onnx": b"\x08\x01" * 5000, "lightgbm.txt": b"tree\n" * 99}, private_key
+    )
 
 
 def keys() -> tuple[bytes, bytes]:
@@ -50,7 +57,11 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def test_what_is_read_is_what_was_written(written: Path) -> None:
     read = bundle.read(written, spec=SPEC)
-    assert (read.id, read.manifest, dict(read.files)) == (make().id, make().manifest, dict(make().files))
+    assert (read.id, read.manifest, dict(read.files)) == (
+        make().id,
+        make().manifest,
+        dict(make().files),
+    )
 
 
 def test_both_forms_are_the_same_bytes_each_time(tmp_path: Path) -> None:
@@ -78,7 +89,9 @@ def test_a_damaged_file_is_refused_by_name(tmp_path: Path, name: str, harm: str)
     bundle.write(make(), tmp_path / "b")
     path = tmp_path / "b" / name
     data = path.read_bytes()
-    path.unlink() if harm == "absent" else path.write_bytes(data[:-1] if harm == "cut" else b"x" + data[1:])
+    path.unlink() if harm == "absent" else path.write_bytes(
+        data[:-1] if harm == "cut" else b"x" + data[1:]
+    )
     with pytest.raises(BundleError, match=name):
         bundle.read(tmp_path / "b")
 
@@ -126,9 +139,18 @@ def test_an_absent_bundle_is_refused(tmp_path: Path) -> None:
     ("spec", "said"),
     [
         (dataclasses.replace(SPEC, flow=SPEC.flow[:1]), "column bytes is unknown"),
-        (dataclasses.replace(SPEC, summary=(Feature("spread", "s", "spread"),)), "column spread is missing"),
-        (dataclasses.replace(SPEC, flow=SPEC.flow[::-1]), "column duration where bytes is expected"),
-        (dataclasses.replace(SPEC, step=(Feature("interval", "ms", "interval"),)), "interval in s instead of ms"),
+        (
+            dataclasses.replace(SPEC, summary=(Feature("spread", "s", "spread"),)),
+            "column spread is missing",
+        ),
+        (
+            dataclasses.replace(SPEC, flow=SPEC.flow[::-1]),
+            "column duration where bytes is expected",
+        ),
+        (
+            dataclasses.replace(SPEC, step=(Feature("interval", "ms", "interval"),)),
+            "interval in s instead of ms",
+        ),
     ],
 )
 def test_foreign_windows_are_refused_by_column(tmp_path: Path, spec: Spec, said: str) -> None:

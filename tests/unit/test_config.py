@@ -71,7 +71,10 @@ def test_the_environment_wins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("[kafka]\nboostrap = 'a:1'", "ids.toml:2: no key is called kafka.boostrap (did you mean bootstrap?)"),
+        (
+            "[kafka]\nboostrap = 'a:1'",
+            "ids.toml:2: no key is called kafka.boostrap (did you mean bootstrap?)",
+        ),
         ("[detect]\n\n[kafak]\n", "ids.toml:3: no section is called [kafak] (did you mean kafka?)"),
         ("[health]\nzzz = 1", "ids.toml:2: no key is called health.zzz (there are: host, port)"),
         ("health = 1", "ids.toml:1: health is a section: [health]"),
@@ -88,7 +91,10 @@ def test_the_environment_wins(tmp_path: Path) -> None:
         ),
         ("[kafka]\nbootstrap = ['a']", "ids.toml: [kafka]: bootstrap names 'a', not HOST:PORT"),
         ("[kafka]\nbootstrap = []", "ids.toml: [kafka]: bootstrap names no broker"),
-        ("[kafka]\nsecurity_protocol = 'SASL_SSL'", "ids.toml: [kafka]: SASL_SSL needs sasl_mechanism"),
+        (
+            "[kafka]\nsecurity_protocol = 'SASL_SSL'",
+            "ids.toml: [kafka]: SASL_SSL needs sasl_mechanism",
+        ),
         (
             "[kafka]\nsecurity_protocol = 'SASL_SSL'\nsasl_mechanism = 'PLAIN'",
             "ids.toml: [kafka]: SASL_SSL needs sasl_username and sasl_password",
@@ -97,8 +103,14 @@ def test_the_environment_wins(tmp_path: Path) -> None:
             "[kafka]\nsecurity_protocol = 'SASL_SSL'\nsasl_mechanism = 'OAUTHBEARER'",
             "ids.toml: [kafka]: SASL_SSL needs sasl_oauth_token_file",
         ),
-        ("[elasticsearch]\nurl = 'host:9200'", "ids.toml: [elasticsearch]: url is no http or https address"),
-        ("[elasticsearch]\nusername = 'a'", "ids.toml: [elasticsearch]: username and password belong together"),
+        (
+            "[elasticsearch]\nurl = 'host:9200'",
+            "ids.toml: [elasticsearch]: url is no http or https address",
+        ),
+        (
+            "[elasticsearch]\nusername = 'a'",
+            "ids.toml: [elasticsearch]: username and password belong together",
+        ),
         (
             "[kibana]\nurl = 'https://me:word@host'",
             "ids.toml: [kibana]: url holds a user or a password (they belong into username and password_file)",
@@ -115,7 +127,10 @@ def test_the_environment_wins(tmp_path: Path) -> None:
             "[elasticsearch]\nusername = 'a'\npassword = 'b'\napi_key = 'c'",
             "ids.toml: [elasticsearch]: either an API key or username and password",
         ),
-        ("[kafka", "ids.toml: is no TOML: Expected ']' at the end of a table declaration (at end of document)"),
+        (
+            "[kafka",
+            "ids.toml: is no TOML: Expected ']' at the end of a table declaration (at end of document)",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, wanted: str) -> None:
@@ -129,7 +144,10 @@ def test_a_login_without_sasl_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "wanted"),
     [
-        ("IDS_KAFKA_BOTSTRAP", "no variable is called IDS_KAFKA_BOTSTRAP (did you mean IDS_KAFKA_BOOTSTRAP?)"),
+        (
+            "IDS_KAFKA_BOTSTRAP",
+            "no variable is called IDS_KAFKA_BOTSTRAP (did you mean IDS_KAFKA_BOOTSTRAP?)",
+        ),
         ("IDS_DETEKT_BUNDLE", "no section is called IDS_DETEKT_BUNDLE (did you mean detect?)"),
         ("IDS_HEALTH_PORT", "IDS_HEALTH_PORT: port has to be a whole number, not 'x'"),
     ],
@@ -149,7 +167,9 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_secrets_come_from_files_too(tmp_path: Path) -> None:
     (tmp_path / "word").write_text(f"{WORD}\n")
-    by_file = written(tmp_path, f"[elasticsearch]\nusername = 'a'\npassword_file = '{tmp_path}/word'")
+    by_file = written(
+        tmp_path, f"[elasticsearch]\nusername = 'a'\npassword_file = '{tmp_path}/word'"
+    )
     assert load(by_file, {}).elasticsearch.password == Secret(WORD)
     by_name = {"IDS_ELASTICSEARCH_API_KEY_FILE": str(tmp_path / "word")}
     assert load(None, by_name).elasticsearch.api_key == Secret(WORD)
@@ -166,7 +186,10 @@ def test_a_secret_of_the_environment_replaces_the_file_s(tmp_path: Path) -> None
     ("text", "wanted"),
     [
         ("password = 'a'\npassword_file = 'b'", "ids.toml:4: either password or password_file"),
-        ("password_file = '/nowhere/word'", "ids.toml:3: /nowhere/word: the secret can't be read: no such file"),
+        (
+            "password_file = '/nowhere/word'",
+            "ids.toml:3: /nowhere/word: the secret can't be read: no such file",
+        ),
         ("password_file = '/dev/null'", "ids.toml:3: /dev/null: the file of the secret is empty"),
         ("password = 7", "ids.toml:3: password has to be a text"),
     ],
@@ -182,7 +205,12 @@ def test_no_text_of_the_settings_has_a_secret_in_it() -> None:
         "IDS_ELASTICSEARCH_API_KEY": f"{WORD}-3",
     }
     found = load(None, environment)
-    for text in (repr(found), str(found), f"{found.kafka.sasl_password}", repr(vars(found.elasticsearch))):
+    for text in (
+        repr(found),
+        str(found),
+        f"{found.kafka.sasl_password}",
+        repr(vars(found.elasticsearch)),
+    ):
         assert WORD not in text
         assert "***" in text
     assert set(found.secrets()) == {WORD, f"{WORD}-2", f"{WORD}-3"}

@@ -9,7 +9,9 @@ import pytest
 from ids_plugin import errors
 from ids_plugin.errors import IdsPluginError
 
-ALL = [one for _, one in inspect.getmembers(errors, inspect.isclass) if issubclass(one, IdsPluginError)]
+ALL = [
+    one for _, one in inspect.getmembers(errors, inspect.isclass) if issubclass(one, IdsPluginError)
+]
 CODES = {"InputError": 3, "DialectError": 3, "ServiceError": 4}
 
 
@@ -28,5 +30,7 @@ def test_an_exit_code_each_and_a_place_in_the_drawn_tree(kind: type[IdsPluginErr
         ("a.log:7", "read it again", "a.log:7: is cut (read it again)"),
     ],
 )
-def test_it_says_where_what_and_what_to_do(location: str | None, hint: str | None, wanted: str) -> None:
+def test_it_says_where_what_and_what_to_do(
+    location: str | None, hint: str | None, wanted: str
+) -> None:
     assert str(IdsPluginError("is cut", location=location, hint=hint)) == wanted

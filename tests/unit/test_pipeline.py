@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ids_plugin import bundle, snapshot
+from ids_plugin import bundle, checkpoint
 from ids_plugin.bundle import Bundle
 from ids_plugin.errors import BundleError, LedgerError
 from ids_plugin.explain import Explainer
@@ -19,11 +19,12 @@ from ids_plugin.schema import flow
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.evidence import Evidence
 from ids_plugin.schema.ledger import Counts, Ledger
+from ids_plugin.schema.reject import Reject
 from ids_plugin.schema.window import Windows
-from ids_plugin.sources import Read, Reject
-from ids_plugin.sources._local import Locality
-from ids_plugin.windows._state import Limits
-from tests import toy
+from ids_plugin.sources import Read
+from ids_plugin.sources.local_networks import Locality
+from ids_plugin.windows.state import Limits
+from tests.support import toy
 
 
 @cache
@@ -74,7 +75,11 @@ def test_attacks_become_alerts_that_open_and_close() -> None:
     documents = alone()
     assert ("192.168.1.66", "scan") in subjects(documents)
     opened, closed = (
-        {one["ids_plugin"]["fold"]["id"] for one in documents if one["ids_plugin"]["fold"]["state"] == state}
+        {
+            one["ids_plugin"]["fold"]["id"]
+            for one in documents
+            if one["ids_plugin"]["fold"]["state"] == state
+        }
         for state in ("open", "closed")
     )
     assert opened == closed
@@ -130,11 +135,18 @@ def scans(documents: list[Document]) -> list[tuple[str, str, int]]:
 
 def test_records_of_a_growing_connection_are_one_flow() -> None:
     knock = pl.col("label") == "scan"
-    whole = network().with_columns(duration=pl.when(knock).then(timedelta(milliseconds=10)).otherwise("duration"))
-    begun = whole.filter(knock).with_columns(
-        open=pl.lit(value=True), duration=pl.lit(None, pl.Duration("us")), conn_state=pl.lit("S0"), resp_pkts=0
+    whole = network().with_columns(
+        duration=pl.when(knock).then(timedelta(milliseconds=10)).otherwise("duration")
     )
-    flows = pl.concat([whole, begun.select(pl.col(name).cast(whole.schema[name]) for name in whole.columns)])
+    begun = whole.filter(knock).with_columns(
+        open=pl.lit(value=True),
+        duration=pl.lit(None, pl.Duration("us")),
+        conn_state=pl.lit("S0"),
+        resp_pkts=0,
+    )
+    flows = pl.concat(
+        [whole, begun.select(pl.col(name).cast(whole.schema[name]) for name in whole.columns)]
+    )
     documents, pipeline = run(flows.sort(flow.known(), "uid"))
     counts = total(pipeline)
     assert (counts.replaced, counts.scored, counts.duplicate) == (len(begun), len(whole), 0)
@@ -153,10 +165,10 @@ def test_late_records_are_scored_and_counted() -> None:
 
 
 def test_limits_count_what_leaves_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ids_plugin.windows import _identity, _state
+    from ids_plugin.windows import identity, state
 
-    monkeypatch.setattr(_identity, "GENERATION", 1024)
-    monkeypatch.setattr(_state, "CHUNK", 512)
+    monkeypatch.setattr(identity, "GENERATION", 1024)
+    monkeypatch.setattr(state, "CHUNK", 512)
     _, pipeline = run(network(), limits=Limits(visible=4096, history=256))
     assert pipeline.left_early["one"] > 0
     assert total(pipeline).scored == len(network())
@@ -177,7 +189,9 @@ def test_only_what_alerts_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     assert documents == alone()
     counts = total(pipeline)
     assert len(documents) / 2 == counts.opened
-    assert counts.opened <= len(explained) <= 2 * counts.opened  # what opened a fold, and its strongest flow
+    assert (
+        counts.opened <= len(explained) <= 2 * counts.opened
+    )  # what opened a fold, and its strongest flow
     assert len(explained) < 0.1 * counts.over_threshold
     told = {evidence.summary for _, evidence in explained}
     assert {one["ids_plugin"]["evidence"]["summary"] for one in documents} <= told
@@ -194,10 +208,10 @@ def test_another_process_goes_on_where_one_stopped(cuts: tuple[int, ...]) -> Non
     documents: list[Document] = []
     pipeline, counted = Pipeline(shipped()), Ledger()
     for low, high in pairwise([0, *cuts, len(flows)]):
-        kept = snapshot.dump(pipeline.state(["one", "two", "never seen"]))
+        kept = checkpoint.dump(pipeline.state(["one", "two", "never seen"]))
         counted += pipeline.ledger
         pipeline = Pipeline(shipped())
-        pipeline.restore(snapshot.load(kept))
+        pipeline.restore(checkpoint.load(kept))
         documents += pipeline.step(flows[low:high])
     documents += pipeline.finish()
     assert by_id(documents) == by_id(whole)
@@ -211,7 +225,7 @@ def test_state_is_the_same_wherever_batches_ended() -> None:
         pipeline = Pipeline(shipped())
         for low in range(0, len(flows), size):
             pipeline.step(flows[low : low + size])
-        states.append(snapshot.dump(pipeline.state(["one"])))
+        states.append(checkpoint.dump(pipeline.state(["one"])))
     assert states[0] == states[1]
 
 
@@ -274,7 +288,8 @@ def test_the_wall_clock_is_what_it_is_told() -> None:
 def test_a_bundle_for_other_windows_is_refused() -> None:
     schema = shipped().manifest["schema"]
     foreign = bundle.seal(
-        shipped().manifest | {"schema": schema | {"fingerprint": "0" * 64, "summary": schema["summary"][1:]}},
+        shipped().manifest
+        | {"schema": schema | {"fingerprint": "0" * 64, "summary": schema["summary"][1:]}},
         shipped().files,
     )
     with pytest.raises(BundleError, match="window_flows is missing"):
@@ -289,7 +304,15 @@ def reads(flows: pl.DataFrame) -> list[Read]:
     bad = Reject("conn.log", "line 7", "bad_json", "no JSON", "{")
     return [
         Read(shuffled[:half], half + 1, (bad,), source="zeek", sensor="one"),
-        Read(shuffled[half:], len(flows) - half + 2, (), {"dns": 2}, {"packets": 9}, source="zeek", sensor="one"),
+        Read(
+            shuffled[half:],
+            len(flows) - half + 2,
+            (),
+            {"dns": 2},
+            {"packets": 9},
+            source="zeek",
+            sensor="one",
+        ),
     ]
 
 
@@ -297,7 +320,9 @@ def test_a_scan_orders_what_it_reads_and_its_ledger_balances() -> None:
     rejected: list[Reject] = []
     seen: list[pl.DataFrame] = []
     progress: list[tuple[str, int]] = []
-    how = Scan(rejected=rejected.extend, watch=seen.append, progress=lambda *told: progress.append(told))
+    how = Scan(
+        rejected=rejected.extend, watch=seen.append, progress=lambda *told: progress.append(told)
+    )
     pipeline = Pipeline(shipped())
     documents = [one for made in scan(reads(network()), pipeline, how) for one in made]
     assert documents == alone()
@@ -310,7 +335,11 @@ def test_a_scan_orders_what_it_reads_and_its_ledger_balances() -> None:
     counts = pipeline.ledger.of("zeek", "one")
     counts.delivered = counts.documents
     pipeline.ledger.check()
-    assert (counts.read, counts.rejected, counts.out_of_scope) == (len(network()) + 3, {"bad_json": 1}, {"dns": 2})
+    assert (counts.read, counts.rejected, counts.out_of_scope) == (
+        len(network()) + 3,
+        {"bad_json": 1},
+        {"dns": 2},
+    )
     assert pipeline.ledger.notes["packets"] == 9
     assert pipeline.ledger.notes["left_early"] == {"one": 0}
     assert "local_networks" in pipeline.ledger.notes
@@ -323,8 +352,14 @@ def test_a_scan_of_nothing() -> None:
 
 
 def test_a_flow_a_day_later_finds_no_open_fold() -> None:
-    later = network().with_columns(ts=pl.col("ts") + timedelta(days=1), uid=pl.lit("D") + pl.col("uid"))
+    later = network().with_columns(
+        ts=pl.col("ts") + timedelta(days=1), uid=pl.lit("D") + pl.col("uid")
+    )
     documents, _ = run(network(), later)
-    folds = [one["ids_plugin"]["fold"]["id"] for one in documents if one["ids_plugin"]["fold"]["state"] == "open"]
+    folds = [
+        one["ids_plugin"]["fold"]["id"]
+        for one in documents
+        if one["ids_plugin"]["fold"]["state"] == "open"
+    ]
     assert len(folds) == len(set(folds))
     assert len(folds) >= len(alone())

@@ -34,24 +34,40 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ids-pl
 def parser() -> argparse.ArgumentParser:
     """All options."""
     made = argparse.ArgumentParser(
-        "python -m tests.bench.models", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m tests.bench.models",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--all", action="store_true", help="every cell")
     made.add_argument(
         "--only", action="append", default=[], metavar="SECTION[/FAMILY]",
         help=f"these cells alone; may be repeated. Sections: {', '.join(SECTIONS)}",
     )  # fmt: skip
-    made.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 1 to N (default: %(default)s)")
-    made.add_argument("--seconds", type=float, metavar="S", help="start no cell later than S seconds after the start")
-    made.add_argument("--quick", action="store_true", help="tiny sizes, only to see that everything runs")
-    made.add_argument("--json", action="store_true", help="print every result as JSON")
-    made.add_argument("--page", type=Path, metavar="FILE", help="write all that is finished there (Markdown)")
     made.add_argument(
-        "--work", type=Path, default=CACHE, help="where cells, bundles and windows are kept (%(default)s)"
+        "--seeds", type=int, default=3, metavar="N", help="seeds 1 to N (default: %(default)s)"
+    )
+    made.add_argument(
+        "--seconds",
+        type=float,
+        metavar="S",
+        help="start no cell later than S seconds after the start",
+    )
+    made.add_argument(
+        "--quick", action="store_true", help="tiny sizes, only to see that everything runs"
+    )
+    made.add_argument("--json", action="store_true", help="print every result as JSON")
+    made.add_argument(
+        "--page", type=Path, metavar="FILE", help="write all that is finished there (Markdown)"
+    )
+    made.add_argument(
+        "--work",
+        type=Path,
+        default=CACHE,
+        help="where cells, bundles and windows are kept (%(default)s)",
     )
     made.add_argument(
         "--corpus", type=Path, metavar="DIR",
-        help="what `python -m tests.lab.simulate --corpus` wrote (default: made under --work)",
+        help="what `python -m ids_plugin.simulation.generate --corpus` wrote (default: made under --work)",
     )  # fmt: skip
     return made
 
@@ -60,9 +76,13 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser().parse_args(arguments)
     unknown = [one for one in args.only if one.partition("/")[0] not in SECTIONS]
     if unknown:
-        parser().error(f"no section called {unknown[0].partition('/')[0]!r}; there are: {', '.join(SECTIONS)}")
+        parser().error(
+            f"no section called {unknown[0].partition('/')[0]!r}; there are: {', '.join(SECTIONS)}"
+        )
     settings = QUICK if args.quick else Settings()
-    bench = Bench(settings, Store(args.work, settings.as_dict()), args.corpus or args.work / "corpus")
+    bench = Bench(
+        settings, Store(args.work, settings.as_dict()), args.corpus or args.work / "corpus"
+    )
     wanted = [cell for cell in cells(args.seeds) if args.all or _named(cell, args.only)]
     run(bench, wanted, args.seconds)
     results = {cell: finished(bench, cell) for cell in cells(args.seeds)}
@@ -105,10 +125,21 @@ def finished(bench: Bench, cell: Cell) -> dict[str, Any] | None:
 
 def corpus(folder: Path, cell: Cell) -> None:
     """Simulates the networks to train on where they are needed and absent."""
-    if cell.section in _records.SETS or cell.section in ("nab", "devices") or (folder / "train.parquet").exists():
+    if (
+        cell.section in _records.SETS
+        or cell.section in ("nab", "devices")
+        or (folder / "train.parquet").exists()
+    ):
         return
     say("simulating networks")
-    command = [sys.executable, "-m", "tests.lab.simulate", "--corpus", "--out", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "ids_plugin.simulation.generate",
+        "--corpus",
+        "--out",
+        str(folder),
+    ]
     subprocess.run(command, check=True, stdout=sys.stderr, cwd=REPOSITORY)
 
 
@@ -116,13 +147,19 @@ def _named(cell: Cell, only: list[str]) -> bool:
     return any(one in (cell.section, f"{cell.section}/{cell.family}") for one in only)
 
 
-def _told(settings: Settings, results: dict[Cell, dict[str, Any] | None], left: list[Cell]) -> dict[str, Any]:
+def _told(
+    settings: Settings, results: dict[Cell, dict[str, Any] | None], left: list[Cell]
+) -> dict[str, Any]:
     """Everything, as JSON has it."""
     found: dict[str, Any] = {}
     for cell, result in results.items():
         if result is not None:
             found.setdefault(cell.section, {}).setdefault(cell.family, {})[str(cell.seed)] = result
-    return {"settings": settings.as_dict(), "results": found, "not_run": [cell.name for cell in left]}
+    return {
+        "settings": settings.as_dict(),
+        "results": found,
+        "not_run": [cell.name for cell in left],
+    }
 
 
 if __name__ == "__main__":

@@ -44,5 +44,7 @@ def _folders(bench: Bench, name: str) -> tuple[str, ...]:
 def _bench(name: str, *arguments: str) -> dict[str, Any]:
     say(f"python -m tests.bench.{name} --json {' '.join(arguments)}")
     command = [sys.executable, "-m", f"tests.bench.{name}", "--json", *arguments]
-    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    found: dict[str, Any] = json.loads(
+        subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+    )
     return found

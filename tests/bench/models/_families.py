@@ -13,10 +13,19 @@ import polars as pl
 from ids_plugin.bundle import Bundle, seal
 from ids_plugin.schema.score import CLASSES, Scores
 from ids_plugin.scoring import Doubles
-from ids_plugin.scoring._scorer import Scorer
-from ids_plugin.training import _combine
-from ids_plugin.training._evaluate import LOOKUP, Judged, by_class, figures, joined, likeliest, of_network, total
-from ids_plugin.training._run import assemble, combine
+from ids_plugin.scoring.scorer import Scorer
+from ids_plugin.training import combination
+from ids_plugin.training.evaluate import (
+    LOOKUP,
+    Judged,
+    by_class,
+    figures,
+    joined,
+    likeliest,
+    of_network,
+    total,
+)
+from ids_plugin.training.run import assemble, combine
 from tests.bench.models._flows import Network, Training, relabelled, say
 from tests.bench.models._settings import Settings
 
@@ -25,7 +34,9 @@ _ROWS = 4096
 _ALL = tuple(range(len(CLASSES)))
 
 
-def trained(settings: Settings, family: str, seed: int, data: Training, calibrating: Sequence[Network]) -> Bundle:
+def trained(
+    settings: Settings, family: str, seed: int, data: Training, calibrating: Sequence[Network]
+) -> Bundle:
     """A bundle of one family alone, its thresholds fitted on the calibration networks."""
     began = time.process_time()
     bundle = assemble(settings.options(family, seed), data.split, data.train, data.stop, say)
@@ -36,15 +47,22 @@ def trained(settings: Settings, family: str, seed: int, data: Training, calibrat
     return finished(settings, bundle, data, calibrating)
 
 
-def together(settings: Settings, parts: Sequence[Bundle], data: Training, calibrating: Sequence[Network]) -> Bundle:
+def together(
+    settings: Settings, parts: Sequence[Bundle], data: Training, calibrating: Sequence[Network]
+) -> Bundle:
     """The members of trained bundles with a combination of their own."""
     first = parts[0]
-    manifest = {**first.manifest, "members": [one for part in parts for one in part.manifest["members"]]}
+    manifest = {
+        **first.manifest,
+        "members": [one for part in parts for one in part.manifest["members"]],
+    }
     files = {name: contents for part in parts for name, contents in part.files.items()}
     return finished(settings, seal(manifest, files), data, calibrating)
 
 
-def finished(settings: Settings, bundle: Bundle, data: Training, calibrating: Sequence[Network]) -> Bundle:
+def finished(
+    settings: Settings, bundle: Bundle, data: Training, calibrating: Sequence[Network]
+) -> Bundle:
     """The bundle with combination and thresholds."""
     classes = known(bundle)
     bundle = combine(bundle, replace(data.combine, label=relabelled(data.combine.label, classes)))
@@ -57,14 +75,22 @@ def known(bundle: Bundle) -> list[int]:
     return [CLASSES.index(name) for name in bundle.manifest["training"]["classes"]]
 
 
-def fit(opinion: Opinion, networks: Sequence[Network], classes: Sequence[int], per_day: float) -> dict[str, float]:
+def fit(
+    opinion: Opinion, networks: Sequence[Network], classes: Sequence[int], per_day: float
+) -> dict[str, float]:
     """Thresholds as training fits them."""
     judged = []
     for network in networks:
-        numbers = network.flows["label"].replace_strict(list(CLASSES), list(_ALL), return_dtype=pl.Int64).to_numpy()
+        numbers = (
+            network.flows["label"]
+            .replace_strict(list(CLASSES), list(_ALL), return_dtype=pl.Int64)
+            .to_numpy()
+        )
         label = pl.Series("label", np.array(CLASSES)[relabelled(numbers, classes)])
-        judged.append(_combine.Judged(network.name, network.flows.with_columns(label), opinion(network)))
-    return _combine.fit_thresholds(judged, list(classes), per_day)
+        judged.append(
+            combination.Judged(network.name, network.flows.with_columns(label), opinion(network))
+        )
+    return combination.fit_thresholds(judged, list(classes), per_day)
 
 
 def of_bundle(bundle: Bundle) -> Opinion:
@@ -73,7 +99,9 @@ def of_bundle(bundle: Bundle) -> Opinion:
 
     def opinion(network: Network) -> Scores:
         cuts = [slice(start, start + _ROWS) for start in range(0, len(network.table), _ROWS)]
-        return joined([scorer.score_arrays(network.steps[c], network.mask[c], network.table[c]) for c in cuts])
+        return joined(
+            [scorer.score_arrays(network.steps[c], network.mask[c], network.table[c]) for c in cuts]
+        )
 
     return opinion
 
@@ -81,13 +109,17 @@ def of_bundle(bundle: Bundle) -> Opinion:
 def lookup(seen: pl.DataFrame) -> Opinion:
     """A table on (proto, conn_state, history): class shares of the flows it was taught; of all where the key is new."""
     counted = seen.group_by(*LOOKUP, "label").agg(pl.col("flows").sum())
-    wide = counted.pivot("label", index=list(LOOKUP), values="flows", aggregate_function="sum").fill_null(0)
+    wide = counted.pivot(
+        "label", index=list(LOOKUP), values="flows", aggregate_function="sum"
+    ).fill_null(0)
     names = [name for name in CLASSES if name in wide.columns]
     everything = wide.select(names).sum().row(0)
 
     def opinion(network: Network) -> Scores:
         keys = network.flows.select(LOOKUP)
-        found = keys.join(wide, on=list(LOOKUP), how="left", nulls_equal=True, maintain_order="left").select(names)
+        found = keys.join(
+            wide, on=list(LOOKUP), how="left", nulls_equal=True, maintain_order="left"
+        ).select(names)
         filled = found.with_columns(
             pl.when(pl.col(names[0]).is_null()).then(share).otherwise(name).alias(name)
             for name, share in zip(names, everything, strict=True)
@@ -111,15 +143,28 @@ def scores_of(probability: Doubles) -> Scores:
     """Scores with thresholds still to be fitted."""
     label = probability[:, 1:].argmax(axis=1) + 1
     size = len(label)
-    return Scores(1 - probability[:, 0], label, probability, {}, np.zeros(size, np.bool_), np.full(size, np.inf))
+    return Scores(
+        1 - probability[:, 0],
+        label,
+        probability,
+        {},
+        np.zeros(size, np.bool_),
+        np.full(size, np.inf),
+    )
 
 
-def judge(opinion: Opinion, thresholds: dict[str, float], networks: Sequence[Network]) -> list[Judged]:
+def judge(
+    opinion: Opinion, thresholds: dict[str, float], networks: Sequence[Network]
+) -> list[Judged]:
     """Every flow of every network."""
     judged = []
     for network in networks:
-        one = _combine.with_thresholds(_combine.Judged(network.name, network.flows, opinion(network)), thresholds)
-        judged.append(Judged(network.name, network.flows, one.scores, np.ones(len(network.flows), np.bool_)))
+        one = combination.with_thresholds(
+            combination.Judged(network.name, network.flows, opinion(network)), thresholds
+        )
+        judged.append(
+            Judged(network.name, network.flows, one.scores, np.ones(len(network.flows), np.bool_))
+        )
     return judged
 
 
@@ -127,7 +172,11 @@ def told(judged: Sequence[Judged], classes: Sequence[int]) -> dict[str, Any]:
     """All figures of one model on one set of networks; per class only where it tells classes apart."""
     by_flow = figures(judged, [one.scores.score for one in judged])
     networks = [of_network(one) for one in judged]
-    result: dict[str, Any] = {"flows": by_flow, "total": total(networks), "by_kind": _by_kind(networks)}
+    result: dict[str, Any] = {
+        "flows": by_flow,
+        "total": total(networks),
+        "by_kind": _by_kind(networks),
+    }
     if len(classes) > 2:
         result |= by_class(*likeliest(judged))
     return result
@@ -144,4 +193,6 @@ def _by_kind(networks: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
 
 
 def _with_training(bundle: Bundle, **more: Any) -> Bundle:
-    return seal({**bundle.manifest, "training": {**bundle.manifest["training"], **more}}, bundle.files)
+    return seal(
+        {**bundle.manifest, "training": {**bundle.manifest["training"], **more}}, bundle.files
+    )

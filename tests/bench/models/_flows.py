@@ -17,23 +17,30 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from ids_plugin.datasets.labelled_flows import Labelled, load
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import Bools, Floats, Ints
-from ids_plugin.sources._datasets import Labelled, load
-from ids_plugin.training._evaluate import LOOKUP
-from ids_plugin.training._examples import Examples, as_seen_by, sample, windows
-from ids_plugin.training._run import Split
+from ids_plugin.training.evaluate import LOOKUP
+from ids_plugin.training.examples import Examples, as_seen_by, sample, windows
+from ids_plugin.training.run import Split
 from ids_plugin.windows import spec
 from tests.bench.models._settings import Settings
 from tests.bench.models._store import Store
 from tests.lab import metering
-from tests.shared_data import ROOT as SHARED
+from tests.support.shared_data import ROOT as SHARED
 
 REPOSITORY = Path(__file__).parents[3]
 RUNS = REPOSITORY / "tests/lab/flows/runs"
 JUDGE = REPOSITORY / "tests/lab/flows/judge"
 SAMPLE = REPOSITORY / "tests/lab/sample"
-IOT23 = ("8-1-hakai", "20-1-torii", "34-1-mirai", "44-1-mirai", "honeypot-4-1-philips-hue", "honeypot-7-1-somfy-lock")
+IOT23 = (
+    "8-1-hakai",
+    "20-1-torii",
+    "34-1-mirai",
+    "44-1-mirai",
+    "honeypot-4-1-philips-hue",
+    "honeypot-7-1-somfy-lock",
+)
 KEPT = ("source", "open", "replaces", "ts", "duration", "known", "clock", "uid", "orig_h", "resp_h", "resp_p", "proto",
         "conn_state", "history", "local_orig", "local_resp", "orig_bytes", "resp_bytes", "orig_ip_bytes",
         "resp_ip_bytes", "orig_pkts", "resp_pkts", "label", "label_detail")  # fmt: skip
@@ -70,7 +77,11 @@ class Training:
         return {
             "networks": {use: len(networks) for use, networks in vars(self.split).items()},
             "flows": int(self.seen["flows"].sum()),
-            "windows": {"train": len(self.train), "stop": len(self.stop), "combine": len(self.combine)},
+            "windows": {
+                "train": len(self.train),
+                "stop": len(self.stop),
+                "combine": len(self.combine),
+            },
         }
 
 
@@ -91,14 +102,16 @@ class Data:
     """Everything made of flows; each part is prepared when it is first asked for."""
 
     def __init__(self, settings: Settings, store: Store, corpus: Path) -> None:
-        """`corpus`: shards that `python -m tests.lab.simulate --corpus` writes."""
+        """`corpus`: shards that `python -m ids_plugin.simulation.generate --corpus` writes."""
         self._settings, self._store, self._corpus = settings, store, corpus
         self._judged: dict[str, list[Network]] = {}
 
     @cached_property
     def made_from(self) -> str:
         """Digest of the flows to train on and of what windows are."""
-        shards = [self._corpus / f"{name}.parquet" for name in ("train", "validation", "calibration")]
+        shards = [
+            self._corpus / f"{name}.parquet" for name in ("train", "validation", "calibration")
+        ]
         return f"{spec().fingerprint}-{digest(shards, RUNS.glob('*.parquet'))}"
 
     @cached_property
@@ -127,22 +140,32 @@ class Data:
             folder = self._store.folder(f"judged-{name}", digest(files), spec().fingerprint)
             if not folder.exists():
                 say(f"{name}: windows")
-                networks = _lab() if kind == "lab" else [one for path in files for one in load(f"iot23:{path}")]
-                seen = [replace(one, flows=as_seen_by(source or "zeek", one.flows)) for one in networks]
+                networks = (
+                    _lab()
+                    if kind == "lab"
+                    else [one for path in files for one in load(f"iot23:{path}")]
+                )
+                seen = [
+                    replace(one, flows=as_seen_by(source or "zeek", one.flows)) for one in networks
+                ]
                 _write_networks(folder, seen)
             self._judged[name] = _read_networks(folder)
         return self._judged[name]
 
     def without(self, scenario: str) -> Training:
         """The lab's windows and those of every IoT-23 scenario but one."""
-        others = [one for path in iot23() for one in load(f"iot23:{path}") if scenario not in path.name]
+        others = [
+            one for path in iot23() for one in load(f"iot23:{path}") if scenario not in path.name
+        ]
         lab = self.lab
         folder = self._store.folder(f"without-{scenario}", digest(iot23()), spec().fingerprint)
         if not folder.exists():
             with _making(folder) as draft:
                 _write_examples(draft / "train", sample(others, self._settings.sampling, seed=3))
         theirs = _read_examples(folder / "train")
-        activity = np.concatenate([lab.train.activity, theirs.activity + lab.train.activity.max() + 1])
+        activity = np.concatenate(
+            [lab.train.activity, theirs.activity + lab.train.activity.max() + 1]
+        )
         train = Examples(
             lab.train.spec, np.concatenate([lab.train.steps, theirs.steps]),
             np.concatenate([lab.train.mask, theirs.mask]), np.concatenate([lab.train.table, theirs.table]),
@@ -154,12 +177,21 @@ class Data:
     def _split(self) -> Split:
         """Every other validation network stops early, the rest calibrate, as docs/bundle.md has it."""
         held = self._settings.held_out
-        shards = {name: load(f"lab:{self._corpus / name}.parquet") for name in ("train", "validation", "calibration")}
-        simulated = [*shards["validation"][: 2 * held - held // 2], *shards["calibration"][: held // 2]]
+        shards = {
+            name: load(f"lab:{self._corpus / name}.parquet")
+            for name in ("train", "validation", "calibration")
+        }
+        simulated = [
+            *shards["validation"][: 2 * held - held // 2],
+            *shards["calibration"][: held // 2],
+        ]
         runs = [load(f"lab:{path}") for path in sorted(glob(str(RUNS / "*-[134].parquet")))]
         last = [load(f"lab:{path}") for path in sorted(glob(str(RUNS / "*-2.parquet")))]
         held_out = [*simulated, *(one for run in last for one in run)]
-        train = [*shards["train"][: self._settings.networks], *(one for run in runs * 3 for one in run)]
+        train = [
+            *shards["train"][: self._settings.networks],
+            *(one for run in runs * 3 for one in run),
+        ]
         return Split(train, held_out[::2], held_out[1::2])
 
     def _sample(self, folder: Path) -> None:
@@ -175,7 +207,9 @@ class Data:
             for name, examples in parts.items():
                 _write_examples(draft / name, examples)
             _seen(split.train).write_parquet(draft / "seen.parquet")
-            named = {use: [_named(one) for one in networks] for use, networks in vars(split).items()}
+            named = {
+                use: [_named(one) for one in networks] for use, networks in vars(split).items()
+            }
             (draft / "split.json").write_text(json.dumps(named))
 
 
@@ -200,11 +234,18 @@ def _lab() -> list[Labelled]:
 
 def _seen(networks: Sequence[Labelled]) -> pl.DataFrame:
     flows = pl.concat([one.flows.select(*LOOKUP, "label") for one in networks])
-    return flows.group_by(*LOOKUP, "label").len("flows").with_columns(pl.col("flows").cast(pl.Int64))
+    return (
+        flows.group_by(*LOOKUP, "label").len("flows").with_columns(pl.col("flows").cast(pl.Int64))
+    )
 
 
 def _named(network: Labelled) -> dict[str, Any]:
-    return {"name": network.name, "file": network.file, "sha256": network.sha256, "flows": len(network.flows)}
+    return {
+        "name": network.name,
+        "file": network.file,
+        "sha256": network.sha256,
+        "flows": len(network.flows),
+    }
 
 
 def _slim(network: Labelled) -> Labelled:
@@ -247,7 +288,12 @@ def _read_training(folder: Path) -> Training:
 
 
 def _empty(one: dict[str, Any]) -> Labelled:
-    return Labelled(one["name"], pl.DataFrame({"label": np.zeros(one["flows"], np.int8)}), one["file"], one["sha256"])
+    return Labelled(
+        one["name"],
+        pl.DataFrame({"label": np.zeros(one["flows"], np.int8)}),
+        one["file"],
+        one["sha256"],
+    )
 
 
 def _write_networks(folder: Path, networks: Sequence[Labelled]) -> None:
@@ -258,7 +304,9 @@ def _write_networks(folder: Path, networks: Sequence[Labelled]) -> None:
             part.mkdir()
             (part / "name").write_text(network.name)
             pl.concat([flows for flows, *_ in batches]).write_parquet(part / "flows.parquet")
-            for name, arrays in zip(("steps", "mask", "table"), list(zip(*batches, strict=True))[1:], strict=True):
+            for name, arrays in zip(
+                ("steps", "mask", "table"), list(zip(*batches, strict=True))[1:], strict=True
+            ):
                 np.save(part / f"{name}.npy", np.concatenate(arrays))
 
 
@@ -266,7 +314,12 @@ def _arrays(network: Labelled) -> Iterable[tuple[pl.DataFrame, Floats, Bools, Fl
     for batch in windows(network.flows):
         rows = np.arange(len(batch))
         steps = batch.steps(rows)
-        yield batch.flows.select(KEPT), steps.values.copy(), steps.mask.copy(), batch.table(rows).copy()
+        yield (
+            batch.flows.select(KEPT),
+            steps.values.copy(),
+            steps.mask.copy(),
+            batch.table(rows).copy(),
+        )
 
 
 def _read_networks(folder: Path) -> list[Network]:

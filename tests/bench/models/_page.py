@@ -95,17 +95,35 @@ def page(settings: Settings, results: Results) -> str:
 
 def _others() -> str:
     """Links to the pages beside this one that are there."""
-    there = [(title, name) for title, name in OTHERS.items() if (REPOSITORY / "docs" / name).exists()]
+    there = [
+        (title, name) for title, name in OTHERS.items() if (REPOSITORY / "docs" / name).exists()
+    ]
     return ", ".join(f"[{title}]({name})" for title, name in there)
 
 
 def classes(results: Results) -> str:
     """Precision and recall of every class, and the confusion matrices, of seed 1."""
-    lines = ["# By class", "", "Made with [results.md](results.md); seed 1. Rows of a matrix are the true classes."]
+    lines = [
+        "# By class",
+        "",
+        "Made with [results.md](results.md); seed 1. Rows of a matrix are the true classes.",
+    ]
     for name in SECTIONS:
-        found = {cell: result for cell, result in results.items() if cell.section == name and cell.seed == 1}
-        told = [(cell.family, result) for cell, result in found.items() if result and "classes" in result]
-        kinds = [(cell.family, result["by_kind"]) for cell, result in found.items() if result and "by_kind" in result]
+        found = {
+            cell: result
+            for cell, result in results.items()
+            if cell.section == name and cell.seed == 1
+        }
+        told = [
+            (cell.family, result)
+            for cell, result in found.items()
+            if result and "classes" in result
+        ]
+        kinds = [
+            (cell.family, result["by_kind"])
+            for cell, result in found.items()
+            if result and "by_kind" in result
+        ]
         if told:
             lines += ["", f"## {TITLES[name]}", "", *_by_class(told), *_by_kind(kinds)]
             for family, result in told:
@@ -121,7 +139,9 @@ def classes(results: Results) -> str:
 
 
 def _settings(settings: Settings, results: Results) -> list[str]:
-    made = next((one["made_from"] for cell, one in results.items() if one and "made_from" in one), None)
+    made = next(
+        (one["made_from"] for cell, one in results.items() if one and "made_from" in one), None
+    )
     lines = [
         f"Networks: {settings.epochs} epochs of {settings.windows:,} windows (`cnn_lstm`, the largest: "
         f"{settings.slow_windows:,}), Adam 1e-3, batch 256, the epoch with the least held-out loss kept; LightGBM "
@@ -155,7 +175,12 @@ def _section(name: str, results: Results) -> list[str]:
     if not any(rows.values()):
         own = PAGES.get(name, "")
         there = own and (REPOSITORY / "docs" / own).exists()
-        return [*lines, f"Not run in this run; what its own bench measured: [{own}]({own})." if there else "Not run."]
+        return [
+            *lines,
+            f"Not run in this run; what its own bench measured: [{own}]({own})."
+            if there
+            else "Not run.",
+        ]
     table = _TABLES.get(name, _records if name in SETS else _flows)
     return [*lines, *table(name, rows)]
 
@@ -174,7 +199,13 @@ _FLOW_COLUMNS = (
     "macro-F1", "malicious or not, F1", "TCP AUC", "TCP recall at 1 % FP", "TCP AUC elsewhere", "recall elsewhere",
     "(host, class) found", "in any class", "median delay", "false alerts", "hours",
 )  # fmt: skip
-_FLOW_KEYS = ("f1", "tcp_auc", "tcp_recall_at_1%", "tcp_auc_elsewhere", "tcp_recall_at_1%_elsewhere")
+_FLOW_KEYS = (
+    "f1",
+    "tcp_auc",
+    "tcp_recall_at_1%",
+    "tcp_auc_elsewhere",
+    "tcp_recall_at_1%_elsewhere",
+)
 
 
 def _flow_figures(seeds: Seeds) -> list[str]:
@@ -194,7 +225,9 @@ def _flow_figures(seeds: Seeds) -> list[str]:
 def _records(name: str, rows: Mapping[str, Seeds]) -> list[str]:
     first = next(one for seeds in rows.values() for one in seeds if "rows" in one)
     train, stop, test = first["rows"]
-    lines = [f"{first['summary']}. {train:,} train, {stop:,} stop early, {test:,} judge ({first['split']}). {_RECORD}"]
+    lines = [
+        f"{first['summary']}. {train:,} train, {stop:,} stop early, {test:,} judge ({first['split']}). {_RECORD}"
+    ]
     lines += ["", *_header(
         "", "seeds", "accuracy", "macro-F1", "malicious or not, accuracy", "F1", "AUC", "recall at 1 % FP",
         "published accuracy / F1",
@@ -208,7 +241,9 @@ def _records(name: str, rows: Mapping[str, Seeds]) -> list[str]:
             _spread([one["binary_accuracy"] for one in seeds]),
             *(_spread([one["flows"][key] for one in seeds]) for key in ("f1", "auc", "recall_at_1%")),
         ]  # fmt: skip
-        published = OWN.get(family, "–") if name == "lab-random-rows" else _beside(name, family, seeds)
+        published = (
+            OWN.get(family, "–") if name == "lab-random-rows" else _beside(name, family, seeds)
+        )
         lines.append(_row(family, str(len(seeds)), *figures, published))
     return lines
 
@@ -276,7 +311,9 @@ def _sources(name: str, rows: Mapping[str, Seeds]) -> list[str]:
         if not seeds:
             lines.append(_row(family, "not run"))
         for source in SOURCES if seeds else ():
-            lines.append(_row(family, source, *_flow_figures([one[f"lab/{source}"] for one in seeds])))
+            lines.append(
+                _row(family, source, *_flow_figures([one[f"lab/{source}"] for one in seeds]))
+            )
     return lines
 
 
@@ -288,7 +325,14 @@ def _cost(name: str, rows: Mapping[str, Seeds]) -> list[str]:
             continue
         for form, one in seeds[0].items():
             if isinstance(one, dict):
-                lines.append(_row(family, form, *_cost_figures(one), COST.get(family, "–") if form == "fp32" else ""))
+                lines.append(
+                    _row(
+                        family,
+                        form,
+                        *_cost_figures(one),
+                        COST.get(family, "–") if form == "fp32" else "",
+                    )
+                )
     return lines
 
 
@@ -318,10 +362,17 @@ def _compression(name: str, rows: Mapping[str, Seeds]) -> list[str]:
         recipes = dict(seeds[0]["recipes"])
         full = recipes.pop("published form")
         trained = next(iter(recipes.values()))[0]
-        lines.append(_row(family, "as published, every step computed", "–", *_compressed(full, full, trained)))
+        lines.append(
+            _row(
+                family, "as published, every step computed", "–", *_compressed(full, full, trained)
+            )
+        )
         lines.append(_row(family, "as trained", "–", *_compressed(trained, full, trained)))
         for recipe, steps in recipes.items():
-            lines += [_row(family, recipe, one["step"], *_compressed(one, full, trained)) for one in steps[1:]]
+            lines += [
+                _row(family, recipe, one["step"], *_compressed(one, full, trained))
+                for one in steps[1:]
+            ]
     return lines
 
 
@@ -367,7 +418,9 @@ def _by_kind(told: Sequence[tuple[str, Mapping[str, Sequence[int]]]]) -> list[st
         return []
     wanted = {name: told[0][1][name][0] for name in CLASSES if name in told[0][1]}
     titles = [f"{name}, of {count}" for name, count in wanted.items()]
-    rows = [_row(family, *(f"{kinds[n][1]} ({kinds[n][2]})" for n in wanted)) for family, kinds in told]
+    rows = [
+        _row(family, *(f"{kinds[n][1]} ({kinds[n][2]})" for n in wanted)) for family, kinds in told
+    ]
     return ["", "(host, class) found in class (in any).", "", *_header("", *titles), *rows]
 
 
@@ -385,7 +438,8 @@ def _left(names: Sequence[str]) -> list[str]:
     for section, family, seed in (name.split("/") for name in names):
         grouped.setdefault(section, {}).setdefault(family, []).append(seed)
     return [
-        f"- {section}: " + ", ".join(f"{family} (seed {', '.join(seeds)})" for family, seeds in families.items())
+        f"- {section}: "
+        + ", ".join(f"{family} (seed {', '.join(seeds)})" for family, seeds in families.items())
         for section, families in grouped.items()
     ] or ["Nothing: every cell is there."]
 

@@ -17,16 +17,16 @@ import polars as pl
 
 from ids_plugin import registry
 from ids_plugin.bundle import Bundle, seal
+from ids_plugin.datasets.feature_tables import Table, load_table
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import STEPS, Feature, Ints, Spec
 from ids_plugin.scoring import Doubles
-from ids_plugin.sources._features import Table, load_table
-from ids_plugin.training import _evaluate
-from ids_plugin.training._examples import Examples
-from ids_plugin.training._run import member
+from ids_plugin.training import evaluate
+from ids_plugin.training.examples import Examples
+from ids_plugin.training.run import member
 from tests.bench.models._flows import Training, say
 from tests.bench.models._settings import LEARNERS, Settings
-from tests.shared_data import ROOT as SHARED
+from tests.support.shared_data import ROOT as SHARED
 
 FAMILIES = ("lookup", "tcp_is_malicious", *LEARNERS)
 OUTCOME = ("tcp", "udp", "icmp", "failed", "refused", "completed", "reset", "still_open")
@@ -66,7 +66,12 @@ class Rows(Examples):
     def take(self, rows: Ints) -> Rows:
         """The examples of `rows`."""
         return Rows(
-            self.spec, self.steps[rows], self.mask[rows], self.table[rows], self.label[rows], self.activity[rows]
+            self.spec,
+            self.steps[rows],
+            self.mask[rows],
+            self.table[rows],
+            self.label[rows],
+            self.activity[rows],
         )
 
 
@@ -114,23 +119,34 @@ def _figures(test: Rows, probability: Doubles, taught: Sequence[int]) -> dict[st
     said = probability.argmax(axis=1)
     result: dict[str, Any] = {
         "binary_accuracy": round(float(((said != 0) == bad).mean()), 4),
-        "flows": _evaluate.binary(bad, said != 0, score),
+        "flows": evaluate.binary(bad, said != 0, score),
     }
     if not taught or set(np.unique(test.label).tolist()) <= set(taught):
-        result |= _evaluate.by_class(test.label, said)
+        result |= evaluate.by_class(test.label, said)
     return result
 
 
 def _trained(data: Parts, family: str, seed: int, settings: Settings) -> Doubles:
     made = member(
-        registry.load("models", family), settings.options(family, seed, records=True), data.train, data.stop, say
+        registry.load("models", family),
+        settings.options(family, seed, records=True),
+        data.train,
+        data.stop,
+        say,
     )
-    entry = {"name": family, "kind": made.kind, "file": made.file, "classes": [CLASSES[c] for c in made.classes]}
+    entry = {
+        "name": family,
+        "kind": made.kind,
+        "file": made.file,
+        "classes": [CLASSES[c] for c in made.classes],
+    }
     bundle: Bundle = seal({"family": family, "members": [entry]}, {made.file: made.data})
-    opened = registry.load("scoring", made.kind).open(bundle, entry)
+    opened = registry.load("members", made.kind).open(bundle, entry)
     test = data.test
     cuts = [slice(start, start + 4096) for start in range(0, len(test), 4096)]
-    return np.concatenate([opened.probabilities(test.steps[c], test.mask[c], test.table[c]) for c in cuts])
+    return np.concatenate(
+        [opened.probabilities(test.steps[c], test.mask[c], test.table[c]) for c in cuts]
+    )
 
 
 def _lookup(data: Parts) -> Doubles:
@@ -162,11 +178,21 @@ def parts(name: str) -> Parts:
         split, summary = "rows at random, 70/15/15, stratified", first.summary
     made = {
         part: _examples(table, first, rows)
-        for part, table, rows in (("train", first, train), ("stop", first, stop), ("test", last, test))
+        for part, table, rows in (
+            ("train", first, train),
+            ("stop", first, stop),
+            ("test", last, test),
+        )
     }
-    tcp = None if not published.protocol else (last.features[published.protocol] == "tcp").to_numpy()[test]
+    tcp = (
+        None
+        if not published.protocol
+        else (last.features[published.protocol] == "tcp").to_numpy()[test]
+    )
     keys = _keys(first, last, train)
-    return Parts(**made, keys=(keys[0][train], keys[1][test]), tcp=tcp, split=split, summary=summary)
+    return Parts(
+        **made, keys=(keys[0][train], keys[1][test]), tcp=tcp, split=split, summary=summary
+    )
 
 
 def of_rows(training: Training, family: str, seed: int, settings: Settings) -> dict[str, Any]:
@@ -182,20 +208,33 @@ def _lab_rows(training: Training) -> Parts:
         return _KEPT[id(training)]
     examples = training.train
     train, stop, test = _stratified(examples.label, (0.7, 0.15, 0.15))
-    made = {part: _rows(examples, rows) for part, rows in (("train", train), ("stop", stop), ("test", test))}
+    made = {
+        part: _rows(examples, rows)
+        for part, rows in (("train", train), ("stop", stop), ("test", test))
+    }
     names = [feature.name for feature in examples.spec.table]
     columns = [names.index(name) for name in OUTCOME if name in names]
-    keys = np.unique(np.nan_to_num(examples.table[:, columns]), axis=0, return_inverse=True)[1].reshape(-1)
+    keys = np.unique(np.nan_to_num(examples.table[:, columns]), axis=0, return_inverse=True)[
+        1
+    ].reshape(-1)
     tcp = examples.table[test, names.index("tcp")] > 0.5 if "tcp" in names else None
     split = "rows of the lab's networks at random, 70/15/15, stratified: flows of one attack on both sides"
-    found = Parts(**made, keys=(keys[train], keys[test]), tcp=tcp, split=split, summary=f"{len(examples):,} windows")
+    found = Parts(
+        **made,
+        keys=(keys[train], keys[test]),
+        tcp=tcp,
+        split=split,
+        summary=f"{len(examples):,} windows",
+    )
     _KEPT[id(training)] = found
     return found
 
 
 def _rows(examples: Examples, rows: Ints) -> Rows:
     label = examples.label[rows]
-    return Rows(examples.spec, examples.steps[rows], examples.mask[rows], examples.table[rows], label, label)
+    return Rows(
+        examples.spec, examples.steps[rows], examples.mask[rows], examples.table[rows], label, label
+    )
 
 
 def _stratified(labels: Ints, shares: tuple[float, float, float]) -> tuple[Ints, Ints, Ints]:
@@ -229,7 +268,9 @@ def _keys(first: Table, last: Table, train: Ints) -> tuple[Ints, Ints]:
     texts = [name for name, dtype in first.features.schema.items() if dtype == pl.String]
     if texts:
         both = pl.concat([first.features.select(texts), last.features.select(texts)])
-        numbers = both.select(pl.struct(texts).rank("dense")).to_series().to_numpy().astype(np.int64)
+        numbers = (
+            both.select(pl.struct(texts).rank("dense")).to_series().to_numpy().astype(np.int64)
+        )
         return numbers[: len(first.label)], numbers[len(first.label) :]
     labels = first.numbers()
     best: tuple[int, str, Doubles] | None = None
@@ -244,7 +285,10 @@ def _keys(first: Table, last: Table, train: Ints) -> tuple[Ints, Ints]:
     if best is None:
         raise ValueError("a table without features")
     _, name, edges = best
-    return tuple(np.searchsorted(edges, one.features[name].to_numpy()).astype(np.int64) for one in (first, last))  # type: ignore[return-value]
+    return tuple(
+        np.searchsorted(edges, one.features[name].to_numpy()).astype(np.int64)
+        for one in (first, last)
+    )  # type: ignore[return-value]
 
 
 def absent(folder: str) -> bool:

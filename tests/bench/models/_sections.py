@@ -10,7 +10,7 @@ from typing import Any
 
 from ids_plugin.bundle import Bundle
 from ids_plugin.schema.score import CLASSES
-from ids_plugin.training._evaluate import Judged
+from ids_plugin.training.evaluate import Judged
 from tests.bench.models import _beside, _cost, _records
 from tests.bench.models._families import (
     Opinion,
@@ -23,11 +23,11 @@ from tests.bench.models._families import (
     together,
     told,
     trained,
-)  # fmt: skip
+)
 from tests.bench.models._flows import IOT23, JUDGE, SAMPLE, Data, Training, digest, iot23, say
 from tests.bench.models._settings import FAMILIES, LEARNERS, RULES, Settings
 from tests.bench.models._store import Cell, Store
-from tests.shared_data import ROOT as SHARED
+from tests.support.shared_data import ROOT as SHARED
 
 TOGETHER = ("lightgbm+behaviour", "anomaly_net+lightgbm+behaviour")
 """the default combination without and with its network"""
@@ -75,7 +75,9 @@ class Bench:
 
     def left_out_bundle(self, family: str, seed: int, scenario: str) -> Bundle:
         """A family trained on the lab and on every IoT-23 scenario but one."""
-        return self._bundle(f"without-{scenario}/{family}-{seed}", family, seed, lambda: self.data.without(scenario))
+        return self._bundle(
+            f"without-{scenario}/{family}-{seed}", family, seed, lambda: self.data.without(scenario)
+        )
 
     def combined(self, name: str, seed: int) -> Bundle:
         """Members joined by `+`, each trained on the lab, with a combination of their own."""
@@ -99,7 +101,9 @@ class Bench:
             self._thresholds[family] = fitted
         return self._thresholds[family], classes
 
-    def _bundle(self, name: str, family: str, seed: int, training: Callable[[], Training]) -> Bundle:
+    def _bundle(
+        self, name: str, family: str, seed: int, training: Callable[[], Training]
+    ) -> Bundle:
         kept = self.store.bundle(name, self.data.made_from)
         if kept is None:
             say(f"{name}: training")
@@ -121,8 +125,14 @@ def of_flows(bench: Bench, family: str, seed: int, sets: Sequence[str]) -> dict[
         opinion, thresholds, classes = bench.rule(family, bench.data.lab)
     else:
         bundle = bench.combined(family, seed) if "+" in family else bench.lab_bundle(family, seed)
-        opinion, thresholds, classes = of_bundle(bundle), bundle.manifest["thresholds"], known(bundle)
-    return {name: told(judge(opinion, thresholds, bench.data.judged(name)), classes) for name in sets}
+        opinion, thresholds, classes = (
+            of_bundle(bundle),
+            bundle.manifest["thresholds"],
+            known(bundle),
+        )
+    return {
+        name: told(judge(opinion, thresholds, bench.data.judged(name)), classes) for name in sets
+    }
 
 
 def lab(bench: Bench, cell: Cell) -> dict[str, Any]:
@@ -163,7 +173,11 @@ def left_out(bench: Bench, cell: Cell) -> dict[str, Any]:
             opinion, thresholds, classes = bench.rule(cell.family, bench.data.without(scenario))
         else:
             bundle = bench.left_out_bundle(cell.family, cell.seed, scenario)
-            opinion, thresholds, classes = of_bundle(bundle), bundle.manifest["thresholds"], known(bundle)
+            opinion, thresholds, classes = (
+                of_bundle(bundle),
+                bundle.manifest["thresholds"],
+                known(bundle),
+            )
         judged += judge(opinion, thresholds, here)
     return told(judged, classes)
 

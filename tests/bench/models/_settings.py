@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ids_plugin.training._examples import Sampling
-from ids_plugin.training._network import Fit
-from ids_plugin.training._run import Options
+from ids_plugin.training.examples import Sampling
+from ids_plugin.training.run import Options
+from ids_plugin.training.torch_network import Fit
 
 NETWORKS = ("anomaly_net", "cnn", "lstm", "l_tcn", "cnn_lstm")
 LEARNERS = ("lightgbm", "random_forest", "svm_rbf", *NETWORKS, "ae_lstm")
@@ -36,7 +36,9 @@ class Settings:
     """windows, at most, that stop the training early"""
     false_per_day: float = 3.0
     """alerts without an attack a day that the thresholds may cause on the calibration networks"""
-    sampling: Sampling = field(default_factory=lambda: Sampling(attack=60, benign=250, look_alike=30))
+    sampling: Sampling = field(
+        default_factory=lambda: Sampling(attack=60, benign=250, look_alike=30)
+    )
     records: int = 20_000
     """of a table of ready-made features that a network sees in an epoch"""
 
@@ -46,7 +48,13 @@ class Settings:
         windows = min(windows, self.slow_windows) if family in SLOW else windows
         fit = Fit(epochs=self.epochs, windows=windows, threads=1)
         return Options(
-            data=(), family=family, beside=(), seed=seed, rounds=self.rounds, sampling=self.sampling, fit=fit
+            data=(),
+            family=family,
+            beside=(),
+            seed=seed,
+            rounds=self.rounds,
+            sampling=self.sampling,
+            fit=fit,
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -53,7 +53,9 @@ class Store:
         path = self._cell(cell)
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(".draft")
-        draft.write_text(json.dumps({"key": self.key(*parts), "cell": cell.name, "result": result}, indent=1))
+        draft.write_text(
+            json.dumps({"key": self.key(*parts), "cell": cell.name, "result": result}, indent=1)
+        )
         os.replace(draft, path)
 
     def bundle(self, name: str, *parts: object) -> Bundle | None:
@@ -72,7 +74,9 @@ class Store:
         return self.root / "data" / f"{name.replace('/', '-')}-{self.key(*parts)}"
 
     def _cell(self, cell: Cell) -> Path:
-        return self.root / "cells" / cell.section / f"{cell.family.replace('+', '-')}-{cell.seed}.json"
+        return (
+            self.root / "cells" / cell.section / f"{cell.family.replace('+', '-')}-{cell.seed}.json"
+        )
 
     def _bundle(self, name: str, *parts: object) -> Path:
         return self.root / "bundles" / f"{name.replace('+', '-')}-{self.key(*parts)}"

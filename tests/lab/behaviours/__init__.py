@@ -18,7 +18,9 @@ def find(name: str) -> Behaviour:
     """The behaviour called `class.function`; ValueError when there is none."""
     klass, _, function = name.partition(".")
     if klass not in CLASSES or function.startswith("_"):
-        raise ValueError(f"no behaviour {name!r}: it is CLASS.FUNCTION with a class of {', '.join(CLASSES)}")
+        raise ValueError(
+            f"no behaviour {name!r}: it is CLASS.FUNCTION with a class of {', '.join(CLASSES)}"
+        )
     found = getattr(importlib.import_module(f"tests.lab.behaviours.{klass}"), function, None)
     if not callable(found):
         raise ValueError(f"no behaviour {name!r} in tests/lab/behaviours/{klass}.py")

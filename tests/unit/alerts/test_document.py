@@ -11,11 +11,15 @@ import pytest
 
 from ids_plugin.alerts import BundleFacts, Folder
 from ids_plugin.schema.alert import Document
-from tests.factories import BUNDLE, SENSOR, alerts_of, flow, fold, frame, scores, step
+from tests.support.factories import BUNDLE, SENSOR, alerts_of, flow, fold, frame, scores, step
 
 
 def alert(
-    label: str = "scan", score: float = 0.9, bundle: BundleFacts = BUNDLE, sensor: str = SENSOR, **columns: Any
+    label: str = "scan",
+    score: float = 0.9,
+    bundle: BundleFacts = BUNDLE,
+    sensor: str = SENSOR,
+    **columns: Any,
 ) -> Document:
     """The alert of one flow."""
     return step(Folder(sensor, bundle), frame([flow(0, **columns)]), scores([label], [score]))[0][0]
@@ -40,7 +44,9 @@ def test_ids_tell_bundles_sensors_and_flows_apart() -> None:
 
 
 def test_the_id_of_a_known_flow_never_changes() -> None:
-    assert alert(uid="CtPZjS20MLrsMUOJi2")["event"]["id"] == "013118bdbd2f500a352c73375ce492ab1729e3bf"
+    assert (
+        alert(uid="CtPZjS20MLrsMUOJi2")["event"]["id"] == "013118bdbd2f500a352c73375ce492ab1729e3bf"
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,7 +66,10 @@ def test_every_class_has_its_severity_risk_and_technique(
     found = alert(label)
     assert (found["event"]["severity"], found["event"]["risk_score"]) == (severity, risk)
     assert found["threat"]["technique"]["id"] == technique
-    assert found["threat"]["technique"]["reference"][0] == f"https://attack.mitre.org/techniques/{technique[0]}/"
+    assert (
+        found["threat"]["technique"]["reference"][0]
+        == f"https://attack.mitre.org/techniques/{technique[0]}/"
+    )
     assert found["threat"]["tactic"]["name"] == tactic
 
 
@@ -101,7 +110,13 @@ def test_what_a_source_does_not_know_is_left_out() -> None:
     found = alert(**unknown)
     assert found["source"] == {"address": "10.0.0.5", "ip": "10.0.0.5"}
     assert found.keys().isdisjoint({"zeek"})
-    assert found["network"].keys() == {"transport", "iana_number", "type", "direction", "community_id"}
+    assert found["network"].keys() == {
+        "transport",
+        "iana_number",
+        "type",
+        "direction",
+        "community_id",
+    }
     assert "duration" not in found["event"]
 
 
@@ -110,9 +125,12 @@ def test_a_model_that_was_not_asked_has_no_score() -> None:
 
 
 @pytest.mark.parametrize(
-    ("service", "expected"), [("ssl", "ssl"), ("-ssl,HTTP", "http"), ("ssh,-smtp", "ssh"), (None, None), ("-dns", None)]
+    ("service", "expected"),
+    [("ssl", "ssl"), ("-ssl,HTTP", "http"), ("ssh,-smtp", "ssh"), (None, None), ("-dns", None)],
 )
-def test_the_application_protocol_is_the_first_that_held(service: str | None, expected: str | None) -> None:
+def test_the_application_protocol_is_the_first_that_held(
+    service: str | None, expected: str | None
+) -> None:
     assert alert(service=service)["network"].get("protocol") == expected
 
 
@@ -153,14 +171,21 @@ def test_community_ids_of_icmp(version: int) -> None:
     for kind in (*range(0, 20), *range(125, 160)):
         for orig_h, resp_h in (hosts, hosts[::-1], (hosts[0], hosts[0])):
             found = alert(orig_h=orig_h, resp_h=resp_h, proto="icmp", orig_p=kind, resp_p=3)
-            assert found["network"]["community_id"] == peer.calc(make(orig_h, resp_h, kind, 3)), (kind, orig_h)
+            assert found["network"]["community_id"] == peer.calc(make(orig_h, resp_h, kind, 3)), (
+                kind,
+                orig_h,
+            )
 
 
 def test_protocols_without_ports() -> None:
     peer = communityid.CommunityID()
     found = alert(proto="unknown_transport", ip_proto=47, orig_p=None, resp_p=None)
-    assert found["network"]["community_id"] == peer.calc(communityid.FlowTuple.make_ip("10.0.0.5", "10.0.0.9", 47))
-    assert "community_id" not in alert(proto="unknown_transport", orig_p=None, resp_p=None)["network"]
+    assert found["network"]["community_id"] == peer.calc(
+        communityid.FlowTuple.make_ip("10.0.0.5", "10.0.0.9", 47)
+    )
+    assert (
+        "community_id" not in alert(proto="unknown_transport", orig_p=None, resp_p=None)["network"]
+    )
 
 
 def test_messages_read_well() -> None:

@@ -7,10 +7,10 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 from ids_plugin.alerts import parse
-from ids_plugin.alerts._case import Case, case
-from ids_plugin.alerts._feedback import Proposal, Ruled, look_back, propose, render, rule
+from ids_plugin.feedback.case import Case, case
+from ids_plugin.feedback.proposals import Proposal, Ruled, look_back, propose, render, rule
 from ids_plugin.schema.verdict import Verdict
-from tests.factories import Row, behaviour, flow, fold, frame, scores
+from tests.support.factories import Row, behaviour, flow, fold, frame, scores
 
 EXPIRES = date(2026, 6, 1)
 
@@ -27,7 +27,9 @@ def cases(rows: list[Row], label: str) -> list[Case]:
 
 def verdict(alert: str, said: str = "false", **more: Any) -> Verdict:
     when = datetime(2026, 3, more.pop("day", 3), tzinfo=UTC)
-    return Verdict(alert, said, more.get("note", ""), more.get("analyst", "anna"), when, "v.csv", "line 2")
+    return Verdict(
+        alert, said, more.get("note", ""), more.get("analyst", "anna"), when, "v.csv", "line 2"
+    )
 
 
 def ruled(alerts: list[Case], *said: str) -> list[Ruled]:
@@ -66,12 +68,16 @@ def test_a_proposal_is_as_narrow_as_the_alert() -> None:
     }  # fmt: skip
     (several,) = proposed(cases(behaviour("scan"), "scan"), "benign")
     assert set(several.table) == {"host", "role", "class", "note", "expires"}
-    (ipv6,) = proposed(cases([flow(0, "2001:db8::1", "2001:db8::2", local_orig=True)], "other"), "false")
+    (ipv6,) = proposed(
+        cases([flow(0, "2001:db8::1", "2001:db8::2", local_orig=True)], "other"), "false"
+    )
     assert (ipv6.table["host"], ipv6.table["cidr"]) == ("2001:db8::1", "2001:db8::2/128")
 
 
 def test_alerts_alike_lead_to_one_proposal_and_others_to_their_own() -> None:
-    alerts = cases([flow(0), flow(4000), flow(8000, resp_p=8443), flow(12_000, resp_h="10.0.0.10")], "scan")
+    alerts = cases(
+        [flow(0), flow(4000), flow(8000, resp_p=8443), flow(12_000, resp_h="10.0.0.10")], "scan"
+    )
     proposals = proposed(alerts, "false", "benign", "false", "false")
     assert [(one.table["cidr"], one.table["port"], len(one.led_by)) for one in proposals] == [
         ("10.0.0.9/32", 443, 2),
@@ -92,13 +98,18 @@ def test_what_might_hide_an_attack_is_withheld() -> None:
 
 def test_another_victim_of_a_flood_holds_nothing_back() -> None:
     floods = cases(behaviour("flood"), "flood")
-    others = cases([{**row, "resp_h": "10.0.0.8", "uid": f"D{row['uid']}"} for row in behaviour("flood")], "flood")
+    others = cases(
+        [{**row, "resp_h": "10.0.0.8", "uid": f"D{row['uid']}"} for row in behaviour("flood")],
+        "flood",
+    )
     (one,) = proposed([*floods, *others], "false", "true")
     assert one.against == ()
 
 
 def test_the_effect_is_told_and_what_nobody_has_judged() -> None:
-    alerts = cases([flow(0), flow(4000), flow(8000), flow(8001, resp_p=22), flow(12_000, resp_p=80)], "scan")
+    alerts = cases(
+        [flow(0), flow(4000), flow(8000), flow(8001, resp_p=22), flow(12_000, resp_p=80)], "scan"
+    )
     (one,) = proposed(alerts, "false")
     assert one.effect() == {
         "alerts": 2, "flows": 2, "by_class": {"scan": 2}, "by_severity": {"medium": 2}, "in_part": 1, "unjudged": 2,
@@ -108,7 +119,10 @@ def test_the_effect_is_told_and_what_nobody_has_judged() -> None:
         ],
     }  # fmt: skip
     text = render([one], 7)
-    assert "In the last 7 days it would have hidden 2 alerts of class scan (2 medium), 2 flows in them." in text
+    assert (
+        "In the last 7 days it would have hidden 2 alerts of class scan (2 medium), 2 flows in them."
+        in text
+    )
     assert "Of 1 more it would have hidden some of the flows." in text
     assert "WARNING: nobody has judged 2 of these" in text
 
@@ -120,7 +134,9 @@ def test_nothing_that_others_wrote_becomes_an_entry() -> None:
     text = render(propose(rule(given, {alert.alert: alert})[0], EXPIRES), 30)
     (entry,) = tomllib.loads(text)["allow"]
     assert set(entry) == {"host", "role", "cidr", "port", "class", "note", "expires"}
-    assert entry["note"].startswith('false by a port = 1 on 2026-03-03: x" [[allow]] port = 22 \\u0000 #yyy')
+    assert entry["note"].startswith(
+        'false by a port = 1 on 2026-03-03: x" [[allow]] port = 22 \\u0000 #yyy'
+    )
     assert len(entry["note"]) == 160
 
 

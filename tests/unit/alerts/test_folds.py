@@ -13,7 +13,7 @@ import pytest
 from ids_plugin.alerts import Folder
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.score import CLASSES
-from tests.factories import (
+from tests.support.factories import (
     BUNDLE,
     SENSOR,
     START,
@@ -32,7 +32,9 @@ from tests.factories import (
 MINUTE, HOUR = 60, 3600
 
 
-def documents(rows: list[dict[str, Any]], label: str = "scan", score: float = 0.9) -> list[Document]:
+def documents(
+    rows: list[dict[str, Any]], label: str = "scan", score: float = 0.9
+) -> list[Document]:
     flows = frame(rows)
     return fold(flows, scores([label] * len(flows), [score] * len(flows)))[0]
 
@@ -41,7 +43,11 @@ def folds(found: list[Document]) -> list[tuple[str, str, str]]:
     """(subject, role, class) of the alerts."""
     opened = [one for one in found if one["event"]["kind"] == "alert"]
     return [
-        (one["ids_plugin"]["fold"]["subject"], one["ids_plugin"]["fold"]["role"], one["ids_plugin"]["label"])
+        (
+            one["ids_plugin"]["fold"]["subject"],
+            one["ids_plugin"]["fold"]["role"],
+            one["ids_plugin"]["label"],
+        )
         for one in opened
     ]
 
@@ -55,12 +61,22 @@ def test_a_scan_of_all_ports_is_one_alert_and_one_closing_document() -> None:
     one = frame([unanswered(0, "10.0.0.66", "10.0.0.9", 1)])
     ports = pl.Series("resp_p", np.arange(1, 65_536), pl.UInt16)
     times = pl.Series("ts", np.arange(65_535) * 1000, pl.Duration("us")) + START
-    flows = one[np.zeros(65_535, np.int64)].with_columns(ports, times, times.alias("known"), times.alias("clock"))
+    flows = one[np.zeros(65_535, np.int64)].with_columns(
+        ports, times, times.alias("known"), times.alias("clock")
+    )
 
     opened, closed = fold(flows, scores(["scan"] * len(flows), [0.9] * len(flows)))[0]
 
-    assert (opened["event"]["kind"], totals(opened)["state"], totals(opened)["count"]) == ("alert", "open", 1)
-    assert (closed["event"]["kind"], totals(closed)["state"], totals(closed)["count"]) == ("event", "closed", 65_535)
+    assert (opened["event"]["kind"], totals(opened)["state"], totals(opened)["count"]) == (
+        "alert",
+        "open",
+        1,
+    )
+    assert (closed["event"]["kind"], totals(closed)["state"], totals(closed)["count"]) == (
+        "event",
+        "closed",
+        65_535,
+    )
     assert (totals(closed)["peers"], totals(closed)["ports"]) == (1, 65_535)
     assert totals(opened)["id"] == totals(closed)["id"]
     assert opened["event"]["id"] != closed["event"]["id"]
@@ -71,7 +87,12 @@ def test_a_scan_of_all_ports_is_one_alert_and_one_closing_document() -> None:
     ("orig_h", "resp_h", "label", "expected"),
     [
         ("10.0.0.5", "8.8.8.8", "exfiltration", ("10.0.0.5", "actor", "exfiltration")),
-        ("8.8.8.8", "10.0.0.5", "command_and_control", ("10.0.0.5", "target", "command_and_control")),
+        (
+            "8.8.8.8",
+            "10.0.0.5",
+            "command_and_control",
+            ("10.0.0.5", "target", "command_and_control"),
+        ),
         ("10.0.0.5", "10.0.0.9", "scan", ("10.0.0.5", "actor", "scan")),
         ("8.8.8.8", "9.9.9.9", "scan", ("8.8.8.8", "actor", "scan")),
         ("10.0.0.5", "10.0.0.9", "flood", ("10.0.0.9", "target", "flood")),
@@ -83,7 +104,9 @@ def test_a_scan_of_all_ports_is_one_alert_and_one_closing_document() -> None:
         ("8.8.8.8", "10.0.0.5", "inbound_noise", ("10.0.0.5", "target", "inbound_noise")),
     ],
 )
-def test_who_a_fold_is_about(orig_h: str, resp_h: str, label: str, expected: tuple[str, str, str]) -> None:
+def test_who_a_fold_is_about(
+    orig_h: str, resp_h: str, label: str, expected: tuple[str, str, str]
+) -> None:
     assert folds(documents([flow(0, orig_h, resp_h)], label)) == [expected]
 
 
@@ -193,7 +216,9 @@ def test_an_earlier_batch_that_was_stronger_keeps_its_evidence() -> None:
 def test_planning_changes_nothing() -> None:
     flows, scored = frame([flow(0)]), scores(["scan"], [0.9])
     folder = Folder(SENSOR, BUNDLE)
-    assert folder.plan(flows, scored).rows.tolist() == folder.plan(flows, scored).rows.tolist() == [0]
+    assert (
+        folder.plan(flows, scored).rows.tolist() == folder.plan(flows, scored).rows.tolist() == [0]
+    )
     assert len(folder) == 0
 
 
@@ -211,7 +236,10 @@ def test_a_growing_connection_counts_once_with_its_latest_numbers(batches: tuple
     closed = totals(found[-1])
     assert (closed["count"], closed["orig_bytes"], closed["packets"]) == (2, 907, 22)
     assert closed["top_peers"] == [{"ip": "8.8.8.8", "count": 1}, {"ip": "9.9.9.9", "count": 1}]
-    assert (closed["first"], closed["last"]) == ("2026-03-02T09:00:00.000000Z", "2026-03-02T09:09:00.000000Z")
+    assert (closed["first"], closed["last"]) == (
+        "2026-03-02T09:00:00.000000Z",
+        "2026-03-02T09:09:00.000000Z",
+    )
     assert (ledger.total.opened, ledger.total.folded) == (1, 3)
 
 
@@ -221,7 +249,9 @@ def test_a_record_that_replaces_one_of_an_earlier_fold_counts_in_its_own() -> No
         flow(0, uid="C1", duration=timedelta(hours=1), replaces=True, orig_bytes=70),
     ]
     found = documents(rows)
-    assert [(totals(one)["state"], totals(one)["count"], totals(one)["orig_bytes"]) for one in found] == [
+    assert [
+        (totals(one)["state"], totals(one)["count"], totals(one)["orig_bytes"]) for one in found
+    ] == [
         ("open", 1, 10),
         ("closed", 1, 10),
         ("open", 1, 70),
@@ -231,7 +261,11 @@ def test_a_record_that_replaces_one_of_an_earlier_fold_counts_in_its_own() -> No
 
 
 def test_what_no_flow_knows_is_left_out_of_the_totals() -> None:
-    closed = totals(documents([unanswered(s, "10.0.0.5", "10.0.0.9", 22, resp_ip_bytes=None) for s in range(3)])[-1])
+    closed = totals(
+        documents(
+            [unanswered(s, "10.0.0.5", "10.0.0.9", 22, resp_ip_bytes=None) for s in range(3)]
+        )[-1]
+    )
     assert "orig_bytes" not in closed
     assert "ip_bytes" not in closed
     assert closed["packets"] == 3
@@ -240,7 +274,9 @@ def test_what_no_flow_knows_is_left_out_of_the_totals() -> None:
 def test_too_many_peers_to_count_are_said_to_be_more() -> None:
     one = frame([unanswered(0, "10.0.0.66", "10.0.0.9", 23)])
     number = pl.int_range(70_000)
-    flows = one[np.zeros(70_000, np.int64)].with_columns(resp_h=pl.format("198.{}.{}.1", number // 256, number % 256))
+    flows = one[np.zeros(70_000, np.int64)].with_columns(
+        resp_h=pl.format("198.{}.{}.1", number // 256, number % 256)
+    )
     found = fold(flows, scores(["scan"] * 70_000, [0.9] * 70_000), batches=(60_000,))[0]
     assert (totals(found[-1])["peers"], totals(found[-1])["peers_relation"]) == (65_536, "gte")
     assert "scans more than 65,536 hosts" in found[-1]["message"]
@@ -248,7 +284,9 @@ def test_too_many_peers_to_count_are_said_to_be_more() -> None:
 
 def test_open_folds_survive_as_json() -> None:
     flows = frame(behaviour("spreading") + behaviour("inbound_noise"))
-    labels = ["spreading" if host.startswith("10.") else "inbound_noise" for host in flows["orig_h"]]
+    labels = [
+        "spreading" if host.startswith("10.") else "inbound_noise" for host in flows["orig_h"]
+    ]
     scored = scores(labels, np.linspace(0.6, 0.9, len(flows)).tolist())
     whole = fold(flows, scored)[0]
 
@@ -267,7 +305,9 @@ def test_the_wall_clock_is_an_argument() -> None:
     now = datetime(2026, 4, 1, 12, 0, 0, 5, tzinfo=UTC)
     (opened,) = folder.commit(plan, {0: evidence(flows.row(0, named=True))}, now).documents
     (closed,) = folder.finish(now).documents
-    assert opened["event"]["ingested"] == closed["event"]["ingested"] == "2026-04-01T12:00:00.000005Z"
+    assert (
+        opened["event"]["ingested"] == closed["event"]["ingested"] == "2026-04-01T12:00:00.000005Z"
+    )
     assert opened["@timestamp"] == "2026-03-02T09:00:00.500000Z"
 
 

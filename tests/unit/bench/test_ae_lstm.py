@@ -27,7 +27,11 @@ def test_figures_are_those_of_the_attacks() -> None:
 def test_the_page_has_every_variant_beside_the_published_figures() -> None:
     some = dict.fromkeys(ae_lstm.FIGURES, 50.0)
     row = {"figures": some, "accurate": some, "beta": 0.2, "AUC by class": {"scan": 0.75}}
-    variants = {name: [row, {**row, "figures": {**some, "accuracy": 60.0}}] for name in ae_lstm.SHIPPED}
-    text = ae_lstm.page({"seeds": 2, "epochs": 1, "windows": 1, "flows": 5, "benign": 3, "variants": variants})
+    variants = {
+        name: [row, {**row, "figures": {**some, "accuracy": 60.0}}] for name in ae_lstm.SHIPPED
+    }
+    text = ae_lstm.page(
+        {"seeds": 2, "epochs": 1, "windows": 1, "flows": 5, "benign": 3, "variants": variants}
+    )
     assert "| together | 55.0 ± 5.0 (97.5) | 50.0 ± 0.0 (95.8) |" in text
     assert text.count("| 75.0 ± 0.0 |") == len(ae_lstm.SHIPPED)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ids_plugin.schema.uniflow import FEATURES
-from ids_plugin.training._tiny import load
-from tests import uniflows
+from ids_plugin.training.tiny import load
 from tests.bench import devices
+from tests.support import uniflows
 
 
 def test_the_lookup_table_knows_ports_and_calls_the_unknown_normal(tmp_path: Path) -> None:
@@ -17,7 +17,9 @@ def test_the_lookup_table_knows_ports_and_calls_the_unknown_normal(tmp_path: Pat
     told = devices.lookup([known], [judged])
     assert {told["f1"][name] for name in ("normal", "ssh_brute_force", "mqtt_brute_force")} == {1.0}
     judged.counts[:, FEATURES.index("prt_dst")] = 77
-    assert devices.lookup([known], [judged])["accuracy"] == round(float((judged.label == 0).mean()), 5)
+    assert devices.lookup([known], [judged])["accuracy"] == round(
+        float((judged.label == 0).mean()), 5
+    )
 
 
 def test_tables_stand_between_the_marks_of_the_page(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ import pytest
 from onnx import helper
 
 from ids_plugin import registry
-from ids_plugin.sources._published import SETS
-from tests import toy_bundle
+from ids_plugin.datasets.published_layouts import SETS
 from tests.bench.models import __main__ as bench
 from tests.bench.models import _cost, _records, _sections
 from tests.bench.models._families import judge, lookup, tcp_is_malicious, told
 from tests.bench.models._flows import Network
 from tests.bench.models._settings import FAMILIES
+from tests.support import toy_bundle
 
 LAYOUT = SETS["iotid20"][0]
 RULE, LEARNER = "iotid20/lookup", "iotid20/lightgbm"
@@ -35,7 +35,9 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         table = csv.DictWriter(file, LAYOUT.required)
         table.writeheader()
         for row in range(400):
-            record = {name: str(rng.integers(1, 50) * (1 + 99 * (row % 2))) for name in LAYOUT.required}
+            record = {
+                name: str(rng.integers(1, 50) * (1 + 99 * (row % 2))) for name in LAYOUT.required
+            }
             table.writerow(record | {LAYOUT.label: labels[row % 2]})
     for module in (_records, _sections):
         monkeypatch.setattr(module, "SHARED", folder.parent)
@@ -59,7 +61,10 @@ def test_cells_are_made_once_and_what_is_missing_is_said(
     assert made["results"]["iotid20"]["lookup"]["1"]["rows"] == [280, 60, 60]
     again = run(work, capsys, "--only", "iotid20", "--seconds", "0", "--page", str(page))
     assert again["results"] == made["results"]
-    assert set(again["not_run"]) == {f"iotid20/{f}/1" for f in _records.FAMILIES} - {f"{RULE}/1", f"{LEARNER}/1"}
+    assert set(again["not_run"]) == {f"iotid20/{f}/1" for f in _records.FAMILIES} - {
+        f"{RULE}/1",
+        f"{LEARNER}/1",
+    }
     written = page.read_text()
     assert "| lightgbm | 1 | " in written
     assert "| cnn | not run |" in written
@@ -67,7 +72,9 @@ def test_cells_are_made_once_and_what_is_missing_is_said(
     assert "<summary>lightgbm</summary>" in (tmp_path / "results-classes.md").read_text()
 
 
-def test_other_data_make_a_cell_anew(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_data_make_a_cell_anew(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run(tmp_path, capsys, "--only", RULE)
     (shared / "readme.txt").write_text("new")
     assert run(tmp_path, capsys, "--only", RULE, "--seconds", "0")["not_run"] == [f"{RULE}/1"]
@@ -106,7 +113,11 @@ def test_rules_are_judged_as_models_are() -> None:
 
 def test_a_forest_has_nodes_and_a_network_multiplications() -> None:
     node = helper.make_node(
-        "TreeEnsembleClassifier", ["table"], ["probability"], domain="ai.onnx.ml", nodes_values=[0.5, 0.0, 0.0]
+        "TreeEnsembleClassifier",
+        ["table"],
+        ["probability"],
+        domain="ai.onnx.ml",
+        nodes_values=[0.5, 0.0, 0.0],
     )
     forest = helper.make_model(helper.make_graph([node], "forest", [], []))
     assert _cost.size(forest.SerializeToString())["parameters"] == 3

@@ -14,7 +14,7 @@ import pytest
 from tests.bench import _nab, nab
 from tests.bench import _nab_detectors as detectors
 from tests.bench._nab import PROFILES, Doubles, Series
-from tests.shared_data import shared
+from tests.support.shared_data import shared
 
 STANDARD = PROFILES["standard"]
 ROWS, FIRST, LAST = 100, 40, 49
@@ -24,14 +24,18 @@ def sigmoid(place: float) -> float:
     return 2 / (1 + exp(5 * place)) - 1
 
 
-def series(name: str = "a/one.csv", windows: tuple[tuple[int, int], ...] = ((FIRST, LAST),)) -> Series:
+def series(
+    name: str = "a/one.csv", windows: tuple[tuple[int, int], ...] = ((FIRST, LAST),)
+) -> Series:
     return Series(name, times(ROWS), np.zeros(ROWS), windows)
 
 
 def times(rows: int) -> pl.Series:
     """Every five minutes, as the benchmark writes them."""
     start = datetime(2014, 4, 1, tzinfo=UTC)
-    return pl.Series([f"{start + timedelta(minutes=5 * row):%Y-%m-%d %H:%M:%S}" for row in range(rows)])
+    return pl.Series(
+        [f"{start + timedelta(minutes=5 * row):%Y-%m-%d %H:%M:%S}" for row in range(rows)]
+    )
 
 
 def said(*rows: int, score: float = 1.0) -> Doubles:
@@ -49,13 +53,17 @@ def test_probation_is_15_percent_and_at_most_750_rows() -> None:
     assert Series("a", pl.Series(["0"]), np.zeros(6000), ()).probation == 750
 
 
-@pytest.mark.parametrize(("profile", "missed"), [("standard", 1), ("reward_low_FP_rate", 1), ("reward_low_FN_rate", 2)])
+@pytest.mark.parametrize(
+    ("profile", "missed"), [("standard", 1), ("reward_low_FP_rate", 1), ("reward_low_FN_rate", 2)]
+)
 def test_silence_is_0_and_every_window_at_once_is_100(profile: str, missed: float) -> None:
     assert raw(profile=profile) == -missed
     assert raw(FIRST, profile=profile) == pytest.approx(1.0)
     corpus = [series()]
     assert _nab.normalised(corpus, PROFILES[profile], raw(profile=profile)) == 0
-    assert _nab.normalised(corpus, PROFILES[profile], raw(FIRST, profile=profile)) == pytest.approx(100)
+    assert _nab.normalised(corpus, PROFILES[profile], raw(FIRST, profile=profile)) == pytest.approx(
+        100
+    )
 
 
 def test_a_window_counts_once_by_its_earliest_detection() -> None:
@@ -90,7 +98,9 @@ def test_one_threshold_is_optimised_over_all_series() -> None:
     thresholds, totals = _nab.by_threshold(corpus, scores, STANDARD)
     silent, found, wrong = -3.0, 2.0, -0.11
     assert thresholds.tolist() == [np.inf, 0.9, 0.7, 0.6, 0.4, 0.0]
-    assert totals[:4] == pytest.approx([silent, silent + found, silent + found + wrong, silent + 2 * found + wrong])
+    assert totals[:4] == pytest.approx(
+        [silent, silent + found, silent + found + wrong, silent + 2 * found + wrong]
+    )
     for threshold, total in zip(thresholds, totals, strict=True):
         alone = sum(_nab.raw(one, scores[one.name], STANDARD, threshold) for one in corpus)
         assert alone == pytest.approx(total)
@@ -129,7 +139,8 @@ def test_published_scores_of_the_windowed_gaussian_come_out() -> None:
     corpus = _nab.corpus(shared("nab"))
     scores = {one.name: detectors.windowed_gaussian(one) for one in corpus}
     best = [
-        _nab.normalised(corpus, kind, _nab.by_threshold(corpus, scores, kind)[1].max()) for kind in PROFILES.values()
+        _nab.normalised(corpus, kind, _nab.by_threshold(corpus, scores, kind)[1].max())
+        for kind in PROFILES.values()
     ]
     assert best == pytest.approx([39.6495, 20.8680, 47.4100], abs=0.001)
 
@@ -163,7 +174,9 @@ def test_surprise_is_what_the_normal_distribution_says_of_the_rows_before() -> N
     found = detectors.surprise(values, 1, 1)
     assert found[5] == pytest.approx(-np.log10(0.5 * erfc(3 / 2**0.5)), rel=1e-4)
     mean = detectors.surprise(values, 2, 1)
-    assert mean[5] == pytest.approx(-np.log10(0.5 * erfc((3 - 2 / 3) / (8 / 9) ** 0.5 / 2**0.5)), rel=1e-4)
+    assert mean[5] == pytest.approx(
+        -np.log10(0.5 * erfc((3 - 2 / 3) / (8 / 9) ** 0.5 / 2**0.5)), rel=1e-4
+    )
 
 
 def test_a_value_seen_before_is_near_and_one_at_another_time_of_day_less() -> None:
@@ -192,4 +205,6 @@ def test_a_windowed_gaussian_moves_its_window_in_steps() -> None:
     one = Series("a/g.csv", times(len(value)), value, ())
     deviations = [2 / 1e-6, 1, 2**0.5, 1, 1, 8, 8]
     found = detectors.windowed_gaussian(one, width=4, step=4)
-    assert found[1:] == pytest.approx([-np.log10(max(0.5 * erfc(z / 2**0.5), 1e-13)) for z in deviations], rel=1e-3)
+    assert found[1:] == pytest.approx(
+        [-np.log10(max(0.5 * erfc(z / 2**0.5), 1e-13)) for z in deviations], rel=1e-3
+    )

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from ids_plugin import bundle, cli
 
@@ -19,7 +24,9 @@ def keys(folder: Path, name: str) -> tuple[Path, Path]:
     key = Ed25519PrivateKey.generate()
     private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
     private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    public.write_bytes(
+        key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
     return private, public
 
 
@@ -54,7 +61,9 @@ def test_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)["intact"] is True
 
 
-def test_a_signed_copy_is_verified_by_its_key_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_signed_copy_is_verified_by_its_key_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     private, public = keys(tmp_path, "ours")
     _, other = keys(tmp_path, "theirs")
     signed = tmp_path / "signed.idsb"

@@ -9,20 +9,27 @@ from pathlib import Path
 import polars as pl
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from ids_plugin import bundle, cli
 from ids_plugin.schema import flow
-from ids_plugin.sources._write import write
+from ids_plugin.sinks.flow_files import write
 from ids_plugin.windows import spec
-from tests import toy, toy_bundle
+from tests.support import toy, toy_bundle
 
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two hours and a half of normal traffic as Zeek's JSON."""
     path = tmp_path_factory.mktemp("logs") / "conn.log"
-    normal = toy.network(5, minutes=150).filter(pl.col("label") == "benign").sort(flow.known(), "uid")
+    normal = (
+        toy.network(5, minutes=150).filter(pl.col("label") == "benign").sort(flow.known(), "uid")
+    )
     with path.open("wb") as stream:
         write([normal], "json", stream)
     return path
@@ -54,7 +61,12 @@ def test_a_bundle_is_calibrated_verified_and_scans(
     assert cli.main(["bundle", "verify", str(out)]) == 0
     assert cli.main(["bundle", "show", str(out)]) == 0
     assert "calibrated on    conn.log" in capsys.readouterr().out
-    assert cli.main(["scan", str(log), "--bundle", str(out), "--out", str(tmp_path / "report"), "--quiet"]) == 0
+    assert (
+        cli.main(
+            ["scan", str(log), "--bundle", str(out), "--out", str(tmp_path / "report"), "--quiet"]
+        )
+        == 0
+    )
     ledger = json.loads((tmp_path / "report/ledger.json").read_text())["total"]
     assert ledger["scored"] == result["flows"] + result["held_back"]["flows"]
     assert ledger["over_threshold"] <= result["may_be_over"] + result["held_back"]["after"]["over"]
@@ -68,7 +80,15 @@ def test_a_signature_does_not_survive_and_a_key_makes_a_new_one(
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     (tmp_path / "key.pem").write_bytes(private)
     bundle.write(bundle.sign(toy_bundle.trained(), private), tmp_path / "signed")
-    told = ["calibrate", "--bundle", str(tmp_path / "signed"), "--budget", "2/hour", str(log), "--out"]
+    told = [
+        "calibrate",
+        "--bundle",
+        str(tmp_path / "signed"),
+        "--budget",
+        "2/hour",
+        str(log),
+        "--out",
+    ]
     assert cli.main([*told, str(tmp_path / "bare")]) == 0
     assert "was signed and the new one isn't" in capsys.readouterr().err
     assert bundle.read(tmp_path / "bare").signature is None
@@ -89,7 +109,12 @@ def test_a_signature_does_not_survive_and_a_key_makes_a_new_one(
     ],
 )
 def test_what_can_not_be_is_said_and_nothing_is_written(
-    options: list[str], code: int, words: str, log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    options: list[str],
+    code: int,
+    words: str,
+    log: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "out"
     inputs = [] if "nowhere.log" in options else [str(log)]

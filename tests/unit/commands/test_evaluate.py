@@ -12,8 +12,8 @@ import pytest
 from ids_plugin import bundle, cli
 from ids_plugin.commands.evaluate import PROTOCOLS
 from ids_plugin.schema.score import CLASSES
-from tests import toy
-from tests.logs import conn
+from tests.support import toy
+from tests.support.logs import conn
 
 SEEDS, MINUTES = (31, 32), 7
 FIGURES = {"f1", "auc", "tcp_auc", "tcp_recall_at_1%", "tcp_recall_at_5%"} | {
@@ -30,7 +30,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def result(data: str, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
-    assert cli.main(["evaluate", "--data", data, "--explained", "3", "--json", "--quiet", *options]) == 0
+    assert (
+        cli.main(["evaluate", "--data", data, "--explained", "3", "--json", "--quiet", *options])
+        == 0
+    )
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1
     found: dict[str, Any] = json.loads(lines[0])
@@ -62,7 +65,9 @@ def test_every_protocol(protocol: str, data: str, capsys: pytest.CaptureFixture[
     whole = sum(MINUTES for _ in SEEDS) / 60
     assert (total["hours"] < 0.9 * whole) == (protocol == "time")
     if protocol == "leave-one-out":
-        assert ("192.168.1.66", "scan", True) in [(one["host"], one["class"], one["found"]) for one in wanted]
+        assert ("192.168.1.66", "scan", True) in [
+            (one["host"], one["class"], one["found"]) for one in wanted
+        ]
 
 
 def test_the_floors_are_what_they_say(data: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,7 +77,9 @@ def test_the_floors_are_what_they_say(data: str, capsys: pytest.CaptureFixture[s
     assert found["models"]["bundle"]["auc"] > 0.9
 
 
-def test_attacks_against_networks_without_any(data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_attacks_against_networks_without_any(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name in ("tcp_auc_elsewhere", "tcp_recall_at_1%_elsewhere"):
         assert result(data, capsys)["models"]["bundle"][name] is None
     network = toy.network(33, minutes=MINUTES)
@@ -82,7 +89,9 @@ def test_attacks_against_networks_without_any(data: str, tmp_path: Path, capsys:
     assert found["bundle"]["tcp_auc_elsewhere"] > 0.8
 
 
-def test_figures_are_those_of_another_library(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_figures_are_those_of_another_library(
+    data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     flows = pl.concat([toy.network(seed, minutes=MINUTES) for seed in SEEDS])
     bad, tcp = (flows["label"] != "benign").to_numpy(), (flows["proto"] == "tcp").to_numpy()
@@ -91,7 +100,9 @@ def test_figures_are_those_of_another_library(data: str, capsys: pytest.CaptureF
     assert found["auc"] == pytest.approx(metrics.roc_auc_score(bad, tcp), abs=1e-4)
 
 
-def test_hosts_that_attack_are_those_to_be_found(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_hosts_that_attack_are_those_to_be_found(
+    data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     for network in result(data, capsys)["networks"]:
         wanted = {(one["host"], one["class"]): one for one in network["wanted"]}
         assert wanted.keys() == {
@@ -106,8 +117,12 @@ def test_hosts_that_attack_are_those_to_be_found(data: str, capsys: pytest.Captu
             assert 0 <= (one["delay_s"] or 0) <= 60 * MINUTES
 
 
-def test_the_same_seed_gives_the_same_figures(data: str, capsys: pytest.CaptureFixture[str]) -> None:
-    first, second, other = (result(data, capsys, "--protocol", "random", "--seed", seed) for seed in ("4", "4", "5"))
+def test_the_same_seed_gives_the_same_figures(
+    data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, other = (
+        result(data, capsys, "--protocol", "random", "--seed", seed) for seed in ("4", "4", "5")
+    )
     assert first == second
     assert other["confusion"] != first["confusion"]
 
@@ -127,7 +142,9 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(capsys.readouterr().err.splitlines()) == 3
 
 
-def test_logs_of_zeek_with_labels_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_of_zeek_with_labels_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     log, labels = tmp_path / "conn.log", tmp_path / "labels.csv"
     log.write_text("".join(json.dumps(conn(n)) + "\n" for n in range(40)))
     labels.write_text("uid,class\n" + "".join(f"{conn(n)['uid']},scan\n" for n in range(0, 40, 2)))

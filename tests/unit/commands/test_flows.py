@@ -15,9 +15,9 @@ from polars.testing import assert_frame_equal
 
 from ids_plugin import cli
 from ids_plugin.schema import flow
-from ids_plugin.sources._local import Locality
-from tests.captures import EPOCH, Record, ethernet, pcap, udp
-from tests.logs import conn, jsonl, read, read_files
+from ids_plugin.sources.local_networks import Locality
+from tests.support.captures import EPOCH, Record, ethernet, pcap, udp
+from tests.support.logs import conn, jsonl, read, read_files
 from tests.unit.sources.test_capture import frames
 from tests.unit.sources.test_capture_options import long_session
 
@@ -67,7 +67,10 @@ def test_tables_hold_the_whole_frame(form: str, reader: object, log: Path, tmp_p
 
 def test_a_capture_becomes_a_log(tmp_path: Path) -> None:
     ends = ("10.0.0.5", 40000), ("10.0.0.1", 53)
-    packets = [Record(0.0, ethernet(udp(*ends, b"who?"))), Record(0.25, ethernet(udp(*ends[::-1], b"me!!!!")))]
+    packets = [
+        Record(0.0, ethernet(udp(*ends, b"who?"))),
+        Record(0.25, ethernet(udp(*ends[::-1], b"me!!!!"))),
+    ]
     source, out = tmp_path / "some.pcap", tmp_path / "conn.log"
     source.write_bytes(pcap(packets))
     assert cli.main(["flows", str(source), "--format", "tsv", "-o", str(out), "--quiet"]) == 0
@@ -79,11 +82,16 @@ def test_a_capture_becomes_a_log(tmp_path: Path) -> None:
 def test_since_and_until_leave_the_rest_out(log: Path, tmp_path: Path) -> None:
     out = tmp_path / "flows.parquet"
     period = ["--since", "2023-11-14T22:13:21", "--until", "2023-11-14T22:13:25+00:00"]
-    assert cli.main(["flows", str(log), *period, "--format", "parquet", "-o", str(out), "--quiet"]) == 0
+    assert (
+        cli.main(["flows", str(log), *period, "--format", "parquet", "-o", str(out), "--quiet"])
+        == 0
+    )
     assert len(pl.read_parquet(out)) == 32
 
 
-def test_bad_records_are_named_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_records_are_named_and_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = tmp_path / "conn.log"
     source.write_bytes(jsonl(RECORDS[:3]) + b'{"ts": oops\n' + jsonl(RECORDS[3:6]))
     assert cli.main(["flows", str(source), "-o", str(tmp_path / "out")]) == 0
@@ -119,7 +127,9 @@ def test_a_pipe_is_written_to_and_stays_one(log: Path, tmp_path: Path) -> None:
     assert got.read_bytes() == (tmp_path / "file").read_bytes() != b""
 
 
-def test_captures_are_read_with_the_options_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_captures_are_read_with_the_options_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "a.pcap"
     path.write_bytes(frames(*long_session(150)))
     assert cli.main(["flows", str(path), "--open-every", "60", "--community-id", "--quiet"]) == 0

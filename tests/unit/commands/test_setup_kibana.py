@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ids_plugin import cli
-from ids_plugin.commands._setup_kibana import TARGET
-from ids_plugin.sinks._kibana import ndjson, objects
-from ids_plugin.sinks._kibana_rules import rules
+from ids_plugin.commands.setup.kibana import TARGET
+from ids_plugin.elastic.kibana_objects import ndjson, objects
+from ids_plugin.elastic.kibana_rules import rules
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -23,15 +23,29 @@ def test_objects_and_rules_are_written_for_an_import_by_hand(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved, judging = tmp_path / "saved.ndjson", tmp_path / "rules.ndjson"
-    assert cli.main(["setup", "kibana", "--write", str(saved), "--write-rules", str(judging), "--json"]) == 0
+    assert (
+        cli.main(
+            ["setup", "kibana", "--write", str(saved), "--write-rules", str(judging), "--json"]
+        )
+        == 0
+    )
     assert saved.read_bytes() == ndjson(objects())
     assert lines(judging) == rules()
-    assert json.loads(capsys.readouterr().out) == {str(saved): len(objects()), str(judging): len(rules())}
+    assert json.loads(capsys.readouterr().out) == {
+        str(saved): len(objects()),
+        str(judging): len(rules()),
+    }
 
 
 def test_links_lead_where_a_site_wants(tmp_path: Path) -> None:
-    saved, url = tmp_path / "saved.ndjson", "https://arkime.example/sessions?expression=communityId=={{value}}"
-    assert cli.main(["setup", "kibana", "--write", str(saved), "--packets-url", url, "--budget", "7"]) == 0
+    saved, url = (
+        tmp_path / "saved.ndjson",
+        "https://arkime.example/sessions?expression=communityId=={{value}}",
+    )
+    assert (
+        cli.main(["setup", "kibana", "--write", str(saved), "--packets-url", url, "--budget", "7"])
+        == 0
+    )
     assert lines(saved) == json.loads(json.dumps(objects(packets_url=url, budget=7)))
     assert url in saved.read_text()
 
@@ -45,10 +59,15 @@ def test_links_lead_where_a_site_wants(tmp_path: Path) -> None:
         (["--url", "https://me:word@host"], "url holds a user or a password"),
         (["--username", "me"], "username and password belong together"),
         (["--api-key-file", "/no/such/file"], "the secret can't be read"),
-        (["--write", "/no/such/folder/file"], "/no/such/folder/file: can't be written: no such file"),
+        (
+            ["--write", "/no/such/folder/file"],
+            "/no/such/folder/file: can't be written: no such file",
+        ),
     ],
 )
-def test_what_can_not_be_is_said(options: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_can_not_be_is_said(
+    options: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert cli.main(["setup", "kibana", *options]) == 2
     said = capsys.readouterr().err
     assert words in said
@@ -65,5 +84,10 @@ def test_the_page_has_every_option() -> None:
     page = (Path(__file__).parents[3] / "docs/kibana.md").read_text()
     parser = argparse.ArgumentParser()
     TARGET.configure(parser)
-    options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+    options = {
+        option
+        for action in parser._actions
+        for option in action.option_strings
+        if option.startswith("--")
+    }
     assert [option for option in options - {"--help"} if option not in page] == []

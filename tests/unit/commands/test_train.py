@@ -14,7 +14,7 @@ import pytest
 from ids_plugin import bundle, cli
 from ids_plugin.errors import UsageError
 from ids_plugin.windows import spec
-from tests import toy
+from tests.support import toy
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +34,19 @@ def test_a_bundle_is_trained_compressed_and_scans(
     assert cli.main(["train", "--data", data, "--out", str(large), *options]) == 0
     told = json.loads(capsys.readouterr().out)
     trained = bundle.read(large, spec=spec())
-    assert (told["bundle"], told["out"], told["metrics"]) == (trained.id, str(large), trained.manifest["metrics"])
+    assert (told["bundle"], told["out"], told["metrics"]) == (
+        trained.id,
+        str(large),
+        trained.manifest["metrics"],
+    )
     assert trained.manifest["training"]["seed"] == 3
 
     kept = json.loads(record.read_text())
-    assert (kept["command"], kept["options"]["seed"], kept["result"]["id"]) == ("train", 3, trained.id)
+    assert (kept["command"], kept["options"]["seed"], kept["result"]["id"]) == (
+        "train",
+        3,
+        trained.id,
+    )
     assert {len(one["sha256"]) for one in kept["data"]} == {64}
     assert {"ids-plugin", "torch", "numpy"} <= kept["versions"].keys()
 
@@ -49,16 +57,43 @@ def test_a_bundle_is_trained_compressed_and_scans(
     assert compressed.id[:12] in shown.err
     assert len(compressed.files["model.onnx"]) < len(trained.files["model.onnx"])
 
-    options = ["--steps", "tune=1,int8", "--train", data, "--record", str(tmp_path / "record.json"), "--json"]
-    assert cli.main(["compress", str(large), "--data", data, "--out", str(tmp_path / "tuned"), *options]) == 0
+    options = [
+        "--steps",
+        "tune=1,int8",
+        "--train",
+        data,
+        "--record",
+        str(tmp_path / "record.json"),
+        "--json",
+    ]
+    assert (
+        cli.main(
+            ["compress", str(large), "--data", data, "--out", str(tmp_path / "tuned"), *options]
+        )
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)
     assert [row["step"] for row in told["compression"]] == ["fp32", "tune=1", "int8"]
-    assert all(row["batch_1_us"] > 0 and row["peak_mb"] > row["own_mb"] for row in told["compression"])
+    assert all(
+        row["batch_1_us"] > 0 and row["peak_mb"] > row["own_mb"] for row in told["compression"]
+    )
     record = json.loads((tmp_path / "record.json").read_text())
-    assert (record["bundle"], record["from"], record["options"]["steps"]) == (told["bundle"], trained.id, "tune=1,int8")
+    assert (record["bundle"], record["from"], record["options"]["steps"]) == (
+        told["bundle"],
+        trained.id,
+        "tune=1,int8",
+    )
 
     toy.network(7, minutes=5).write_parquet(tmp_path / "unseen.parquet")
-    arguments = ["--bundle", str(small), "--data", f"lab:{tmp_path / 'unseen.parquet'}", "--explained", "1", "--json"]
+    arguments = [
+        "--bundle",
+        str(small),
+        "--data",
+        f"lab:{tmp_path / 'unseen.parquet'}",
+        "--explained",
+        "1",
+        "--json",
+    ]
     assert cli.main(["evaluate", *arguments, "--out", str(tmp_path / "judged")]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["bundle"] == compressed.id
@@ -78,11 +113,27 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     out = tmp_path / "out"
     assert cli.main(["train", "--data", f"lab:{tmp_path}/none", "--out", str(out)]) == 3
     assert cli.main(["train", "--data", data, "--family", "crystal_ball", "--out", str(out)]) == 2
-    assert cli.main(["compress", "default", "--data", data, "--steps", "magic", "--out", str(out)]) == 2
+    assert (
+        cli.main(["compress", "default", "--data", data, "--steps", "magic", "--out", str(out)])
+        == 2
+    )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("not a bundle")
     assert cli.main(["train", "--data", data, "--out", str(tmp_path / "mine")]) == 2
-    assert cli.main(["train", "--data", data, "--out", str(out), "--record", str(tmp_path / "none" / "r.json")]) == 2
+    assert (
+        cli.main(
+            [
+                "train",
+                "--data",
+                data,
+                "--out",
+                str(out),
+                "--record",
+                str(tmp_path / "none" / "r.json"),
+            ]
+        )
+        == 2
+    )
     said = capsys.readouterr().err
     assert "is there already and is no bundle" in said
     assert "no such folder" in said
@@ -93,9 +144,19 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
 
 
 def test_an_interrupted_training_leaves_nothing(data: str, tmp_path: Path) -> None:
-    arguments = ["train", "--data", data, "--out", str(tmp_path / "out"), "--record", str(tmp_path / "record.json")]
+    arguments = [
+        "train",
+        "--data",
+        data,
+        "--out",
+        str(tmp_path / "out"),
+        "--record",
+        str(tmp_path / "record.json"),
+    ]
     run = "import sys; from ids_plugin.cli import main; sys.exit(main())"
-    with subprocess.Popen([sys.executable, "-c", run, *arguments], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", run, *arguments], stderr=subprocess.PIPE, text=True
+    ) as process:
         assert process.stderr is not None
         assert "networks: " in process.stderr.readline()
         process.send_signal(signal.SIGINT)

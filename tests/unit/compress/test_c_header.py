@@ -10,8 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ids_plugin.compress._c_header import header
-from ids_plugin.compress._tiny import Layer, Network, biggest_sum, classify, from_json, quantise, scores, to_json
+from ids_plugin.compress.tiny.c_header import header
+from ids_plugin.compress.tiny.integer_network import (
+    Layer,
+    Network,
+    biggest_sum,
+    classify,
+    from_json,
+    quantise,
+    scores,
+    to_json,
+)
 from ids_plugin.models.tiny_cnn import OPTIMISED, ORIGINAL, Shape
 from ids_plugin.schema.uniflow import LARGEST
 
@@ -53,14 +62,25 @@ def random_network(shape: Shape, seed: int = 1) -> Network:
 
 def coarse(network: Network) -> Network:
     """With at most 16 different weights a layer."""
-    layers = [one._replace(weight=(np.rint(one.weight / np.abs(one.weight).max() * 7) / 7)) for one in network.layers]
+    layers = [
+        one._replace(weight=(np.rint(one.weight / np.abs(one.weight).max() * 7) / 7))
+        for one in network.layers
+    ]
     return Network(network.shape, network.features, tuple(layers))
 
 
 def counts(rows: int, seed: int = 2) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
     rng = np.random.default_rng(seed)
     drawn = np.exp2(rng.uniform(0, 32, (rows, 16))).astype(np.int64) - 1
-    edges = np.array([np.zeros(16), np.full(16, LARGEST), np.full(16, LARGEST + 1), np.eye(16)[0], 2 ** np.arange(16)])
+    edges = np.array(
+        [
+            np.zeros(16),
+            np.full(16, LARGEST),
+            np.full(16, LARGEST + 1),
+            np.eye(16)[0],
+            2 ** np.arange(16),
+        ]
+    )
     return np.concatenate([edges.astype(np.int64), drawn])
 
 
@@ -105,8 +125,13 @@ def test_a_layer_that_hands_on_nothing_is_still_the_same_in_c(tmp_path: Path) ->
     network, rows = random_network(OPTIMISED), counts(100)
     conv, hidden, last = network.layers
     dead = hidden._replace(bias=np.full_like(hidden.bias, -1e6))
-    for at, layers in enumerate([(conv, dead, last), (conv._replace(weight=conv.weight * 1e-9), hidden, last)]):
-        whole, place = quantise(Network(OPTIMISED, network.features, layers), rows), tmp_path / str(at)
+    for at, layers in enumerate(
+        [(conv, dead, last), (conv._replace(weight=conv.weight * 1e-9), hidden, last)]
+    ):
+        whole, place = (
+            quantise(Network(OPTIMISED, network.features, layers), rows),
+            tmp_path / str(at),
+        )
         place.mkdir()
         assert biggest_sum(whole) < 2**31
         assert all(16 <= layer.shift <= 61 for layer in whole.layers[:-1])

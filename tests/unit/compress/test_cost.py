@@ -7,11 +7,11 @@ from dataclasses import asdict
 import torch
 
 from ids_plugin import registry
-from ids_plugin.compress._cost import deflated, macs, measured, parameters
+from ids_plugin.compress.cost import deflated, macs, measured, parameters
 from ids_plugin.compress.int8 import quantised
 from ids_plugin.models import l_tcn, lstm
 from ids_plugin.schema.window import STEPS
-from ids_plugin.training._network import Fitted, export
+from ids_plugin.training.torch_network import Fitted, export
 from ids_plugin.windows import spec
 from tests.unit.compress.test_hoist import CLASSES, examples
 
@@ -32,7 +32,9 @@ def test_the_published_form_of_the_tcn_multiplies_at_every_step() -> None:
     widths = l_tcn.Widths((8, 16, 8, 16))
     pairs = [((COLUMNS + 1), 8), (8, 16), (16, 8), (8, 16)]
     rest = HEAD + (16 + 24) * 48 + 48 * 8
-    full, tree = (model(l_tcn.PLUGIN.build(spec(), 8, widths=widths, tree=tree)) for tree in (False, True))
+    full, tree = (
+        model(l_tcn.PLUGIN.build(spec(), 8, widths=widths, tree=tree)) for tree in (False, True)
+    )
     assert macs(full) == STEPS * sum(3 * before * after for before, after in pairs) + rest
     reached = [len(steps) for steps in l_tcn.positions()]
     assert macs(tree) == sum(3 * a * b * n for (a, b), n in zip(pairs, reached, strict=True)) + rest
@@ -42,7 +44,9 @@ def test_int8_has_the_same_numbers_in_fewer_bytes() -> None:
     network = registry.load("models", "cnn").build(spec(), 8)
     plain = model(network)
     small = quantised(plain, examples(32))
-    assert parameters(plain) == parameters(small) == sum(one.numel() for one in network.parameters())
+    assert (
+        parameters(plain) == parameters(small) == sum(one.numel() for one in network.parameters())
+    )
     assert macs(plain) == macs(small)
     assert deflated(small) < deflated(plain)
 

@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ids_plugin import registry
 from ids_plugin.compress import int8
-from ids_plugin.compress._hoist import hoist
+from ids_plugin.compress.quantize_nodes import hoist
 from ids_plugin.schema.window import STEPS
 from ids_plugin.scoring.onnx import OnnxMember
-from ids_plugin.training._examples import Examples
-from ids_plugin.training._network import Fitted, export
+from ids_plugin.training.examples import Examples
+from ids_plugin.training.torch_network import Fitted, export
 from ids_plugin.windows import spec
 
 CLASSES = tuple(range(8))
@@ -48,7 +48,8 @@ def test_a_network_scores_as_before(name: str, monkeypatch: pytest.MonkeyPatch) 
     left = int8.quantised(exported(name), examples(64))
     shown = examples(200, seed=5)
     first, second = (
-        OnnxMember(model, CLASSES, name).probabilities(shown.steps, shown.mask, shown.table) for model in (moved, left)
+        OnnxMember(model, CLASSES, name).probabilities(shown.steps, shown.mask, shown.table)
+        for model in (moved, left)
     )
     assert np.abs(first - second).max() < 1e-3
     assert np.mean(first == second) > 0.9
@@ -56,7 +57,10 @@ def test_a_network_scores_as_before(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("name", ["anomaly_net", "l_tcn"])
 def test_scores_are_the_same_bits_in_any_batch(name: str) -> None:
-    member, shown = OnnxMember(int8.quantised(exported(name), examples(64)), CLASSES, name), examples(150, seed=6)
+    member, shown = (
+        OnnxMember(int8.quantised(exported(name), examples(64)), CLASSES, name),
+        examples(150, seed=6),
+    )
     whole = member.probabilities(shown.steps, shown.mask, shown.table)
     for rows in (slice(0, 1), slice(70, 75), slice(1, 150)):
         part = member.probabilities(shown.steps[rows], shown.mask[rows], shown.table[rows])
@@ -65,7 +69,12 @@ def test_scores_are_the_same_bits_in_any_batch(name: str) -> None:
 
 def chain(*between: onnx.NodeProto, zero: int) -> bytes:
     """x (2, 3) → the nodes, the last of which gives `y` → QuantizeLinear → DequantizeLinear."""
-    constants = {"scale": np.float32(0.1), "zero": np.uint8(zero), "low": np.float32(-2), "high": np.float32(2)}
+    constants = {
+        "scale": np.float32(0.1),
+        "zero": np.uint8(zero),
+        "low": np.float32(-2),
+        "high": np.float32(2),
+    }
     nodes = [
         *between,
         helper.make_node("QuantizeLinear", ["y", "scale", "zero"], ["q"]),
@@ -90,7 +99,9 @@ def chain(*between: onnx.NodeProto, zero: int) -> bytes:
         ([helper.make_node("Tanh", ["x"], ["y"])], 128, False),
     ],
 )
-def test_rules_are_exact_or_not_applied(between: list[onnx.NodeProto], zero: int, moves: bool) -> None:
+def test_rules_are_exact_or_not_applied(
+    between: list[onnx.NodeProto], zero: int, moves: bool
+) -> None:
     import onnxruntime as ort
 
     model = chain(*between, zero=zero)

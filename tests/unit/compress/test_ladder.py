@@ -10,14 +10,20 @@ import pytest
 
 from ids_plugin import cli
 from ids_plugin.bundle import Bundle, pack, read
-from ids_plugin.compress._c_header import header
-from ids_plugin.compress._cluster import shared
-from ids_plugin.compress._fit import Room, fit
-from ids_plugin.compress._ladder import ladder, network_of
-from ids_plugin.compress._tiny import CENTROIDS, biggest_sum, classify, constants, scores
+from ids_plugin.compress.tiny.c_header import header
+from ids_plugin.compress.tiny.cluster import shared
+from ids_plugin.compress.tiny.fit import Room, fit
+from ids_plugin.compress.tiny.integer_network import (
+    CENTROIDS,
+    biggest_sum,
+    classify,
+    constants,
+    scores,
+)
+from ids_plugin.compress.tiny.ladder import ladder, network_of
 from ids_plugin.errors import UsageError
-from ids_plugin.training._tiny import Options, load, train
-from tests import uniflows
+from ids_plugin.training.tiny import Options, load, train
+from tests.support import uniflows
 from tests.unit.compress.test_c_header import in_c
 
 JUDGE = Path(__file__).parents[2] / "lab" / "uniflow" / "judge"
@@ -38,7 +44,9 @@ def made(trained: Bundle, folder: Path) -> Bundle:
     return ladder(trained, [f"uniflow:{folder}"])
 
 
-def test_rungs_shrink_and_each_computes_the_same_in_c(made: Bundle, folder: Path, tmp_path: Path) -> None:
+def test_rungs_shrink_and_each_computes_the_same_in_c(
+    made: Bundle, folder: Path, tmp_path: Path
+) -> None:
     rungs = made.manifest["members"]
     assert [rung["name"] for rung in rungs] == [
         "original", "original_int8", "pre_optimised", "optimised", "optimised_int8"
@@ -50,7 +58,10 @@ def test_rungs_shrink_and_each_computes_the_same_in_c(made: Bundle, folder: Path
         said, found = in_c(network, counts, place)
         assert np.array_equal(found, scores(network, counts))
         assert np.array_equal(said, classify(network, counts))
-        assert made.file(f"{rung['name']}.h").decode().partition("\n")[2] == header(network, "").partition("\n")[2]
+        assert (
+            made.file(f"{rung['name']}.h").decode().partition("\n")[2]
+            == header(network, "").partition("\n")[2]
+        )
         assert rung["bytes"] == constants(network) < rung["flash"]
         assert 0 <= rung["accuracy"] <= 1
         assert not network.whole or biggest_sum(network) < 2**31
@@ -60,10 +71,21 @@ def test_rungs_shrink_and_each_computes_the_same_in_c(made: Bundle, folder: Path
     assert rungs[-1]["bytes"] < 600 < rungs[0]["bytes"] == 4 * 26_365
 
 
-def test_steps_are_measured_alone_and_together_and_it_repeats(made: Bundle, trained: Bundle, folder: Path) -> None:
+def test_steps_are_measured_alone_and_together_and_it_repeats(
+    made: Bundle, trained: Bundle, folder: Path
+) -> None:
     steps = {row["step"]: row for row in made.manifest["compression"]}
-    assert steps.keys() == {"fp32", "pruned", "clustered", "int8", "pruned, clustered", "pruned, clustered, int8"}
-    assert steps["pruned, clustered, int8"]["bytes"] < steps["int8"]["bytes"] < steps["fp32"]["bytes"]
+    assert steps.keys() == {
+        "fp32",
+        "pruned",
+        "clustered",
+        "int8",
+        "pruned, clustered",
+        "pruned, clustered, int8",
+    }
+    assert (
+        steps["pruned, clustered, int8"]["bytes"] < steps["int8"]["bytes"] < steps["fp32"]["bytes"]
+    )
     assert pack(ladder(trained, [f"uniflow:{folder}"])) == pack(made)
 
 
@@ -82,9 +104,15 @@ def test_the_most_accurate_rung_that_fits_is_picked(made: Bundle) -> None:
         room = Room.parse(text)
         picked = fit(made, room)
         (member,), device = picked.manifest["members"], picked.manifest["device"]
-        fits = [rung for rung in rungs.values() if rung["flash"] <= room.flash and rung["ram"] <= room.ram]
+        fits = [
+            rung
+            for rung in rungs.values()
+            if rung["flash"] <= room.flash and rung["ram"] <= room.ram
+        ]
         assert rungs[member["name"]]["accuracy"] == max(rung["accuracy"] for rung in fits)
-        assert {one["name"] for one in device["too_large"]} == rungs.keys() - {rung["name"] for rung in fits}
+        assert {one["name"] for one in device["too_large"]} == rungs.keys() - {
+            rung["name"] for rung in fits
+        }
         assert set(picked.files) == {member["file"], "ids_model.h"}
         assert b"int ids_classify" in picked.file("ids_model.h")
         assert scores(network_of(picked, member), np.ones((1, 16), np.int64)).shape == (1, 5)
@@ -92,11 +120,15 @@ def test_the_most_accurate_rung_that_fits_is_picked(made: Bundle) -> None:
 
 def test_nothing_fits_says_what_the_smallest_needs(made: Bundle) -> None:
     least = min(made.manifest["members"], key=lambda rung: rung["flash"])
-    with pytest.raises(UsageError, match=f"{least['name']} needs {least['flash']:,} bytes of flash"):
+    with pytest.raises(
+        UsageError, match=f"{least['name']} needs {least['flash']:,} bytes of flash"
+    ):
         fit(made, Room.parse("flash=1k,ram=2k"))
 
 
-@pytest.mark.parametrize("text", ["", "32k", "flash=32k", "flash=32k,ram=x", "flash=1k,flash=2k", "rom=1k,ram=1k"])
+@pytest.mark.parametrize(
+    "text", ["", "32k", "flash=32k", "flash=32k,ram=x", "flash=1k,flash=2k", "rom=1k,ram=1k"]
+)
 def test_a_device_is_described_by_flash_and_ram(text: str) -> None:
     with pytest.raises(UsageError, match=r"device holds|missing in"):
         Room.parse(text)
@@ -108,7 +140,12 @@ def test_the_command_line_trains_compresses_fits_and_shows(
 ) -> None:
     data = ["--data", f"uniflow:{folder}"]
     tiny, small = str(tmp_path / "tiny"), str(tmp_path / "small")
-    assert cli.main(["train", "--family", "tiny_cnn", *data, "--epochs", "6", "--out", tiny, "--quiet"]) == 0
+    assert (
+        cli.main(
+            ["train", "--family", "tiny_cnn", *data, "--epochs", "6", "--out", tiny, "--quiet"]
+        )
+        == 0
+    )
     assert read(Path(tiny)).id == trained.id
     record = tmp_path / "record.json"
     asked = ["--fit", "flash=32k,ram=2k", "--out", small, "--json", "--record", str(record)]

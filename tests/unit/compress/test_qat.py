@@ -8,12 +8,12 @@ import torch
 
 from ids_plugin import registry
 from ids_plugin.compress import Material
-from ids_plugin.compress._retrain import exported, probabilities
 from ids_plugin.compress.int8 import Scale, quantised
 from ids_plugin.compress.qat import Rounding, observed
+from ids_plugin.compress.retrain import exported, probabilities
 from ids_plugin.models import cnn_lstm
 from ids_plugin.scoring.onnx import OnnxMember
-from ids_plugin.training._network import Fit
+from ids_plugin.training.torch_network import Fit
 from ids_plugin.windows import spec
 from tests.unit.compress.test_hoist import CLASSES, examples
 
@@ -30,9 +30,9 @@ def test_int8_gives_what_the_rounding_promised(name: str) -> None:
     promised = probabilities(network, shown, CLASSES)
     rounding.settle()
     assert np.abs(probabilities(network, shown, CLASSES) - promised).max() > 0
-    served = OnnxMember(quantised(exported(network, material).model, shown, scales), CLASSES, name).probabilities(
-        shown.steps, shown.mask, shown.table
-    )
+    served = OnnxMember(
+        quantised(exported(network, material).model, shown, scales), CLASSES, name
+    ).probabilities(shown.steps, shown.mask, shown.table)
     assert np.abs(served - promised).max() < 2e-3
     assert np.abs(served - promised).mean() < 3e-4
 

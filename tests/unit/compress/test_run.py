@@ -6,9 +6,9 @@ import onnx
 import pytest
 
 from ids_plugin import bundle
-from ids_plugin.compress._run import Options, compress
+from ids_plugin.compress.run import Options, compress
 from ids_plugin.errors import UsageError
-from tests import toy_bundle
+from tests.support import toy_bundle
 
 
 def test_the_network_is_smaller_and_the_cost_is_stated() -> None:
@@ -32,17 +32,26 @@ def test_nothing_in_it_scales_over_a_batch() -> None:
     model = onnx.load_from_string(toy_bundle.small().files["model.onnx"])
     kinds = {node.op_type for node in model.graph.node}
     assert "QuantizeLinear" in kinds
-    assert not kinds & {"DynamicQuantizeLinear", "DynamicQuantizeLSTM", "MatMulInteger", "ConvInteger"}
+    assert not kinds & {
+        "DynamicQuantizeLinear",
+        "DynamicQuantizeLSTM",
+        "MatMulInteger",
+        "ConvInteger",
+    }
 
 
 def test_compressing_again_gives_the_same_bytes() -> None:
-    again = compress(toy_bundle.trained(), Options(data=(toy_bundle.folder(),), sampling=toy_bundle.SAMPLING))
+    again = compress(
+        toy_bundle.trained(), Options(data=(toy_bundle.folder(),), sampling=toy_bundle.SAMPLING)
+    )
     assert again.id == toy_bundle.small().id
 
 
 def test_refusals() -> None:
     made = toy_bundle.trained()
-    without = bundle.seal({**made.manifest, "members": []}, {"lightgbm.txt": made.files["lightgbm.txt"]})
+    without = bundle.seal(
+        {**made.manifest, "members": []}, {"lightgbm.txt": made.files["lightgbm.txt"]}
+    )
     data = (toy_bundle.folder(),)
     with pytest.raises(UsageError, match="no network"):
         compress(without, Options(data=data))

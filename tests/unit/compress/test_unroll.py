@@ -8,11 +8,11 @@ import torch
 
 from ids_plugin import registry
 from ids_plugin.compress import Material
-from ids_plugin.compress._retrain import exported, probabilities
-from ids_plugin.compress._unroll import WIDEST, unrolled
 from ids_plugin.compress.int8 import PLUGIN
+from ids_plugin.compress.retrain import exported, probabilities
+from ids_plugin.compress.unroll_lstm import WIDEST, unrolled
 from ids_plugin.scoring.onnx import OnnxMember
-from ids_plugin.training._network import Fit
+from ids_plugin.training.torch_network import Fit
 from ids_plugin.windows import spec
 from tests.unit.compress.test_hoist import CLASSES, examples
 
@@ -28,12 +28,16 @@ def test_a_wide_lstm_is_written_out_and_becomes_int8() -> None:
     material = Material(family, CLASSES, shown, shown, Fit(), 1, lambda _: None)
     work = exported(network, material)
     small = PLUGIN.apply(work, material, None).model
-    assert not {"LSTM", "DynamicQuantizeLinear"} & {node.op_type for node in onnx.load_from_string(small).graph.node}
+    assert not {"LSTM", "DynamicQuantizeLinear"} & {
+        node.op_type for node in onnx.load_from_string(small).graph.node
+    }
     assert len(small) < 0.6 * len(work.model)
     member = OnnxMember(small, CLASSES, "lstm")
     served = member.probabilities(shown.steps, shown.mask, shown.table)
     assert np.abs(served - expected).max() < 0.02
-    assert np.array_equal(member.probabilities(shown.steps[7:9], shown.mask[7:9], shown.table[7:9]), served[7:9])
+    assert np.array_equal(
+        member.probabilities(shown.steps[7:9], shown.mask[7:9], shown.table[7:9]), served[7:9]
+    )
 
 
 def test_a_narrow_lstm_stays() -> None:

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from consumers._detector import Detector
-from consumers._snapshots import Pointer
-from ids_plugin import bundle, config, snapshot
+from consumers.stream.checkpoints import Pointer
+from consumers.stream.detector import Detector
+from ids_plugin import bundle, checkpoint, config
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.ledger import Ledger
-from ids_plugin.sources._batches import Marks, encode, encode_marks
-from tests.detecting import SENSORS, START, expected, pieces, plain
+from ids_plugin.sources.flow_batches import Marks, encode, encode_marks
+from tests.support.detecting import SENSORS, START, expected, pieces, plain
 
 CONFIG = config.Config()
 
@@ -61,7 +61,9 @@ def rounds(records: dict[int, list[Record]], chance: Random) -> Iterator[list[Re
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_same_records_give_the_same_documents_wherever_another_process_goes_on(seed: int) -> None:
+def test_the_same_records_give_the_same_documents_wherever_another_process_goes_on(
+    seed: int,
+) -> None:
     chance, one = Random(seed), detector()
     documents: list[Document] = []
     ledger = Ledger()
@@ -72,9 +74,11 @@ def test_the_same_records_give_the_same_documents_wherever_another_process_goes_
         documents += one.step()
         ledger += one.counted()
         if chance.random() < 0.15:
-            kept = {partition: snapshot.dump(one.state(partition)) for partition in records}
+            kept = {partition: checkpoint.dump(one.state(partition)) for partition in records}
             one = detector()
-            assert [one.restore(partition, snapshot.load(data)) for partition, data in kept.items()] == [[], [], []]
+            assert [
+                one.restore(partition, checkpoint.load(data)) for partition, data in kept.items()
+            ] == [[], [], []]
     wanted, total = expected()
     assert {document["event"]["id"]: plain(document) for document in documents} == wanted
     assert len(documents) == len(wanted)
@@ -90,15 +94,19 @@ def test_what_is_undone_or_forgotten_leaves_nothing_behind() -> None:
     one.undo()
     assert (one.waiting, one.step(), one.counted()) == (0, [], Ledger())
     one.forget(0)
-    assert snapshot.dump(one.state(0)) == snapshot.dump(detector().state(0))
+    assert checkpoint.dump(one.state(0)) == checkpoint.dump(detector().state(0))
     for record in (*records[1], Record("flows", 1, 9_999, b"nothing of ours", [])):
         one.take(record)
-    assert [(bad.record.offset, "flows/1/9999" in bad.detail) for bad in one.unreadable] == [(9_999, True)]
+    assert [(bad.record.offset, "flows/1/9999" in bad.detail) for bad in one.unreadable] == [
+        (9_999, True)
+    ]
     one.clear()
     assert (one.unreadable, one.pipeline.pairs, one.held) == ([], 0, 0)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "null", "[]", "no JSON", '{"offset": 1, "bundle": "x", "odd": 2}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "null", "[]", "no JSON", '{"offset": 1, "bundle": "x", "odd": 2}']
+)
 def test_metadata_that_is_no_pointer_is_none(text: str) -> None:
     assert Pointer.parse(text) is None
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from consumers._follow import Follower
-from consumers._tail import KEPT, LONGEST, Place
+from consumers.shipping.follow import Follower
+from consumers.shipping.tail import KEPT, LONGEST, Place
 
 
 class Clock:
@@ -38,7 +38,9 @@ def drained(follower: Follower, rounds: int = 10) -> list[bytes]:
     return [line for _ in range(rounds) for found in follower.read() for line in found.lines]
 
 
-def test_several_logs_by_glob_each_under_its_name(follow: Callable[..., Follower], tmp_path: Path) -> None:
+def test_several_logs_by_glob_each_under_its_name(
+    follow: Callable[..., Follower], tmp_path: Path
+) -> None:
     for name in ("conn", "dns", "conn-summary"):
         (tmp_path / f"{name}.log").write_text(f"{name} 1\n{name} 2\n")
     (tmp_path / "conn.2026-11-21-10-00-00.log").write_text("conn 0\n")
@@ -51,7 +53,9 @@ def test_several_logs_by_glob_each_under_its_name(follow: Callable[..., Follower
     ]
 
 
-def test_a_line_is_given_when_its_newline_is_there(follow: Callable[..., Follower], tmp_path: Path) -> None:
+def test_a_line_is_given_when_its_newline_is_there(
+    follow: Callable[..., Follower], tmp_path: Path
+) -> None:
     log = tmp_path / "eve.json"
     log.write_bytes(b"\n\none\r\ntw")
     follower = follow("eve.json")
@@ -61,7 +65,9 @@ def test_a_line_is_given_when_its_newline_is_there(follow: Callable[..., Followe
     assert drained(follower) == [b"two"]
 
 
-def test_the_last_line_of_a_rotated_file_needs_none(follow: Callable[..., Follower], tmp_path: Path) -> None:
+def test_the_last_line_of_a_rotated_file_needs_none(
+    follow: Callable[..., Follower], tmp_path: Path
+) -> None:
     log = tmp_path / "eve.json"
     log.write_bytes(b"one\ntwo")
     follower = follow("eve.json")
@@ -70,7 +76,9 @@ def test_the_last_line_of_a_rotated_file_needs_none(follow: Callable[..., Follow
     assert drained(follower, 20) == [b"two"]
 
 
-def test_directives_are_told_again_after_a_restart(follow: Callable[..., Follower], tmp_path: Path) -> None:
+def test_directives_are_told_again_after_a_restart(
+    follow: Callable[..., Follower], tmp_path: Path
+) -> None:
     log = tmp_path / "conn.log"
     log.write_bytes(b"#separator \\x09\n#fields\tts\tuid\n")
     follower = follow("conn.log")
@@ -87,7 +95,9 @@ def test_directives_are_told_again_after_a_restart(follow: Callable[..., Followe
     assert (second.header, second.lines) == (first.header, [b"2.0\tC2"])
 
 
-def test_a_line_too_long_is_given_by_its_beginning(follow: Callable[..., Follower], tmp_path: Path) -> None:
+def test_a_line_too_long_is_given_by_its_beginning(
+    follow: Callable[..., Follower], tmp_path: Path
+) -> None:
     log = tmp_path / "eve.json"
     log.write_bytes(b"one\n" + b"x" * (3 * LONGEST))
     follower = follow("eve.json")
@@ -140,7 +150,9 @@ def test_from_the_end_on(follow: Callable[..., Follower], tmp_path: Path) -> Non
     assert drained(follower) == [b"half a line", b"new"]
 
 
-def test_a_file_that_was_packed_into_another_folder(follow: Callable[..., Follower], tmp_path: Path) -> None:
+def test_a_file_that_was_packed_into_another_folder(
+    follow: Callable[..., Follower], tmp_path: Path
+) -> None:
     log, archive = tmp_path / "conn.log", tmp_path / "2026-11-21/conn.10:00:00-11:00:00.log.gz"
     log.write_bytes(b"one\n")
     follower = follow("conn.log", rotated="*/conn.*.log.gz")
@@ -175,20 +187,25 @@ def test_a_file_that_takes_the_name_between_two_looks_is_not_mistaken(
     assert sorted(lines) == [b"1 a", b"1 b", b"2 a", b"2 b"]
 
 
-def test_what_cannot_be_followed_is_said_once(follow: Callable[..., Follower], tmp_path: Path) -> None:
+def test_what_cannot_be_followed_is_said_once(
+    follow: Callable[..., Follower], tmp_path: Path
+) -> None:
     said: list[str] = []
     (tmp_path / "eve.json.1.zst").write_bytes(b"\x28\xb5\x2f\xfd....")
     broken = bytearray(gzip.compress(os.urandom(5000).hex().encode() + b"\n"))
     broken[3000:3010] = b"\0" * 10
     (tmp_path / "eve.json.2.gz").write_bytes(broken)
     drained(follow("eve.json", complain=said.append))
-    assert [message.rpartition("/")[2].split(":")[0] for message in said] == ["eve.json.1.zst", "eve.json.2.gz"]
+    assert [message.rpartition("/")[2].split(":")[0] for message in said] == [
+        "eve.json.1.zst",
+        "eve.json.2.gz",
+    ]
 
 
 def test_places_of_files_long_gone_are_forgotten(
     follow: Callable[..., Follower], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers._follow.REMEMBERED", 2)
+    monkeypatch.setattr("consumers.shipping.follow.REMEMBERED", 2)
     places = [Place(number, "gone.log", f"{number}", 1, number, 10) for number in range(1, 6)]
     follower = follow("gone.log", places=places)
     follower.read()

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from prometheus_client import generate_latest
 
-from consumers._metrics import Metrics
+from consumers.runtime.metrics import Metrics
 
 
 def test_the_lag_is_of_the_partitions_that_are_ours_now() -> None:
@@ -31,6 +31,11 @@ def test_promtool_finds_nothing_wrong_with_the_page() -> None:
         one = family.labels(*labels) if labels else family
         (one.observe if hasattr(one, "observe") else one.inc)(1)
     page = generate_latest(metrics.registry)
-    assert b'ids_sensor_records{node="a node",sensor="a sensor",stream="a stream",what="a what"} 1.0' in page
-    done = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, check=False)
+    assert (
+        b'ids_sensor_records{node="a node",sensor="a sensor",stream="a stream",what="a what"} 1.0'
+        in page
+    )
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=page, capture_output=True, check=False
+    )
     assert (done.returncode, done.stderr.decode(), done.stdout.decode()) == (0, "", "")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import orjson
 
-from consumers._places import Journal
-from consumers._tail import Place
+from consumers.shipping.offsets import Journal
+from consumers.shipping.tail import Place
 
 PLACE = Place(3, "/var/log/eve.json", "ab", 1, 2, 17)
 
@@ -23,7 +23,12 @@ def replayed(who: str, journal: Journal, *changes: dict[int, Place | None]) -> J
 def test_a_journal_is_read_as_it_was_written() -> None:
     journal = Journal("ids-ship-zeek/a", sent=41, since={"/var/log/*.json": 12.5})
     again = replayed("ids-ship-zeek/a", journal, {3: PLACE})
-    assert (again.run, again.sent, again.since, again.places) == (journal.run, 41, journal.since, {3: PLACE})
+    assert (again.run, again.sent, again.since, again.places) == (
+        journal.run,
+        41,
+        journal.since,
+        {3: PLACE},
+    )
 
 
 def test_later_places_replace_earlier_ones_and_forgotten_ones_are_gone() -> None:

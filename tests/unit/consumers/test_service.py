@@ -21,9 +21,9 @@ from typing import Any
 import pytest
 
 from consumers import cli
-from consumers._logs import logger
-from consumers._metrics import Metrics
-from consumers._service import Service, Stopping, settings
+from consumers.runtime.logs import logger
+from consumers.runtime.metrics import Metrics
+from consumers.runtime.service import Service, Stopping, settings
 from ids_plugin import config
 from ids_plugin.config import Config, Health
 from ids_plugin.errors import ServiceError, UsageError
@@ -73,7 +73,9 @@ def test_the_metrics_have_their_names_and_labels() -> None:
     found = {}
     for family in metrics.registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")
-        found[name] = {label for sample in family.samples for label in sample.labels if label != "le"}
+        found[name] = {
+            label for sample in family.samples for label in sample.labels if label != "le"
+        }
         if not family.samples:
             found[name] = CONTRACT.get(name, set())
     assert CONTRACT.items() <= found.items()
@@ -99,7 +101,7 @@ def test_health_says_what_is_missing() -> None:
 def test_a_loop_that_stands_still_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     with Service("detect", watched()) as service:
         now = time.monotonic()
-        monkeypatch.setattr("consumers._service.time.monotonic", lambda: now + 301)
+        monkeypatch.setattr("consumers.runtime.service.time.monotonic", lambda: now + 301)
         assert get(service.port, "/healthz") == (503, "no turn of the loop for 301 s\n")
         service.turn()
         assert get(service.port, "/healthz")[0] == 200
@@ -107,7 +109,10 @@ def test_a_loop_that_stands_still_is_not_healthy(monkeypatch: pytest.MonkeyPatch
 
 def test_a_port_that_is_taken_is_told() -> None:
     taken = watched()
-    with Service("detect", taken), pytest.raises(UsageError, match="can't serve health: address already in use"):
+    with (
+        Service("detect", taken),
+        pytest.raises(UsageError, match="can't serve health: address already in use"),
+    ):
         Service("deliver", taken).__enter__()
 
 
@@ -124,7 +129,9 @@ def test_signals_end_a_wait(number: int, capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_service_that_is_away_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
-    answers = iter([ServiceError("no answer"), ServiceError("no answer"), ServiceError("refused"), None])
+    answers = iter(
+        [ServiceError("no answer"), ServiceError("no answer"), ServiceError("refused"), None]
+    )
 
     def ask() -> str:
         answer = next(answers)
@@ -176,7 +183,12 @@ def test_lines_are_json_whatever_is_said() -> None:
     logging.getLogger("polars").warning("careful")
     logging.getLogger("elasticsearch").warning("chatter")
     first, second, third = lines(stream.getvalue())
-    assert (first["message"], first["topic"], first["path"], first["log.level"]) == ("it is", "zeek", "/tmp", "info")
+    assert (first["message"], first["topic"], first["path"], first["log.level"]) == (
+        "it is",
+        "zeek",
+        "/tmp",
+        "info",
+    )
     assert {"@timestamp", "service.name", "ids_plugin.stage"} <= first.keys()
     assert "ValueError" in second["error.stack_trace"]
     assert third["log.logger"] == "polars"
@@ -186,7 +198,9 @@ def test_no_line_has_a_secret_in_it() -> None:
     stream = io.StringIO()
     log = logger("detect", stream, ['wo"rd', "key"])
     log.warning('refused: wo"rd', extra={"fields": {"tried": ["key"]}})
-    assert [(one["message"], one["tried"]) for one in lines(stream.getvalue())] == [("refused: ***", ["***"])]
+    assert [(one["message"], one["tried"]) for one in lines(stream.getvalue())] == [
+        ("refused: ***", ["***"])
+    ]
 
 
 def test_an_instance_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,7 +232,9 @@ def test_help_is_complete(verb: str, capsys: pytest.CaptureFixture[str]) -> None
         assert option in shown
 
 
-def test_the_program_ends_as_the_contract_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_program_ends_as_the_contract_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "ids.toml").write_text("[kafka]\nbootstrp = 'a:1'\n")
     assert cli.main(["detect", "--config", str(tmp_path / "ids.toml")]) == 2
     assert "ids-consumer: " in (said := capsys.readouterr().err)
@@ -246,7 +262,9 @@ def test_processes_whose_broker_is_away_wait_and_end_when_told() -> None:
     for verb in ("normalise", "detect", "deliver"):
         port = free_port()
         own = environment | {"IDS_HEALTH_PORT": str(port)}
-        running[port] = subprocess.Popen([program, verb], env=own, stderr=subprocess.PIPE, text=True)
+        running[port] = subprocess.Popen(
+            [program, verb], env=own, stderr=subprocess.PIPE, text=True
+        )
     for port, process in running.items():
         _until_missing(port, "nothing listens there")
         assert get(port, "/healthz")[0] == 200

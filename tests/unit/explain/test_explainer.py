@@ -9,13 +9,13 @@ import pytest
 
 from ids_plugin import bundle
 from ids_plugin.explain import Explainer
-from ids_plugin.explain._earlier import NAMED_FLOWS, Trust
-from ids_plugin.explain._explainer import NAMED_FEATURES
+from ids_plugin.explain.earlier_flows import NAMED_FLOWS, Trust
+from ids_plugin.explain.explainer import NAMED_FEATURES
 from ids_plugin.schema.score import CLASSES, Scores
 from ids_plugin.schema.window import Windows
-from ids_plugin.scoring._scorer import Scorer
-from ids_plugin.training._examples import windows
-from tests import toy
+from ids_plugin.scoring.scorer import Scorer
+from ids_plugin.training.examples import windows
+from tests.support import toy
 from tests.unit.explain.toy_judge import LinearJudge, SilentJudge, ToyJudge
 
 
@@ -36,7 +36,9 @@ def scored() -> Scores:
 
 def explainer() -> Explainer:
     reference = scorer().bundle.manifest["reference"]
-    return Explainer(scorer(), batch().spec, {name: one["median"] for name, one in reference.items()})
+    return Explainer(
+        scorer(), batch().spec, {name: one["median"] for name, one in reference.items()}
+    )
 
 
 def alerting(count: int = 12) -> list[int]:
@@ -58,7 +60,9 @@ def known(row: int) -> dict[int, float]:
 
 
 def toy_explainer(judge: ToyJudge, usual: float = 77.0, trust: Trust = "tested") -> Explainer:
-    return Explainer(judge, batch().spec, {feature.name: usual for feature in batch().spec.table}, trust)
+    return Explainer(
+        judge, batch().spec, {feature.name: usual for feature in batch().spec.table}, trust
+    )
 
 
 def test_weights_sum_to_one_and_stand_beside_the_flows_of_the_window() -> None:
@@ -117,7 +121,9 @@ def test_named_features_are_those_that_contribute_most() -> None:
     row = full_row()
     shares = {at: float(strength) for strength, at in enumerate(list(known(row))[:8], -1)}
     features = toy_explainer(ToyJudge(known(row), named=shares)).explain(batch(), row, 1).features
-    strongest = sorted((at for at in shares if shares[at] > 0), key=lambda at: -shares[at])[:NAMED_FEATURES]
+    strongest = sorted((at for at in shares if shares[at] > 0), key=lambda at: -shares[at])[
+        :NAMED_FEATURES
+    ]
     assert [one.name for one in features] == [batch().spec.table[at].name for at in strongest]
     assert [one.contribution for one in features] == [shares[at] for at in strongest]
 
@@ -148,7 +154,10 @@ def test_a_feature_shows_what_was_seen_beside_what_is_usual() -> None:
 def test_the_method_names_what_was_used() -> None:
     row = alerting()[0]
     methods = explainer().explain(batch(), row, int(scored().label[row])).method.split("+")
-    assert set(methods) - {"attention", "step_occlusion", "no_single_flow"} == {"tree_shap", "occlusion"}
+    assert set(methods) - {"attention", "step_occlusion", "no_single_flow"} == {
+        "tree_shap",
+        "occlusion",
+    }
     honest = ToyJudge(known(row), [1, 5])
     assert toy_explainer(honest).explain(batch(), full_row(), 1).method == "attention+tree_shap"
 
@@ -159,7 +168,9 @@ def test_contributions_of_trees_are_exact() -> None:
     table = batch().table(np.array(alerting(40)))
     for label in entry["classes"]:
         shares = scorer().contributions(table, CLASSES.index(label))
-        opinion = scorer().member_probabilities(*batch().steps(np.array(alerting(40))), table)[entry["name"]]
+        opinion = scorer().member_probabilities(*batch().steps(np.array(alerting(40))), table)[
+            entry["name"]
+        ]
         benign = scorer().contributions(table, 0)
         assert shares is not None
         assert benign is not None
@@ -193,7 +204,9 @@ def test_faithfulness_is_the_fall_without_the_named_evidence() -> None:
 def test_the_deletion_test_tells_honest_from_wrong_evidence() -> None:
     row = full_row()
     some = dict(list(known(row).items())[:3])
-    honest = toy_explainer(ToyJudge(some, [1, 5])).deletion(batch(), row, 1, np.random.default_rng(1))
+    honest = toy_explainer(ToyJudge(some, [1, 5])).deletion(
+        batch(), row, 1, np.random.default_rng(1)
+    )
     assert honest.passed
     assert honest.score == honest.together.named == 1
     assert honest.together.random < 0.8
@@ -202,7 +215,9 @@ def test_the_deletion_test_tells_honest_from_wrong_evidence() -> None:
     assert honest.features.passed
     wrong = dict.fromkeys(list(known(row))[10:13], 1.0)
     judge = ToyJudge(some, [1, 5], named=wrong, looked_at=[0, 2])
-    deletion = toy_explainer(judge, trust="always").deletion(batch(), row, 1, np.random.default_rng(1))
+    deletion = toy_explainer(judge, trust="always").deletion(
+        batch(), row, 1, np.random.default_rng(1)
+    )
     assert deletion.flows is not None
     assert not deletion.passed | deletion.flows.passed | deletion.features.passed
 
@@ -210,7 +225,10 @@ def test_the_deletion_test_tells_honest_from_wrong_evidence() -> None:
 def test_the_deletion_test_is_seeded() -> None:
     row = full_row()
     judge = toy_explainer(ToyJudge(known(row), [1, 5]))
-    runs = [judge.deletion(batch(), row, 1, np.random.default_rng(seed)).together.random for seed in (1, 1, 2, 3, 4)]
+    runs = [
+        judge.deletion(batch(), row, 1, np.random.default_rng(seed)).together.random
+        for seed in (1, 1, 2, 3, 4)
+    ]
     assert runs[0] == runs[1]
     assert len(set(runs)) > 1
 
@@ -220,7 +238,9 @@ def test_most_explanations_of_the_shipped_bundle_pass_the_deletion_test() -> Non
     rows = np.flatnonzero(scored().over)
     long = rows[batch().steps(rows).mask.sum(axis=1) >= 5]
     drawn = rng.permutation(long)[:30].tolist()
-    passed = [explainer().deletion(batch(), row, int(scored().label[row]), rng).passed for row in drawn]
+    passed = [
+        explainer().deletion(batch(), row, int(scored().label[row]), rng).passed for row in drawn
+    ]
     assert sum(passed) >= 0.9 * len(passed)
 
 

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from ids_plugin.explain._words import amount, natural, phrase, sentence
+from ids_plugin.explain.wording import amount, natural, phrase, sentence
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import Feature
 from ids_plugin.windows import spec
-from tests.factories import earlier, flow
+from tests.support.factories import earlier, flow
 
 ATTACKS = CLASSES[1:]
 
@@ -34,7 +34,9 @@ def test_numbers_leave_the_log_scale(unit: str, value: float, wanted: float | No
 
 def test_what_a_model_saw_in_float32_is_a_whole_number_again() -> None:
     for count in (1, 2, 7, 9, 10, 84, 1000, 65_535):
-        assert natural(Feature("any", "log flows", "any"), float(np.log1p(np.float32(count)))) == count
+        assert (
+            natural(Feature("any", "log flows", "any"), float(np.log1p(np.float32(count)))) == count
+        )
 
 
 @pytest.mark.parametrize(

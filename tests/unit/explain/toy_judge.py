@@ -39,7 +39,9 @@ class ToyJudge:
         probability = np.zeros((len(score), len(CLASSES)))
         probability[:, 0], probability[:, 1] = 1 - score, score
         limit = np.full(len(score), 0.5)
-        return Scores(score, np.ones(len(score), np.int64), probability, {"toy": score}, score >= limit, limit)
+        return Scores(
+            score, np.ones(len(score), np.int64), probability, {"toy": score}, score >= limit, limit
+        )
 
     def member_probabilities(self, steps: Floats, mask: Bools, table: Floats) -> dict[str, Doubles]:
         """Its only member is called lightgbm and explains itself."""
@@ -80,7 +82,9 @@ class LinearJudge(ToyJudge):
 
     def member_probabilities(self, steps: Floats, mask: Bools, table: Floats) -> dict[str, Doubles]:
         """Of its only member."""
-        odds = table[:, list(self._coefficients)].astype(np.float64) @ np.array(list(self._coefficients.values()))
+        odds = table[:, list(self._coefficients)].astype(np.float64) @ np.array(
+            list(self._coefficients.values())
+        )
         probability = np.zeros((len(table), len(CLASSES)))
         probability[:, 1] = 1 / (1 + np.exp(-odds))
         probability[:, 0] = 1 - probability[:, 1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ids_plugin import features
-from tests.factories import flow, frame
+from tests.support.factories import flow, frame
 
 
 def of(**columns: object) -> dict[str, float | None]:

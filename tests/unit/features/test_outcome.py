@@ -31,7 +31,11 @@ def test_states_of_tcp(state: str | None) -> None:
 @pytest.mark.parametrize("proto", ["tcp", "udp", "icmp", "unknown_transport"])
 def test_one_transport_at_a_time(proto: str) -> None:
     found = of(proto=proto)
-    assert {name for name in ("tcp", "udp", "icmp") if found[name]} == {proto} & {"tcp", "udp", "icmp"}
+    assert {name for name in ("tcp", "udp", "icmp") if found[name]} == {proto} & {
+        "tcp",
+        "udp",
+        "icmp",
+    }
 
 
 def test_datagrams_nobody_answers_fail() -> None:
@@ -41,7 +45,9 @@ def test_datagrams_nobody_answers_fail() -> None:
     assert flags(proto="icmp", conn_state="OTH", orig_p=3, resp_p=1, resp_pkts=0) == set()
 
 
-@pytest.mark.parametrize("group", ["224.0.0.251", "239.255.255.250", "255.255.255.255", "10.0.0.255", "ff02::fb"])
+@pytest.mark.parametrize(
+    "group", ["224.0.0.251", "239.255.255.250", "255.255.255.255", "10.0.0.255", "ff02::fb"]
+)
 def test_groups_need_not_answer(group: str) -> None:
     assert "failed" not in flags(proto="udp", conn_state="S0", resp_pkts=0, resp_h=group)
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ids_plugin.features._unit import FINE, logs, unit
+from ids_plugin.features.unit_vectors import FINE, logs, unit
 from ids_plugin.schema.uniflow import LARGEST
 
 

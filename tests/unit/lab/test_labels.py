@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from ids_plugin.schema import flow as schema
-from tests import factories
 from tests.lab.labels import SLACK, Activity, label, read, write
+from tests.support import factories
 
 BEGIN = factories.START.timestamp()
 SCAN = Activity(
@@ -31,7 +31,9 @@ def labelled(rows: list[factories.Row], *labels: Activity) -> list[tuple[str, st
     return label(flows, labels).select("label", "label_detail").rows()
 
 
-def row(seconds: float, orig_h: str = "10.0.0.5", resp_h: str = "10.0.0.9", **columns: object) -> factories.Row:
+def row(
+    seconds: float, orig_h: str = "10.0.0.5", resp_h: str = "10.0.0.9", **columns: object
+) -> factories.Row:
     made = factories.flow(seconds, orig_h, resp_h, **columns)
     return {name: made[name] for name in schema.SCHEMA}
 
@@ -53,7 +55,12 @@ def test_answers_seen_the_other_way_round_belong_to_it() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(100 - SLACK / 2, "scan"), (100 - SLACK * 2, "benign"), (160 + SLACK / 2, "scan"), (160 + SLACK * 2, "benign")],
+    [
+        (100 - SLACK / 2, "scan"),
+        (100 - SLACK * 2, "benign"),
+        (160 + SLACK / 2, "scan"),
+        (160 + SLACK * 2, "benign"),
+    ],
 )
 def test_time_has_half_a_second_of_slack_at_both_ends(seconds: float, expected: str) -> None:
     assert labelled([row(seconds)], SCAN)[0][0] == expected
@@ -61,7 +68,13 @@ def test_time_has_half_a_second_of_slack_at_both_ends(seconds: float, expected: 
 
 def test_the_more_specific_activity_wins_whatever_the_order() -> None:
     backup = replace(
-        SCAN, klass="benign", technique="", activity="backup", ports=(21,), resp=("10.0.0.9",), start=BEGIN
+        SCAN,
+        klass="benign",
+        technique="",
+        activity="backup",
+        ports=(21,),
+        resp=("10.0.0.9",),
+        start=BEGIN,
     )
     rows = [row(120, resp_p=21), row(120, resp_p=80)]
     expected = [("benign", "backup"), ("scan", "T1046 nmap -sS")]
@@ -70,16 +83,28 @@ def test_the_more_specific_activity_wins_whatever_the_order() -> None:
 
 def test_of_equally_specific_activities_the_later_start_wins() -> None:
     usual = replace(
-        SCAN, klass="benign", technique="", activity="telemetry", start=BEGIN, end=BEGIN + 600, ports=(1883,)
+        SCAN,
+        klass="benign",
+        technique="",
+        activity="telemetry",
+        start=BEGIN,
+        end=BEGIN + 600,
+        ports=(1883,),
     )
     guesses = replace(SCAN, klass="brute_force", activity="MQTT guesses", ports=(1883,))
     rows = [row(50, resp_p=1883), row(120, resp_p=1883), row(300, resp_p=1883)]
-    assert [found[0] for found in labelled(rows, guesses, usual)] == ["benign", "brute_force", "benign"]
+    assert [found[0] for found in labelled(rows, guesses, usual)] == [
+        "benign",
+        "brute_force",
+        "benign",
+    ]
 
 
 def test_networks_and_any_address_match() -> None:
     sweep = replace(SCAN, resp=("10.0.0.0/24",), ports=(22,))
-    flood = replace(SCAN, klass="flood", activity="flood", orig=None, resp=("10.0.0.9",), ports=(80,))
+    flood = replace(
+        SCAN, klass="flood", activity="flood", orig=None, resp=("10.0.0.9",), ports=(80,)
+    )
     rows = [row(120, resp_h="10.0.0.77", resp_p=22), row(120, "77.1.2.3", "10.0.0.9", resp_p=80)]
     assert [found[0] for found in labelled(rows, sweep, flood)] == ["scan", "flood"]
 

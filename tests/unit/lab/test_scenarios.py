@@ -12,7 +12,17 @@ from tests.lab import behaviours, runner, wires, world
 
 NAMES = sorted(path.stem for path in runner.SCENARIOS.glob("*.toml"))
 PLAN = {"run", "by", "at", "chance"}
-ROLES = {"resolver", "broker", "server", "nas", "recorder", "exposed", "internet", "outside", *world.COUNTS}
+ROLES = {
+    "resolver",
+    "broker",
+    "server",
+    "nas",
+    "recorder",
+    "exposed",
+    "internet",
+    "outside",
+    *world.COUNTS,
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -26,7 +36,11 @@ def test_behaviours_take_the_options_they_are_given(name: str) -> None:
 def test_a_range_goes_upwards_and_ports_are_no_range(name: str) -> None:
     for entry in runner.load(name).activity:
         for key, value in entry.items():
-            if isinstance(value, list) and len(value) == 2 and all(type(one) in {int, float} for one in value):
+            if (
+                isinstance(value, list)
+                and len(value) == 2
+                and all(type(one) in {int, float} for one in value)
+            ):
                 assert value[0] <= value[1], f"{name}: {entry}"
                 assert key != "port", f"{name}: {entry}"
 
@@ -42,9 +56,16 @@ def test_somebody_plays_every_part(name: str) -> None:
 @pytest.mark.parametrize(
     ("judging", "training"), [("judge", ("train",)), ("mqtt-judge", ("mqtt-a", "mqtt-b", "mqtt-c"))]
 )
-def test_judging_scenarios_use_tools_that_training_never_shows(judging: str, training: tuple[str, ...]) -> None:
+def test_judging_scenarios_use_tools_that_training_never_shows(
+    judging: str, training: tuple[str, ...]
+) -> None:
     def attacks(*prefix: str) -> set[str]:
-        found = {str(entry["run"]) for name in NAMES if name.startswith(prefix) for entry in runner.load(name).activity}
+        found = {
+            str(entry["run"])
+            for name in NAMES
+            if name.startswith(prefix)
+            for entry in runner.load(name).activity
+        }
         return {run for run in found if not run.startswith(("benign.", "inbound_noise."))}
 
     assert attacks(judging)
@@ -52,14 +73,28 @@ def test_judging_scenarios_use_tools_that_training_never_shows(judging: str, tra
 
 
 def test_every_class_is_in_the_sample_and_in_training() -> None:
-    wanted = {"scan", "brute_force", "flood", "command_and_control", "exfiltration", "spreading", "inbound_noise"}
+    wanted = {
+        "scan",
+        "brute_force",
+        "flood",
+        "command_and_control",
+        "exfiltration",
+        "spreading",
+        "inbound_noise",
+    }
     for prefix in ("sample", "train"):
-        runs = [str(entry["run"]) for name in NAMES if name.startswith(prefix) for entry in runner.load(name).activity]
+        runs = [
+            str(entry["run"])
+            for name in NAMES
+            if name.startswith(prefix)
+            for entry in runner.load(name).activity
+        ]
         assert wanted <= {run.split(".")[0] for run in runs}
 
 
 @pytest.mark.parametrize(
-    ("value", "lowest", "highest"), [([2, 5], 2, 5), ([0.5, 2], 0.5, 2), ([1, 2, 30], 1, 30), (7, 7, 7)]
+    ("value", "lowest", "highest"),
+    [([2, 5], 2, 5), ([0.5, 2], 0.5, 2), ([1, 2, 30], 1, 30), (7, 7, 7)],
 )
 def test_numbers_are_drawn_from_their_range(value: object, lowest: float, highest: float) -> None:
     drawn = [world.draw(value, random.Random(seed)) for seed in range(50)]
@@ -76,7 +111,8 @@ def test_local_networks_are_private_and_the_internet_is_documentation() -> None:
     for seed in range(200):
         assert world.subnet(random.Random(seed)).is_private
     assert all(
-        ipaddress.ip_network(net).is_private and not ipaddress.ip_network(net).is_global for net in world.OUTSIDE
+        ipaddress.ip_network(net).is_private and not ipaddress.ip_network(net).is_global
+        for net in world.OUTSIDE
     )
 
 

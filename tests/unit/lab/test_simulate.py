@@ -11,27 +11,27 @@ import pytest
 
 from ids_plugin.schema.flow import SCHEMA, known
 from ids_plugin.schema.score import CLASSES
-from tests.lab import _sim_check, simulate
-from tests.lab._sim_net import Ranges, beats
-from tests.lab._sim_wire import V6_GROUP, V6_LINK, V6_WIDE, addresses
+from ids_plugin.simulation import check, generate
+from ids_plugin.simulation.networks import Ranges, beats
+from ids_plugin.simulation.records import V6_GROUP, V6_LINK, V6_WIDE, addresses
 
 COUNT = 24
 
 
 @pytest.fixture(scope="module")
 def flows() -> pl.DataFrame:
-    return pl.concat(list(simulate.networks(5, COUNT, 12.0, Ranges(), "net")))
+    return pl.concat(list(generate.networks(5, COUNT, 12.0, Ranges(), "net")))
 
 
 def test_same_seed_same_flows_other_seed_others() -> None:
-    once, again, other = (simulate.network(seed, 3, 4.0, Ranges(), "n") for seed in (1, 1, 2))
+    once, again, other = (generate.network(seed, 3, 4.0, Ranges(), "n") for seed in (1, 1, 2))
     assert once.equals(again)
-    assert simulate.digest(once) == simulate.digest(again) != simulate.digest(other)
+    assert generate.digest(once) == generate.digest(again) != generate.digest(other)
 
 
 def test_a_network_does_not_depend_on_its_neighbours() -> None:
-    third = list(simulate.networks(9, 3, 2.0, Ranges(), "net"))[2]
-    assert third.equals(simulate.network(9, 2, 2.0, Ranges(), "net-002"))
+    third = list(generate.networks(9, 3, 2.0, Ranges(), "net"))[2]
+    assert third.equals(generate.network(9, 2, 2.0, Ranges(), "net-002"))
 
 
 def test_flow_frame(flows: pl.DataFrame) -> None:
@@ -57,7 +57,9 @@ def test_one_packet_has_neither_duration_nor_bytes_and_more_have_both(flows: pl.
 
 def test_sizes_fit_packets(flows: pl.DataFrame) -> None:
     for side in ("orig", "resp"):
-        packets, ip, payload = (flows[f"{side}_{x}"].fill_null(0).to_numpy() for x in ("pkts", "ip_bytes", "bytes"))
+        packets, ip, payload = (
+            flows[f"{side}_{x}"].fill_null(0).to_numpy() for x in ("pkts", "ip_bytes", "bytes")
+        )
         many = flows["duration"].is_not_null().to_numpy()
         assert (packets >= 0).all()
         assert (payload >= 0).all()
@@ -81,7 +83,9 @@ def test_sizes_fit_packets(flows: pl.DataFrame) -> None:
         ("S3", pl.col("history").str.ends_with("f")),
     ],
 )
-def test_state_agrees_with_packets_and_history(flows: pl.DataFrame, state: str, says: pl.Expr) -> None:
+def test_state_agrees_with_packets_and_history(
+    flows: pl.DataFrame, state: str, says: pl.Expr
+) -> None:
     of = flows.filter(pl.col("conn_state") == state)
     assert of.height
     assert of.select(says.all()).item()
@@ -110,8 +114,17 @@ def test_addresses_are_canonical(flows: pl.DataFrame) -> None:
 
 
 def test_address_codes() -> None:
-    codes = np.array([1, 0xC0A80001, 0xFFFFFFFF, V6_LINK + 5, V6_GROUP + 0xFB, V6_WIDE + 9], dtype=np.int64)
-    expected = ["0.0.0.1", "192.168.0.1", "255.255.255.255", "fe80::200:ff:fe00:5", "ff02::fb", "2a0e:97c0::9"]
+    codes = np.array(
+        [1, 0xC0A80001, 0xFFFFFFFF, V6_LINK + 5, V6_GROUP + 0xFB, V6_WIDE + 9], dtype=np.int64
+    )
+    expected = [
+        "0.0.0.1",
+        "192.168.0.1",
+        "255.255.255.255",
+        "fe80::200:ff:fe00:5",
+        "ff02::fb",
+        "2a0e:97c0::9",
+    ]
     assert addresses(codes).to_list() == expected
 
 
@@ -139,41 +152,57 @@ def test_attackers_also_behave_normally_and_look_alikes_exist(flows: pl.DataFram
 def test_tls_shows_its_handshake_whoever_speaks_it(flows: pl.DataFrame) -> None:
     through = flows.filter(pl.col("service") == "ssl", pl.col("conn_state") == "SF")
     assert {"benign"} < set(through["label"])
-    assert through.select((pl.col("orig_bytes") >= 260).all() & (pl.col("resp_bytes") >= 130).all()).item()
+    assert through.select(
+        (pl.col("orig_bytes") >= 260).all() & (pl.col("resp_bytes") >= 130).all()
+    ).item()
 
 
-def test_what_asks_outside_in_vain_was_answered_before_or_does_not_go_on_for_hours(flows: pl.DataFrame) -> None:
-    outside = flows.filter(~pl.col("local_resp").fill_null(value=True), ~pl.col("resp_h").str.contains(":"))
+def test_what_asks_outside_in_vain_was_answered_before_or_does_not_go_on_for_hours(
+    flows: pl.DataFrame,
+) -> None:
+    outside = flows.filter(
+        ~pl.col("local_resp").fill_null(value=True), ~pl.col("resp_h").str.contains(":")
+    )
     pair = ("sensor", "orig_h", "resp_h")
     vain = (
         outside.filter(pl.col("label_detail") == "dead_service")
         .group_by(pair)
         .agg(pl.col("ts").max() - pl.col("ts").min())
     )
-    before = outside.filter(pl.col("label_detail").is_in(["before_outage", "after_outage"])).select(pair).unique()
+    before = (
+        outside.filter(pl.col("label_detail").is_in(["before_outage", "after_outage"]))
+        .select(pair)
+        .unique()
+    )
     for_ever = vain.join(before, on=pair, how="anti").filter(pl.col("ts") > pl.duration(hours=2))
     assert len(for_ever) < 0.15 * len(vain)
 
 
 def test_floods_are_fast_and_strangers_are_not_floods(flows: pl.DataFrame) -> None:
     packets = flows.filter(pl.col("label_detail") == "packet_flood")
-    rate = (packets["orig_pkts"] + packets["resp_pkts"]) / packets["duration"].dt.total_microseconds() * 1e6
+    rate = (
+        (packets["orig_pkts"] + packets["resp_pkts"])
+        / packets["duration"].dt.total_microseconds()
+        * 1e6
+    )
     assert len(rate)
     assert (rate > 50).all()
-    assert set(flows.filter(pl.col("label_detail").is_in(["volley", "survey"]))["label"]) == {"inbound_noise"}
+    assert set(flows.filter(pl.col("label_detail").is_in(["volley", "survey"]))["label"]) == {
+        "inbound_noise"
+    }
 
 
 def test_every_class_occurs_and_most_hours_are_quiet() -> None:
-    many = pl.concat(list(simulate.networks(8, 60, 12.0, Ranges(), "net")))
+    many = pl.concat(list(generate.networks(8, 60, 12.0, Ranges(), "net")))
     assert set(many["label"]) == set(CLASSES) - {"other"}
-    assert _sim_check.quiet(many) >= 0.4
+    assert check.quiet(many) >= 0.4
 
 
 def test_trivial_rules_get_nowhere(flows: pl.DataFrame) -> None:
-    accuracy, balanced = _sim_check.rules(flows)["tcp = attack"]
+    accuracy, balanced = check.rules(flows)["tcp = attack"]
     assert accuracy < (flows["label"] == "benign").to_numpy().mean()
     assert balanced < 0.75
-    scores = _sim_check.f1(flows["label"], _sim_check.lookup(flows))
+    scores = check.f1(flows["label"], check.lookup(flows))
     assert sum(scores.values()) / len(scores) < 0.5
     odd = flows.filter(pl.col("label") == "benign", pl.col("proto") == "tcp")["conn_state"]
     assert set(odd) >= {"S0", "REJ", "RSTO", "RSTR", "S1", "S3", "SF"}
@@ -181,7 +210,13 @@ def test_trivial_rules_get_nowhere(flows: pl.DataFrame) -> None:
 
 def test_beats_keep_their_rhythm() -> None:
     rng = np.random.default_rng(1)
-    who, t = beats(rng, np.array([0.0, 50.0]), np.array([1000.0, 900.0]), np.array([10.0, 100.0]), np.array([0.0, 0.5]))
+    who, t = beats(
+        rng,
+        np.array([0.0, 50.0]),
+        np.array([1000.0, 900.0]),
+        np.array([10.0, 100.0]),
+        np.array([0.0, 0.5]),
+    )
     assert np.allclose(np.diff(t[who == 0]), 10)
     gaps = np.diff(t[who == 1])
     assert ((gaps >= 50) & (gaps <= 150)).all()
@@ -189,15 +224,17 @@ def test_beats_keep_their_rhythm() -> None:
     assert t.max() < 1000
 
 
-def test_command_line_writes_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_writes_what_it_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "flows.parquet"
-    assert simulate.main(["--seed", "4", "--networks", "2", "--hours", "2", "--out", str(out)]) == 0
+    assert generate.main(["--seed", "4", "--networks", "2", "--hours", "2", "--out", str(out)]) == 0
     frame = pl.read_parquet(out)
     assert f'"flows": {len(frame)}' in capsys.readouterr().out
-    assert simulate.main(["--check", "--out", str(out)]) == 0
+    assert generate.main(["--check", "--out", str(out)]) == 0
     assert "networks held out: macro-F1" in capsys.readouterr().out
 
 
 def test_without_a_place_to_write_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert simulate.main(["--networks", "1"]) == 2
+    assert generate.main(["--networks", "1"]) == 2
     assert "--out" in capsys.readouterr().err

@@ -11,11 +11,13 @@ from ids_plugin import registry
 from ids_plugin.models import l_tcn
 from ids_plugin.schema.window import STEPS
 from ids_plugin.scoring.onnx import OnnxMember
-from ids_plugin.training._examples import Examples
-from ids_plugin.training._network import Fitted, export
+from ids_plugin.training.examples import Examples
+from ids_plugin.training.torch_network import Fitted, export
 from ids_plugin.windows import spec
 
-FAMILIES = [name for name in registry.names("models") if registry.load("models", name).kind == "torch"]
+FAMILIES = [
+    name for name in registry.names("models") if registry.load("models", name).kind == "torch"
+]
 PUBLISHED = {"cnn_lstm": (1_050_000, 1_300_000), "l_tcn": (800_000, 1_000_000)}
 """parameters before compression"""
 
@@ -59,27 +61,39 @@ def test_unknown_values_are_not_zeros(net: nn.Module) -> None:
 def test_every_part_learns(net: nn.Module) -> None:
     logits, _, extra = net.train()(*inputs())
     (logits.square().sum() + extra.sum()).backward()
-    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in net.parameters())
+    assert all(
+        weight.grad is not None and weight.grad.abs().sum() > 0 for weight in net.parameters()
+    )
 
 
 def test_it_serves_what_it_computes(net: nn.Module) -> None:
     steps, mask, table = inputs()
     shown = (steps.numpy(), mask.numpy(), table.numpy())
     none = np.zeros(3, np.int64)
-    model = export(Fitted(net, tuple(range(8)), []), Examples(spec(), *shown, label=none, activity=none))
+    model = export(
+        Fitted(net, tuple(range(8)), []), Examples(spec(), *shown, label=none, activity=none)
+    )
     with torch.no_grad():
         expected = torch.softmax(net(steps, mask, table)[0], dim=-1).numpy()
     served = OnnxMember(model, tuple(range(8)), "here")
     once = served.probabilities(*shown)
     assert np.abs(once[:, :8] - expected).max() < 1e-5
     often = served.probabilities(*(np.concatenate([values] * 43) for values in shown))
-    assert (often == np.concatenate([once] * 43)).all(), "a window's bits depend on its place in the batch"
+    assert (often == np.concatenate([once] * 43)).all(), (
+        "a window's bits depend on its place in the batch"
+    )
 
 
 @pytest.mark.parametrize("name", list(PUBLISHED))
 def test_its_size_before_compression_is_the_published_one(name: str) -> None:
     low, high = PUBLISHED[name]
-    assert low < sum(weight.numel() for weight in registry.load("models", name).build(spec(), 8).parameters()) < high
+    assert (
+        low
+        < sum(
+            weight.numel() for weight in registry.load("models", name).build(spec(), 8).parameters()
+        )
+        < high
+    )
 
 
 def test_the_tree_form_of_the_tcn_gives_the_numbers_of_the_published_stack() -> None:

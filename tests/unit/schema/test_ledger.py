@@ -52,7 +52,9 @@ def test_a_balanced_ledger_passes() -> None:
         ("pending", 0, "4 documents are not 2 delivered + 1 refused + 0 pending"),
     ],
 )
-def test_a_ledger_that_fails_names_the_equation_and_where(name: str, value: Any, equation: str) -> None:
+def test_a_ledger_that_fails_names_the_equation_and_where(
+    name: str, value: Any, equation: str
+) -> None:
     broken = ledger(**{name: value})
     with pytest.raises(LedgerError, match="balance") as caught:
         broken.check()
@@ -61,9 +63,9 @@ def test_a_ledger_that_fails_names_the_equation_and_where(name: str, value: Any,
 
 
 def test_counts_that_only_balance_because_one_is_negative_fail() -> None:
-    assert ledger(delivered=4, refused={}, pending=0, folded=21, suppressed={"x": -3}).problems() == [
-        "zeek of sensor gateway: negative: suppressed"
-    ]
+    assert ledger(
+        delivered=4, refused={}, pending=0, folded=21, suppressed={"x": -3}
+    ).problems() == ["zeek of sensor gateway: negative: suppressed"]
 
 
 def test_what_one_sensor_lacks_another_cannot_lend() -> None:
@@ -74,7 +76,12 @@ def test_what_one_sensor_lacks_another_cannot_lend() -> None:
 
 
 def test_stages_add_up() -> None:
-    stage = {"read": 110, "parsed": 100, "rejected": {"bad_json": 7, "cut_off": 3}, "out_of_scope": {"dns.log": 5}}
+    stage = {
+        "read": 110,
+        "parsed": 100,
+        "rejected": {"bad_json": 7, "cut_off": 3},
+        "out_of_scope": {"dns.log": 5},
+    }
     read, scored = Ledger(), Ledger()
     for name, value in BALANCED.items():
         setattr((read if name in stage else scored).of("zeek", "gateway"), name, value)

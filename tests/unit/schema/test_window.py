@@ -11,7 +11,9 @@ from ids_plugin.schema.window import Feature, Spec
 from ids_plugin.windows import spec
 
 A, B = Feature("a", "s", "a"), Feature("b", "B", "b")
-SPEC = Spec(flow=(A, B), step=(Feature("c", "s", "c"),), context=(Feature("d", "hosts", "d"),), summary=())
+SPEC = Spec(
+    flow=(A, B), step=(Feature("c", "s", "c"),), context=(Feature("d", "hosts", "d"),), summary=()
+)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +32,9 @@ def test_other_numbers_have_another_fingerprint(other: Spec) -> None:
 
 
 def test_other_words_have_the_same() -> None:
-    assert replace(SPEC, flow=(A._replace(text="in other words"), B)).fingerprint == SPEC.fingerprint
+    assert (
+        replace(SPEC, flow=(A._replace(text="in other words"), B)).fingerprint == SPEC.fingerprint
+    )
 
 
 def test_a_table_and_a_sequence_begin_with_the_flow() -> None:

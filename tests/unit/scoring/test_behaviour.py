@@ -19,7 +19,13 @@ PATTERNS = [(one.name, number) for one in BEHAVIOURS for number in range(len(one
 
 
 def member(described: dict[str, object]) -> BehaviourMember:
-    manifest = {"family": "f", "version": "1", "classes": list(CLASSES), "schema": described, "members": []}
+    manifest = {
+        "family": "f",
+        "version": "1",
+        "classes": list(CLASSES),
+        "schema": described,
+        "members": [],
+    }
     return behaviour.PLUGIN.open(bundle.seal(manifest, {}), {"name": "behaviour"})
 
 
@@ -42,7 +48,9 @@ def test_a_pattern_shows_when_all_its_terms_hold(name: str, number: int) -> None
 
 def test_nothing_known_shows_nothing() -> None:
     table = row(())
-    assert not any(values[0] for values in member(bundle.describe(spec())).behaviours(table).values())
+    assert not any(
+        values[0] for values in member(bundle.describe(spec())).behaviours(table).values()
+    )
     steps, mask = np.zeros((1, STEPS, 1), np.float32), np.zeros((1, STEPS), np.bool_)
     said = member(bundle.describe(spec())).probabilities(steps, mask, table)[0]
     assert said.tolist() == [1.0] + [0.0] * (len(CLASSES) - 1)

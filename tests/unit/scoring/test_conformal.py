@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ids_plugin.schema.score import CLASSES
-from ids_plugin.scoring._conformal import Fitted, allowed, fit, needed
+from ids_plugin.training.conformal import Fitted, allowed, fit, needed
 
 OWN = dict(zip(CLASSES[1:], (0.99, 0.99, 0.95, 0.97, 0.98, 0.98, 0.995, 1.0), strict=True))
 
@@ -50,7 +50,11 @@ def test_the_rate_is_kept_on_flows_never_seen() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from([0.5, 0.9, 0.97, 0.99, 0.995, 0.999, 1 - 1e-12, 1.0]), st.integers(1, 8))),
+    st.lists(
+        st.tuples(
+            st.sampled_from([0.5, 0.9, 0.97, 0.99, 0.995, 0.999, 1 - 1e-12, 1.0]), st.integers(1, 8)
+        )
+    ),
     st.integers(0, 12),
     st.booleans(),
 )
@@ -60,7 +64,9 @@ def test_no_more_than_allowed_are_over_whatever_the_ties(
     score, label = np.array([one for one, _ in rows]), np.array([one for _, one in rows], np.int64)
     found = fit(score, label, count, OWN, 0.5, only_raise=only_raise)
     assert over(found, score, label).sum() <= count
-    assert all(limit >= (OWN[name] if only_raise else 0.5) for name, limit in found.thresholds.items())
+    assert all(
+        limit >= (OWN[name] if only_raise else 0.5) for name, limit in found.thresholds.items()
+    )
 
 
 def test_classes_keep_their_balance() -> None:

@@ -9,9 +9,9 @@ from ids_plugin import bundle
 from ids_plugin.bundle import Bundle
 from ids_plugin.errors import BundleError
 from ids_plugin.schema.score import CLASSES
-from ids_plugin.scoring._scorer import Scorer
 from ids_plugin.scoring.lightgbm import Trees
-from tests import toy_bundle
+from ids_plugin.scoring.scorer import Scorer
+from tests.support import toy_bundle
 
 
 @pytest.fixture(params=["trained", "small", "default"])
@@ -105,7 +105,14 @@ def test_an_empty_batch() -> None:
     windows = toy_bundle.batch()
     none = np.zeros(0, np.int64)
     steps = windows.steps(none)
-    assert len(Scorer(toy_bundle.small()).score_arrays(steps.values, steps.mask, windows.table(none)).score) == 0
+    assert (
+        len(
+            Scorer(toy_bundle.small())
+            .score_arrays(steps.values, steps.mask, windows.table(none))
+            .score
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "lightgbm.txt", "gate.txt"])

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from ids_plugin.config import Elasticsearch as Settings
-from ids_plugin.sinks._elastic import MANAGED_BY
-from ids_plugin.sinks._elastic_setup import Step, install
+from ids_plugin.elastic.index_setup import Step, install
+from ids_plugin.elastic.streams import MANAGED_BY
 
 TAG = "_geoip_database_unavailable_GeoLite2-City.mmdb"
 
@@ -37,12 +37,17 @@ class Server:
         if path == "/":
             return 200, {"version": {"number": self.version}}
         if path.startswith("/_ilm") and not self.ilm:
-            return 410, {"error": {"type": "api_not_available_exception", "reason": "not on serverless"}}
+            return 410, {
+                "error": {"type": "api_not_available_exception", "reason": "not on serverless"}
+            }
         if path == "/_ingest/pipeline/_simulate":
             assert {"pipeline", "docs"} == body.keys()
             if not self.geoip:
                 return 400, {
-                    "error": {"type": "parse_exception", "reason": "No processor type exists with name [geoip]"}
+                    "error": {
+                        "type": "parse_exception",
+                        "reason": "No processor type exists with name [geoip]",
+                    }
                 }
             return 200, {"docs": [{"doc": {"_source": {} if self.databases else {"tags": [TAG]}}}]}
         if "_simulate_index" in path:
@@ -69,7 +74,9 @@ def server() -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status, answer = made.answer(self.command, self.path.partition("?")[0], json.loads(body or b"null"))
+            status, answer = made.answer(
+                self.command, self.path.partition("?")[0], json.loads(body or b"null")
+            )
             content = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("X-elastic-product", "Elasticsearch")
@@ -109,7 +116,9 @@ def setup(server: Server, **options: bool) -> list[Step]:
 def test_a_server_is_given_what_it_knows(server: Server, version: str, parts: set[str]) -> None:
     server.version = version
     setup(server)
-    templates = [body["template"] for path, body in server.put.items() if path.startswith("/_index_template")]
+    templates = [
+        body["template"] for path, body in server.put.items() if path.startswith("/_index_template")
+    ]
     assert len(templates) == 3
     for template in templates:
         assert template.keys() & {"lifecycle", "data_stream_options"} == parts
@@ -121,24 +130,38 @@ def test_without_ilm_the_data_streams_keep_their_own_lifecycle(server: Server) -
     steps = setup(server)
     assert [step.action for step in steps if step.kind == "ilm_policy"] == ["skip"] * 3
     assert not [path for path in server.put if "_ilm" in path]
-    kept = {path: body["template"] for path, body in server.put.items() if path.startswith("/_index_template")}
-    assert {path.rpartition(".")[2]: one["lifecycle"]["data_retention"] for path, one in kept.items()} == {
+    kept = {
+        path: body["template"]
+        for path, body in server.put.items()
+        if path.startswith("/_index_template")
+    }
+    assert {
+        path.rpartition(".")[2]: one["lifecycle"]["data_retention"] for path, one in kept.items()
+    } == {
         "alert": "365d",
         "flow": "30d",
         "ledger": "90d",
     }
     assert not [path for path, one in kept.items() if one["settings"]["index"].get("lifecycle")]
-    assert {step.action for step in setup(server) if step.kind not in ("ilm_policy", "data_stream")} == {"keep"}
+    assert {
+        step.action for step in setup(server) if step.kind not in ("ilm_policy", "data_stream")
+    } == {"keep"}
 
 
-@pytest.mark.parametrize(("databases", "why"), [(True, ""), (False, "its GeoIP databases aren't there yet")])
-def test_addresses_are_looked_up_where_the_server_can(server: Server, databases: bool, why: str) -> None:
+@pytest.mark.parametrize(
+    ("databases", "why"), [(True, ""), (False, "its GeoIP databases aren't there yet")]
+)
+def test_addresses_are_looked_up_where_the_server_can(
+    server: Server, databases: bool, why: str
+) -> None:
     server.databases = databases
     (pipeline,) = [step for step in setup(server, dry_run=True) if step.kind == "ingest_pipeline"]
     assert (pipeline.action, pipeline.why, server.put) == ("create", why, {})
     assert pipeline in setup(server)
     sent = list(server.put)
-    assert sent.index("/_ingest/pipeline/ids_plugin-geoip") < sent.index("/_component_template/ids_plugin-alert")
+    assert sent.index("/_ingest/pipeline/ids_plugin-geoip") < sent.index(
+        "/_component_template/ids_plugin-alert"
+    )
     settings = server.put["/_component_template/ids_plugin-alert"]["template"]["settings"]
     assert settings == {"index": {"default_pipeline": "ids_plugin-geoip"}}
     assert {step.action for step in setup(server) if step.kind == "ingest_pipeline"} == {"keep"}
@@ -150,7 +173,11 @@ def test_without_the_processor_no_pipeline_is_named(server: Server) -> None:
     assert (pipeline.action, pipeline.why) == ("skip", "this server has no GeoIP processor")
     assert "default_pipeline" not in json.dumps(server.put)
     server.geoip = True
-    changed = {step.name: step.why for step in setup(server) if step.kind != "data_stream" and step.action != "keep"}
+    changed = {
+        step.name: step.why
+        for step in setup(server)
+        if step.kind != "data_stream" and step.action != "keep"
+    }
     assert changed == {
         "ids_plugin-geoip": "",
         "ids_plugin-alert": "it says something else: template.settings.index.default_pipeline",

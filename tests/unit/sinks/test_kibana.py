@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from ids_plugin.sinks._kibana import BUDGET, TYPES, SavedObject, ndjson, objects
+from ids_plugin.elastic.kibana_objects import BUDGET, TYPES, SavedObject, ndjson, objects
 
 
 def one(saved: list[SavedObject], kind: str, name: str) -> SavedObject:
@@ -17,13 +17,19 @@ def one(saved: list[SavedObject], kind: str, name: str) -> SavedObject:
 
 def leads_to(saved: list[SavedObject], field: str) -> str:
     """The URL template of a field in the data view of alerts."""
-    formats = json.loads(one(saved, "index-pattern", "ids_plugin-alerts")["attributes"]["fieldFormatMap"])
+    formats = json.loads(
+        one(saved, "index-pattern", "ids_plugin-alerts")["attributes"]["fieldFormatMap"]
+    )
     return str(formats[field]["params"]["urlTemplate"])
 
 
 def budget_of(saved: list[SavedObject]) -> str:
     state = one(saved, "lens", "ids_plugin-budget")["attributes"]["state"]
-    return str(state["datasourceStates"]["formBased"]["layers"]["line"]["columns"]["budget"]["params"]["value"])
+    return str(
+        state["datasourceStates"]["formBased"]["layers"]["line"]["columns"]["budget"]["params"][
+            "value"
+        ]
+    )
 
 
 def strings(value: Any) -> list[str]:
@@ -44,7 +50,12 @@ def test_what_others_refer_to_comes_first_and_the_order_stays() -> None:
 
 def test_links_stay_within_kibana_unless_a_site_says_where_they_lead() -> None:
     saved = objects()
-    for field in ("zeek.session_id", "ids_plugin.evidence.flows.uid", "network.community_id", "ids_plugin.bundle.id"):
+    for field in (
+        "zeek.session_id",
+        "ids_plugin.evidence.flows.uid",
+        "network.community_id",
+        "ids_plugin.bundle.id",
+    ):
         assert leads_to(saved, field).startswith("/app/discover#/"), field
         assert "{{value}}" in leads_to(saved, field), field
     assert budget_of(saved) == str(BUDGET)
@@ -73,8 +84,12 @@ def test_in_another_space_ids_and_what_names_them_end_in_its_name() -> None:
     assert view["title"] == "logs-ids_plugin.alert-*"
     formats = json.loads(view["fieldFormatMap"])
     assert "/view/ids_plugin-host-soc-2?" in formats["source.ip"]["params"]["urlTemplate"]
-    assert "index:ids_plugin-alerts-soc-2," in formats["ids_plugin.bundle.id"]["params"]["urlTemplate"]
-    guide = next(each for each in there if each["id"] == "ids_plugin-host_guide-soc-2")["attributes"]
+    assert (
+        "index:ids_plugin-alerts-soc-2," in formats["ids_plugin.bundle.id"]["params"]["urlTemplate"]
+    )
+    guide = next(each for each in there if each["id"] == "ids_plugin-host_guide-soc-2")[
+        "attributes"
+    ]
     assert "(#/view/ids_plugin-triage-soc-2)" in guide["visState"]
 
 
@@ -92,7 +107,11 @@ def test_what_kibana_keeps_in_strings_is_in_strings() -> None:
     dashboard = one(objects(), "dashboard", "ids_plugin-triage")["attributes"]
     assert isinstance(json.loads(dashboard["panelsJSON"]), list)
     assert json.loads(dashboard["optionsJSON"])["useMargins"] is True
-    assert list(json.loads(dashboard["controlGroupInput"]["panelsJSON"])) == ["sensor", "class", "severity"]
+    assert list(json.loads(dashboard["controlGroupInput"]["panelsJSON"])) == [
+        "sensor",
+        "class",
+        "severity",
+    ]
     assert json.loads(dashboard["kibanaSavedObjectMeta"]["searchSourceJSON"])["filter"] == []
     lens = one(objects(), "lens", "ids_plugin-queue")["attributes"]
     assert isinstance(lens["state"], dict), "the state of Lens is an object in Kibana too"

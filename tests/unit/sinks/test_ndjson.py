@@ -11,7 +11,7 @@ import pytest
 
 from ids_plugin.errors import UsageError
 from ids_plugin.sinks.ndjson import Ndjson
-from tests.factories import alerts_of
+from tests.support.factories import alerts_of
 
 
 def test_one_document_a_line(tmp_path: Path) -> None:

@@ -17,28 +17,36 @@ import pytest
 from ids_plugin.errors import UsageError
 from ids_plugin.sinks import Delivered
 from ids_plugin.sinks.report import CHUNK, ROWS, Report, write
-from tests import report_documents as made
+from tests.support import report_documents as made
 
 FIXED_LIMIT = 1_200_000
 
 
 def _write(path: Path, alerts: int = 3) -> str:
     write(
-        path, made.documents(alerts), ledger=made.ledger(1000, alerts), traffic=made.traffic(60, 1), bundle=made.BUNDLE
+        path,
+        made.documents(alerts),
+        ledger=made.ledger(1000, alerts),
+        traffic=made.traffic(60, 1),
+        bundle=made.BUNDLE,
     )
     return path.read_text("utf-8")
 
 
 def _unpacked(page: str, kind: str) -> list[Any]:
     found = re.findall(rf'<script type="text/plain" class="{kind}">([^<]*)</script>', page)
-    return [item for chunk in found for item in json.loads(zlib.decompress(base64.b64decode(chunk)))]
+    return [
+        item for chunk in found for item in json.loads(zlib.decompress(base64.b64decode(chunk)))
+    ]
 
 
 def test_every_document_is_in_the_file_unchanged(tmp_path: Path) -> None:
     alerts = ROWS + 7
     page = _write(tmp_path / "report.html", alerts)
     assert _unpacked(page, "documents") == list(made.documents(alerts))
-    assert [row["id"] for row in _unpacked(page, "rows")] == [doc["event"]["id"] for doc in made.documents(alerts)]
+    assert [row["id"] for row in _unpacked(page, "rows")] == [
+        doc["event"]["id"] for doc in made.documents(alerts)
+    ]
 
 
 def test_the_same_alerts_give_the_same_bytes(tmp_path: Path) -> None:
@@ -50,7 +58,9 @@ def test_the_policy_allows_our_own_scripts_and_nothing_else(tmp_path: Path) -> N
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
     assert policy is not None
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
+    hashes = [
+        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
+    ]
     allowed = " ".join(f"'sha256-{one}'" for one in hashes)
     assert policy[1].startswith(f"default-src 'none'; script-src {allowed}; style-src 'sha256-")
     assert "unsafe" not in policy[1]
@@ -58,8 +68,15 @@ def test_the_policy_allows_our_own_scripts_and_nothing_else(tmp_path: Path) -> N
 
 
 def test_no_element_asks_for_another_file(tmp_path: Path) -> None:
-    page = re.sub(r"<(script|style)\b.*?</\1>", "", _write(tmp_path / "report.html"), flags=re.DOTALL)
-    assert re.findall(r"<(?:link|img|iframe|object|embed|base)\b|\b(?:src|href)\s*=|url\(|@import", page) == []
+    page = re.sub(
+        r"<(script|style)\b.*?</\1>", "", _write(tmp_path / "report.html"), flags=re.DOTALL
+    )
+    assert (
+        re.findall(
+            r"<(?:link|img|iframe|object|embed|base)\b|\b(?:src|href)\s*=|url\(|@import", page
+        )
+        == []
+    )
 
 
 def test_hostile_text_cannot_leave_its_script(tmp_path: Path) -> None:
@@ -100,7 +117,9 @@ def test_documents_may_come_in_batches(tmp_path: Path) -> None:
     documents = list(made.documents(CHUNK))
     with Report(tmp_path / "report.html") as report:
         for start in range(0, len(documents), 50):
-            assert report.write(documents[start : start + 50]) == Delivered(len(documents[start : start + 50]))
+            assert report.write(documents[start : start + 50]) == Delivered(
+                len(documents[start : start + 50])
+            )
     assert report.documents == 2 * CHUNK
     assert _unpacked((tmp_path / "report.html").read_text("utf-8"), "documents") == documents
 
@@ -127,5 +146,9 @@ def test_fixed_part_stays_small(tmp_path: Path) -> None:
 def test_vendored_libraries_are_those_of_the_notice(name: str) -> None:
     assets = files("ids_plugin.sinks").joinpath("assets")
     digest = hashlib.sha256(assets.joinpath(name).read_bytes()).hexdigest()
-    line = next(line for line in assets.joinpath("NOTICE").read_text("utf-8").splitlines() if line.startswith(name))
+    line = next(
+        line
+        for line in assets.joinpath("NOTICE").read_text("utf-8").splitlines()
+        if line.startswith(name)
+    )
     assert line.endswith(digest)

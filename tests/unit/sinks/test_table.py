@@ -9,7 +9,7 @@ import pytest
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.sinks.table import Table
-from tests.factories import alerts_of
+from tests.support.factories import alerts_of
 
 
 class Terminal(io.StringIO):

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from ids_plugin.sources._arrival import RUNS, SPAN, Arrival, Patience, Released
-from ids_plugin.sources._batches import Batch, Marks
-from tests.wire_model import TOPIC, Record, rows
+from consumers.stream.reorder_buffer import RUNS, SPAN, Arrival, Patience, Released
+from ids_plugin.sources.flow_batches import Batch, Marks
+from tests.support.wire_model import TOPIC, Record, rows
 
 RUN = "a"
 SHORT = Patience(buffer=100, stale=1_000, gap=5_000, held=20)
@@ -17,7 +17,9 @@ SHORT = Patience(buffer=100, stale=1_000, gap=5_000, held=20)
 def batch(numbers: Sequence[int], at: int = 1_000, run: str = RUN, end: int | None = None) -> Batch:
     """Numbered flows of one sensor, one ms apart."""
     records = [Record("s", run, number, at + index) for index, number in enumerate(numbers)]
-    return Batch("s", TOPIC, run, rows([(record, 0, record.number or 0) for record in records]), at, end=end)
+    return Batch(
+        "s", TOPIC, run, rows([(record, 0, record.number or 0) for record in records]), at, end=end
+    )
 
 
 def loose(times: Sequence[int], partition: int = 0) -> Batch:

@@ -7,15 +7,27 @@ import pytest
 
 from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import SCHEMA
-from ids_plugin.sources._batches import EXTRA, LIMIT, NOTHING, WIRE, Batch, Marks, decode, encode, encode_marks
-from tests import factories
+from ids_plugin.sources.flow_batches import (
+    EXTRA,
+    LIMIT,
+    NOTHING,
+    WIRE,
+    Batch,
+    Marks,
+    decode,
+    encode,
+    encode_marks,
+)
+from tests.support import factories
 
 RUN = "00000000000000a1"
 
 
 def rows(count: int) -> pl.DataFrame:
     """Flows numbered from 0, one a second."""
-    flows = pl.DataFrame([factories.flow(at, uid=f"C{at}") for at in range(count)], infer_schema_length=None)
+    flows = pl.DataFrame(
+        [factories.flow(at, uid=f"C{at}") for at in range(count)], infer_schema_length=None
+    )
     numbers = pl.int_range(count, dtype=pl.Int64)
     extra = {"seq": numbers, "at": numbers * 1000, "partition": pl.lit(3), "offset": numbers + 7}
     flows = flows.with_columns(**extra)
@@ -32,7 +44,13 @@ def test_a_batch_comes_back_as_it_was() -> None:
     (found,) = back(batch)
     assert found.rows.equals(batch.rows)
     assert dict(found.rows.schema) == WIRE
-    assert (found.sensor, found.topic, found.run, found.since, found.end) == ("büro", "zeek", RUN, 12, 60)
+    assert (found.sensor, found.topic, found.run, found.since, found.end) == (
+        "büro",
+        "zeek",
+        RUN,
+        12,
+        60,
+    )
     assert list(found.holes) == [(3, 5), (9, 9)]
 
 

@@ -14,7 +14,7 @@ from ids_plugin.errors import InputError
 from ids_plugin.schema import flow
 from ids_plugin.sources import Input, Read
 from ids_plugin.sources.capture import PLUGIN, Capture
-from tests.captures import (
+from tests.support.captures import (
     ACK,
     FIN,
     PSH,
@@ -37,7 +37,9 @@ CLIENT, SERVER = ("10.0.0.5", 40_000), ("93.184.216.34", 80)
 
 
 def read(data: bytes, chunk_bytes: int = 1 << 16, name: str = "test.pcap") -> list[Read]:
-    return list(Capture(chunk_bytes).read(Input(name, io.BytesIO(data), data[:65536], "sensor"), 1000))
+    return list(
+        Capture(chunk_bytes).read(Input(name, io.BytesIO(data), data[:65536], "sensor"), 1000)
+    )
 
 
 def flows(data: bytes, chunk_bytes: int = 1 << 16) -> list[dict[str, Any]]:
@@ -64,7 +66,10 @@ def session(*, port: int = 80, begin: float = 0.0, close: str = "fin") -> list[t
         tcp(CLIENT, server, ACK, 1101, 12001),
     ]
     if close == "fin":
-        steps += [tcp(CLIENT, server, FIN | ACK, 1101, 12001), tcp(server, CLIENT, FIN | ACK, 12001, 1102)]
+        steps += [
+            tcp(CLIENT, server, FIN | ACK, 1101, 12001),
+            tcp(server, CLIENT, FIN | ACK, 12001, 1102),
+        ]
         steps += [tcp(CLIENT, server, ACK, 1102, 12002)]
     elif close == "rst":
         steps += [tcp(server, CLIENT, RST | ACK, 12001, 1101)]
@@ -73,7 +78,10 @@ def session(*, port: int = 80, begin: float = 0.0, close: str = "fin") -> list[t
 
 def test_a_normal_connection_has_zeeks_meaning_of_every_column() -> None:
     (found,) = flows(frames(*session()))
-    assert (found["orig_h"], found["orig_p"], found["resp_h"], found["resp_p"]) == (*CLIENT, *SERVER)
+    assert (found["orig_h"], found["orig_p"], found["resp_h"], found["resp_p"]) == (
+        *CLIENT,
+        *SERVER,
+    )
     assert found["duration"].total_seconds() == pytest.approx(0.08), "the last ACK doesn't count"
     assert (found["orig_bytes"], found["resp_bytes"]) == (100, 3000)
     assert (found["conn_state"], found["history"], found["service"]) == ("SF", "ShADdFf", "http")
@@ -81,7 +89,11 @@ def test_a_normal_connection_has_zeeks_meaning_of_every_column() -> None:
     assert (found["orig_ip_bytes"], found["resp_ip_bytes"]) == (6 * 40 + 100, 4 * 40 + 3000)
     assert (found["local_orig"], found["local_resp"]) == (True, False)
     assert (found["proto"], found["ip_proto"], found["missed_bytes"]) == ("tcp", 6, 0)
-    assert (found["origin"], found["source"], found["sensor"]) == ("test.pcap#packet 1", "capture", "sensor")
+    assert (found["origin"], found["source"], found["sensor"]) == (
+        "test.pcap#packet 1",
+        "capture",
+        "sensor",
+    )
     assert len(found["uid"]) == 18
     assert found["uid"].startswith("C")
 
@@ -106,7 +118,16 @@ def test_a_normal_connection_has_zeeks_meaning_of_every_column() -> None:
 def test_state_and_history(flags: list[tuple[int, int]], state: str, history: str) -> None:
     ends = (("10.0.0.5", 40_000), ("10.0.0.6", 55_555))
     packets = [
-        (index * 0.01, tcp(ends[side], ends[1 - side], bits, 100 * side + 1 + (not bits & SYN), 102 - 100 * side))
+        (
+            index * 0.01,
+            tcp(
+                ends[side],
+                ends[1 - side],
+                bits,
+                100 * side + 1 + (not bits & SYN),
+                102 - 100 * side,
+            ),
+        )
         for index, (side, bits) in enumerate(flags)
     ]
     found = flows(frames(*packets))[0]
@@ -131,7 +152,10 @@ def test_unanswered_syns_five_seconds_apart_are_two_attempts() -> None:
 @pytest.mark.parametrize("chunk_bytes", [80, 1 << 16])
 def test_a_silent_sides_beginning_is_what_was_acknowledged_last(chunk_bytes: int) -> None:
     """A SYN with the number acknowledged first comes too late: its server has gone on."""
-    answers = (0.1, tcp(SERVER, CLIENT, SYN | ACK, 9000, 1001)), (0.4, tcp(SERVER, CLIENT, PSH | ACK, 9001, 1019, b"a"))
+    answers = (
+        (0.1, tcp(SERVER, CLIENT, SYN | ACK, 9000, 1001)),
+        (0.4, tcp(SERVER, CLIENT, PSH | ACK, 9001, 1019, b"a")),
+    )
     late, first = flows(frames(*answers, (0.5, tcp(CLIENT, SERVER, SYN, 1000))), chunk_bytes)[::-1]
     assert (first["history"], late["history"]) == ("^hd", "S")
     (row,) = flows(frames(*answers, (0.5, tcp(CLIENT, SERVER, SYN, 1018))), chunk_bytes)
@@ -159,7 +183,9 @@ def test_idle_tcp_ends_after_five_minutes_and_logins_after_an_hour() -> None:
 def test_udp_ends_after_a_minute_and_dns_as_zeek_looks() -> None:
     def count(port: int, times: tuple[float, ...]) -> int:
         query = bytes([0, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 97, 0, 0, 1, 0, 1])
-        return len(flows(frames(*((time, udp(CLIENT, ("10.0.0.1", port), query)) for time in times))))
+        return len(
+            flows(frames(*((time, udp(CLIENT, ("10.0.0.1", port), query)) for time in times)))
+        )
 
     assert count(9999, (0, 59)) == 1
     assert count(9999, (0, 61)) == 2
@@ -180,7 +206,12 @@ def test_udp_and_icmp() -> None:
     assert (datagram["conn_state"], datagram["history"]) == ("SF", "Dd")
     assert (datagram["orig_bytes"], datagram["resp_bytes"]) == (5, 3)
     assert (datagram["orig_ip_bytes"], datagram["resp_ip_bytes"]) == (33, 31)
-    assert (echo["orig_p"], echo["resp_p"], echo["orig_bytes"], echo["resp_bytes"]) == (8, 0, 56, 56)
+    assert (echo["orig_p"], echo["resp_p"], echo["orig_bytes"], echo["resp_bytes"]) == (
+        8,
+        0,
+        56,
+        56,
+    )
     assert (echo["proto"], echo["conn_state"], echo["history"]) == ("icmp", "OTH", None)
     assert (unreachable["orig_p"], unreachable["resp_p"]) == (3, 1)
     assert (echo6["orig_p"], echo6["resp_p"], echo6["ip_proto"]) == (128, 129, 58)
@@ -204,7 +235,9 @@ def test_a_retransmission_is_told_and_not_counted_twice() -> None:
 def test_sequence_numbers_may_wrap() -> None:
     begin = 0xFFFFFFF0
     packets = [tcp(CLIENT, SERVER, SYN, begin), tcp(SERVER, CLIENT, SYN | ACK, 1, begin + 1)]
-    packets += [tcp(CLIENT, SERVER, ACK, begin + 1 + 1000 * step, 2, b"a" * 1000) for step in range(5)]
+    packets += [
+        tcp(CLIENT, SERVER, ACK, begin + 1 + 1000 * step, 2, b"a" * 1000) for step in range(5)
+    ]
     packets += [tcp(SERVER, CLIENT, ACK, 2, begin + 5001)]
     (found,) = flows(frames(*((index * 0.01, packet) for index, packet in enumerate(packets))))
     assert (found["orig_bytes"], found["missed_bytes"], found["history"]) == (5000, 0, "ShDa")
@@ -220,7 +253,12 @@ def test_repeated_letters_are_logarithmic() -> None:
 def test_a_closing_waits_for_missing_bytes() -> None:
     steps = session(close="")
     fin, early = tcp(SERVER, CLIENT, FIN | ACK, 12001, 1101), steps[5][1]
-    packets = [*steps[:4], (0.04, early), (0.05, fin), (0.06, tcp(CLIENT, SERVER, FIN | ACK, 1101, 9001))]
+    packets = [
+        *steps[:4],
+        (0.04, early),
+        (0.05, fin),
+        (0.06, tcp(CLIENT, SERVER, FIN | ACK, 1101, 9001)),
+    ]
     (found,) = flows(frames(*packets, (0.9, steps[4][1])))
     assert found["duration"].total_seconds() == pytest.approx(0.9)
 
@@ -235,7 +273,10 @@ LINKS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "vlan": (1, lambda packet: ethernet(packet, [(0x8100, 7)])),
     "qinq": (1, lambda packet: ethernet(packet, [(0x88A8, 7), (0x8100, 8)])),
     "mpls": (1, lambda packet: b"\0" * 12 + struct.pack(">HI", 0x8847, 0x140) + packet),
-    "pppoe": (1, lambda packet: b"\0" * 12 + struct.pack(">HHHHH", 0x8864, 0x1100, 1, 0, 0x21) + packet),
+    "pppoe": (
+        1,
+        lambda packet: b"\0" * 12 + struct.pack(">HHHHH", 0x8864, 0x1100, 1, 0, 0x21) + packet,
+    ),
 }
 
 
@@ -254,21 +295,32 @@ def test_byte_orders_and_resolutions_of_pcap(order: str, nanoseconds: bool) -> N
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-@pytest.mark.parametrize(("resolution", "ticks"), [(None, 10**6), (9, 10**9), (3, 1000), (0x94, 1 << 20)])
-def test_pcapng_with_interfaces_of_their_own_kind(order: str, resolution: int | None, ticks: int) -> None:
+@pytest.mark.parametrize(
+    ("resolution", "ticks"), [(None, 10**6), (9, 10**9), (3, 1000), (0x94, 1 << 20)]
+)
+def test_pcapng_with_interfaces_of_their_own_kind(
+    order: str, resolution: int | None, ticks: int
+) -> None:
     steps = [(round(time, 2), packet) for time, packet in session()]
     parts = [section(order), interface(1, None, order), interface(101, resolution, order)]
     parts += [enhanced(Record(time, packet), 1, ticks, order) for time, packet in steps[:5]]
-    parts += [block(5, b"\0" * 8, order), *(enhanced(Record(t, ethernet(p)), 0, order=order) for t, p in steps[5:])]
+    parts += [
+        block(5, b"\0" * 8, order),
+        *(enhanced(Record(t, ethernet(p)), 0, order=order) for t, p in steps[5:]),
+    ]
     found = flows(b"".join(parts))
     expected = flows(frames(*steps))
     assert [row["history"] for row in found] == [row["history"] for row in expected]
-    assert found[0]["duration"].total_seconds() == pytest.approx(expected[0]["duration"].total_seconds(), abs=1e-3)
+    assert found[0]["duration"].total_seconds() == pytest.approx(
+        expected[0]["duration"].total_seconds(), abs=1e-3
+    )
     assert found[0]["ts"].timestamp() == pytest.approx(expected[0]["ts"].timestamp(), abs=1e-3)
 
 
 def test_lengths_come_from_headers_where_the_capture_is_cut_short() -> None:
-    records = [Record(time, ethernet(packet)[:60], len(ethernet(packet))) for time, packet in session()]
+    records = [
+        Record(time, ethernet(packet)[:60], len(ethernet(packet))) for time, packet in session()
+    ]
     (found,) = flows(pcap(records))
     assert (found["orig_bytes"], found["resp_bytes"], found["resp_ip_bytes"]) == (100, 3000, 3160)
 
@@ -280,7 +332,10 @@ def test_ipv4_options_and_ipv6_extensions() -> None:
         (0, ip("10.0.0.1", "10.0.0.2", 17, datagram, options=b"\x94\x04\0\0")),
         (1, ip("fd00::1", "fd00::2", 0, hop + datagram)),
     )
-    assert [(row["orig_p"], row["orig_ip_bytes"]) for row in flows(data)] == [(1000, 36), (1000, 60)]
+    assert [(row["orig_p"], row["orig_ip_bytes"]) for row in flows(data)] == [
+        (1000, 36),
+        (1000, 60),
+    ]
 
 
 def rejects(data: bytes) -> list[tuple[str, str]]:
@@ -291,7 +346,12 @@ def test_bad_packets_are_rejected_by_number_and_the_rest_is_measured() -> None:
     good = [ethernet(packet) for _, packet in session()]
     claims_more = bytearray(ethernet(udp(CLIENT, SERVER, b"x")))
     claims_more[16:18] = struct.pack(">H", 500)
-    records = [Record(0, good[0]), Record(0.01, bytes(claims_more)), Record(0.02, good[1][:20]), Record(0.03, good[1])]
+    records = [
+        Record(0, good[0]),
+        Record(0.01, bytes(claims_more)),
+        Record(0.02, good[1][:20]),
+        Record(0.03, good[1]),
+    ]
     records += [Record(0.04, ethernet(ip("10.0.0.1", "10.0.0.2", 6, b"\0" * 12)))]
     data = pcap(records)
     assert rejects(data) == [
@@ -307,7 +367,10 @@ def test_what_is_not_ip_is_counted_by_kind() -> None:
     records = [Record(0, arp), Record(1, arp), Record(2, b"\0" * 12 + b"\x00\x26" + b"\x42" * 38)]
     steps = read(pcap(records))
     assert steps[0].notes == {"packets": 3, "unhandled_arp": 2, "unhandled_llc": 1}
-    assert read(pcap([Record(0, b"\0" * 40)], link=147))[0].notes == {"packets": 1, "unhandled_link_type_147": 1}
+    assert read(pcap([Record(0, b"\0" * 40)], link=147))[0].notes == {
+        "packets": 1,
+        "unhandled_link_type_147": 1,
+    }
 
 
 def test_a_file_cut_in_a_packet_gives_the_rest() -> None:
@@ -324,7 +387,10 @@ def test_broken_pcapng_blocks_are_stepped_over() -> None:
     data = section() + interface() + b"".join([*steps[:2], bytes(lies), foreign, *steps[3:]])
     assert rejects(data) == [("packet 3", "bad_block"), ("packet 3", "bad_block")]
     assert flows(data)[0]["orig_pkts"] == 5
-    assert rejects(data + b"\6\0\0\0\7\0\0\0" + b"\0" * 8) == [*rejects(data), ("packet 11", "bad_block")]
+    assert rejects(data + b"\6\0\0\0\7\0\0\0" + b"\0" * 8) == [
+        *rejects(data),
+        ("packet 11", "bad_block"),
+    ]
 
 
 def test_what_is_no_capture_is_refused() -> None:
@@ -340,7 +406,9 @@ def test_sniffs_by_content() -> None:
 
 
 def test_reading_in_small_chunks_changes_nothing() -> None:
-    packets = sorted([*session(), *session(port=443, begin=0.005), *session(port=22, begin=3, close="rst")])
+    packets = sorted(
+        [*session(), *session(port=443, begin=0.005), *session(port=22, begin=3, close="rst")]
+    )
     data = frames(*packets)
     whole = {row["uid"]: row for row in flows(data)}
     for size in (64, 700, 5000):
@@ -363,7 +431,12 @@ def test_time_running_backwards_is_survived() -> None:
     [
         (22, b"SSH-2.0-a\r\n", b"SSH-2.0-b\r\n", "ssh"),
         (2222, b"SSH-2.0-a\r\n", b"SSH-2.0-b\r\n", "ssh"),
-        (443, b"\x16\x03\x01\x00\x80\x01" + b"\0" * 40, b"\x16\x03\x03\x00\x80\x02" + b"\0" * 40, "ssl"),
+        (
+            443,
+            b"\x16\x03\x01\x00\x80\x01" + b"\0" * 40,
+            b"\x16\x03\x03\x00\x80\x02" + b"\0" * 40,
+            "ssl",
+        ),
         (443, b"\x16\x03\x01\x00\x80\x01" + b"\0" * 40, b"\x15\x03\x01\x00\x02\x02\x28", None),
         (1883, b"\x10\x10\x00\x04MQTT\x04\x02" + b"\0" * 8, b"\x20\x02\x00\x00", "mqtt"),
         (25, b"EHLO x\r\n", b"220 mail ESMTP\r\n", "smtp"),
@@ -374,16 +447,27 @@ def test_time_running_backwards_is_survived() -> None:
         (23, b"root\r\n", b"login: ", None),
     ],
 )
-def test_services_by_what_both_sides_say(port: int, question: bytes, answer: bytes, service: str | None) -> None:
+def test_services_by_what_both_sides_say(
+    port: int, question: bytes, answer: bytes, service: str | None
+) -> None:
     server = (SERVER[0], port)
     packets = [tcp(CLIENT, server, SYN, 1), tcp(server, CLIENT, SYN | ACK, 1, 2)]
-    packets += [tcp(CLIENT, server, ACK, 2, 2, question), tcp(server, CLIENT, ACK, 2, 2 + len(question), answer)]
-    assert flows(frames(*((i * 0.01, packet) for i, packet in enumerate(packets))))[0]["service"] == service
+    packets += [
+        tcp(CLIENT, server, ACK, 2, 2, question),
+        tcp(server, CLIENT, ACK, 2, 2 + len(question), answer),
+    ]
+    assert (
+        flows(frames(*((i * 0.01, packet) for i, packet in enumerate(packets))))[0]["service"]
+        == service
+    )
 
 
 def test_ftp_announces_its_data_connections() -> None:
     server = ("10.0.0.9", 21)
-    data = [tcp(CLIENT, ("10.0.0.9", 5 * 256 + 3), SYN, 1), tcp(("10.0.0.9", 5 * 256 + 3), CLIENT, SYN | ACK, 1, 2)]
+    data = [
+        tcp(CLIENT, ("10.0.0.9", 5 * 256 + 3), SYN, 1),
+        tcp(("10.0.0.9", 5 * 256 + 3), CLIENT, SYN | ACK, 1, 2),
+    ]
     talk = [tcp(server, CLIENT, ACK, 2, 2, b"227 Entering Passive Mode (10,0,0,9,5,3)\r\n")]
     found = flows(frames(*((i * 0.01, packet) for i, packet in enumerate(talk + data))))
     assert found[1]["service"] == "ftp-data"

@@ -9,10 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ids_plugin.flowmeter.packets.checksums import MODULUS, sums
 from ids_plugin.sources import Input
-from ids_plugin.sources._checksums import MODULUS, sums
 from ids_plugin.sources.capture import Capture
-from tests.captures import ACK, SYN, Record, checksum, ethernet, icmp, ip, pcap, tcp, udp
+from tests.support.captures import (
+    ACK,
+    SYN,
+    Record,
+    checksum,
+    ethernet,
+    icmp,
+    ip,
+    pcap,
+    tcp,
+    udp,
+)
 from tests.unit.sources.test_capture import CLIENT, SERVER, flows, frames, rejects, session
 from tests.unit.sources.test_capture_fragments import DATAGRAM, fragment
 from tests.unit.sources.test_capture_options import read
@@ -49,10 +60,19 @@ def pairs(data: list[dict[str, Any]]) -> list[tuple[str, str | None, int, int]]:
 
 def good() -> list[tuple[float, bytes]]:
     """Packets of every transport, each in both families where there are two."""
-    six = [udp(("fd00::1", 5), ("fd00::2", 6), b"odd"), icmp("fd00::1", "fd00::2", 128, payload=b"x" * 9)]
+    six = [
+        udp(("fd00::1", 5), ("fd00::2", 6), b"odd"),
+        icmp("fd00::1", "fd00::2", 128, payload=b"x" * 9),
+    ]
     six.append(tcp(("fd00::1", 5), ("fd00::2", 6), SYN, 1))
-    four = [udp(CLIENT, ("10.0.0.1", 9), b"x" * 33), icmp("10.0.0.5", "10.0.0.6", 8, payload=b"p" * 56)]
-    return [(time, right(packet)) for time, packet in [*session(), *((2.0 + i, p) for i, p in enumerate(four + six))]]
+    four = [
+        udp(CLIENT, ("10.0.0.1", 9), b"x" * 33),
+        icmp("10.0.0.5", "10.0.0.6", 8, payload=b"p" * 56),
+    ]
+    return [
+        (time, right(packet))
+        for time, packet in [*session(), *((2.0 + i, p) for i, p in enumerate(four + six))]
+    ]
 
 
 def test_packets_whose_checksums_fit_are_measured_as_ever() -> None:
@@ -66,13 +86,19 @@ def test_sums_of_stretches_wherever_they_begin() -> None:
     data = random.integers(0, 256, 5000, dtype=np.uint8)
     at, length = random.integers(0, 4000, 400), random.integers(0, 900, 400)
     texts = [data[begin : begin + size].tobytes() for begin, size in zip(at, length, strict=True)]
-    words = [struct.unpack(f">{(len(text) + 1) // 2}H", text + b"\0" * (len(text) % 2)) for text in texts]
+    words = [
+        struct.unpack(f">{(len(text) + 1) // 2}H", text + b"\0" * (len(text) % 2)) for text in texts
+    ]
     assert (sums(data, at, length) % MODULUS).tolist() == [sum(each) % MODULUS for each in words]
 
 
 def test_a_tcp_packet_that_does_not_fit_leaves_its_letter_alone() -> None:
     steps = [(time, right(packet)) for time, packet in session()]
-    bad = [*steps[:3], (0.025, spoilt(right(tcp(CLIENT, SERVER, ACK, 1001, 9001, b"evil")))), *steps[3:]]
+    bad = [
+        *steps[:3],
+        (0.025, spoilt(right(tcp(CLIENT, SERVER, ACK, 1001, 9001, b"evil")))),
+        *steps[3:],
+    ]
     (found,) = read(frames(*bad), VERIFY)
     (plain,) = flows(frames(*steps))
     assert found["history"] == "ShACDdFf"
@@ -81,10 +107,15 @@ def test_a_tcp_packet_that_does_not_fit_leaves_its_letter_alone() -> None:
 
 
 def test_offloaded_checksums_leave_half_a_connection() -> None:
-    steps = [(time, packet if packet[12:16] == bytes([10, 0, 0, 5]) else right(packet)) for time, packet in session()]
+    steps = [
+        (time, packet if packet[12:16] == bytes([10, 0, 0, 5]) else right(packet))
+        for time, packet in session()
+    ]
     attempt, rest = read(frames(*steps), VERIFY)
     assert (attempt["history"], attempt["orig_pkts"], attempt["conn_state"]) == ("C", 0, "OTH")
-    assert (rest["history"], rest["orig_pkts"], rest["resp_pkts"]) == ("^hCdf", 0, 4), "a SYN-ACK without a SYN"
+    assert (rest["history"], rest["orig_pkts"], rest["resp_pkts"]) == ("^hCdf", 0, 4), (
+        "a SYN-ACK without a SYN"
+    )
     assert flows(frames(*steps))[0]["history"] == "ShADdFf"
 
 
@@ -105,10 +136,16 @@ def test_icmp_and_ip_headers_that_do_not_fit() -> None:
 
 
 def test_refused_packets_are_counted_and_the_first_of_each_kind_located() -> None:
-    bad = [spoilt(right(packet)) for packet in (udp(CLIENT, SERVER, b"x"), tcp(CLIENT, SERVER, SYN, 1))] * 3
+    bad = [
+        spoilt(right(packet)) for packet in (udp(CLIENT, SERVER, b"x"), tcp(CLIENT, SERVER, SYN, 1))
+    ] * 3
     data = frames(*enumerate(bad))
     steps = list(Capture().read(Input("x", io.BytesIO(data), data, "s", VERIFY), 1000))
-    assert steps[0].notes == {"packets": 6, "unhandled_bad_udp_checksum": 3, "unhandled_bad_tcp_checksum": 3}
+    assert steps[0].notes == {
+        "packets": 6,
+        "unhandled_bad_udp_checksum": 3,
+        "unhandled_bad_tcp_checksum": 3,
+    }
     reasons = [(reject.place, reject.reason) for reject in steps[0].rejects]
     assert reasons == [("packet 1", "bad_udp_checksum"), ("packet 2", "bad_tcp_checksum")]
 
@@ -133,4 +170,6 @@ def test_tunnels_and_datagrams_are_judged_inside() -> None:
     for body, expected in ((whole, "D"), (whole[:6] + b"\x12\x34" + whole[8:], "C")):
         parts = [fragment(0, 800, data=body), fragment(800, len(body), data=body)]
         fitted = [part[:10] + struct.pack(">H", checksum(part[:20])) + part[12:] for part in parts]
-        assert [history for _, history, _, _ in pairs(read(frames(*enumerate(fitted)), VERIFY))] == [expected]
+        assert [
+            history for _, history, _, _ in pairs(read(frames(*enumerate(fitted)), VERIFY))
+        ] == [expected]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ids_plugin.sources._open import read_inputs
-from tests.captures import (
+from ids_plugin.sources.inputs import read_inputs
+from tests.support.captures import (
     ACK,
     EPOCH,
     PSH,
@@ -36,7 +36,12 @@ def records() -> list[Record]:
 
 
 def notes(data: bytes) -> dict[str, int]:
-    return {name: count for step in read(data) for name, count in step.notes.items() if name != "packets"}
+    return {
+        name: count
+        for step in read(data)
+        for name, count in step.notes.items()
+        if name != "packets"
+    }
 
 
 def histories(data: bytes) -> list[str]:
@@ -59,7 +64,9 @@ def test_a_record_whose_length_can_not_be_ends_the_file() -> None:
 
 
 LIES = {
-    "shorter_than_claimed": udp(CLIENT, SERVER, b"x")[:2] + b"\x01\xf4" + udp(CLIENT, SERVER, b"x")[4:],
+    "shorter_than_claimed": udp(CLIENT, SERVER, b"x")[:2]
+    + b"\x01\xf4"
+    + udp(CLIENT, SERVER, b"x")[4:],
     "bad_ip_length": udp(CLIENT, SERVER, b"x")[:2] + b"\0\x08" + udp(CLIENT, SERVER, b"x")[4:],
     "bad_ip_version": b"\x25" + udp(CLIENT, SERVER, b"x")[1:],
     "cut_transport_header": ip("10.0.0.1", "10.0.0.2", 6, bytes(12)),
@@ -79,13 +86,18 @@ def test_a_udp_length_that_lies_is_named_and_believed_as_zeek_does() -> None:
     packet = bytearray(udp(CLIENT, SERVER, b"x" * 40))
     packet[24:26] = struct.pack(">H", 28)
     data = frames((0, bytes(packet)), (1, bytes(packet)))
-    assert rejects(data) == [("packet 1", "udp_length_mismatch"), ("packet 2", "udp_length_mismatch")]
+    assert rejects(data) == [
+        ("packet 1", "udp_length_mismatch"),
+        ("packet 2", "udp_length_mismatch"),
+    ]
     (found,) = flows(data)
     assert (found["orig_bytes"], found["orig_ip_bytes"]) == (40, 2 * 68)
 
 
 def test_snapshot_lengths_are_counted() -> None:
-    data = pcap(Record(time, ethernet(packet)[:60], len(ethernet(packet))) for time, packet in session())
+    data = pcap(
+        Record(time, ethernet(packet)[:60], len(ethernet(packet))) for time, packet in session()
+    )
     assert notes(data) == {"cut_short": sum(len(packet) > 60 for packet in GOOD)}
     assert rejects(data) == []
     assert flows(data)[0]["resp_bytes"] == 3000
@@ -117,7 +129,11 @@ def test_broken_blocks_are_stepped_over_and_located() -> None:
     beyond = enhanced(records()[3], number=9)
     more = bytearray(blocks[4])
     more[20:24] = struct.pack("<I", 1 << 20)
-    data = section() + interface() + b"".join([*blocks[:2], short, lies, beyond, bytes(more), *blocks[5:]])
+    data = (
+        section()
+        + interface()
+        + b"".join([*blocks[:2], short, lies, beyond, bytes(more), *blocks[5:]])
+    )
     assert {reason for _, reason in rejects(data)} == {"bad_block"}
     assert [place for place, _ in rejects(data)] == ["packet 3", "packet 4", "packet 4", "packet 5"]
     assert flows(data)[0]["orig_pkts"] + flows(data)[0]["resp_pkts"] == 7
@@ -132,7 +148,12 @@ def test_sequence_numbers_that_jump_by_gigabytes() -> None:
         answer = tcp(SERVER, CLIENT, ACK, 9001, (1101 + jump) & 0xFFFFFFFF)
         after = tcp(CLIENT, SERVER, ACK | PSH, 1001, 9001, b"y" * 100)
         (found,) = flows(
-            frames(*((index * 0.01, packet) for index, packet in enumerate([*begun, wild, answer, after])))
+            frames(
+                *(
+                    (index * 0.01, packet)
+                    for index, packet in enumerate([*begun, wild, answer, after])
+                )
+            )
         )
         assert (found["orig_pkts"], found["resp_pkts"]) == (3, 2)
         assert 0 <= found["orig_bytes"] < 1 << 32

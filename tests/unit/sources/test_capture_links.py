@@ -7,7 +7,17 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.captures import Record, block, enhanced, ethernet, interface, ip, pcap, section, udp
+from tests.support.captures import (
+    Record,
+    block,
+    enhanced,
+    ethernet,
+    interface,
+    ip,
+    pcap,
+    section,
+    udp,
+)
 from tests.unit.sources.test_capture import CLIENT, SERVER, flows, frames, read, rejects, session
 
 MACS = b"\2\0\0\0\0\1\2\0\0\0\0\2"
@@ -66,10 +76,16 @@ LINKS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "ipv4": (228, lambda packet: packet),
     "ipv6": (229, lambda packet: packet),
     "null": (0, lambda packet: struct.pack("<I", 30 if packet[0] >> 4 == 6 else 2) + packet),
-    "null of another machine": (0, lambda packet: struct.pack(">I", 24 if packet[0] >> 4 == 6 else 2) + packet),
+    "null of another machine": (
+        0,
+        lambda packet: struct.pack(">I", 24 if packet[0] >> 4 == 6 else 2) + packet,
+    ),
     "loop": (108, lambda packet: struct.pack(">I", 28 if packet[0] >> 4 == 6 else 2) + packet),
     "sll": (113, lambda packet: struct.pack(">HHH8sH", 0, 1, 6, b"", kind_of(packet)) + packet),
-    "sll2": (276, lambda packet: struct.pack(">HHIHBB8s", kind_of(packet), 0, 1, 1, 0, 6, b"") + packet),
+    "sll2": (
+        276,
+        lambda packet: struct.pack(">HHIHBB8s", kind_of(packet), 0, 1, 1, 0, 6, b"") + packet,
+    ),
     "vlan": (1, lambda packet: ethernet(packet, [(0x8100, 7)])),
     "qinq": (1, lambda packet: ethernet(packet, [(0x88A8, 7), (0x8100, 8)])),
     "three tags": (1, lambda packet: ethernet(packet, [(0x9100, 7), (0x8100, 8), (0x8100, 9)])),
@@ -88,7 +104,10 @@ LINKS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "fddi": (10, lambda packet: bytes(13) + SNAP + struct.pack(">H", kind_of(packet)) + packet),
     "wireless": (105, wireless),
     "wireless between access points": (105, lambda packet: wireless(packet, flags=3)),
-    "wireless with quality of service": (105, lambda packet: wireless(packet, control=0x88, flags=2)),
+    "wireless with quality of service": (
+        105,
+        lambda packet: wireless(packet, control=0x88, flags=2),
+    ),
     "wireless, aggregated": (105, lambda packet: aggregated(packet)),
     "radiotap": (127, lambda packet: RADIOTAP + wireless(packet)),
     "nflog": (239, nflog),
@@ -179,7 +198,9 @@ def test_truncated_link_headers_are_located() -> None:
         (276, 20),
         (239, 3),
     ):
-        assert rejects(pcap([Record(0, bytes(shortest))], link=link)) == [("packet 1", "cut_link_header")], link
+        assert rejects(pcap([Record(0, bytes(shortest))], link=link)) == [
+            ("packet 1", "cut_link_header")
+        ], link
 
 
 def test_extension_headers_that_end_the_road_or_change_the_ends() -> None:
@@ -213,12 +234,17 @@ def test_jumbograms_are_refused_and_offloaded_lengths_taken_from_the_capture() -
     offloaded = bytearray(udp(CLIENT, SERVER, b"x" * 100))
     offloaded[2:4] = b"\0\0"
     (found,) = flows(frames((0, bytes(offloaded)), (1, bytes(offloaded))))
-    assert (found["orig_bytes"], found["orig_ip_bytes"]) == (200, 0), "as Zeek counts: by the header"
+    assert (found["orig_bytes"], found["orig_ip_bytes"]) == (200, 0), (
+        "as Zeek counts: by the header"
+    )
 
 
 def test_ipsec_over_ipv4_is_an_unknown_transport() -> None:
     found = flows(
-        frames((0, ip("10.0.0.1", "10.0.0.2", 50, bytes(40))), (1, ip("10.0.0.1", "10.0.0.2", 51, bytes(40))))
+        frames(
+            (0, ip("10.0.0.1", "10.0.0.2", 50, bytes(40))),
+            (1, ip("10.0.0.1", "10.0.0.2", 51, bytes(40))),
+        )
     )
     assert [(flow["proto"], flow["ip_proto"]) for flow in found] == [
         ("unknown_transport", 50),

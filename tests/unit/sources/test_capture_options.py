@@ -12,7 +12,7 @@ import pytest
 from ids_plugin.errors import UsageError
 from ids_plugin.sources import Input
 from ids_plugin.sources.capture import Capture
-from tests.captures import ACK, PSH, SYN, icmp, ip, tcp, udp
+from tests.support.captures import ACK, PSH, SYN, icmp, ip, tcp, udp
 from tests.unit.sources.test_capture import CLIENT, SERVER, flows, frames, session
 from tests.unit.sources.test_capture_tunnels import TUNNELS
 
@@ -41,8 +41,12 @@ def test_connections_still_open_are_recorded_as_they_grow(chunk: int) -> None:
         "before the packet that moves the clock on"
     )
     assert [flow["orig_bytes"] for flow in found] == [11, 17, 23, 24]
-    assert {(flow["uid"], flow["conn_state"], flow["history"]) for flow in found} == {(found[0]["uid"], "S1", "ShD")}
-    assert [flow for flow in found if not flow["open"]] == flows(data), "the last record is that of a plain reading"
+    assert {(flow["uid"], flow["conn_state"], flow["history"]) for flow in found} == {
+        (found[0]["uid"], "S1", "ShD")
+    }
+    assert [flow for flow in found if not flow["open"]] == flows(data), (
+        "the last record is that of a plain reading"
+    )
 
 
 def test_only_tcp_connections_that_have_lasted_are_recorded() -> None:
@@ -65,13 +69,23 @@ def test_a_time_that_can_not_be_is_refused(text: str) -> None:
 
 
 def test_community_ids_equal_the_reference() -> None:
-    pairs = [("10.0.0.5", "10.0.0.6"), ("10.0.0.9", "10.0.0.6"), ("fd00::1", "fd00::2"), ("fd00::9", "fd00::2")]
+    pairs = [
+        ("10.0.0.5", "10.0.0.6"),
+        ("10.0.0.9", "10.0.0.6"),
+        ("fd00::1", "fd00::2"),
+        ("fd00::9", "fd00::2"),
+    ]
     packets: list[bytes] = [packet for _, packet in session()]
     for one, other in pairs:
         packets += [udp((one, 5000), (other, 53), b"x"), udp((one, 53), (one, 5000), b"x")]
-        packets += [tcp((one, 80), (other, 80), SYN, 1), ip(one, other, 47 if ":" in one else 50, bytes(8))]
+        packets += [
+            tcp((one, 80), (other, 80), SYN, 1),
+            ip(one, other, 47 if ":" in one else 50, bytes(8)),
+        ]
         kinds = (128, 129, 1, 133, 143) if ":" in one else (8, 0, 3, 13, 11)
-        packets += [icmp(one, other, kind, 1) for kind in kinds] + [icmp(one, one, kind, 1) for kind in kinds]
+        packets += [icmp(one, other, kind, 1) for kind in kinds] + [
+            icmp(one, one, kind, 1) for kind in kinds
+        ]
     packets.append(TUNNELS["gtp"][0](packets[0], False))
     packets.append(ip("10.0.0.5", "10.0.0.6", 132, bytes(12)))
     found = read(frames(*enumerate(packets)), {"community_id": "yes"})
@@ -84,7 +98,9 @@ def test_community_ids_equal_the_reference() -> None:
             continue
         if protocol not in (1, 6, 17, 58):
             ports = (None, None)
-        expected = reference.calc(communityid.FlowTuple(protocol, flow["orig_h"], flow["resp_h"], *ports))
+        expected = reference.calc(
+            communityid.FlowTuple(protocol, flow["orig_h"], flow["resp_h"], *ports)
+        )
         assert flow["community_id"] == expected, flow
 
 

@@ -6,9 +6,9 @@ import struct
 
 import pytest
 
-from ids_plugin.sources._services import EITHER, PAIRS
-from ids_plugin.sources._tunnels import NAMES
-from tests.captures import ACK, SYN, tcp, udp
+from ids_plugin.flowmeter.packets.tunnels import NAMES
+from ids_plugin.flowmeter.protocol_detection import EITHER, PAIRS
+from tests.support.captures import ACK, SYN, tcp, udp
 from tests.unit.sources.test_capture import CLIENT, SERVER, flows, frames
 
 HELLO = b"\x16\x03\x01\x00\x80\x01" + bytes(120)
@@ -66,7 +66,9 @@ DATAGRAMS: dict[str, list[tuple[int, bytes, bytes]]] = {
     "quic": [(443, QUIC, b""), (8443, QUIC, b"")],
     "syslog": [(514, b"<13>Oct 11 22:14:15 host su: failed", b"")],
     "ldap_udp": [(389, BIND, BOUND)],
-    "rdpeudp": [(3389, b"\xff\xff\xff\xff\0\x40\0\x01" + bytes(1224), b"\0\0\0\1\0\x40\0\x05" + bytes(1224))],
+    "rdpeudp": [
+        (3389, b"\xff\xff\xff\xff\0\x40\0\x01" + bytes(1224), b"\0\0\0\1\0\x40\0\x05" + bytes(1224))
+    ],
     "dnp3_udp": [(20_000, b"\x05\x64\x05\xc9\x01\x00\x00\x04\xe9\x21", b"")],
 }
 DOCUMENTED = {
@@ -89,24 +91,33 @@ def conversation(port: int, question: bytes, answer: bytes) -> bytes:
     return frames(*((index * 0.01, packet) for index, packet in enumerate(packets)))
 
 
-@pytest.mark.parametrize(("service", "talk"), [(name, talk) for name, talks in TALKS.items() for talk in talks])
+@pytest.mark.parametrize(
+    ("service", "talk"), [(name, talk) for name, talks in TALKS.items() for talk in talks]
+)
 def test_services_over_tcp(service: str, talk: tuple[int, bytes, bytes]) -> None:
     port, question, answer = talk
     data = conversation(port, question, answer)
     if service == "ftp":
         server = (SERVER[0], port)
         greeting = [(0, tcp(server, CLIENT, ACK, 1, 2, b"220 ready\r\n"))]
-        talked = [(1, tcp(CLIENT, server, ACK, 2, 12, question)), (2, tcp(server, CLIENT, ACK, 12, 10, answer))]
+        talked = [
+            (1, tcp(CLIENT, server, ACK, 2, 12, question)),
+            (2, tcp(server, CLIENT, ACK, 12, 10, answer)),
+        ]
         data = frames(*greeting, *talked)
     (found,) = flows(data)
     assert ",".join(sorted((found["service"] or "").split(","))) == service
 
 
-@pytest.mark.parametrize(("service", "talk"), [(name, talk) for name, talks in DATAGRAMS.items() for talk in talks])
+@pytest.mark.parametrize(
+    ("service", "talk"), [(name, talk) for name, talks in DATAGRAMS.items() for talk in talks]
+)
 def test_services_over_udp(service: str, talk: tuple[int, bytes, bytes]) -> None:
     port, question, answer = talk
     server = (SERVER[0], port)
-    packets = [(0.0, udp(CLIENT, server, question))] + ([(0.1, udp(server, CLIENT, answer))] if answer else [])
+    packets = [(0.0, udp(CLIENT, server, question))] + (
+        [(0.1, udp(server, CLIENT, answer))] if answer else []
+    )
     (found,) = flows(frames(*packets))
     assert found["service"] == service
 
@@ -131,5 +142,9 @@ def test_half_a_conversation_is_no_service(port: int, question: bytes, answer: b
 
 def test_every_service_that_zeek_documents_is_known_and_no_other() -> None:
     renamed = {"sip_tcp": "sip", "dns_tcp": "dns"}
-    ours = {renamed.get(name, name) for names in EITHER.values() for name in names} | set(PAIRS) | set(NAMES[1:])
+    ours = (
+        {renamed.get(name, name) for names in EITHER.values() for name in names}
+        | set(PAIRS)
+        | set(NAMES[1:])
+    )
     assert ours | BY_RULES == DOCUMENTED

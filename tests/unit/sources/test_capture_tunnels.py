@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.captures import Record, ethernet, ip, pcap, udp
+from tests.support.captures import Record, ethernet, ip, pcap, udp
 from tests.unit.sources.test_capture import CLIENT, SERVER, flows, frames, read, session
 
 OUTER = ("192.0.2.1", "192.0.2.2")
@@ -43,7 +43,9 @@ def bridged(wrap: Wrap) -> Wrap:
 
 def point_to_point(packet: bytes, back: bool) -> bytes:
     """PPTP: enhanced GRE with sequence numbers around PPP."""
-    return inside(47, struct.pack(">HHHHIHH", 0x3001, 0x880B, len(packet) + 4, 1, 5, 0xFF03, 0x21))(packet, back)
+    return inside(47, struct.pack(">HHHHIHH", 0x3001, 0x880B, len(packet) + 4, 1, 5, 0xFF03, 0x21))(
+        packet, back
+    )
 
 
 GTP = struct.pack(">BBHI", 0x30, 255, 40, 7)
@@ -72,7 +74,9 @@ TUNNELS: dict[str, tuple[Wrap, str | None]] = {
 }  # fmt: skip
 
 
-def through(wrap: Wrap, steps: list[tuple[float, bytes]] | None = None, responder: str = SERVER[0]) -> bytes:
+def through(
+    wrap: Wrap, steps: list[tuple[float, bytes]] | None = None, responder: str = SERVER[0]
+) -> bytes:
     """A capture of packets sent through a tunnel, answers in the other direction."""
     answers = source_of(ip(responder, responder, 17, b""))
     packets = steps if steps is not None else session()
@@ -113,12 +117,16 @@ def test_uids_of_tunnels_depend_on_the_capture_alone() -> None:
 
 def six(packet: bytes) -> bytes:
     """An IPv4 packet's contents between IPv6 ends."""
-    ends = (SIX[0][0], SIX[1][0]) if packet[12:16] == bytes([10, 0, 0, 5]) else (SIX[1][0], SIX[0][0])
+    ends = (
+        (SIX[0][0], SIX[1][0]) if packet[12:16] == bytes([10, 0, 0, 5]) else (SIX[1][0], SIX[0][0])
+    )
     return ip(*ends, packet[9], packet[20:])
 
 
 def test_six_in_four() -> None:
-    (found,) = flows(through(inside(41), [(time, six(packet)) for time, packet in session()], SIX[1][0]))
+    (found,) = flows(
+        through(inside(41), [(time, six(packet)) for time, packet in session()], SIX[1][0])
+    )
     assert (found["orig_h"], found["history"], found["ip_proto"]) == (SIX[0][0], "ShADdFf", 6)
 
 
@@ -133,7 +141,9 @@ ORIGIN = b"\0\0" + bytes(6)
 )  # fmt: skip
 def test_teredo_counts_as_such_once_both_sides_have_spoken_it(port: int, header: bytes) -> None:
     steps = [(time, six(packet)) for time, packet in session()]
-    inner, outer = sorted(flows(through(carried(port, header), steps, SIX[1][0])), key=lambda flow: flow["proto"])
+    inner, outer = sorted(
+        flows(through(carried(port, header), steps, SIX[1][0])), key=lambda flow: flow["proto"]
+    )
     assert (inner["history"], inner["tunnel_parents"]) == ("ShADdFf", outer["uid"])
     assert outer["service"] == "teredo"
     one_way = flows(through(carried(port, header), steps[:1], SIX[1][0]))
@@ -152,8 +162,13 @@ def test_what_contradicts_a_tunnel_ends_its_unwrapping() -> None:
     steps = [(time, wrap(packet, False)) for time, packet in session()]
     wrong = (0.015, carried(4789, b"\0\0\0\0\0\0\0\0")(ethernet(session()[0][1]), False))
     found = flows(frames(*steps[:2], wrong, *steps[2:]))
-    assert sorted((flow["proto"], flow["history"]) for flow in found) == [("tcp", "Sh"), ("udp", "D")]
-    assert [flow["service"] for flow in found if flow["proto"] == "udp"] == ["vxlan"], "it was believed before"
+    assert sorted((flow["proto"], flow["history"]) for flow in found) == [
+        ("tcp", "Sh"),
+        ("udp", "D"),
+    ]
+    assert [flow["service"] for flow in found if flow["proto"] == "udp"] == ["vxlan"], (
+        "it was believed before"
+    )
     late = (70.0, wrap(session()[0][1], False))
     again = [flow for flow in flows(frames(*steps[:2], wrong, late)) if flow["proto"] == "tcp"]
     assert [flow["orig_pkts"] for flow in again] == [2], "a new connection is believed again"
@@ -187,15 +202,24 @@ def test_gtp_is_never_in_gtp() -> None:
     wrap, _ = TUNNELS["gtp"]
     second = udp(("10.9.9.1", 2152), ("10.9.9.2", 2152), GTP + session()[0][1])
     found = flows(frames((0, wrap(second, False))))
-    assert sorted((flow["proto"], flow["service"] or "") for flow in found) == [("udp", ""), ("udp", "gtpv1")]
+    assert sorted((flow["proto"], flow["service"] or "") for flow in found) == [
+        ("udp", ""),
+        ("udp", "gtpv1"),
+    ]
 
 
 def test_a_connection_that_changes_tunnels_names_them_all() -> None:
     steps = session()
     via, other = TUNNELS["vxlan"][0], TUNNELS["gtp"][0]
-    packets = [(time, (via if index < 4 else other)(packet, False)) for index, (time, packet) in enumerate(steps)]
+    packets = [
+        (time, (via if index < 4 else other)(packet, False))
+        for index, (time, packet) in enumerate(steps)
+    ]
     found = {flow["proto"] + (flow["service"] or ""): flow for flow in flows(frames(*packets))}
-    assert found["tcphttp"]["tunnel_parents"] == f"{found['udpvxlan']['uid']},{found['udpgtpv1']['uid']}"
+    assert (
+        found["tcphttp"]["tunnel_parents"]
+        == f"{found['udpvxlan']['uid']},{found['udpgtpv1']['uid']}"
+    )
 
 
 def test_inner_packets_that_dont_fill_the_tunnel_are_refused() -> None:
@@ -205,20 +229,28 @@ def test_inner_packets_that_dont_fill_the_tunnel_are_refused() -> None:
     data = frames((0, inside(4)(packet + b"xx", False)), (1, version), (2, mpls))
     assert flows(data) == []
     (step,) = [step for step in read(data) if step.rejects or step.notes]
-    assert [(reject.place, reject.reason) for reject in step.rejects] == [("packet 1", "bad_inner_ip")]
+    assert [(reject.place, reject.reason) for reject in step.rejects] == [
+        ("packet 1", "bad_inner_ip")
+    ]
     assert step.notes["unhandled_gre"] == 2
 
 
 def test_dns_from_a_tunnels_port_is_no_tunnel() -> None:
     query = bytes([8, 1, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 97, 0, 0, 1, 0, 1])
-    asked = [udp(("10.0.0.5", 4789), ("10.0.0.1", 53), query), udp(("10.0.0.1", 53), ("10.0.0.5", 4789), query)]
+    asked = [
+        udp(("10.0.0.5", 4789), ("10.0.0.1", 53), query),
+        udp(("10.0.0.1", 53), ("10.0.0.5", 4789), query),
+    ]
     (found,) = flows(frames(*enumerate(asked)))
     assert (found["orig_p"], found["service"]) == (4789, "dns")
 
 
 def test_a_cut_packet_keeps_its_lengths_inside_the_tunnel() -> None:
     wrap, _ = TUNNELS["vxlan"]
-    packets = [(time, ethernet(wrap(packet, packet[12:16] == bytes([93, 184, 216, 34])))) for time, packet in session()]
+    packets = [
+        (time, ethernet(wrap(packet, packet[12:16] == bytes([93, 184, 216, 34]))))
+        for time, packet in session()
+    ]
     found = flows(pcap(Record(time, packet[:120], len(packet)) for time, packet in packets))
     (inner,) = [flow for flow in found if flow["proto"] == "tcp"]
     assert (inner["orig_bytes"], inner["resp_bytes"], inner["orig_h"]) == (100, 3000, CLIENT[0])

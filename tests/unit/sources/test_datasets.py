@@ -10,10 +10,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.errors import InputError, UsageError
-from ids_plugin.sources._datasets import load
-from tests import toy
-from tests.logs import START, conn
+from tests.support import toy
+from tests.support.logs import START, conn
 
 
 @pytest.fixture
@@ -37,7 +37,9 @@ def labels_of(log: Path, text: str) -> list[str]:
 
 def test_labels_by_uid(log: Path) -> None:
     uids = [conn(n)["uid"] for n in (2, 5)]
-    (network,) = load(f"zeek:{log}", said(log, f"uid,class\n{uids[0]},scan\n{uids[1]},flood\n{uids[0]},flood\n"))
+    (network,) = load(
+        f"zeek:{log}", said(log, f"uid,class\n{uids[0]},scan\n{uids[1]},flood\n{uids[0]},flood\n")
+    )
     flows = network.flows.sort("ts")
     assert flows["label"].to_list() == [{2: "scan", 5: "flood"}.get(n, "benign") for n in range(10)]
     assert flows["label_detail"].to_list()[:3] == [None, None, "labels.csv, line 2"]
@@ -52,7 +54,10 @@ def test_labels_by_host_and_time_in_either_role_with_both_ends(log: Path) -> Non
 
 def test_a_time_without_an_offset_is_utc_and_columns_come_in_any_order(log: Path) -> None:
     start = datetime.fromtimestamp(START + 480, UTC).replace(tzinfo=None).isoformat(" ")
-    assert labels_of(log, f" class , host,to,from\nscan, 198.51.100.7 ,,{start}\n") == ["benign"] * 8 + ["scan"] * 2
+    assert (
+        labels_of(log, f" class , host,to,from\nscan, 198.51.100.7 ,,{start}\n")
+        == ["benign"] * 8 + ["scan"] * 2
+    )
 
 
 def test_the_first_line_that_fits_holds(log: Path) -> None:
@@ -76,7 +81,10 @@ def test_logs_by_glob_are_one_network_and_both_files_count(log: Path, tmp_path: 
     [
         ("uid,class\nCnobody,scan\n", "labels.csv, line 2: fits no flow"),
         ("host,class,from,to\n192.168.1.3,scan,,2001-01-01\n", "labels.csv, line 2: fits no flow"),
-        ("host,class,from,to\n192.168.1.3,okiru,,\n", "line 2: class 'okiru' is none of benign, scan"),
+        (
+            "host,class,from,to\n192.168.1.3,okiru,,\n",
+            "line 2: class 'okiru' is none of benign, scan",
+        ),
         ("host,class,from,to\ncamera,scan,,\n", "line 2: 'camera' is no address"),
         ("host,class,from,to\n192.168.1.3,scan,noon,\n", "line 2: 'noon' is no time"),
         ("host,class,from\n192.168.1.3,scan,\n", "labels.csv: column 'to' is missing"),
@@ -95,7 +103,9 @@ def test_logs_that_cannot_be_taken_whole_are_refused(log: Path, tmp_path: Path) 
         load(f"zeek:{log}")
     with pytest.raises(InputError, match="no such file"):
         load(f"zeek:{tmp_path}/none.log", path)
-    (tmp_path / "http.log").write_text(json.dumps({"_path": "http", "ts": START, "uid": "C1"}) + "\n")
+    (tmp_path / "http.log").write_text(
+        json.dumps({"_path": "http", "ts": START, "uid": "C1"}) + "\n"
+    )
     with pytest.raises(InputError, match="no connection in it"):
         load(f"zeek:{tmp_path}/http.log", path)
     log.write_text(log.read_text() + '{"ts": 17')
@@ -104,13 +114,28 @@ def test_logs_that_cannot_be_taken_whole_are_refused(log: Path, tmp_path: Path) 
 
 
 def test_labels_of_iot23_become_classes(tmp_path: Path) -> None:
-    fields = ["ts", "uid", "id.orig_h", "id.orig_p", "id.resp_h", "id.resp_p", "proto", "label", "detailed-label"]
+    fields = [
+        "ts",
+        "uid",
+        "id.orig_h",
+        "id.orig_p",
+        "id.resp_h",
+        "id.resp_p",
+        "proto",
+        "label",
+        "detailed-label",
+    ]
     rows = [
         [str(START + n), f"C{n}", "192.168.1.5", "1024", "203.0.113.5", "23", "tcp", *labels]
         for n, labels in enumerate([("Benign", "-"), ("Malicious", "PartOfAHorizontalPortScan")])
     ]
     path = tmp_path / "1-1.conn.log.labeled"
-    lines = ["#separator \\x09", "#path\tconn", "\t".join(["#fields", *fields]), *map("\t".join, rows)]
+    lines = [
+        "#separator \\x09",
+        "#path\tconn",
+        "\t".join(["#fields", *fields]),
+        *map("\t".join, rows),
+    ]
     path.write_text("\n".join(lines) + "\n")
     (network,) = load(f"iot23:{path}")
     assert network.flows.select(pl.col("label")).to_series().to_list() == ["benign", "scan"]
@@ -124,7 +149,9 @@ def only_row(column: str, value: object) -> pl.DataFrame:
     flows = toy.network(1, minutes=2)
     odd = pl.int_range(pl.len()) == 3
     dtype = pl.Float64 if isinstance(value, float) else flows.schema[column]
-    return flows.with_columns(pl.when(odd).then(pl.lit(value)).otherwise(pl.col(column).cast(dtype)).alias(column))
+    return flows.with_columns(
+        pl.when(odd).then(pl.lit(value)).otherwise(pl.col(column).cast(dtype)).alias(column)
+    )
 
 
 @pytest.mark.parametrize(
@@ -152,9 +179,18 @@ def test_columns_too_many_too_few_or_of_another_kind_are_named(tmp_path: Path) -
     flows = toy.network(1, minutes=2)
     for frame, message in (
         (flows.drop("resp_h"), r"odd\.parquet: column resp_h is missing"),
-        (flows.with_columns(colour=pl.lit("red")), r"odd\.parquet: column colour is no column of flows"),
-        (flows.with_columns(ts=pl.lit("noon")), r"odd\.parquet, column 'ts': holds String where a time belongs"),
-        (flows.with_columns(orig_bytes=pl.lit("many")), r"'orig_bytes', row 1: 'many' where a count belongs"),
+        (
+            flows.with_columns(colour=pl.lit("red")),
+            r"odd\.parquet: column colour is no column of flows",
+        ),
+        (
+            flows.with_columns(ts=pl.lit("noon")),
+            r"odd\.parquet, column 'ts': holds String where a time belongs",
+        ),
+        (
+            flows.with_columns(orig_bytes=pl.lit("many")),
+            r"'orig_bytes', row 1: 'many' where a count belongs",
+        ),
     ):
         frame.write_parquet(tmp_path / "odd.parquet")
         with pytest.raises(InputError, match=message):
@@ -163,7 +199,8 @@ def test_columns_too_many_too_few_or_of_another_kind_are_named(tmp_path: Path) -
 
 def test_a_log_without_labels_is_no_scenario_of_iot23(log: Path) -> None:
     with pytest.raises(
-        InputError, match=r"conn\.log, column 'label', uid \S+: no label where Benign or Malicious belongs"
+        InputError,
+        match=r"conn\.log, column 'label', uid \S+: no label where Benign or Malicious belongs",
     ):
         load(f"iot23:{log}")
 

@@ -9,15 +9,18 @@ import pytest
 from ids_plugin import registry
 from ids_plugin.errors import DialectError
 from ids_plugin.sources import zeek
-from ids_plugin.sources._messages import Reader
-from ids_plugin.sources._ndjson import Layout
-from tests.logs import conn, document, jsonl, read
+from ids_plugin.sources.messages import Reader
+from ids_plugin.sources.readers.ndjson import Layout
+from tests.support.logs import conn, document, jsonl, read
 
 SHARED: dict[str, Any] = {
     "@timestamp": "2024-05-01T12:00:00.857Z",
     "network": {"transport": "udp", "protocol": "dns"},
 }
-ENDS: dict[str, Any] = {"source": {"ip": "10.0.0.5", "port": 40000}, "destination": {"ip": "198.51.100.7", "port": 53}}
+ENDS: dict[str, Any] = {
+    "source": {"ip": "10.0.0.5", "port": 40000},
+    "destination": {"ip": "198.51.100.7", "port": 53},
+}
 
 
 def ends(source: dict[str, int], destination: dict[str, int]) -> dict[str, Any]:
@@ -37,10 +40,16 @@ SECURITY_ONION = (
 )
 CORELIGHT = (
     SHARED
-    | ends({"bytes": 75, "ip_bytes": 103, "packets": 1}, {"bytes": 178, "ip_bytes": 206, "packets": 1})
+    | ends(
+        {"bytes": 75, "ip_bytes": 103, "packets": 1}, {"bytes": 178, "ip_bytes": 206, "packets": 1}
+    )
     | {
         "event": {"duration": 76_967_000},
-        "network": {"transport": "udp", "protocol": "dns", "connection": {"state": "SF", "history": "Dd"}},
+        "network": {
+            "transport": "udp",
+            "protocol": "dns",
+            "connection": {"state": "SF", "history": "Dd"},
+        },
         "conn": {"local_orig": True},
         "log": {"id": {"uid": "C0"}},
     }
@@ -53,7 +62,10 @@ MALCOLM = (
         "network": {"transport": "udp", "protocol": ["dns"]},
         "client": {"bytes": 75},
         "server": {"bytes": 178},
-        "zeek": {"uid": "C0", "conn": {"conn_state": "SF", "history": "Dd", "duration": 0.076967, "local_orig": True}},
+        "zeek": {
+            "uid": "C0",
+            "conn": {"conn_state": "SF", "history": "Dd", "duration": 0.076967, "local_orig": True},
+        },
     }
 )
 
@@ -62,11 +74,21 @@ MALCOLM = (
 def test_dialects_with_payload_agree(record: dict[str, Any]) -> None:
     for form in (record, {"_index": "x", "_source": record}):
         flow = read(jsonl([form]), "ecs").row
-        assert (flow["uid"], flow["conn_state"], flow["history"], flow["local_orig"]) == ("C0", "SF", "Dd", True)
+        assert (flow["uid"], flow["conn_state"], flow["history"], flow["local_orig"]) == (
+            "C0",
+            "SF",
+            "Dd",
+            True,
+        )
         assert (flow["orig_bytes"], flow["resp_bytes"]) == (75, 178)
         assert (flow["orig_ip_bytes"], flow["resp_ip_bytes"]) == (103, 206)
         assert flow["duration"].total_seconds() == 0.076967
-        assert (flow["service"], flow["proto"], flow["orig_pkts"], flow["resp_p"]) == ("dns", "udp", 1, 53)
+        assert (flow["service"], flow["proto"], flow["orig_pkts"], flow["resp_p"]) == (
+            "dns",
+            "udp",
+            1,
+            53,
+        )
 
 
 def test_elastics_integration_has_ip_bytes_and_no_payload() -> None:

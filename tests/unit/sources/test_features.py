@@ -9,12 +9,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ids_plugin.datasets.feature_tables import NAMES, Table, load_table
+from ids_plugin.datasets.labelled_flows import load
+from ids_plugin.datasets.published_layouts import SETS, Layout
 from ids_plugin.errors import InputError, UsageError
 from ids_plugin.schema.score import CLASSES
-from ids_plugin.sources._datasets import load
-from ids_plugin.sources._features import NAMES, Table, load_table
-from ids_plugin.sources._published import SETS, Layout
-from tests.shared_data import shared
+from tests.support.shared_data import shared
 
 FORMS = [(name, at) for name in NAMES for at in range(len(SETS[name]))]
 KDD = ("duration", "protocol_type", "service", "flag")
@@ -41,7 +41,9 @@ def rows(layout: Layout) -> list[dict[str, str]]:
     ]
 
 
-def written(folder: Path, layout: Layout, records: list[dict[str, str]], name: str = "set.csv") -> Path:
+def written(
+    folder: Path, layout: Layout, records: list[dict[str, str]], name: str = "set.csv"
+) -> Path:
     """A file of these records; of sets without a header in NSL-KDD's order."""
     frame = pl.DataFrame(records)
     if not layout.header:
@@ -67,14 +69,18 @@ def test_every_form_is_read_with_its_classes(name: str, at: int, tmp_path: Path)
     assert [CLASSES[number] == "benign" for number in table.numbers()] == [True, False] * 3
     assert set(table.label) <= set(CLASSES)
     assert table.features[layout.numbers[1]].to_list() == [100.0 + at for at in range(6)]
-    assert not {"ip_src", "saddr", "src_ip", "Src_IP", "Timestamp", "ts", "uid"} & set(table.features.columns)
+    assert not {"ip_src", "saddr", "src_ip", "Src_IP", "Timestamp", "ts", "uid"} & set(
+        table.features.columns
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if SETS[name][0].header])
 def test_missing_and_extra_columns_are_named_with_the_file(name: str, tmp_path: Path) -> None:
     layout = SETS[name][0]
     lost = layout.numbers[2]
-    path = written(tmp_path, layout, [{k: v for k, v in one.items() if k != lost} for one in rows(layout)])
+    path = written(
+        tmp_path, layout, [{k: v for k, v in one.items() if k != lost} for one in rows(layout)]
+    )
     with pytest.raises(InputError, match=f"{path}: column '{lost}' is missing"):
         load_table(f"{name}:{path}")
     path = written(tmp_path, layout, [{**one, "Surprise": "1"} for one in rows(layout)])
@@ -101,7 +107,9 @@ def test_rows_without_finite_numbers_are_dropped_and_counted(tmp_path: Path) -> 
     table = load_table(f"cicids2017:{written(tmp_path, layout, records)}")
     assert table.counts == {"read": 7, "not_finite": 5, "duplicates": 0, "rows": 2}
     assert np.isfinite(table.matrix(table)[1]).all()
-    assert table.summary == ("cicids2017: 7 rows read, 5 without a finite number dropped, 0 duplicates dropped, 2 left")
+    assert table.summary == (
+        "cicids2017: 7 rows read, 5 without a finite number dropped, 0 duplicates dropped, 2 left"
+    )
 
 
 def test_text_where_a_number_belongs_is_refused(tmp_path: Path) -> None:
@@ -118,7 +126,9 @@ def test_unknown_labels_and_one_class_are_refused(tmp_path: Path) -> None:
     records = rows(layout)
     records[5][layout.label] = "Gremlins"
     path = written(tmp_path, layout, records)
-    with pytest.raises(InputError, match=f"{path}, column 'attack_cat': label 'gremlins' is none of normal"):
+    with pytest.raises(
+        InputError, match=f"{path}, column 'attack_cat': label 'gremlins' is none of normal"
+    ):
         load_table(f"unsw:{path}")
     path = written(tmp_path, layout, rows(layout)[::2])
     with pytest.raises(InputError, match="all 3 rows are 'benign': two classes are needed"):
@@ -132,7 +142,9 @@ def test_the_complete_cicids2017_as_it_is_published(tmp_path: Path) -> None:
     columns.insert(50, " Fwd Header Length")
     for file, said in (("monday.csv", b"BENIGN"), ("thursday.csv", b"Web Attack \x96 Brute Force")):
         values = ",".join(str(number) for number in range(len(columns))).encode()
-        (tmp_path / file).write_bytes((",".join(columns) + ", Label\n").encode() + values + b"," + said + b"\n")
+        (tmp_path / file).write_bytes(
+            (",".join(columns) + ", Label\n").encode() + values + b"," + said + b"\n"
+        )
     table = load_table(f"cicids2017:{tmp_path}")
     assert list(table.label) == ["benign", "brute_force"]
     assert list(table.files) == ["monday.csv", "thursday.csv"]
@@ -147,7 +159,11 @@ def test_the_attack_is_the_name_of_the_file(tmp_path: Path) -> None:
     written(tmp_path, layout, [{**one, "prt_dst": "9"} for one in records], "biflow_scan_sU.csv")
     table = load_table(f"mqttiot:{tmp_path}/biflow_*.csv")
     assert set(table.detail) == {"normal", "scan su", "sparta"}
-    assert dict(table.label.value_counts().iter_rows()) == {"benign": 6, "scan": 3, "brute_force": 3}
+    assert dict(table.label.value_counts().iter_rows()) == {
+        "benign": 6,
+        "scan": 3,
+        "brute_force": 3,
+    }
 
 
 def test_files_of_two_forms_are_not_joined(tmp_path: Path) -> None:
@@ -191,7 +207,9 @@ def test_sets_are_mixed_neither_with_each_other_nor_with_flows(tmp_path: Path) -
     tables: list[Table] = []
     for name in ("unsw", "toniot"):
         layout = SETS[name][0]
-        tables.append(load_table(f"{name}:{written(tmp_path, layout, rows(layout), f'{name}.csv')}"))
+        tables.append(
+            load_table(f"{name}:{written(tmp_path, layout, rows(layout), f'{name}.csv')}")
+        )
     with pytest.raises(UsageError, match="unsw and toniot have different features"):
         tables[0].matrix(tables[1])
     with pytest.raises(UsageError, match="unsw: is a set of ready-made features, no flows"):
@@ -215,8 +233,15 @@ def test_sets_are_mixed_neither_with_each_other_nor_with_flows(tmp_path: Path) -
         ("unsw:unsw-nb15/UNSW_NB15_training-set.csv.zip", 82_332, 26_387, 34_206),
     ],
 )
-def test_published_files_have_their_rows(spec: str, read: int, duplicates: int, benign: int) -> None:
+def test_published_files_have_their_rows(
+    spec: str, read: int, duplicates: int, benign: int
+) -> None:
     name, _, path = spec.partition(":")
     table = load_table(f"{name}:{shared(*path.split('/'))}")
-    assert table.counts == {"read": read, "not_finite": 0, "duplicates": duplicates, "rows": read - duplicates}
+    assert table.counts == {
+        "read": read,
+        "not_finite": 0,
+        "duplicates": duplicates,
+        "rows": read - duplicates,
+    }
     assert (table.label == "benign").sum() == benign

@@ -10,11 +10,11 @@ import polars as pl
 import pytest
 
 from ids_plugin.schema.flow import SCHEMA
-from ids_plugin.sources._batches import WIRE, Batch
-from ids_plugin.sources._messages import KEPT, Fetched, Header, Messages, Reader
-from tests.logs import conn, document, eve, jsonl, tsv
-from tests.logs import read as read_log
-from tests.shared_data import shared
+from ids_plugin.sources.flow_batches import WIRE, Batch
+from ids_plugin.sources.messages import KEPT, Fetched, Header, Messages, Reader
+from tests.support.logs import conn, document, eve, jsonl, tsv
+from tests.support.logs import read as read_log
+from tests.support.shared_data import shared
 
 RUN = "00000000000000a1"
 NOW = 2_000_000
@@ -23,7 +23,11 @@ ENVELOPES: dict[str, dict[str, Any]] = {
     "tagged": {"conn": conn(2)},
     "tagged with extras": {"site": "x", "conn-2": conn(3, ts="2023-11-14T22:13:20.500000Z")},
     "corelight": conn(4, ts="2023-11-14T22:13:20.500000Z", _path="conn", _system_name="core"),
-    "beats": {"@timestamp": "2023-11-14T22:13:20Z", "message": json.dumps(conn(5)), "host": {"name": "beat"}},
+    "beats": {
+        "@timestamp": "2023-11-14T22:13:20Z",
+        "message": json.dumps(conn(5)),
+        "host": {"name": "beat"},
+    },
     "eve": eve(6),
     "ecs": document(7),
 }
@@ -38,7 +42,14 @@ def fetched(
 ) -> Fetched:
     """Messages at offsets from `first` on, one ms apart."""
     offsets = list(range(first, first + len(values)))
-    return Fetched(topic, partition, offsets, [1_000_000 + at for at in offsets], values, headers or [()] * len(values))
+    return Fetched(
+        topic,
+        partition,
+        offsets,
+        [1_000_000 + at for at in offsets],
+        values,
+        headers or [()] * len(values),
+    )
 
 
 def lines(*records: object) -> list[bytes]:
@@ -89,7 +100,11 @@ def test_envelopes_mixed_in_one_topic() -> None:
     found = read(fetched(values), fetched(values[::-1], partition=0))
     assert flows(found).height == 2 * len(values)
     assert not found.rejects
-    assert dict(flows(found)["source"].value_counts().iter_rows()) == {"zeek": 500, "suricata": 100, "ecs": 100}
+    assert dict(flows(found)["source"].value_counts().iter_rows()) == {
+        "zeek": 500,
+        "suricata": 100,
+        "ecs": 100,
+    }
 
 
 def test_the_sensor_is_what_the_header_the_record_the_envelope_or_the_topic_says() -> None:
@@ -113,9 +128,19 @@ def test_numbered_records_keep_their_numbers_and_tell_of_those_that_gave_no_flow
 
 def test_runs_and_sensors_are_kept_apart() -> None:
     other = "00000000000000b2"
-    headers = [numbered(0), numbered(0, "t"), numbered(1, run=other), [], numbered(2), numbered(9, "t", end=True)]
+    headers = [
+        numbered(0),
+        numbered(0, "t"),
+        numbered(1, run=other),
+        [],
+        numbered(2),
+        numbered(9, "t", end=True),
+    ]
     found = read(fetched([*lines(*(conn(at) for at in range(5))), b""], headers))
-    told = {(batch.sensor, batch.run): (batch.rows["seq"].to_list(), batch.end) for batch in found.batches}
+    told = {
+        (batch.sensor, batch.run): (batch.rows["seq"].to_list(), batch.end)
+        for batch in found.batches
+    }
     assert told == {
         ("default", ""): ([None], None),
         ("s", RUN): ([0, 2], None),
@@ -132,7 +157,9 @@ def test_partitions_of_a_run_are_joined_in_its_order() -> None:
     assert batch.rows["partition"].to_list() == [1, 0, 1, 0]
 
 
-@pytest.mark.parametrize("header", [b"", b"x", b"a1:1", b"00000000000000a1:-1", b"00000000000000A1:1", b"\xff:1"])
+@pytest.mark.parametrize(
+    "header", [b"", b"x", b"a1:1", b"00000000000000a1:-1", b"00000000000000A1:1", b"\xff:1"]
+)
 def test_a_number_that_is_none_is_no_number(header: bytes) -> None:
     (batch,) = read(fetched(lines(conn(1)), [[("ids-sensor", b"s"), ("ids-seq", header)]])).batches
     assert batch.run == ""
@@ -168,7 +195,9 @@ def test_no_record_is_from_the_future_and_one_without_a_time_is_from_now() -> No
         (lines(document(1) | {"@timestamp": "soon"})[0], "bad_time"),
     ],
 )
-def test_what_cannot_be_read_is_rejected_with_its_place_and_bytes(value: bytes | None, reason: str) -> None:
+def test_what_cannot_be_read_is_rejected_with_its_place_and_bytes(
+    value: bytes | None, reason: str
+) -> None:
     good = lines(conn(0))[0]
     found = read(fetched([good, value, good]))
     assert flows(found)["offset"].to_list() == [10, 12]
@@ -182,7 +211,10 @@ def test_what_cannot_be_read_is_rejected_with_its_place_and_bytes(value: bytes |
 
 def test_records_over_several_lines_and_several_records_in_a_message() -> None:
     pretty = json.dumps(conn(1), indent=2).encode()
-    several = b"\n".join([*lines(conn(2), {"ts": 1.0, "_path": "dns"}), b"{", b"", *lines(conn(3))]) + b"\n"
+    several = (
+        b"\n".join([*lines(conn(2), {"ts": 1.0, "_path": "dns"}), b"{", b"", *lines(conn(3))])
+        + b"\n"
+    )
     found = read(fetched([pretty + b"\n", several]))
     assert flows(found)["uid"].to_list() == [conn(n)["uid"] for n in (1, 2, 3)]
     assert flows(found)["offset"].to_list() == [10, 11, 11]
@@ -197,7 +229,11 @@ def test_several_records_under_one_number_have_none() -> None:
 
 
 def test_other_logs_are_out_of_scope_and_counted_for_their_sensor() -> None:
-    other = [{"dns": {"ts": 1.0, "uid": "C"}}, {"ts": 1.0, "_path": "http"}, {**eve(1), "event_type": "dns"}]
+    other = [
+        {"dns": {"ts": 1.0, "uid": "C"}},
+        {"ts": 1.0, "_path": "http"},
+        {**eve(1), "event_type": "dns"},
+    ]
     found = read(fetched(lines(*other, conn(1)) * 40, [[("ids-sensor", b"a")], *[()] * 159]))
     counts = {key: entry.out_of_scope for key, entry in found.ledger.items()}
     assert counts == {
@@ -216,8 +252,13 @@ def test_the_sensors_own_counts_are_kept() -> None:
 
 
 def test_topics_are_read_each_by_itself() -> None:
-    found = read(fetched(lines(conn(1))), fetched(lines(eve(1)), topic="eve"), sensors={"eve": "suri"})
-    assert [(batch.topic, batch.sensor) for batch in found.batches] == [("eve", "suri"), ("zeek", "default")]
+    found = read(
+        fetched(lines(conn(1))), fetched(lines(eve(1)), topic="eve"), sensors={"eve": "suri"}
+    )
+    assert [(batch.topic, batch.sensor) for batch in found.batches] == [
+        ("eve", "suri"),
+        ("zeek", "default"),
+    ]
 
 
 def test_nothing_gives_nothing() -> None:
@@ -240,4 +281,6 @@ def test_messages_of_a_real_zeek_kafka_are_the_flows_of_the_log_beside_them(form
 def test_a_batch_is_one_sensors() -> None:
     found = read(fetched(lines(conn(1, _system_name="a"), conn(2, _system_name="b")) * 20))
     assert [batch.sensor for batch in found.batches] == ["a", "b"]
-    assert all(isinstance(batch, Batch) and batch.rows["offset"].is_sorted() for batch in found.batches)
+    assert all(
+        isinstance(batch, Batch) and batch.rows["offset"].is_sorted() for batch in found.batches
+    )

@@ -12,9 +12,9 @@ import pytest
 import zstandard
 
 from ids_plugin.errors import InputError
-from ids_plugin.sources import WHOLE
-from ids_plugin.sources._open import open_inputs, read_inputs
-from tests.logs import conn, document, eve, jsonl, read_files, tsv
+from ids_plugin.schema.reject import WHOLE
+from ids_plugin.sources.inputs import open_inputs, read_inputs
+from tests.support.logs import conn, document, eve, jsonl, read_files, tsv
 
 
 def put(folder: Path, name: str, data: bytes) -> Path:
@@ -37,11 +37,21 @@ def test_kinds_are_told_apart_by_content_not_by_name(tmp_path: Path) -> None:
         "d": jsonl([document()]),
     }.items():
         put(tmp_path, name, data)
-    assert kinds(tmp_path) == [("a.pcap", "zeek"), ("b", "zeek"), ("c.log", "suricata"), ("d", "ecs")]
+    assert kinds(tmp_path) == [
+        ("a.pcap", "zeek"),
+        ("b", "zeek"),
+        ("c.log", "suricata"),
+        ("d", "ecs"),
+    ]
 
 
 @pytest.mark.parametrize(
-    "pack", [gzip.compress, zstandard.compress, lambda data: gzip.compress(data[:900]) + gzip.compress(data[900:])]
+    "pack",
+    [
+        gzip.compress,
+        zstandard.compress,
+        lambda data: gzip.compress(data[:900]) + gzip.compress(data[900:]),
+    ],
 )
 def test_compressed_inputs(tmp_path: Path, pack: object) -> None:
     assert callable(pack)
@@ -51,7 +61,9 @@ def test_compressed_inputs(tmp_path: Path, pack: object) -> None:
 
 
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
-def test_a_compressed_input_cut_in_the_middle_gives_what_came_before(tmp_path: Path, pack: object) -> None:
+def test_a_compressed_input_cut_in_the_middle_gives_what_came_before(
+    tmp_path: Path, pack: object
+) -> None:
     assert callable(pack)
     noise = [conn(n, uid=os.urandom(16).hex()) for n in range(20_000)]
     whole = pack(jsonl(noise))
@@ -62,7 +74,9 @@ def test_a_compressed_input_cut_in_the_middle_gives_what_came_before(tmp_path: P
 
 
 def test_damage_inside_compressed_data_is_a_reject(tmp_path: Path) -> None:
-    whole = bytearray(gzip.compress(jsonl([conn(n, uid=os.urandom(16).hex()) for n in range(20_000)])))
+    whole = bytearray(
+        gzip.compress(jsonl([conn(n, uid=os.urandom(16).hex()) for n in range(20_000)]))
+    )
     whole[len(whole) // 2 : len(whole) // 2 + 40] = b"\xff" * 40
     got = read_files(put(tmp_path, "conn.log.gz", bytes(whole)))
     assert got.flows.height > 1000
@@ -106,7 +120,9 @@ def test_sensors_by_glob(tmp_path: Path) -> None:
         (None, b"", "no such file"),
     ],
 )
-def test_a_named_file_that_cannot_be_read_says_why(tmp_path: Path, name: str | None, data: bytes, message: str) -> None:
+def test_a_named_file_that_cannot_be_read_says_why(
+    tmp_path: Path, name: str | None, data: bytes, message: str
+) -> None:
     path = put(tmp_path, name, data) if name else tmp_path / "absent.log"
     with pytest.raises(InputError, match=message) as error:
         read_files(path)
@@ -139,7 +155,9 @@ def test_what_cannot_be_opened_is_an_error_alone_and_a_reject_beside_others(tmp_
             read_files(bad)
         got = read_files(bad, good)
         assert got.flows.height == 1
-        assert [(one.input, one.place, one.reason) for one in got.rejects] == [(str(bad), WHOLE, "unreadable")]
+        assert [(one.input, one.place, one.reason) for one in got.rejects] == [
+            (str(bad), WHOLE, "unreadable")
+        ]
 
 
 def test_a_disk_that_fails_while_reading_keeps_what_came_before() -> None:

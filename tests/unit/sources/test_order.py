@@ -12,16 +12,18 @@ from polars.testing import assert_frame_equal
 
 from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import known
-from ids_plugin.sources import Read, _order
-from ids_plugin.sources._order import ordered
-from tests.logs import conn, jsonl, read
+from ids_plugin.sources import Read, ordering
+from ids_plugin.sources.ordering import ordered
+from tests.support.logs import conn, jsonl, read
 
 
 def flows(n: int, **changes: Any) -> pl.DataFrame:
     return read(jsonl(conn(i, duration=(i * 7919 % 600) / 3, **changes) for i in range(n))).flows
 
 
-def sort(frame: pl.DataFrame, tmp_path: Path, parts: int = 9, rows: int = 100) -> list[pl.DataFrame]:
+def sort(
+    frame: pl.DataFrame, tmp_path: Path, parts: int = 9, rows: int = 100
+) -> list[pl.DataFrame]:
     size = -(-frame.height // parts)
     reads = [Read(part, part.height) for part in frame.iter_slices(size)]
     return list(ordered(reads, batch_rows=rows, spill_dir=tmp_path))
@@ -30,9 +32,9 @@ def sort(frame: pl.DataFrame, tmp_path: Path, parts: int = 9, rows: int = 100) -
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits so small that a thousand flows need the disk."""
-    monkeypatch.setattr(_order, "HELD", 200)
-    monkeypatch.setattr(_order, "BATCH", 50)
-    monkeypatch.setattr(_order, "SMALLEST", 4)
+    monkeypatch.setattr(ordering, "HELD", 200)
+    monkeypatch.setattr(ordering, "BATCH", 50)
+    monkeypatch.setattr(ordering, "SMALLEST", 4)
 
 
 def test_flows_come_when_they_were_known_in_frames_of_the_size_asked_for(tmp_path: Path) -> None:
@@ -65,7 +67,10 @@ def test_flows_known_at_the_same_time_are_ordered_by_uid_and_content(tmp_path: P
         expected = got if expected is None else expected
         assert_frame_equal(got, expected)
     assert expected is not None
-    assert expected.select(pl.struct("uid", "orig_bytes").is_sorted()).item() or expected["uid"].is_sorted()
+    assert (
+        expected.select(pl.struct("uid", "orig_bytes").is_sorted()).item()
+        or expected["uid"].is_sorted()
+    )
 
 
 @pytest.mark.usefixtures("small")
@@ -78,7 +83,11 @@ def test_the_temporary_folder_goes_when_reading_fails_or_stops(tmp_path: Path) -
     with pytest.raises(InputError, match="gone"):
         list(ordered(failing(), batch_rows=10, spill_dir=tmp_path))
     assert list(tmp_path.iterdir()) == []
-    some = ordered([Read(part, part.height) for part in flows(600).iter_slices(100)], batch_rows=10, spill_dir=tmp_path)
+    some = ordered(
+        [Read(part, part.height) for part in flows(600).iter_slices(100)],
+        batch_rows=10,
+        spill_dir=tmp_path,
+    )
     next(some)
     some.close()  # type: ignore[attr-defined]
     assert list(tmp_path.iterdir()) == []

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from ids_plugin.elastic.paging import target
 from ids_plugin.errors import UsageError
-from ids_plugin.sources._index import period
-from ids_plugin.sources._pages import target
+from ids_plugin.sources.elasticsearch import period
 
 
 @pytest.mark.parametrize(
@@ -15,17 +15,26 @@ from ids_plugin.sources._pages import target
         ("http://es:9200/logs-zeek.connection-*", "http://es:9200", "logs-zeek.connection-*", None),
         ("https://es/proxy/elastic/one,two", "https://es/proxy/elastic", "one,two", None),
         ("https://es:9200/west:logs-*", "https://es:9200", "west:logs-*", None),
-        ("https://es:9200/a?q=event.dataset:conn%20AND%20a:b", "https://es:9200", "a", "event.dataset:conn AND a:b"),
+        (
+            "https://es:9200/a?q=event.dataset:conn%20AND%20a:b",
+            "https://es:9200",
+            "a",
+            "event.dataset:conn AND a:b",
+        ),
         ("https://es:9200/%3Clogs-%7Bnow%2Fd%7D%3E", "https://es:9200", "<logs-{now/d}>", None),
         ("https://[::1]:9200/a", "https://[::1]:9200", "a", None),
     ],
 )
-def test_a_spec_is_an_address_and_what_is_there(spec: str, url: str, index: str, query: str | None) -> None:
+def test_a_spec_is_an_address_and_what_is_there(
+    spec: str, url: str, index: str, query: str | None
+) -> None:
     found = target(f"elasticsearch:{spec}")
     assert (found.url, found.index, found.query) == (url, index, query)
 
 
-@pytest.mark.parametrize("spec", ["", "logs-*", "es:9200/logs", "http:///logs", "http://es:9200", "http://es/a?size=5"])
+@pytest.mark.parametrize(
+    "spec", ["", "logs-*", "es:9200/logs", "http:///logs", "http://es:9200", "http://es/a?size=5"]
+)
 def test_what_names_no_index_is_refused(spec: str) -> None:
     with pytest.raises(UsageError, match="is not elasticsearch:URL/INDEX"):
         target(f"elasticsearch:{spec}")
@@ -39,7 +48,9 @@ def test_a_login_in_the_address_is_refused_and_not_repeated() -> None:
 
 
 def test_periods_are_asked_for_with_a_second_of_grace() -> None:
-    since, until = period({"since": "1970-01-01T00:00:01.0009+00:00", "until": "1970-01-01T00:00:02.0001+00:00"})
+    since, until = period(
+        {"since": "1970-01-01T00:00:01.0009+00:00", "until": "1970-01-01T00:00:02.0001+00:00"}
+    )
     assert since["bool"]["should"][0]["range"]["@timestamp"]["gte"] == 0
     assert until["bool"]["must_not"][1]["range"]["event.start"]["gte"] == 3001
     assert period({"since": "", "until": ""}) == []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.logs import conn, eve, jsonl, read
+from tests.support.logs import conn, eve, jsonl, read
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -26,14 +26,27 @@ def test_a_flow_event_has_zeeks_meaning() -> None:
 
 def test_what_suricata_cannot_know_is_null() -> None:
     flow = row()
-    unknown = ("orig_bytes", "resp_bytes", "history", "missed_bytes", "local_orig", "local_resp", "tunnel_parents")
+    unknown = (
+        "orig_bytes",
+        "resp_bytes",
+        "history",
+        "missed_bytes",
+        "local_orig",
+        "local_resp",
+        "tunnel_parents",
+    )
     assert all(flow[name] is None for name in unknown)
     assert row(app_proto="failed")["service"] is None
     assert row(app_proto=None)["service"] is None
 
 
 @pytest.mark.parametrize(
-    "start", ["2024-05-01T12:00:00.000001+02:00", "2024-05-01T10:00:00.000001Z", "2024-05-01T10:00:00.000001"]
+    "start",
+    [
+        "2024-05-01T12:00:00.000001+02:00",
+        "2024-05-01T10:00:00.000001Z",
+        "2024-05-01T10:00:00.000001",
+    ],
 )
 def test_offsets_in_every_form(start: str) -> None:
     assert row(flow={"start": start})["ts"] == datetime(2024, 5, 1, 10, 0, 0, 1, tzinfo=UTC)
@@ -45,16 +58,32 @@ def test_one_packet_has_no_duration() -> None:
 
 
 def test_icmp_has_types_where_others_have_ports() -> None:
-    ping = {"src_port": None, "dest_port": None, "tcp": None, "app_proto": None, "icmp_type": 8, "icmp_code": 0}
+    ping = {
+        "src_port": None,
+        "dest_port": None,
+        "tcp": None,
+        "app_proto": None,
+        "icmp_type": 8,
+        "icmp_code": 0,
+    }
     flow = row(proto="ICMP", **ping)
-    assert (flow["proto"], flow["orig_p"], flow["resp_p"], flow["ip_proto"], flow["conn_state"]) == (
+    assert (
+        flow["proto"],
+        flow["orig_p"],
+        flow["resp_p"],
+        flow["ip_proto"],
+        flow["conn_state"],
+    ) == (
         "icmp",
         8,
         0,
         1,
         "OTH",
     )
-    six = row(proto="IPv6-ICMP", **(ping | {"icmp_type": 128, "src_ip": "2001:0db8:0000::0001", "dest_ip": "ff02::1"}))
+    six = row(
+        proto="IPv6-ICMP",
+        **(ping | {"icmp_type": 128, "src_ip": "2001:0db8:0000::0001", "dest_ip": "ff02::1"}),
+    )
     assert (six["proto"], six["orig_p"], six["resp_p"], six["ip_proto"]) == ("icmp", 128, 129, 58)
     assert six["orig_h"] == "2001:db8::1"
     unreachable = row(proto="ICMP", **(ping | {"icmp_type": 3, "icmp_code": 1}))
@@ -91,7 +120,12 @@ def test_connection_states_of_tcp(ours: str, theirs: str, answers: int, state: s
 
 @pytest.mark.parametrize(("sent", "answers", "state"), [(2, 1, "SF"), (2, 0, "S0"), (0, 2, "SHR")])
 def test_connection_states_of_udp(sent: int, answers: int, state: str) -> None:
-    assert row(proto="UDP", tcp=None, flow={"pkts_toserver": sent, "pkts_toclient": answers})["conn_state"] == state
+    assert (
+        row(proto="UDP", tcp=None, flow={"pkts_toserver": sent, "pkts_toclient": answers})[
+            "conn_state"
+        ]
+        == state
+    )
 
 
 def test_tcp_without_flags_has_no_state() -> None:
@@ -105,7 +139,9 @@ def test_vlan_tags_are_not_ip_bytes() -> None:
 def test_frames_that_are_not_ethernets_leave_ip_bytes_unknown() -> None:
     raw = [eve(n, flow={"bytes_toserver": 10 * 40, "bytes_toclient": 12 * 40}) for n in range(30)]
     got = read(jsonl(raw), "suricata")
-    assert got.flows["orig_ip_bytes"].null_count() == got.flows.height == got.notes["ip_bytes_unknown"]
+    assert (
+        got.flows["orig_ip_bytes"].null_count() == got.flows.height == got.notes["ip_bytes_unknown"]
+    )
 
 
 def test_other_events_are_out_of_scope_by_type() -> None:
@@ -129,7 +165,9 @@ def test_what_is_no_event_is_a_reject() -> None:
     got = read(jsonl([eve(1), conn(), eve(2)]) + b'{"event_type":"flow","src_ip":"10', "suricata")
     assert got.reasons == ["not_eve", "cut_off"]
     assert got.flows.height == 2
-    assert read(jsonl([eve(1), eve(2, src_ip="nobody"), eve(3, flow={"start": None})]), "suricata").reasons == [
+    assert read(
+        jsonl([eve(1), eve(2, src_ip="nobody"), eve(3, flow={"start": None})]), "suricata"
+    ).reasons == [
         "bad_address",
         "bad_time",
     ]

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from ids_plugin.errors import InputError
+from ids_plugin.flowmeter.uniflows import read
 from ids_plugin.schema import uniflow
-from ids_plugin.sources._uniflow import read
-from tests.captures import ACK, PSH, RST, SYN, Record, ethernet, icmp, pcap, tcp, udp
+from tests.support.captures import ACK, PSH, RST, SYN, Record, ethernet, icmp, pcap, tcp, udp
 
 CLIENT, SERVER = ("10.0.0.5", 40_000), ("10.0.0.9", 1883)
 URG = 32
@@ -42,8 +42,16 @@ def test_each_direction_is_counted_for_itself() -> None:
 
 def test_a_single_packet_has_no_times_between_packets() -> None:
     (one,) = uniflows((5.0, udp(CLIENT, ("10.0.0.9", 161), bytes(12))))
-    assert {one[name] for name in ("mean_iat", "std_iat", "min_iat", "max_iat", "std_pkt_len")} == {0}
-    assert (one["proto"], one["num_pkts"], one["num_bytes"], one["min_pkt_len"], one["max_pkt_len"]) == (
+    assert {one[name] for name in ("mean_iat", "std_iat", "min_iat", "max_iat", "std_pkt_len")} == {
+        0
+    }
+    assert (
+        one["proto"],
+        one["num_pkts"],
+        one["num_bytes"],
+        one["min_pkt_len"],
+        one["max_pkt_len"],
+    ) == (
         17,
         1,
         40,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ids_plugin.errors import InputError
-from ids_plugin.sources._verdicts import Verdicts, read_table
+from ids_plugin.feedback.verdict_tables import Verdicts, read_table
 
 HEADER = "event.id,verdict,note,analyst,time\n"
 
@@ -27,7 +27,12 @@ def test_a_table_is_read_as_spreadsheets_write_it(tmp_path: Path) -> None:
         ";TRUE;bert;;a3\r\n"
     )
     first, second, third = read(tmp_path, text).found
-    assert (first.alert, first.verdict, first.note, first.analyst) == ("a1", "false", "a scanner; ours", "anna")
+    assert (first.alert, first.verdict, first.note, first.analyst) == (
+        "a1",
+        "false",
+        "a scanner; ours",
+        "anna",
+    )
     assert first.time == datetime(2026, 11, 21, 10, tzinfo=timezone(timedelta(hours=1)))
     assert (first.source, first.place) == (str(tmp_path / "v.csv"), "line 2")
     assert (second.verdict, second.time, second.said) == (
@@ -53,7 +58,9 @@ def test_only_two_columns_are_needed(tmp_path: Path) -> None:
         ("a1,true,,,,", "wrong_columns"),
     ],
 )
-def test_a_line_that_makes_no_sense_is_a_reject_with_its_place(tmp_path: Path, line: str, reason: str) -> None:
+def test_a_line_that_makes_no_sense_is_a_reject_with_its_place(
+    tmp_path: Path, line: str, reason: str
+) -> None:
     found = read(tmp_path, f'{HEADER}a0,true,"two\nlines",,\n\n{line}\na2,false,,,\n')
     assert [one.alert for one in found.found] == ["a0", "a2"]
     assert [(one.place, one.reason) for one in found.rejects] == [("line 5", reason)]
@@ -63,14 +70,22 @@ def test_a_line_that_makes_no_sense_is_a_reject_with_its_place(tmp_path: Path, l
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "v.csv:1: column event.id is missing (the header is event.id,verdict,note,analyst,time)"),
+        (
+            "",
+            "v.csv:1: column event.id is missing (the header is event.id,verdict,note,analyst,time)",
+        ),
         ("event.id,note\n", "v.csv:1: column verdict is missing"),
-        ("event.id,verdict,annalyst\n", "v.csv:1: unknown column 'annalyst' (did you mean analyst?)"),
+        (
+            "event.id,verdict,annalyst\n",
+            "v.csv:1: unknown column 'annalyst' (did you mean analyst?)",
+        ),
         ("event.id,verdict,verdict\n", "v.csv:1: a column is there twice"),
         (f'{HEADER}a1,"true\n', "v.csv:2: no CSV: unexpected end of data"),
     ],
 )
-def test_a_file_that_is_no_such_table_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_no_such_table_is_refused_with_its_place(
+    tmp_path: Path, text: str, message: str
+) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path, text)
     assert str(caught.value).removeprefix(f"{tmp_path}/").startswith(message)

@@ -11,12 +11,27 @@ from polars.testing import assert_frame_equal
 
 from ids_plugin.errors import UsageError
 from ids_plugin.schema.flow import empty
-from ids_plugin.sources._write import FORMATS, write
-from tests.logs import conn, eve, jsonl, read
+from ids_plugin.sinks.flow_files import FORMATS, write
+from tests.support.logs import conn, eve, jsonl, read
 
 ODD = [
-    conn(0, service='quo"te\\back', history="tab\there", uid="-", label="Malicious", tunnel_parents=["Ca", "Cb"]),
-    conn(1, duration=None, orig_bytes=None, resp_bytes=None, service=None, local_orig=None, ip_proto=None),
+    conn(
+        0,
+        service='quo"te\\back',
+        history="tab\there",
+        uid="-",
+        label="Malicious",
+        tunnel_parents=["Ca", "Cb"],
+    ),
+    conn(
+        1,
+        duration=None,
+        orig_bytes=None,
+        resp_bytes=None,
+        service=None,
+        local_orig=None,
+        ip_proto=None,
+    ),
     conn(2, ts=1_700_000_000.000001, duration=205201.298104, id_orig_h="2001:db8::1"),
 ]
 
@@ -64,8 +79,16 @@ def test_tsv_has_zeeks_header_and_letters() -> None:
     ]
     fields = dict(zip(lines[5].split("\t")[1:], lines[7].split("\t"), strict=True))
     types = dict(zip(lines[5].split("\t")[1:], lines[6].split("\t")[1:], strict=True))
-    assert (fields["ts"], fields["local_orig"], fields["local_resp"]) == ("1700000000.000000", "T", "F")
-    assert (fields["tunnel_parents"], types["id.orig_h"], types["duration"]) == ("-", "addr", "interval")
+    assert (fields["ts"], fields["local_orig"], fields["local_resp"]) == (
+        "1700000000.000000",
+        "T",
+        "F",
+    )
+    assert (fields["tunnel_parents"], types["id.orig_h"], types["duration"]) == (
+        "-",
+        "addr",
+        "interval",
+    )
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ids_plugin.errors import DialectError, InputError
-from tests.logs import FIELDS, Got, conn, jsonl, read, tsv
+from tests.support.logs import FIELDS, Got, conn, jsonl, read, tsv
 
 PLAIN = read(jsonl([conn()])).row
 
@@ -37,8 +37,14 @@ def test_a_record_has_zeeks_meaning() -> None:
 
 def with_id(style: str) -> dict[str, Any]:
     record = conn()
-    ids = {name.removeprefix("id."): record.pop(name) for name in list(record) if name.startswith("id.")}
-    return record | ({"id": ids} if style == "nested" else {f"id_{name}": value for name, value in ids.items()})
+    ids = {
+        name.removeprefix("id."): record.pop(name)
+        for name in list(record)
+        if name.startswith("id.")
+    }
+    return record | (
+        {"id": ids} if style == "nested" else {f"id_{name}": value for name, value in ids.items()}
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +87,10 @@ def test_columns_may_be_missing_unknown_or_in_another_order() -> None:
     assert (row["uid"], row["orig_h"], row["resp_h"], row["ts"]) == tuple(
         PLAIN[k] for k in ("uid", "orig_h", "resp_h", "ts")
     )
-    assert all(row[name] is None for name in ("orig_p", "proto", "duration", "orig_bytes", "conn_state", "local_orig"))
+    assert all(
+        row[name] is None
+        for name in ("orig_p", "proto", "duration", "orig_bytes", "conn_state", "local_orig")
+    )
 
 
 def test_unset_is_null_never_zero() -> None:
@@ -95,7 +104,10 @@ def test_unset_is_null_never_zero() -> None:
 def test_labels_of_iot_23_are_taken_apart() -> None:
     glued = "tunnel_parents   label   detailed-label"
     fields = [*FIELDS[:20], glued]
-    records = [conn(0) | {glued: "-   Malicious   C&C-FileDownload"}, conn(1) | {glued: "(empty)   benign   -"}]
+    records = [
+        conn(0) | {glued: "-   Malicious   C&C-FileDownload"},
+        conn(1) | {glued: "(empty)   benign   -"},
+    ]
     flows = read(tsv(records, fields)).flows
     assert flows.select("label", "label_detail", "tunnel_parents").rows() == [
         ("malicious", "C&C-FileDownload", None),
@@ -107,7 +119,11 @@ def test_a_glued_field_that_names_other_columns_changes_nothing() -> None:
     glued = "tunnel_parents   ip_proto   label   uid   label"
     fields = [*FIELDS[:20], glued, "ip_proto"]
     got = read(tsv([conn() | {glued: "-   7   Benign   x   Malicious"}], fields))
-    assert (got.row["label"], got.row["ip_proto"], got.row["uid"]) == ("malicious", 6, conn()["uid"])
+    assert (got.row["label"], got.row["ip_proto"], got.row["uid"]) == (
+        "malicious",
+        6,
+        conn()["uid"],
+    )
 
 
 def test_open_connections_are_marked() -> None:
@@ -119,7 +135,13 @@ def test_open_connections_are_marked() -> None:
 
 
 def test_other_logs_are_out_of_scope_by_name() -> None:
-    dns = {"ts": 1.7e9, "uid": "C1", "id.orig_h": "10.0.0.1", "id.resp_h": "10.0.0.2", "query": "a.example"}
+    dns = {
+        "ts": 1.7e9,
+        "uid": "C1",
+        "id.orig_h": "10.0.0.1",
+        "id.resp_h": "10.0.0.2",
+        "query": "a.example",
+    }
     records = [{"dns": dns}, {"conn": conn()}, {"http": dns}, dns | {"_path": "ssl"}, dns]
     got = read(jsonl(records))
     assert got.flows.height == 1
@@ -135,7 +157,10 @@ def test_the_message_names_the_sensor_unless_the_command_does() -> None:
 
 def test_sets_escapes_and_addresses_are_canonical() -> None:
     record = conn(
-        service="http,ssl", tunnel_parents=["Ca", "Cb"], id_orig_h="2001:DB8:0::0001", id_resp_h="::FFFF:1.2.3.4"
+        service="http,ssl",
+        tunnel_parents=["Ca", "Cb"],
+        id_orig_h="2001:DB8:0::0001",
+        id_resp_h="::FFFF:1.2.3.4",
     )
     row = read(jsonl([record])).row
     assert (row["service"], row["tunnel_parents"]) == ("http,ssl", "Ca,Cb")
@@ -186,8 +211,14 @@ def test_absurd_values_are_rejects_with_their_line(changes: dict[str, Any], reas
         (b"null", "bad_json"),
         (b'{"a":1}', "not_zeek"),
         (b'{"ts":1700000000.0,"uid":"C1","conn_state":"SF"}', "no_address"),
-        (b'{"ts":1700000000.0,"id.orig_h":"10.0.0.1","id.resp_h":"10.0.0.2","conn_state":["SF"]}', "bad_value"),
-        (b'{"ts":1700000000.0,"id.orig_h":"10.0.0.1","id.resp_h":"10.0.0.2","orig_bytes":"12"}', "bad_value"),
+        (
+            b'{"ts":1700000000.0,"id.orig_h":"10.0.0.1","id.resp_h":"10.0.0.2","conn_state":["SF"]}',
+            "bad_value",
+        ),
+        (
+            b'{"ts":1700000000.0,"id.orig_h":"10.0.0.1","id.resp_h":"10.0.0.2","orig_bytes":"12"}',
+            "bad_value",
+        ),
         (b'{"ts":1700000000.0,"id":{"orig_h":"10.0.0.1"},"conn_state":"SF"}', "bad_address"),
     ],
 )
@@ -209,7 +240,11 @@ def test_deep_nesting_is_no_crash(depth: int) -> None:
 
 def test_a_key_that_stands_twice_is_taken_as_it_stands_first() -> None:
     line = jsonl([conn(1)]).replace(b'"proto"', b'"uid": "second", "proto"')
-    for data in (line, line + b"junk\n", jsonl([{"conn": 1}]).replace(b"1", line.strip()) + b"junk\n"):
+    for data in (
+        line,
+        line + b"junk\n",
+        jsonl([{"conn": 1}]).replace(b"1", line.strip()) + b"junk\n",
+    ):
         assert read(data).flows["uid"].to_list() == [conn(1)["uid"]]
 
 
@@ -244,7 +279,14 @@ def test_logs_joined_end_to_end_take_each_others_header() -> None:
 
 
 def test_a_line_of_many_megabytes_is_one_reject() -> None:
-    data = jsonl([conn(1)]) + b'{"ts":' + b"1" * (9 << 20) + b"}\n" + jsonl([conn(2)]) + b"x" * (3 << 20)
+    data = (
+        jsonl([conn(1)])
+        + b'{"ts":'
+        + b"1" * (9 << 20)
+        + b"}\n"
+        + jsonl([conn(2)])
+        + b"x" * (3 << 20)
+    )
     got = read(data)
     assert got.reasons == ["too_long", "too_long"]
     assert [reject.place for reject in got.rejects] == ["line 2", "line 4"]

@@ -10,9 +10,9 @@ import pytest
 
 from ids_plugin.schema.flow import empty
 from ids_plugin.sources import Input
-from ids_plugin.sources._zeek_json import messages
+from ids_plugin.sources.readers.zeek_json import messages
 from ids_plugin.sources.zeek import PLUGIN
-from tests.shared_data import shared
+from tests.support.shared_data import shared
 
 HEADER = b"""#separator \\x09
 #set_separator\t,
@@ -48,11 +48,20 @@ def test_a_record_of_each_kind_of_field() -> None:
 
 def test_unset_fields_are_left_out_and_empty_ones_are_empty() -> None:
     assert translated(b"1.5\tC1\t0\t-\tF\t(empty)\t(empty)\t-") == {
-        "conn": {"ts": 1.5, "uid": "C1", "id.orig_p": 0, "local_orig": False, "service": "", "tunnel_parents": []}
+        "conn": {
+            "ts": 1.5,
+            "uid": "C1",
+            "id.orig_p": 0,
+            "local_orig": False,
+            "service": "",
+            "tunnel_parents": [],
+        }
     }
 
 
-@pytest.mark.parametrize("line", [b"1.5\tC1", b"x\tC1\t0\t-\tF\t-\t-\t-", b"1.5\tC1\t0\t-\tmaybe\t-\t-\t-"])
+@pytest.mark.parametrize(
+    "line", [b"1.5\tC1", b"x\tC1\t0\t-\tF\t-\t-\t-", b"1.5\tC1\t0\t-\tmaybe\t-\t-\t-"]
+)
 def test_a_record_unlike_its_header_stays_as_it_is(line: bytes) -> None:
     assert list(messages("conn.log", HEADER, [line])) == [line]
 
@@ -93,7 +102,12 @@ def test_real_logs_read_the_same_as_messages() -> None:
         data = log.read_bytes()
         sent = b"\n".join(messages(str(log), b"", data.splitlines())) + b"\n"
         found = [
-            [step.flows for step in PLUGIN.read(Input("conn", io.BytesIO(part), part[: 1 << 16], "s", {}), 1000)]
+            [
+                step.flows
+                for step in PLUGIN.read(
+                    Input("conn", io.BytesIO(part), part[: 1 << 16], "s", {}), 1000
+                )
+            ]
             for part in (data, sent)
         ]
         ours, theirs = [empty().vstack(frames[0]) if frames else empty() for frames in found]

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ids_plugin.schema.window import STEPS
-from ids_plugin.training._balance import MEANS, Balance
-from ids_plugin.training._examples import Examples
+from ids_plugin.training.balance import MEANS, Balance
+from ids_plugin.training.examples import Examples
 from ids_plugin.windows import spec
 
 LOGITS = torch.tensor([[4.0, 0.0], [0.5, 0.0], [0.0, 3.0]])
@@ -26,7 +26,9 @@ def examples() -> Examples:
 
 @pytest.mark.parametrize(("means", "share"), [("resample", 0.5), ("weight", 0.01), ("none", 0.01)])
 def test_only_resampling_draws_the_few_more_often(means: str, share: float) -> None:
-    drawn = Balance(next(one for one in MEANS if one == means)).draw(examples(), 4_000, np.random.default_rng(1))
+    drawn = Balance(next(one for one in MEANS if one == means)).draw(
+        examples(), 4_000, np.random.default_rng(1)
+    )
     assert examples().label[drawn].mean() == pytest.approx(share, abs=0.03)
 
 
@@ -38,10 +40,14 @@ def test_the_loss_without_more_is_cross_entropy() -> None:
 
 def test_weights_count_errors() -> None:
     each = torch.nn.functional.cross_entropy(LOGITS, TARGET, reduction="none")
-    assert Balance("weight").loss(LOGITS, TARGET, WEIGHT, 0.0) == pytest.approx(float((each * WEIGHT).sum()))
+    assert Balance("weight").loss(LOGITS, TARGET, WEIGHT, 0.0) == pytest.approx(
+        float((each * WEIGHT).sum())
+    )
 
 
 def test_the_focal_loss_is_that_of_its_authors() -> None:
     right = torch.softmax(LOGITS, dim=1)[:, 0]
     expected = float((-((1 - right) ** 2) * torch.log(right)).mean())
-    assert Balance("none", 2.0).loss(LOGITS, TARGET, WEIGHT, 0.0) == pytest.approx(expected, rel=1e-5)
+    assert Balance("none", 2.0).loss(LOGITS, TARGET, WEIGHT, 0.0) == pytest.approx(
+        expected, rel=1e-5
+    )

@@ -16,9 +16,9 @@ from ids_plugin.bundle import Bundle, seal
 from ids_plugin.errors import UsageError
 from ids_plugin.pipeline import Pipeline
 from ids_plugin.schema import flow
-from ids_plugin.sources._local import Locality
-from ids_plugin.training._calibrate import Options, Traffic, alerts, calibrate, least, observe
-from tests import toy, toy_bundle
+from ids_plugin.sources.local_networks import Locality
+from ids_plugin.training.calibrate import Options, Traffic, alerts, calibrate, least, observe
+from tests.support import toy, toy_bundle
 
 DATA = [{"file": "conn.log", "sha256": "00"}]
 
@@ -48,10 +48,15 @@ def nervous(bundle: Bundle) -> Bundle:
     """A bundle that takes normal traffic for attacks: every flow scores high, and 8 % are over."""
     combination = bundle.manifest["combination"]
     bias = combination["bias"] | {"benign": combination["bias"]["benign"] - 6.0}
-    return seal({**bundle.manifest, "gate": None, "combination": {**combination, "bias": bias}}, bundle.files)
+    return seal(
+        {**bundle.manifest, "gate": None, "combination": {**combination, "bias": bias}},
+        bundle.files,
+    )
 
 
-def test_thresholds_keep_the_budget_on_traffic_held_back(normal: pl.DataFrame, nervous: Bundle) -> None:
+def test_thresholds_keep_the_budget_on_traffic_held_back(
+    normal: pl.DataFrame, nervous: Bundle
+) -> None:
     made, report = calibrate(batches(normal), nervous, Options(2000), DATA)
     held = report["held_back"]
     assert held["before"]["over"] > 2 * held["after"]["over"] > 0
@@ -66,11 +71,15 @@ def test_thresholds_keep_the_budget_on_traffic_held_back(normal: pl.DataFrame, n
     assert made.manifest["thresholds"] == report["thresholds"] != nervous.manifest["thresholds"]
 
 
-def test_the_pipeline_gives_the_alerts_that_the_report_says(normal: pl.DataFrame, nervous: Bundle) -> None:
+def test_the_pipeline_gives_the_alerts_that_the_report_says(
+    normal: pl.DataFrame, nervous: Bundle
+) -> None:
     made, report = calibrate(batches(normal), nervous, Options(500), DATA)
     traffic = observe(batches(normal), nervous, least(nervous, nervous.manifest["thresholds"]))
     pipeline = Pipeline(made)
-    documents = [one for batch in batches(normal) for one in pipeline.step(batch)] + pipeline.finish()
+    documents = [
+        one for batch in batches(normal) for one in pipeline.step(batch)
+    ] + pipeline.finish()
     closed = [one for one in documents if one["event"]["kind"] == "event"]
     over, found = alerts(traffic, report["thresholds"], AllowList())
     assert len(found) == len(closed) > 0
@@ -80,7 +89,9 @@ def test_the_pipeline_gives_the_alerts_that_the_report_says(normal: pl.DataFrame
     assert fitting + report["held_back"]["after"]["over"] == over
 
 
-def test_the_earlier_flows_fit_and_the_later_ones_check(normal: pl.DataFrame, bundle: Bundle) -> None:
+def test_the_earlier_flows_fit_and_the_later_ones_check(
+    normal: pl.DataFrame, bundle: Bundle
+) -> None:
     """Attacks in the later part change nothing but what the check says."""
     attack = toy.network(6).filter(pl.col("label") == "scan").with_columns(sensor=pl.lit("toy-5"))
     moved = normal["ts"].max() - attack["ts"].max()  # type: ignore[operator]
@@ -89,12 +100,18 @@ def test_the_earlier_flows_fit_and_the_later_ones_check(normal: pl.DataFrame, bu
     attacked, report = calibrate(batches(later), bundle, Options(100), DATA)
     assert report["held_back"]["flows"] + report["flows"] == len(normal) + len(attack)
     assert report["held_back"]["after"]["over"] > quiet["held_back"]["after"]["over"] + 100
-    few = {name: value for name, value in report["thresholds"].items() if value > quiet["thresholds"][name] + 0.01}
+    few = {
+        name: value
+        for name, value in report["thresholds"].items()
+        if value > quiet["thresholds"][name] + 0.01
+    }
     assert few == {}
     assert attacked.id != calm.id
 
 
-def test_the_same_traffic_gives_the_same_bundle_however_it_is_cut(normal: pl.DataFrame, bundle: Bundle) -> None:
+def test_the_same_traffic_gives_the_same_bundle_however_it_is_cut(
+    normal: pl.DataFrame, bundle: Bundle
+) -> None:
     first, _ = calibrate(batches(normal), bundle, Options(100), DATA)
     second, _ = calibrate(batches(normal, 1111), bundle, Options(100), DATA)
     again, _ = calibrate(batches(normal), first, Options(100), DATA)
@@ -103,7 +120,9 @@ def test_the_same_traffic_gives_the_same_bundle_however_it_is_cut(normal: pl.Dat
     assert first.signature is None
 
 
-def test_too_few_flows_are_refused_with_the_number_needed(normal: pl.DataFrame, bundle: Bundle) -> None:
+def test_too_few_flows_are_refused_with_the_number_needed(
+    normal: pl.DataFrame, bundle: Bundle
+) -> None:
     with pytest.raises(UsageError) as caught:
         calibrate(batches(normal.sort("ts").head(2000)), bundle, Options(20), DATA)
     said = str(caught.value)
@@ -111,7 +130,9 @@ def test_too_few_flows_are_refused_with_the_number_needed(normal: pl.DataFrame, 
     assert "there are 1,400" in said
     wanted = int(said.partition("(give ")[2].partition(" flows")[0].replace(",", ""))
     assert wanted == pytest.approx(86_400 / 20 / 0.7, rel=0.1)
-    made, _ = calibrate(batches(normal.sort("ts").head(int(1.1 * wanted))), bundle, Options(20), DATA)
+    made, _ = calibrate(
+        batches(normal.sort("ts").head(int(1.1 * wanted))), bundle, Options(20), DATA
+    )
     assert made.id != bundle.id
     with pytest.raises(UsageError, match="no flows"):
         calibrate(batches(normal.head(0)), bundle, Options(20), DATA)
@@ -146,9 +167,13 @@ def test_the_card_says_on_what_and_names_no_host(normal: pl.DataFrame, nervous: 
     assert card["thresholds_before"] == nervous.manifest["thresholds"]
 
 
-def test_pauses_are_no_time_in_which_something_was_watched(normal: pl.DataFrame, bundle: Bundle) -> None:
+def test_pauses_are_no_time_in_which_something_was_watched(
+    normal: pl.DataFrame, bundle: Bundle
+) -> None:
     late = pl.col("ts") > normal["ts"].min() + pl.duration(minutes=80)
-    paused = normal.with_columns(ts=pl.when(late).then(pl.col("ts") + pl.duration(days=3)).otherwise("ts"))
+    paused = normal.with_columns(
+        ts=pl.when(late).then(pl.col("ts") + pl.duration(days=3)).otherwise("ts")
+    )
     _, report = calibrate(batches(paused), bundle, Options(100), DATA)
     assert report["flows_per_day"] == pytest.approx(86_400, rel=0.05)
 
@@ -159,6 +184,6 @@ def test_the_split_is_in_time() -> None:
 
 
 def test_no_torch_is_needed() -> None:
-    code = "import sys, ids_plugin.training._calibrate, ids_plugin.training._labels; print('torch' in sys.modules)"
+    code = "import sys, ids_plugin.training.calibrate, ids_plugin.feedback.labels; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

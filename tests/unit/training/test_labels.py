@@ -8,22 +8,24 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from ids_plugin.alerts._case import Case, case
-from ids_plugin.alerts._feedback import Ruled
+from ids_plugin.datasets.labelled_flows import load
+from ids_plugin.feedback.case import Case, case
+from ids_plugin.feedback.labels import Labels
+from ids_plugin.feedback.proposals import Ruled
 from ids_plugin.pipeline import Pipeline
 from ids_plugin.schema import flow as schema
 from ids_plugin.schema.verdict import Verdict
-from ids_plugin.sources._datasets import load
-from ids_plugin.sources._local import Locality
-from ids_plugin.training._labels import Labels
-from tests import toy, toy_bundle
-from tests.factories import alerts_of
+from ids_plugin.sources.local_networks import Locality
+from tests.support import toy, toy_bundle
+from tests.support.factories import alerts_of
 
 
 def batches() -> Iterator[pl.DataFrame]:
     """A toy network as the pipeline takes it."""
     locality = Locality()
-    network = toy.network(99).with_columns(label=pl.lit(None, pl.String), label_detail=pl.lit(None, pl.String))
+    network = toy.network(99).with_columns(
+        label=pl.lit(None, pl.String), label_detail=pl.lit(None, pl.String)
+    )
     locality.see(network)
     ordered = locality.fill(network).sort(schema.known(), "uid")
     for start in range(0, len(ordered), 500):
@@ -33,7 +35,9 @@ def batches() -> Iterator[pl.DataFrame]:
 @pytest.fixture(scope="module")
 def alerts() -> list[Case]:
     pipeline = Pipeline(toy_bundle.trained())
-    documents = [document for batch in batches() for document in pipeline.step(batch)] + pipeline.finish()
+    documents = [
+        document for batch in batches() for document in pipeline.step(batch)
+    ] + pipeline.finish()
     return [case(document) for document in documents if document["event"]["kind"] == "event"]
 
 
@@ -41,16 +45,21 @@ def ruled(alert: Case, said: str) -> Ruled:
     return Ruled(alert, Verdict(alert.alert, said, "", "anna", None, "v.csv", "line 2"), ())
 
 
-def test_all_flows_of_judged_alerts_are_found_in_the_traffic(alerts: list[Case], tmp_path: Path) -> None:
+def test_all_flows_of_judged_alerts_are_found_in_the_traffic(
+    alerts: list[Case], tmp_path: Path
+) -> None:
     said = ["true" if number % 2 else "false" for number in range(len(alerts))]
     labels = Labels()
-    labels.traffic(batches(), [ruled(*pair) for pair in zip(alerts, said, strict=True)], toy_bundle.trained())
+    labels.traffic(
+        batches(), [ruled(*pair) for pair in zip(alerts, said, strict=True)], toy_bundle.trained()
+    )
     flows, contradicting = labels.flows()
     counts = dict(flows["label_detail"].value_counts().iter_rows())
     assert contradicting == 0
-    assert {f"judged {word} by anna, alert {one.alert}": one.count for one, word in zip(alerts, said, strict=True)} == (
-        counts
-    )
+    assert {
+        f"judged {word} by anna, alert {one.alert}": one.count
+        for one, word in zip(alerts, said, strict=True)
+    } == (counts)
     assert len(set(said)) == 2
     assert set(flows.filter(pl.col("label_detail").str.contains("false"))["label"]) == {"benign"}
     assert flows["resp_ip_bytes"].null_count() == 0
@@ -69,7 +78,9 @@ def test_flows_that_were_not_judged_are_not_labelled(alerts: list[Case]) -> None
 def test_without_traffic_the_evidence_is_labelled() -> None:
     opened, closed = map(case, alerts_of("command_and_control"))
     labels = Labels()
-    labels.evidence([ruled(closed.joined(opened), "true"), ruled(case(alerts_of("brute_force")[0]), "benign")])
+    labels.evidence(
+        [ruled(closed.joined(opened), "true"), ruled(case(alerts_of("brute_force")[0]), "benign")]
+    )
     flows, _ = labels.flows()
     assert flows.schema == pl.Schema(schema.SCHEMA)
     by_label = {label: part for (label,), part in flows.partition_by("label", as_dict=True).items()}

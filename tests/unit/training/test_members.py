@@ -11,16 +11,16 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 
 from ids_plugin import bundle, registry
+from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring.onnx import OnnxMember
-from ids_plugin.sources._datasets import load
-from ids_plugin.training import _normal
-from ids_plugin.training._evaluate import Options as Judging
-from ids_plugin.training._evaluate import evaluate
-from ids_plugin.training._examples import Examples, Sampling, sample
-from ids_plugin.training._network import Fit
-from ids_plugin.training._run import Options, member, quiet, train
-from tests import toy_bundle
+from ids_plugin.training import normal_traffic
+from ids_plugin.training.evaluate import Options as Judging
+from ids_plugin.training.evaluate import evaluate
+from ids_plugin.training.examples import Examples, Sampling, sample
+from ids_plugin.training.run import Options, member, quiet, train
+from ids_plugin.training.torch_network import Fit
+from tests.support import toy_bundle
 
 FIT = Fit(epochs=2, windows=2_000)
 
@@ -31,7 +31,9 @@ def examples(seed: int) -> Examples:
 
 
 def served(name: str) -> tuple[OnnxMember, Examples]:
-    made = member(registry.load("models", name), Options(data=(), fit=FIT), examples(1), examples(2), quiet)
+    made = member(
+        registry.load("models", name), Options(data=(), fit=FIT), examples(1), examples(2), quiet
+    )
     return OnnxMember(made.data, made.classes, name), examples(2)
 
 
@@ -44,7 +46,9 @@ def test_a_member_tells_attacks_from_benign_flows_it_never_saw(name: str) -> Non
 
 @pytest.mark.parametrize("classes", [2, 9])
 def test_the_forest_serves_what_scikit_learn_computes_with_unknown_values_too(classes: int) -> None:
-    taught, shown = (replace(one, label=np.minimum(one.label, classes - 1)) for one in (examples(1), examples(2)))
+    taught, shown = (
+        replace(one, label=np.minimum(one.label, classes - 1)) for one in (examples(1), examples(2))
+    )
     family = registry.load("models", "random_forest")
     made = member(family, Options(data=(), fit=FIT), taught, shown, quiet)
     asked = OnnxMember(made.data, made.classes, "here")
@@ -59,23 +63,27 @@ def test_the_forest_serves_what_scikit_learn_computes_with_unknown_values_too(cl
 
 def test_the_autoencoder_alone_has_no_prediction() -> None:
     network = registry.load("models", "ae_lstm").build(examples(1).spec, 2)
-    fitted = _normal.fit(network, examples(1), examples(2), FIT, 1, quiet, training="autoencoder")
-    assert isinstance(fitted.module, _normal.Scored)
+    fitted = normal_traffic.fit(
+        network, examples(1), examples(2), FIT, 1, quiet, training="autoencoder"
+    )
+    assert isinstance(fitted.module, normal_traffic.Scored)
     assert fitted.module.beta == 0
 
 
 def test_errors_of_normal_traffic_are_about_1_in_their_own_units() -> None:
     network = registry.load("models", "ae_lstm").build(examples(1).spec, 2)
-    _normal.fit(network, examples(1), examples(2), FIT, 1, quiet)
+    normal_traffic.fit(network, examples(1), examples(2), FIT, 1, quiet)
     normal = examples(1).take(np.flatnonzero(examples(1).label == 0))
-    again, ahead = _normal._errors(network, normal)
+    again, ahead = normal_traffic._errors(network, normal)
     assert 0.2 < np.average(again, weights=normal.weight) < 1.5
     assert 0.2 < np.average(ahead, weights=normal.weight) < 1.5
 
 
 def test_min_max_scaling_puts_normal_values_between_0_and_1() -> None:
     network = registry.load("models", "ae_lstm").build(examples(1).spec, 2)
-    _normal.fit(network, examples(1), examples(2), Fit(epochs=1, windows=100), 1, quiet, errors="plain")
+    normal_traffic.fit(
+        network, examples(1), examples(2), Fit(epochs=1, windows=100), 1, quiet, errors="plain"
+    )
     normal = examples(1).take(np.flatnonzero(examples(1).label == 0))
     scaled = network.table(torch.from_numpy(normal.table)).chunk(2, dim=-1)[0].numpy()
     assert np.quantile(scaled, 0.001) >= -0.01
@@ -83,7 +91,9 @@ def test_min_max_scaling_puts_normal_values_between_0_and_1() -> None:
 
 
 def test_a_bundle_of_what_knows_only_normal_traffic_alerts_without_naming_a_class() -> None:
-    options = Options(data=toy_bundle.options().data, family="ae_lstm", beside=(), fit=FIT, false_per_day=1_000)
+    options = Options(
+        data=toy_bundle.options().data, family="ae_lstm", beside=(), fit=FIT, false_per_day=1_000
+    )
     made = train(options)
     assert made.manifest["training"]["classes"] == ["benign", "other"]
     assert made.id == bundle.seal(made.manifest, made.files).id
@@ -95,7 +105,10 @@ def test_a_bundle_of_what_knows_only_normal_traffic_alerts_without_naming_a_clas
 @pytest.mark.parametrize("name", ["cnn", "ae_lstm", "lightgbm", "random_forest", "svm_rbf"])
 def test_a_member_of_every_kind_is_the_same_to_the_last_bit(name: str) -> None:
     options = Options(data=(), rounds=5, fit=Fit(epochs=1, windows=1_000))
-    first, again = (member(registry.load("models", name), options, examples(1), examples(2), quiet) for _ in range(2))
+    first, again = (
+        member(registry.load("models", name), options, examples(1), examples(2), quiet)
+        for _ in range(2)
+    )
     assert first == again
 
 
@@ -104,4 +117,7 @@ def test_a_window_has_the_same_bits_wherever_in_the_batch_it_stands(name: str) -
     asked, shown = served(name)
     whole = asked.probabilities(shown.steps, shown.mask, shown.table)
     order = np.random.default_rng(4).permutation(len(shown))
-    assert (asked.probabilities(shown.steps[order], shown.mask[order], shown.table[order]) == whole[order]).all()
+    assert (
+        asked.probabilities(shown.steps[order], shown.mask[order], shown.table[order])
+        == whole[order]
+    ).all()

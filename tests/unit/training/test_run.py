@@ -8,12 +8,12 @@ import numpy as np
 import polars as pl
 import pytest
 
+from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.errors import InputError, UsageError
-from ids_plugin.sources._datasets import load
-from ids_plugin.training import _combine
-from ids_plugin.training._examples import Sampling, as_seen_by, sample, windows
-from ids_plugin.training._run import Options, divide, train
-from tests import toy, toy_bundle
+from ids_plugin.training import combination
+from ids_plugin.training.examples import Sampling, as_seen_by, sample, windows
+from ids_plugin.training.run import Options, divide, train
+from tests.support import toy, toy_bundle
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:
@@ -32,12 +32,16 @@ def test_whole_networks_are_held_out() -> None:
 def test_the_manifest_says_what_it_was_trained_on() -> None:
     training = toy_bundle.trained().manifest["training"]
     assert training["classes"] == ["benign", "scan", "brute_force", "command_and_control"]
-    assert {len(one["sha256"]) for networks in training["data"].values() for one in networks} == {64}
+    assert {len(one["sha256"]) for networks in training["data"].values() for one in networks} == {
+        64
+    }
     assert training["seed"] == 1
 
 
 def test_no_activity_drowns_the_others() -> None:
-    examples = sample(load(toy_bundle.folder()), Sampling(attack=50, benign=200, look_alike=50), seed=1)
+    examples = sample(
+        load(toy_bundle.folder()), Sampling(attack=50, benign=200, look_alike=50), seed=1
+    )
     assert np.bincount(examples.activity).max() <= 200
     assert examples.weight.sum() == pytest.approx(1)
     assert examples.weight[examples.label == 0].sum() == pytest.approx(0.5)
@@ -59,28 +63,33 @@ def test_thresholds_keep_to_the_budget() -> None:
     judged = [_judged(rng) for _ in range(4)]
     days = sum(one.days for one in judged)
     for budget in (0.0, 2.0 / days, 20.0 / days):
-        thresholds = _combine.fit_thresholds(judged, [0, 1], budget)
-        after = [_combine.with_thresholds(one, thresholds) for one in judged]
-        false = sum(_combine.folds(one, one.scores.over).filter(pl.col("attacks") == 0).height for one in after)
+        thresholds = combination.fit_thresholds(judged, [0, 1], budget)
+        after = [combination.with_thresholds(one, thresholds) for one in judged]
+        false = sum(
+            combination.folds(one, one.scores.over).filter(pl.col("attacks") == 0).height
+            for one in after
+        )
         assert false <= budget * days + 1e-9
 
 
 def test_the_gate_keeps_what_is_found_but_not_at_any_price() -> None:
     rng = np.random.default_rng(2)
     one = _judged(rng)
-    benign, guessed = ((one.flows["label"] == label).to_numpy() for label in ("benign", "brute_force"))
+    benign, guessed = (
+        (one.flows["label"] == label).to_numpy() for label in ("benign", "brute_force")
+    )
     score = np.where(benign, 0.5, one.scores.score)
-    one = _combine.with_thresholds(
-        _combine.Judged(one.network, one.flows, one.scores._replace(score=score)), {"scan": 0.9}
+    one = combination.with_thresholds(
+        combination.Judged(one.network, one.flows, one.scores._replace(score=score)), {"scan": 0.9}
     )
     gate = np.where(benign, rng.random(len(benign)) * 0.5, 0.8)
-    assert _combine.fit_gate_threshold([gate], [one], 0.001) == 0.8
-    assert _combine.fit_gate_threshold([np.where(guessed, 0.6, gate)], [one], 0.5) == 0.6
-    odd = _combine.fit_gate_threshold([np.where(guessed, 0.01, gate)], [one], 0.5)
+    assert combination.fit_gate_threshold([gate], [one], 0.001) == 0.8
+    assert combination.fit_gate_threshold([np.where(guessed, 0.6, gate)], [one], 0.5) == 0.6
+    odd = combination.fit_gate_threshold([np.where(guessed, 0.01, gate)], [one], 0.5)
     assert np.mean(gate[benign] >= odd) == pytest.approx(0.1, abs=0.02)
 
 
-def _judged(rng: np.random.Generator) -> _combine.Judged:
+def _judged(rng: np.random.Generator) -> combination.Judged:
     from ids_plugin.schema.score import CLASSES, Scores
 
     flows = pl.concat([batch.flows for batch in windows(toy.network(int(rng.integers(1000))))])
@@ -89,7 +98,7 @@ def _judged(rng: np.random.Generator) -> _combine.Judged:
         score=rng.random(size), label=np.ones(size, np.int64), probability=np.zeros((size, len(CLASSES))), models={},
         over=np.zeros(size, np.bool_), threshold=np.ones(size),
     )  # fmt: skip
-    return _combine.Judged("toy", flows, scores)
+    return combination.Judged("toy", flows, scores)
 
 
 def test_refusals(tmp_path: Path) -> None:
@@ -113,8 +122,14 @@ def test_refusals(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("kept", "said"), [("benign", "no attacks"), ("scan", "no benign")])
 def test_one_sided_data_is_refused(tmp_path: Path, kept: str, said: str) -> None:
     for seed in range(3):
-        toy.network(seed).filter(pl.col("label") == kept).write_parquet(tmp_path / f"{seed}.parquet")
-    with pytest.raises(InputError, match=rf"\d\.parquet, column 'label': the networks to train on have {said}"):
+        toy.network(seed).filter(pl.col("label") == kept).write_parquet(
+            tmp_path / f"{seed}.parquet"
+        )
+    with pytest.raises(
+        InputError, match=rf"\d\.parquet, column 'label': the networks to train on have {said}"
+    ):
         train(Options(data=(f"lab:{tmp_path}",)))
-    with pytest.raises(InputError, match=rf"0\.parquet, 2\.parquet, column 'label': .* stop early by have {said}"):
+    with pytest.raises(
+        InputError, match=rf"0\.parquet, 2\.parquet, column 'label': .* stop early by have {said}"
+    ):
         train(Options(data=toy_bundle.options().data, val=(f"lab:{tmp_path}",)))

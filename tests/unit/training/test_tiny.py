@@ -15,8 +15,8 @@ from ids_plugin.bundle import pack
 from ids_plugin.errors import InputError, UsageError
 from ids_plugin.models.tiny_cnn import OPTIMISED, ORIGINAL
 from ids_plugin.schema.uniflow import CLASSES, FEATURES
-from ids_plugin.training._tiny import Options, chi_square, load, rows_of, select, train, vectors
-from tests import uniflows
+from ids_plugin.training.tiny import Options, chi_square, load, rows_of, select, train, vectors
+from tests.support import uniflows
 
 
 @pytest.fixture(scope="module")
@@ -48,10 +48,14 @@ def test_it_learns_repeats_and_says_what_with(folder: Path) -> None:
     assert bundle.classes == CLASSES
     told = bundle.manifest["training"]["data"]
     assert (len(told["train"]), len(told["measure"])) == (2, 1)
-    (held,) = [run for run in load([f"uniflow:{folder}"]) if run.sha256 == told["measure"][0]["sha256"]]
+    (held,) = [
+        run for run in load([f"uniflow:{folder}"]) if run.sha256 == told["measure"][0]["sha256"]
+    ]
     for member in bundle.manifest["members"]:
         used = [FEATURES.index(name) for name in member["features"]]
-        session = onnxruntime.InferenceSession(bundle.file(member["file"]), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            bundle.file(member["file"]), providers=["CPUExecutionProvider"]
+        )
         (logits,) = session.run(None, {"unit": vectors(held.counts[:, used])})
         assert (logits.argmax(axis=1) == held.label).mean() > 0.35, member["name"]
 

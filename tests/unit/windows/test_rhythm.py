@@ -45,12 +45,18 @@ def wanted(starts: list[float], sent: list[float], failed: list[bool]) -> dict[s
     }
 
 
-steps = st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 20), st.booleans()), min_size=1, max_size=STEPS - 1)
+steps = st.lists(
+    st.tuples(st.integers(0, 4000), st.integers(0, 20), st.booleans()),
+    min_size=1,
+    max_size=STEPS - 1,
+)
 
 
 @settings(max_examples=80, deadline=None)
 @given(steps, st.integers(0, 20))
-def test_numbers_are_those_of_the_standard_library(drawn: list[tuple[int, int, bool]], own: int) -> None:
+def test_numbers_are_those_of_the_standard_library(
+    drawn: list[tuple[int, int, bool]], own: int
+) -> None:
     starts = [0.0, *np.cumsum([gap / 4 for gap, _, _ in drawn]).tolist()]
     sent = [float(own), *(float(size) for _, size, _ in drawn)]
     failed = [True, *(lost for _, _, lost in drawn)]

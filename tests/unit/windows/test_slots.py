@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ids_plugin.windows._slots import Keys, SlotTable, mix
+from ids_plugin.windows.slots import Keys, SlotTable, mix
 
 INVERSE = pow(0x9E3779B97F4A7C15, -1, 1 << 64)
 keys = st.one_of(
@@ -44,7 +44,9 @@ def test_slots_are_those_of_a_dictionary(parts: list[list[int]], asked: list[int
 
 @settings(max_examples=80, deadline=None)
 @given(st.lists(keys, min_size=1, max_size=200), st.data())
-def test_what_is_kept_is_numbered_anew_and_the_rest_forgotten(first: list[int], data: st.DataObject) -> None:
+def test_what_is_kept_is_numbered_anew_and_the_rest_forgotten(
+    first: list[int], data: st.DataObject
+) -> None:
     table, known = SlotTable(), dict[int, int]()
     fill(table, known, first)
     kept = data.draw(st.lists(st.sampled_from(sorted(known.values())), unique=True))
@@ -71,7 +73,8 @@ def test_nothing_in_nothing_out() -> None:
 
 def test_a_mixture_depends_on_the_order_and_rarely_collides() -> None:
     left, right = (
-        side.ravel() for side in np.meshgrid(np.arange(300, dtype=np.uint64), np.arange(300, dtype=np.uint64))
+        side.ravel()
+        for side in np.meshgrid(np.arange(300, dtype=np.uint64), np.arange(300, dtype=np.uint64))
     )
     mixed = mix(left, right)
     assert len(np.unique(mixed)) == 90_000

@@ -1,0 +1,1 @@
+"""Kafka beneath the consumers: transactions, the reorder buffer, flow batches, checkpoints, topics."""

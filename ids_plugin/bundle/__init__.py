@@ -1,0 +1,37 @@
+"""A model bundle: the models that score together, all that is needed to use them, and proof that nobody changed it."""
+
+from ids_plugin.bundle.files import (
+    FORMAT,
+    LARGEST,
+    MANIFEST,
+    SUFFIX,
+    Bundle,
+    describe,
+    difference,
+    find,
+    pack,
+    read,
+    require_place,
+    seal,
+    shipped,
+    sign,
+    write,
+)
+
+__all__ = [
+    "FORMAT",
+    "LARGEST",
+    "MANIFEST",
+    "SUFFIX",
+    "Bundle",
+    "describe",
+    "difference",
+    "find",
+    "pack",
+    "read",
+    "require_place",
+    "seal",
+    "shipped",
+    "sign",
+    "write",
+]

@@ -1,0 +1,1 @@
+"""Compression of `tiny_cnn`: rungs for ever smaller devices, whole-number networks, C headers."""

@@ -1,0 +1,216 @@
+"""The ladder of `tiny_cnn`: from a bundle's fp32 networks to rungs that ever smaller devices hold, each measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+
+from ids_plugin.bundle import Bundle, seal
+from ids_plugin.compress.tiny import integer_network
+from ids_plugin.compress.tiny.c_header import header
+from ids_plugin.compress.tiny.cluster import cluster, prune
+from ids_plugin.compress.tiny.integer_network import (
+    Network,
+    classify,
+    from_json,
+    of_floats,
+    quantise,
+    to_json,
+)
+from ids_plugin.errors import UsageError
+from ids_plugin.models.tiny_cnn import Shape
+from ids_plugin.schema import uniflow
+from ids_plugin.schema.uniflow import CLASSES, FEATURES
+from ids_plugin.training.tiny import Ints, Options, Run, load, quiet, rows_of, vectors
+
+Progress = Callable[[str], None]
+PRUNED = 0.5
+"""Share of each layer's weights that pruning makes zero."""
+CODE_WHOLE, CODE_FLOAT = 2_048, 4_096
+"""Bytes of a header's code, more than avr-gcc (ATmega328P) and arm-none-eabi-gcc (Cortex-M0+, M4) make of it by -Os;
+floating point includes what the compiler brings along for it. `python -m tests.bench.devices` measures them."""
+STACK = 128
+"""Bytes of stack that a classification needs beside the arena; what measures it is the same."""
+HELD_OUT = "runs held out"
+PUBLISHED = {
+    "original": (99.74, 343_000), "original_int8": (99.74, 106_000), "pre_optimised": (98.75, 120_000),
+    "optimised": (97.21, 4_237), "optimised_int8": (96.69, 2_704),
+}  # fmt: skip
+"""Accuracy in % and bytes of the five variants as published, on other data and by a random split of rows."""
+
+
+def ladder(
+    bundle: Bundle, data: Sequence[str], seed: int = 1, progress: Progress = quiet
+) -> Bundle:
+    """The bundle with its five rungs, each with its C header (`NAME.h`) and measured on the runs held out of training.
+
+    Args:
+        data: `uniflow:PATH`s with the runs that the bundle names, which are told apart by their hashes.
+
+    Raises:
+        UsageError: it is no bundle of tiny_cnn's networks, or the data aren't those it was trained with.
+        InputError: data that can't be read.
+    """
+    if (
+        bundle.manifest["schema"]["fingerprint"] != uniflow.fingerprint()
+        or "optimised.onnx" not in bundle.files
+    ):
+        raise UsageError(
+            "has no fp32 networks of tiny_cnn",
+            location=bundle.location,
+            hint="train --family tiny_cnn",
+        )
+    train, held = _told_apart(bundle, load(data))
+    counts, label = rows_of(train)
+    options = Options((), seed=seed, **bundle.manifest["training"]["options"])
+    floats = {one["name"]: network_of(bundle, one) for one in bundle.manifest["members"]}
+    progress(f"ladder: retraining with {len(label):,} uniflows")
+    steps = _optimised(floats["optimised"], (counts, label), options)
+    rungs = {
+        "original": floats["original"],
+        "original_int8": quantise(floats["original"], counts),
+        "pre_optimised": floats["pre_optimised"],
+        "optimised": floats["optimised"],
+        "optimised_int8": steps["pruned, clustered, int8"],
+    }
+    files = {name: data for name, data in bundle.files.items() if name.endswith(".onnx")}
+    files |= {f"{name}.json": to_json(network) for name, network in rungs.items() if network.whole}
+    files |= {
+        f"{name}.h": header(network, title(bundle, name)).encode()
+        for name, network in rungs.items()
+    }
+    rows = [describe(name, network, held) for name, network in rungs.items()]
+    for row in rows:
+        progress(
+            f"{row['name']}: {row['flash']:,} bytes of flash, {row['ram']:,} of RAM, accuracy {row['accuracy']:.2%}"
+        )
+    taken = [{"step": name, **_cost(network, held)} for name, network in steps.items()]
+    told = {"members": rows, "compression": taken, "metrics": {HELD_OUT: figures(rows)}}
+    return seal({**bundle.manifest, **told}, files)
+
+
+def title(bundle: Bundle, rung: str) -> str:
+    """First line of a rung's header."""
+    return f"ids-plugin: tiny_cnn, {rung}, from bundle {bundle.id[:12]}"
+
+
+def figures(rungs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Accuracy and macro-F1 by rung."""
+    return {rung["name"]: {key: rung[key] for key in ("accuracy", "macro_f1")} for rung in rungs}
+
+
+def has_ladder(bundle: Bundle) -> bool:
+    """Whether it is one of tiny_cnn's whose rungs were measured."""
+    here = bundle.manifest["schema"]["fingerprint"] == uniflow.fingerprint()
+    return here and all("flash" in rung for rung in bundle.manifest["members"])
+
+
+def _told_apart(bundle: Bundle, runs: list[Run]) -> tuple[list[Run], list[Run]]:
+    found = []
+    for use in ("train", "measure"):
+        wanted = {one["sha256"]: one["file"] for one in bundle.manifest["training"]["data"][use]}
+        found.append([run for run in runs if run.sha256 in wanted])
+        absent = wanted.keys() - {run.sha256 for run in runs}
+        if absent:
+            what = f"{wanted[min(absent)]} isn't among the data, with which the bundle was made"
+            raise UsageError(
+                what, location=bundle.location, hint="--data with what was given to train"
+            )
+    return found[0], found[1]
+
+
+def _optimised(network: Network, rows: tuple[Ints, Ints], options: Options) -> dict[str, Network]:
+    """The seven-feature network after each step alone and after all: pruning, clustering, whole numbers."""
+    counts, label = rows
+    shape, seen = network.shape, (vectors(counts[:, network.features]), label)
+    start = weights_of(network)
+
+    def made(weights: dict[str, torch.Tensor]) -> Network:
+        return of_floats(
+            shape, network.features, {name: value.numpy() for name, value in weights.items()}
+        )
+
+    pruned = prune(shape, start, seen, PRUNED, options)
+    both = cluster(shape, pruned, seen, options)
+    return {
+        "fp32": network,
+        "pruned": made(pruned),
+        "clustered": made(cluster(shape, start, seen, options)),
+        "int8": quantise(network, counts),
+        "pruned, clustered": made(both),
+        "pruned, clustered, int8": quantise(made(both), counts),
+    }
+
+
+def weights_of(network: Network) -> dict[str, torch.Tensor]:
+    """A network in floating point as its module's weights by name."""
+    conv, *dense = network.layers
+    found = {
+        "conv.weight": torch.from_numpy(conv.weight[:, None, :]),
+        "conv.bias": torch.from_numpy(conv.bias),
+    }
+    for at, layer in enumerate(dense):
+        found |= {
+            f"dense{at}.weight": torch.from_numpy(layer.weight),
+            f"dense{at}.bias": torch.from_numpy(layer.bias),
+        }
+    return {name: value.clone() for name, value in found.items()}
+
+
+def network_of(bundle: Bundle, member: dict[str, Any]) -> Network:
+    """A member of a tiny_cnn bundle, ready to compute."""
+    data = bundle.file(member["file"])
+    if member["file"].endswith(".json"):
+        return from_json(data)
+    shape = Shape(**{**member["shape"], "hidden": tuple(member["shape"]["hidden"])})
+    arrays = {
+        one.name: numpy_helper.to_array(one)
+        for one in onnx.load_from_string(data).graph.initializer
+    }
+    return of_floats(shape, [FEATURES.index(name) for name in member["features"]], arrays)
+
+
+def describe(name: str, network: Network, held: Sequence[Run]) -> dict[str, Any]:
+    """A rung's row in the manifest: what it is, what it needs, how good it is on runs held out."""
+    kept = "float32"
+    if network.whole:
+        kept = "4-bit indices of int8 centroids" if network.shared else "int8"
+    return {
+        "name": name, "file": f"{name}.{'json' if network.whole else 'onnx'}", "kind": "uniflow",
+        "shape": network.shape._asdict(), "features": [FEATURES[at] for at in network.features], "weights": kept,
+        "parameters": network.shape.parameters, "macs": network.shape.macs, **need(network), **_cost(network, held),
+    }  # fmt: skip
+
+
+def need(network: Network) -> dict[str, int]:
+    """`flash`: constants and code. `ram`: arena and stack. In bytes, of the rung alone."""
+    code = CODE_WHOLE if network.whole else CODE_FLOAT
+    return {
+        "flash": integer_network.constants(network) + code,
+        "ram": integer_network.arena(network) + STACK,
+    }
+
+
+def _cost(network: Network, held: Sequence[Run]) -> dict[str, Any]:
+    return {"bytes": integer_network.constants(network), **measure(network, held)}
+
+
+def measure(network: Network, runs: Sequence[Run]) -> dict[str, Any]:
+    """Accuracy, macro-F1 over the classes that occur, and F1 of each, on runs."""
+    counts, label = rows_of(runs)
+    return judged(classify(network, counts), label)
+
+
+def judged(said: Ints, label: Ints) -> dict[str, Any]:
+    """Accuracy, macro-F1 over the classes that occur, and F1 of each."""
+    f1 = {}
+    for at in np.unique(label).tolist():
+        hit = int(((said == at) & (label == at)).sum())
+        f1[CLASSES[at]] = round(2 * hit / int((said == at).sum() + (label == at).sum()), 5)
+    accuracy = round(float((said == label).mean()), 5)
+    return {"accuracy": accuracy, "macro_f1": round(float(np.mean(list(f1.values()))), 5), "f1": f1}

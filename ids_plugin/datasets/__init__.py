@@ -1,0 +1,1 @@
+"""Data sets: published and own labelled traffic → frames with labels."""

@@ -1,0 +1,458 @@
+"""What an analyst needs of ours in a Kibana: installed, renewed, and never another's touched.
+
+Saved objects are ours by their ids, detection rules by their `rule_id`. A rule's switch, and where and how often it
+looks, are the site's to change; its exceptions and actions we don't know at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ids_plugin.config import Kibana as Settings
+from ids_plugin.elastic.kibana_api import DEFAULT_SPACE, Answer, Kibana, refusal
+from ids_plugin.elastic.kibana_objects import SavedObject, ndjson
+from ids_plugin.elastic.kibana_rules import Rule
+from ids_plugin.errors import ServiceError
+
+Key = tuple[str, str]
+"""type and id of a saved object"""
+Version = tuple[int, ...]
+
+FILE = "ids_plugin.ndjson"
+RULES = "/api/detection_engine/rules"
+EXTERNAL_ALERTS = "eb079c62-4481-4d6e-9643-3ca499df7aaa"
+"""`rule_id` of Elastic's rule that lifts every document with `event.kind: alert`"""
+
+SITES = frozenset({"enabled", "index", "interval", "from", "max_signals"})
+"""what of a rule that is there stays as it is; tags are added to its own"""
+
+OLDEST = (4,)
+"""Kibana began here; OpenSearch Dashboards, made from it, counts anew"""
+
+SINCE: Mapping[str, Version] = {"investigation_fields": (8, 11), "required_fields": (8, 15)}
+"""parts of a rule that older Kibanas refuse"""
+
+
+class Step(NamedTuple):
+    """One object or rule: what was done with it, or would be."""
+
+    kind: str
+    name: str
+    action: str
+    """create, update, keep (nothing to do) or look (at what isn't ours)"""
+    why: str = ""
+
+
+def install(
+    settings: Settings,
+    saved: Sequence[SavedObject],
+    rules: Sequence[Rule],
+    *,
+    dry_run: bool = False,
+) -> Iterator[Step]:
+    """Does one step after the other, and says so after each; with `dry_run` only says so.
+
+    Raises:
+        ConfigError: as `Kibana`.
+        ServiceError: a step can't be done: which, why, what to do. What was done before it stays.
+    """
+    kibana = Kibana(settings)
+    version = _version(kibana)
+    if settings.space != DEFAULT_SPACE:
+        _find_space(kibana)
+    if saved:
+        yield from _objects(kibana, saved, version, dry_run)
+    if rules:
+        yield from _rules(kibana, rules, version, dry_run)
+
+
+def _wrong(kibana: Kibana, step: str, what: str, hint: str) -> ServiceError:
+    space = kibana.settings.space
+    where = kibana.settings.url + ("" if space == DEFAULT_SPACE else f" space {space}")
+    return ServiceError(f"{step}: {what}", location=where, hint=hint)
+
+
+def _refused(kibana: Kibana, step: str, answer: Answer) -> ServiceError:
+    what, then = refusal(answer)
+    return _wrong(kibana, step, what, then)
+
+
+@contextlib.contextmanager
+def _reading(kibana: Kibana, step: str, answer: Answer) -> Iterator[None]:
+    """In the block an answer is taken apart, and nothing else.
+
+    Raises:
+        ServiceError: it isn't made as Kibana's are.
+    """
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        what = f"its answer ({answer.status}) makes no sense: {answer.said}".rstrip(": ")
+        raise _wrong(kibana, step, what, "does something stand between us and Kibana?") from error
+
+
+def _version(kibana: Kibana) -> Version:
+    """
+    Raises:
+        ServiceError: it isn't available, doesn't know us, or isn't Kibana.
+    """
+    step = "status"
+    answer = kibana.ask("GET", "/api/status", space=False)
+    if 300 <= answer.status < 400 and "location" in answer.headers:
+        hint = "give the address that it leads to; if that is a login page, a proxy before Kibana wants one"
+        raise _wrong(
+            kibana, step, f"{answer.status}: it sends us to {answer.headers['location']}", hint
+        )
+    told = answer.body if isinstance(answer.body, dict) else {}
+    if "status" not in told:
+        raise _no_kibana(kibana, step, answer)
+    with _reading(kibana, step, answer):
+        overall = told["status"]["overall"]
+        level = overall.get("level") or overall["state"]
+    if level in ("unavailable", "critical", "red"):
+        what = f"it is {level}: {overall.get('summary') or overall.get('title') or 'it gives no reason'}"
+        raise _wrong(
+            kibana, step, what, "see Kibana's log; it mostly is Elasticsearch that it misses"
+        )
+    if "version" not in told:
+        raise _wrong(
+            kibana, step, "it doesn't know us", "give an API key, or user name and password"
+        )
+    with _reading(kibana, step, answer):
+        version = _numbers(told["version"]["number"])
+    if version < OLDEST:
+        what = f"it is OpenSearch Dashboards {_dotted(version)}"
+        raise _wrong(
+            kibana,
+            step,
+            what,
+            "the objects and rules are for Kibana; there is no version of them for it",
+        )
+    return version
+
+
+def _no_kibana(kibana: Kibana, step: str, answer: Answer) -> ServiceError:
+    if "x-elastic-product" in answer.headers:
+        return _wrong(kibana, step, "that is Elasticsearch", "give Kibana's URL: mostly port 5601")
+    if answer.status in (401, 403, 429) or answer.status >= 500:
+        return _refused(kibana, step, answer)
+    if "kbn-name" in answer.headers:
+        hint = "does the URL lack, or have too much of, Kibana's base path (server.basePath)?"
+        return _wrong(kibana, step, f"Kibana answers {answer.status}", hint)
+    return _wrong(
+        kibana,
+        step,
+        f"what answers there ({answer.status}) isn't Kibana",
+        "check the URL and its base path",
+    )
+
+
+def _numbers(version: str) -> Version:
+    return tuple(int(part) for part in version.partition("-")[0].split("."))
+
+
+def _find_space(kibana: Kibana) -> None:
+    """Kibana takes objects for a space that doesn't exist, where nobody finds them.
+
+    Raises:
+        ServiceError: there is no such space, or it isn't shown to us.
+    """
+    step, name = "space", kibana.settings.space
+    answer = kibana.ask("GET", "/api/spaces/space", space=False)
+    if answer.status != 200:
+        raise _refused(kibana, step, answer)
+    with _reading(kibana, step, answer):
+        there = sorted(str(one["id"]) for one in answer.body)
+    if name not in there:
+        hint = f"make it under Stack Management → Spaces, or give us the right to see it; we see {', '.join(there)}"
+        raise _wrong(kibana, step, f"there is no space called {name}", hint)
+
+
+def _objects(
+    kibana: Kibana, saved: Sequence[SavedObject], version: Version, dry_run: bool
+) -> Iterator[Step]:
+    """
+    Raises:
+        ServiceError: objects can't be looked at or imported, or one is another's.
+    """
+    step = "saved objects"
+    needed = max(
+        _numbers(one[part])
+        for one in saved
+        for part in ("coreMigrationVersion", "typeMigrationVersion")
+    )
+    if version < needed:
+        what = f"Kibana is {_dotted(version)}, the objects need {_dotted(needed)} or newer"
+        raise _wrong(kibana, step, what, "upgrade Kibana, or install the rules alone: --only rules")
+    there = _exported(kibana, [_key(one) for one in saved])
+    steps = {_key(one): _needed(kibana, one, there.get(_key(one))) for one in saved}
+    due = [one for one in saved if steps[_key(one)].action != "keep"]
+    if due and not dry_run:
+        yield from _imported(kibana, due, steps)
+        steps = {key: one for key, one in steps.items() if one.action == "keep"}
+    yield from steps.values()
+
+
+def _dotted(version: Version) -> str:
+    return ".".join(map(str, version))
+
+
+def _key(one: Mapping[str, Any]) -> Key:
+    return one["type"], one["id"]
+
+
+def _exported(kibana: Kibana, keys: Sequence[Key]) -> dict[Key, SavedObject]:
+    """Those of the objects that are there, as Kibana keeps them.
+
+    Raises:
+        ServiceError: we may not look.
+    """
+    step = "looking at saved objects"
+    wanted = list(keys)
+    while wanted:
+        asked = {
+            "objects": [{"type": kind, "id": name} for kind, name in wanted],
+            "excludeExportDetails": True,
+        }
+        answer = kibana.ask("POST", "/api/saved_objects/_export", asked)
+        if answer.status == 200:
+            with _reading(kibana, step, answer):
+                lines = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
+                return {_key(one): one for one in map(json.loads, lines.splitlines())}
+        with _reading(kibana, step, answer):
+            failed = _failed(answer)
+        if other := next((one for one in failed.values() if one.get("statusCode") != 404), None):
+            raise _refused(
+                kibana, step, Answer(int(other.get("statusCode", answer.status)), other, {})
+            )
+        if not failed.keys() & set(wanted):
+            raise _refused(kibana, step, answer)
+        wanted = [key for key in wanted if key not in failed]
+    return {}
+
+
+def _failed(answer: Answer) -> dict[Key, dict[str, Any]]:
+    """Objects that an export couldn't give, and why."""
+    told = answer.body.get("attributes", {}) if isinstance(answer.body, dict) else {}
+    return {_key(one): one.get("error", {}) for one in told.get("objects", ())}
+
+
+def _needed(kibana: Kibana, made: SavedObject, there: SavedObject | None) -> Step:
+    """
+    Raises:
+        ServiceError: what is there belongs to another.
+    """
+    kind, name = _key(made)
+    if there is None:
+        return Step(kind, name, "create")
+    if there.get("managed"):
+        raise _wrong(
+            kibana, f"{kind} {name}", "there is one that a package of Kibana's manages", "remove it"
+        )
+    differs = list(_differences(_opened(there), _opened(made)))
+    newer = _numbers(there.get("typeMigrationVersion", "0")) > _numbers(
+        made["typeMigrationVersion"]
+    )
+    why = _shown(differs) + (
+        ", which may be because Kibana keeps it in a newer form" if differs and newer else ""
+    )
+    return Step(kind, name, "update" if differs else "keep", why)
+
+
+def _shown(differs: Sequence[str]) -> str:
+    more = f" and {len(differs) - 3} more" if len(differs) > 3 else ""
+    return f"differs in {', '.join(differs[:3])}{more}" if differs else ""
+
+
+def _opened(one: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an object is said by us, with JSON in strings read."""
+    refers = sorted(one.get("references", ()), key=lambda found: str(found["name"]))
+    return {"attributes": _unpacked(one["attributes"]), "references": refers}
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _unpacked(one) for name, one in value.items()}
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _differences(there: Any, made: Any, place: str = "") -> Iterator[str]:
+    """Places of what `made` says and `there` doesn't; what Kibana adds doesn't matter."""
+    if isinstance(made, dict) and isinstance(there, dict):
+        for name, value in made.items():
+            yield from _differences(there.get(name), value, f"{place}.{name}" if place else name)
+    elif isinstance(made, list) and isinstance(there, list) and len(made) == len(there):
+        for number, (left, right) in enumerate(zip(there, made, strict=True)):
+            yield from _differences(left, right, f"{place}.{number}")
+    elif there != made:
+        yield place
+
+
+def _imported(
+    kibana: Kibana, due: Sequence[SavedObject], steps: Mapping[Key, Step]
+) -> Iterator[Step]:
+    """Imports objects and tells of those that are in.
+
+    Raises:
+        ServiceError: some aren't.
+    """
+    step = "import of saved objects"
+    answer = kibana.upload("/api/saved_objects/_import", FILE, ndjson(due), overwrite="true")
+    if answer.status != 200 or not isinstance(answer.body, dict):
+        raise _refused(kibana, step, answer)
+    with _reading(kibana, step, answer):
+        done = [_done(steps[_key(one)], one) for one in answer.body.get("successResults") or ()]
+        told = [_import_error(one) for one in answer.body.get("errors") or ()]
+    yield from done
+    if told or not answer.body.get("success"):
+        what = (
+            "; ".join(f"{kind} {name}: {why}" for kind, name, why, _ in told[:3])
+            or "it gives no reason"
+        )
+        more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
+        hint = told[0][3] if told else "see Kibana's log"
+        raise _wrong(kibana, step, what + more, hint)
+
+
+def _done(step: Step, result: Mapping[str, Any]) -> Step:
+    """What was done, with the id that an object got in place of its own."""
+    copy = result.get("destinationId")
+    if not copy:
+        return step
+    action = "update" if result.get("overwrite") else step.action
+    return step._replace(action=action, why=f"as {copy}: another space has this id")
+
+
+def _import_error(one: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Type, id, what is wrong, and what to do about it."""
+    kind, name = _key(one)
+    error = one.get("error", {})
+    match error.get("type"):
+        case "conflict":
+            return kind, name, "there is another with its id", "rename or remove that one"
+        case "ambiguous_conflict":
+            could = ", ".join(found["id"] for found in error.get("destinations", ()))
+            return (
+                kind,
+                name,
+                f"several copies could be meant: {could}",
+                "remove all but one of them",
+            )
+        case "unsupported_type":
+            return (
+                kind,
+                name,
+                "this Kibana has no such type",
+                "its solution or version lacks it; upgrade Kibana",
+            )
+        case "missing_references":
+            lacks = ", ".join(
+                f"{found['type']} {found['id']}" for found in error.get("references", ())
+            )
+            return (
+                kind,
+                name,
+                f"it refers to what isn't there: {lacks}",
+                "run it again: everything is imported anew",
+            )
+    what, then = refusal(Answer(int(error.get("statusCode", 500)), error, {}))
+    return kind, name, what, then
+
+
+def _rules(
+    kibana: Kibana, rules: Iterable[Rule], version: Version, dry_run: bool
+) -> Iterator[Step]:
+    """
+    Raises:
+        ServiceError: there is no Elastic Security, or a rule can't be read or written, or is another's.
+    """
+    _may_have_rules(kibana)
+    for made in rules:
+        fitted = {name: value for name, value in made.items() if version >= SINCE.get(name, ())}
+        yield _rule(kibana, fitted, dry_run)
+    external = _there(kibana, EXTERNAL_ALERTS, "detection rule External Alerts")
+    if external and external.get("enabled") and not external.get("exceptions_list"):
+        why = "Elastic's own, it is on and lifts our alerts a second time; docs/rules.md says how to keep it from that"
+        yield Step("detection_rule", "External Alerts", "look", why)
+
+
+def _may_have_rules(kibana: Kibana) -> None:
+    """
+    Raises:
+        ServiceError: there can be no rules, for which reason.
+    """
+    step, alone = "detection rules", "or leave them out: --only objects"
+    answer = kibana.ask("GET", "/api/detection_engine/privileges")
+    if answer.status == 404:
+        raise _wrong(kibana, step, "this Kibana has no Elastic Security", f"turn it on, {alone}")
+    if answer.status != 200 or not isinstance(answer.body, dict):
+        what, then = refusal(answer)
+        raise _wrong(kibana, step, what, f"{then}; {alone}")
+    if not answer.body.get("has_encryption_key", True):
+        hint = f"set xpack.encryptedSavedObjects.encryptionKey in kibana.yml, {alone}"
+        raise _wrong(kibana, step, "Kibana has no key to encrypt them with", hint)
+
+
+def _there(kibana: Kibana, rule_id: str, step: str) -> Rule | None:
+    """The rule as it is there.
+
+    Raises:
+        ServiceError: we may not look.
+    """
+    answer = kibana.ask("GET", RULES, rule_id=rule_id)
+    if answer.status == 404:
+        return None
+    return _said_rule(kibana, rule_id, step, answer)
+
+
+def _said_rule(kibana: Kibana, rule_id: str, step: str, answer: Answer) -> Rule:
+    """
+    Raises:
+        ServiceError: it says something else.
+    """
+    if answer.status != 200:
+        raise _refused(kibana, step, answer)
+    with _reading(kibana, step, answer):
+        if answer.body["rule_id"] != rule_id:
+            raise ValueError(rule_id)
+    rule: Rule = answer.body
+    return rule
+
+
+def _rule(kibana: Kibana, made: Rule, dry_run: bool) -> Step:
+    """
+    Raises:
+        ServiceError: it can't be read or written, or is Elastic's.
+    """
+    name = str(made["name"])
+    step = f"detection rule {name}"
+    there = _there(kibana, made["rule_id"], step)
+    if there is None:
+        if not dry_run:
+            _write(kibana, "POST", made, step)
+        return Step("detection_rule", name, "create")
+    if there.get("immutable"):
+        raise _wrong(kibana, step, "there is a prebuilt one with its rule_id", "remove it")
+    tags = there.get("tags") or []
+    ours = {part: value for part, value in made.items() if part not in SITES | {"version"}}
+    ours["tags"] = [*tags, *(one for one in made["tags"] if one not in tags)]
+    changed = {
+        part: value
+        for part, value in ours.items()
+        if any(_differences(there.get(part), value, part))
+    }
+    if changed and not dry_run:
+        _write(kibana, "PATCH", {"rule_id": made["rule_id"], **changed}, step)
+    return Step("detection_rule", name, "update" if changed else "keep", _shown(list(changed)))
+
+
+def _write(kibana: Kibana, method: str, body: Rule, step: str) -> None:
+    _said_rule(kibana, body["rule_id"], step, kibana.ask(method, RULES, body))

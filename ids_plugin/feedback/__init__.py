@@ -1,0 +1,1 @@
+"""Feedback: analysts' verdicts → allow-list proposals and labelled flows. Nothing is applied here."""

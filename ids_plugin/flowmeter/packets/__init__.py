@@ -1,0 +1,1 @@
+"""Capture files → packets as columns: framing, link layers, tunnels, IP reassembly, checksums."""

@@ -1,0 +1,23 @@
+"""A reject: a record that could not be read, with its place and the reason."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+WHOLE = "whole"
+"""`place` of a reject that is a whole input: it can't be opened, or nothing of it can be read"""
+
+
+class Reject(NamedTuple):
+    """A record that could not be read; goes to rejects.ndjson."""
+
+    input: str
+    """file name, or `-`"""
+    place: str
+    """`line 7`, `packet 12`, `byte 4096`, or WHOLE"""
+    reason: str
+    """short and countable: `bad_json`, `cut_off`, ..."""
+    detail: str
+    """what exactly, for a person"""
+    data: str
+    """the beginning of the record, at most 200 characters"""

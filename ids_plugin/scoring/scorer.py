@@ -1,0 +1,190 @@
+"""What a bundle makes of windows: its members' opinions, combined and calibrated, and a gate that spares most flows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ids_plugin import registry
+from ids_plugin.bundle import Bundle
+from ids_plugin.errors import BundleError
+from ids_plugin.schema.score import CLASSES, Scores
+from ids_plugin.schema.window import STEPS, Bools, Floats, Ints, Spec, Windows
+from ids_plugin.scoring import Doubles, Member
+from ids_plugin.scoring.behaviour import BehaviourMember
+from ids_plugin.scoring.lightgbm import TreeMember, Trees
+from ids_plugin.scoring.onnx import REFUSALS, OnnxMember
+
+_ROWS = 4096
+"""Rows whose sequences are in memory at once."""
+_BENIGN = CLASSES.index("benign")
+_OTHER = CLASSES.index("other")
+
+
+class Scorer:
+    """Scores windows with one bundle. One core, no state between calls, the same bits in any batch."""
+
+    def __init__(self, bundle: Bundle, *, cascade: bool = True) -> None:
+        """`cascade=False` asks every member about every flow.
+
+        Raises:
+            BundleError: a file of the bundle doesn't load.
+        """
+        manifest = bundle.manifest
+        self.bundle = bundle
+        self.members: dict[str, Member] = {
+            entry["name"]: registry.load("members", entry["kind"]).open(bundle, entry)
+            for entry in manifest["members"]
+        }
+        self._combination = _Combination(manifest["combination"])
+        self._thresholds = np.array(
+            [float(manifest["thresholds"].get(name, np.inf)) for name in bundle.classes]
+        )
+        self._gate = _Gate(bundle) if cascade and manifest.get("gate") else None
+        self._spec: Spec | None = None
+
+    def score(self, windows: Windows) -> Scores:
+        """Scores of the flows of one batch, in its order.
+
+        Raises:
+            BundleError: the windows aren't those the bundle was made for.
+        """
+        if self._spec is not windows.spec:
+            self.bundle.require(windows.spec)
+            self._spec = windows.spec
+        if self._gate is None:
+            return self._spread(windows, np.arange(len(windows)), np.zeros(len(windows)))
+        low = self._gate.probability(windows)
+        return self._spread(windows, np.flatnonzero(low >= self._gate.threshold), low)
+
+    def try_out(self, spec: Spec) -> None:
+        """Has every member judge one window of which nothing is known.
+
+        Raises:
+            BundleError: one can't, though it loaded.
+        """
+        mask = np.zeros((1, STEPS), np.bool_)
+        steps = np.full((1, STEPS, len(spec.sequence)), np.nan, np.float32)
+        try:
+            self.score_arrays(steps, mask, np.full((1, len(spec.table)), np.nan, np.float32))
+        except (*REFUSALS, ValueError, IndexError, KeyError) as error:
+            told = str(error).splitlines()[0]
+            raise BundleError(
+                f"can't judge windows: {told}", location=self.bundle.location
+            ) from error
+
+    def score_arrays(self, steps: Floats, mask: Bools, table: Floats) -> Scores:
+        """Scores of m windows given as arrays, every member asked: (m, STEPS, F), (m, STEPS), (m, T)."""
+        opinions = {
+            name: member.probabilities(steps, mask, table) for name, member in self.members.items()
+        }
+        models = {name: 1.0 - opinion[:, _BENIGN] for name, opinion in opinions.items()}
+        return self._decide(self._combination.of(opinions), models)
+
+    def member_probabilities(self, steps: Floats, mask: Bools, table: Floats) -> dict[str, Doubles]:
+        """Member's name → (m, len(CLASSES)): every opinion before they are combined."""
+        return {
+            name: member.probabilities(steps, mask, table) for name, member in self.members.items()
+        }
+
+    def attention(self, steps: Floats, mask: Bools, table: Floats) -> Doubles | None:
+        """(m, STEPS) weights of the steps in the network's decision, rows sum to 1; None without such a network."""
+        for member in self.members.values():
+            if isinstance(member, OnnxMember):
+                return member.attention(steps, mask, table)
+        return None
+
+    def contributions(self, table: Floats, label: int) -> Doubles | None:
+        """(m, T + 1) TreeSHAP contributions to class `label`, expected value last; None without trees."""
+        for member in self.members.values():
+            if isinstance(member, TreeMember):
+                return member.contributions(table, label)
+        return None
+
+    def weights(self) -> dict[str, float]:
+        """Member's name → weight of its log-probabilities in the combination."""
+        return dict(self._combination.weights)
+
+    def behaviours(self, table: Floats) -> dict[str, Doubles]:
+        """Behaviour's name → (m) how strongly it shows, 0–1; empty without behaviours."""
+        for member in self.members.values():
+            if isinstance(member, BehaviourMember):
+                return member.behaviours(table)
+        return {}
+
+    def _spread(self, windows: Windows, passed: Ints, low: Doubles) -> Scores:
+        """Scores of the rows that passed, among those of all rows."""
+        probability = np.zeros((len(windows), len(CLASSES)))
+        probability[:, _BENIGN] = 1.0 - low
+        probability[:, _OTHER] = low
+        models = {name: np.full(len(windows), np.nan) for name in self.members}
+        for start in range(0, len(passed), _ROWS):
+            rows = passed[start : start + _ROWS]
+            steps = windows.steps(rows)
+            scores = self.score_arrays(steps.values, steps.mask, windows.table(rows))
+            probability[rows] = scores.probability
+            for name, values in scores.models.items():
+                models[name][rows] = values
+        return self._decide(probability, models)
+
+    def _decide(self, probability: Doubles, models: dict[str, Doubles]) -> Scores:
+        label = np.argmax(probability[:, _BENIGN + 1 :], axis=1) + _BENIGN + 1
+        score = 1.0 - probability[:, _BENIGN]
+        threshold = self._thresholds[label]
+        return Scores(score, label, probability, models, score >= threshold, threshold)
+
+
+class _Combination:
+    """Stacking (Wolpert 1992): multinomial logistic over the members' log-probabilities, a weight per member and a
+    bias per class, fitted on networks the members never saw; so it is the calibration too."""
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self.weights: dict[str, float] = parameters["weights"]
+        self._bias: dict[str, float] = parameters["bias"]
+        self._floor = float(parameters["floor"])
+
+    def of(self, opinions: dict[str, Doubles]) -> Doubles:
+        """(m, len(CLASSES)); classes without a bias are those nobody was trained on: 0."""
+        known = [
+            (index, self._bias[name]) for index, name in enumerate(CLASSES) if name in self._bias
+        ]
+        rows = len(next(iter(opinions.values())))
+        odds, total = np.zeros((rows, len(CLASSES))), np.zeros(rows)
+        logits = {index: np.full(rows, bias) for index, bias in known}
+        for name, weight in self.weights.items():
+            for index, logit in logits.items():
+                logit += weight * np.log(np.maximum(opinions[name][:, index], self._floor))
+        top = np.max(list(logits.values()), axis=0)
+        for index, logit in logits.items():
+            odds[:, index] = np.exp(logit - top)
+            total += odds[:, index]
+        return odds / total[:, None]
+
+
+class _Gate:
+    """A few shallow trees over columns that are there anyway; below its threshold nothing else is asked."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        entry = bundle.manifest["gate"]
+        self.threshold = float(entry["threshold"])
+        self._trees = Trees(bundle.file(entry["file"]), f"{bundle.location}/{entry['file']}")
+        self._features: list[str] = entry["features"]
+        if self._trees.inputs != len(self._features):
+            raise BundleError(
+                "the gate's columns aren't those the manifest names", location=bundle.location
+            )
+
+    def probability(self, windows: Windows) -> Doubles:
+        """(n) probability of not being benign."""
+        return self._trees.probabilities(gate_rows(windows, self._features))[:, 0]
+
+
+def gate_rows(windows: Windows, names: list[str]) -> Floats:
+    """(n, len(names)): the named flow and context features of every row."""
+    context = {feature.name: index for index, feature in enumerate(windows.spec.context)}
+    columns = [
+        windows.context[:, context[n]] if n in context else windows.flows[n].to_numpy()
+        for n in names
+    ]
+    return np.stack(columns, axis=1).astype(np.float32, copy=False)

@@ -1,0 +1,50 @@
+"""Traffic over time for the report's timeline, in bounded memory whatever the input's length."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from ids_plugin.sinks.report import Bucket
+
+BUCKETS = 240
+"""Bars a timeline shows at most: one every five pixels of a wide screen"""
+_FINEST = 1_000_000
+"""µs"""
+
+
+class Traffic:
+    """Counts flows and bytes per stretch of time; stretches double in width when there are too many."""
+
+    def __init__(self) -> None:
+        self._width = _FINEST
+        self._counts: dict[int, tuple[int, int]] = {}
+
+    def see(self, flows: pl.DataFrame) -> None:
+        """Takes in a Flow frame, in any order."""
+        volume = pl.sum_horizontal("orig_ip_bytes", "resp_ip_bytes").fill_null(0)
+        counted = (
+            flows.lazy()
+            .group_by((pl.col("ts").dt.epoch("us") // self._width).alias("at"))
+            .agg(pl.len(), volume.sum().alias("bytes"))
+            .collect()
+        )
+        for at, count, size in counted.iter_rows():
+            before = self._counts.get(at, (0, 0))
+            self._counts[at] = before[0] + count, before[1] + int(size or 0)
+        while len(self._counts) > BUCKETS:
+            self._coarsen()
+
+    def _coarsen(self) -> None:
+        self._width *= 2
+        coarse: dict[int, tuple[int, int]] = {}
+        for at, (count, size) in self._counts.items():
+            before = coarse.get(at // 2, (0, 0))
+            coarse[at // 2] = before[0] + count, before[1] + size
+        self._counts = coarse
+
+    def buckets(self) -> list[Bucket]:
+        """Stretches of equal width with traffic, oldest first; times in µs since the epoch."""
+        return [
+            Bucket(t=at * self._width, flows=count, bytes=size)
+            for at, (count, size) in sorted(self._counts.items())
+        ]

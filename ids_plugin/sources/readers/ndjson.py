@@ -1,0 +1,508 @@
+"""Reads newline-delimited JSON by layouts: a chunk in one go where all of it is well, line by line where not.
+
+A layout says where in a JSON object the columns stand. The fast path parses a whole chunk with the layout of its first
+line. Lines that don't fit it, or every line of a chunk that doesn't parse, are looked at one by one. Both give the same
+flows for the same line, so where a chunk is cut changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import orjson
+import polars as pl
+
+from ids_plugin.schema.flow import empty
+from ids_plugin.schema.reject import Reject
+from ids_plugin.sources import Input, Read
+from ids_plugin.sources.readers.draft import Fault, make, refuse_wrong_units, text_times, times
+from ids_plugin.sources.readers.lines import Chunk, TooLong, chunks, count, whole_lines
+
+CHUNK = 4 << 20
+BYTES_PER_RECORD = 400
+SHOWN = 200
+TOGETHER = 32
+"""Lines of one layout from which on reading them in one go is faster than one by one."""
+PARTS = 8
+"""In how many parts lines are read that don't parse together."""
+INT64 = 1 << 63
+LONG = re.compile(rb"\d{19}")
+"""A whole number that may be beyond 64 bits: exact to polars in a text column, rounded by orjson."""
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+"""A lone half of a pair: polars takes it for text, orjson for damage."""
+KINDS: dict[str, pl.DataType] = {
+    "text": pl.String(),
+    "list": pl.String(),
+    "int": pl.Int64(),
+    "float": pl.Float64(),
+    "time": pl.Float64(),
+    "iso": pl.String(),
+    "bool": pl.Boolean(),
+    "ints": pl.List(pl.Int64()),
+}
+
+
+class Field(NamedTuple):
+    """Where a column stands; several fields may name one column, the first that is there wins."""
+
+    column: str
+    kind: str
+    """text, list (texts or one text), int, ints, float, bool, time (number), iso (time as text)"""
+    path: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the records of one shape become draft columns."""
+
+    fields: tuple[Field, ...]
+    tidy: tuple[pl.Expr, ...] = ()
+    """draft columns out of the loose ones, and `ts` in µs"""
+    derive: Callable[[pl.DataFrame], pl.DataFrame] | None = None
+    """what else is left to do with the tidy columns before `_draft.make`"""
+    ours: pl.Expr = field(default_factory=lambda: pl.lit(True))
+    """over the loose columns: the row surely is a record of this layout"""
+    beside: pl.Expr | None = None
+    """over the loose columns: why a row is out of scope, null where it isn't"""
+    inner: str | None = None
+    """path of a text that holds the record as JSON"""
+
+    @cached_property
+    def schema(self) -> dict[str, Any]:
+        """What polars is told to read: nested structs along the paths."""
+        tree: dict[str, Any] = {}
+        for item in self.fields:
+            node = tree
+            for key in item.path[:-1]:
+                node = node.setdefault(key, {})
+            node[item.path[-1]] = KINDS[item.kind]
+        return {key: _dtype(value) for key, value in tree.items()}
+
+    @cached_property
+    def columns(self) -> dict[str, pl.DataType]:
+        """Loose columns and their types."""
+        return {_name(item): KINDS[item.kind] for item in self.fields}
+
+    @cached_property
+    def loose(self) -> list[pl.Expr]:
+        """Columns out of the frame that polars read."""
+        found: dict[str, list[pl.Expr]] = {}
+        for item in self.fields:
+            at = pl.col(item.path[0])
+            for key in item.path[1:]:
+                at = at.struct.field(key)
+            found.setdefault(_name(item), []).append(at)
+        return [
+            (exprs[0] if len(exprs) == 1 else pl.coalesce(exprs)).alias(name)
+            for name, exprs in found.items()
+        ]
+
+    @cached_property
+    def flat(self) -> bool:
+        """No column stands inside an object of the record."""
+        return all(len(item.path) == 1 for item in self.fields)
+
+    def loose_of(self, keys: frozenset[str]) -> list[pl.Expr]:
+        """As `loose` for a flat layout of which only `keys` were read; the other columns are null."""
+        found: dict[str, list[pl.Expr]] = {name: [] for name in self.columns}
+        for item in self.fields:
+            if item.path[0] in keys:
+                found[_name(item)].append(pl.col(item.path[0]))
+        nothing = {name: pl.lit(None, dtype=dtype) for name, dtype in self.columns.items()}
+        return [pl.coalesce(exprs or [nothing[name]]).alias(name) for name, exprs in found.items()]
+
+    @cached_property
+    def odd(self) -> pl.Expr:
+        """Over the loose columns: a text that is no text but an object or a list, as polars writes them."""
+        texts = [name for name, dtype in self.columns.items() if dtype == pl.String()]
+        return pl.any_horizontal(
+            pl.col(name).str.starts_with(mark) for name in texts for mark in ("{", "[")
+        )
+
+    @cached_property
+    def tidied(self) -> list[pl.Expr]:
+        """Over the loose columns: `ts` in µs from whichever form there is, and `tidy`."""
+        forms = []
+        if "ts" in self.columns:
+            forms.append(times(pl.col("ts")))
+        if "ts_text" in self.columns:
+            forms.append(pl.col("ts_text").map_batches(text_times, return_dtype=pl.Int64))
+        return [pl.coalesce(forms).alias("ts"), *self.tidy]
+
+
+MESSAGE = Layout((), inner="message")
+"""Beats and Elastic Agent: the record as text in `message`."""
+
+
+class OutOfScope(NamedTuple):
+    """A record that is fine and no flow."""
+
+    reason: str
+
+
+class Bad(NamedTuple):
+    """A record that can't be read."""
+
+    reason: str
+    detail: str
+
+
+_Tree = dict[str, Any]
+Beside = dict[str, list[int]]
+"""Numbers of the lines that are fine and no flows, by reason."""
+Classify = Callable[[dict[str, Any]], Layout | OutOfScope | Bad]
+"""Which layout an object has."""
+
+
+def _dtype(value: _Tree | pl.DataType) -> pl.DataType:
+    return (
+        pl.Struct({key: _dtype(inner) for key, inner in value.items()})
+        if isinstance(value, dict)
+        else value
+    )
+
+
+def _name(item: Field) -> str:
+    return "ts_text" if item.kind == "iso" else item.column
+
+
+@dataclass
+class Habit:
+    """Which keys the records of a source have had so far. Absent keys cost as much to read as present ones.
+
+    Reading only `keys` is right for a chunk of flat objects whenever every colon of it is accounted for: one for every
+    value that was read, and those inside of texts. Otherwise there was another key, and all are read.
+    """
+
+    keys: frozenset[str] = frozenset()
+    useful: bool = True
+    """False once the source turned out to have keys that are none of ours"""
+
+    def read(self, data: bytes, layout: Layout) -> tuple[pl.DataFrame, list[pl.Expr]]:
+        """The frame polars reads, and its loose columns."""
+        if not self.useful or b"\\" in data:
+            return pl.read_ndjson(data, schema=layout.schema), layout.loose
+        if self.keys:
+            frame = pl.read_ndjson(
+                data, schema={key: layout.schema[key] for key in layout.schema if key in self.keys}
+            )
+            if _values_read(frame) + _colons_inside(frame) == count(data, b":"):
+                return frame, layout.loose_of(self.keys)
+        frame = pl.read_ndjson(data, schema=layout.schema)
+        had = {column.name for column in frame if column.null_count() < frame.height}
+        self.useful, self.keys = not self.keys or not had <= self.keys, self.keys | had
+        return frame, layout.loose
+
+
+def _values_read(frame: pl.DataFrame) -> int:
+    return frame.height * frame.width - sum(column.null_count() for column in frame)
+
+
+def _colons_inside(frame: pl.DataFrame) -> int:
+    texts = pl.col(pl.String).str.count_matches(":", literal=True).sum().cast(pl.Int64)
+    return int(frame.select(pl.sum_horizontal(texts)).item() or 0)
+
+
+@dataclass
+class Step:
+    """What one chunk gave so far."""
+
+    frames: list[pl.DataFrame] = field(default_factory=list)
+    """drafts, each of one layout; rows in any order"""
+    faults: list[Fault] = field(default_factory=list)
+    out_of_scope: Beside = field(default_factory=dict)
+
+
+def probe(source: Input, classify: Classify, plugin: str) -> pl.DataFrame:
+    """The draft of the input's head: what is decided about the whole by it doesn't depend on how the input is cut.
+
+    Raises:
+        DialectError: the records can't be in the units they claim.
+    """
+    step = parse(whole_lines(source.head), classify, Habit())
+    draft = joined(step.frames)
+    refuse_wrong_units(
+        make(draft, source=plugin, name=source.name, sensor=source.sensor), source.name
+    )
+    return draft
+
+
+def read(source: Input, batch_rows: int, classify: Classify, plugin: str) -> Iterator[Read]:
+    """Reads a stream of JSON lines to its end."""
+    size = min(CHUNK, max(1 << 16, batch_rows * BYTES_PER_RECORD))
+    habit = Habit()
+    for piece in chunks(source.stream, size):
+        if isinstance(piece, TooLong):
+            yield Read(empty(), 1, (too_long(source.name, piece),))
+            continue
+        step = parse(piece, classify, habit)
+        made = make(joined(step.frames), source=plugin, name=source.name, sensor=source.sensor)
+        rejects = rejects_of(source.name, piece, [*step.faults, *made.faults])
+        out_of_scope = {reason: len(lines) for reason, lines in step.out_of_scope.items()}
+        total = made.flows.height + len(rejects) + sum(out_of_scope.values())
+        yield Read(made.flows, total, rejects, out_of_scope)
+
+
+def too_long(name: str, line: TooLong) -> Reject:
+    """The reject of a line that is too long."""
+    data = line.start.decode("utf-8", "replace")[:SHOWN]
+    return Reject(name, f"line {line.line}", "too_long", f"a line of {line.size:,} bytes", data)
+
+
+def joined(frames: list[pl.DataFrame]) -> pl.DataFrame:
+    """One draft, in the order of the lines."""
+    if not frames:
+        return pl.DataFrame(schema={"line": pl.Int64, "ts": pl.Int64})
+    if len(frames) == 1:
+        return frames[0]
+    return pl.concat(frames, how="diagonal_relaxed").sort("line", maintain_order=True)
+
+
+def rejects_of(name: str, piece: Chunk, faults: list[Fault]) -> tuple[Reject, ...]:
+    """Rejects of the faults found in a chunk, in the order of their lines."""
+    if not faults:
+        return ()
+    lines = piece.data.split(b"\n")
+    found = []
+    for fault in sorted(faults):
+        data = lines[fault.line - piece.first][: 4 * SHOWN].decode("utf-8", "replace")[:SHOWN]
+        found.append(Reject(name, f"line {fault.line}", fault.reason, fault.detail, data))
+    return tuple(found)
+
+
+def parse(piece: Chunk, classify: Classify, habit: Habit) -> Step:
+    """What the lines of a chunk are; blank ones are nothing."""
+    step = Step()
+    layout = _first_layout(piece.data, classify)
+    fast = _fast(piece, layout, habit, step.out_of_scope) if layout is not None else None
+    if fast is not None:
+        step.frames.append(fast[0])
+        if not fast[1]:
+            return step
+    lines = piece.data.split(b"\n")[: piece.lines]
+    ended = piece.data.endswith(b"\n")
+    chosen = range(len(lines)) if fast is None else fast[1]
+    _careful(
+        ((piece.first + at, lines[at], ended or at < len(lines) - 1) for at in chosen),
+        classify,
+        habit,
+        step,
+    )
+    return step
+
+
+def _first_layout(data: bytes, classify: Classify) -> Layout | None:
+    end = data.find(b"\n")
+    try:
+        record = orjson.loads(data[:end] if end >= 0 else data)
+    except orjson.JSONDecodeError:
+        return None
+    found = classify(record) if isinstance(record, dict) else None
+    return found if isinstance(found, Layout) and found.inner is None else None
+
+
+def _fast(
+    piece: Chunk, layout: Layout, habit: Habit, out_of_scope: Beside
+) -> tuple[pl.DataFrame, list[int]] | None:
+    """The chunk's rows that fit the layout, and the indices of the other lines; None: it doesn't parse as a whole."""
+    if b"\\" in piece.data and SURROGATE.search(piece.data):
+        return None
+    flat = layout.flat and b"[" not in piece.data and count(piece.data, b"{") == piece.lines
+    try:
+        if flat:
+            frame, columns = habit.read(piece.data, layout)
+        else:
+            frame, columns = pl.read_ndjson(piece.data, schema=layout.schema), layout.loose
+    except (pl.exceptions.PolarsError, ValueError):
+        return None
+    if frame.height != piece.lines:
+        return None
+    line = pl.int_range(piece.first, piece.first + piece.lines, dtype=pl.Int64).alias("line")
+    fits = layout.ours.fill_null(False)
+    if not flat:
+        fits &= ~layout.odd.fill_null(False)
+    beside = pl.lit(None, dtype=pl.String) if layout.beside is None else layout.beside
+    loose = frame.lazy().select(columns)
+    frame = loose.with_columns(
+        fits.alias("_fits"), beside.alias("_beside"), *layout.tidied, line
+    ).collect()
+    others = (~frame["_fits"]).arg_true()
+    if others.len():
+        reasons = frame["_beside"].gather(others)
+        for at, reason in (
+            zip(others, reasons, strict=True) if reasons.null_count() < reasons.len() else ()
+        ):
+            if reason is not None:
+                out_of_scope.setdefault(reason, []).append(piece.first + at)
+        others = others.filter(reasons.is_null())
+        frame = frame.filter("_fits")
+    return layout.derive(frame) if layout.derive else frame, others.to_list()
+
+
+class _Line(NamedTuple):
+    """A line that is a record of a layout."""
+
+    number: int
+    text: bytes
+    record: dict[str, Any]
+
+
+def _careful(
+    lines: Iterator[tuple[int, bytes, bool]], classify: Classify, habit: Habit, step: Step
+) -> None:
+    """Looks at (number, line, whether its newline is there) one by one, and reads those of one layout together."""
+    groups: dict[int, tuple[Layout, list[_Line]]] = {}
+    for number, line, ended in lines:
+        text = line.strip(b" \t\r")
+        if not text:
+            continue
+        found = look(text, ended, classify)
+        if isinstance(found, Bad):
+            step.faults.append(Fault(number, *found))
+        elif isinstance(found, OutOfScope):
+            step.out_of_scope.setdefault(found.reason, []).append(number)
+        else:
+            layout, inner, record = found
+            groups.setdefault(id(layout), (layout, []))[1].append(_Line(number, inner, record))
+    for layout, members in groups.values():
+        rest = _together(layout, members, habit, step) if len(members) >= TOGETHER else members
+        _one_by_one(layout, rest, step)
+
+
+def _together(layout: Layout, members: list[_Line], habit: Habit, step: Step) -> list[_Line]:
+    """Reads lines of one layout in one go, or in parts where they don't parse; gives back those that don't fit it."""
+    together = Chunk(b"\n".join(member.text for member in members), 0, len(members))
+    beside: Beside = {}
+    fast = _fast(together, layout, habit, beside)
+    if fast is None and len(members) < 2 * TOGETHER:
+        return members
+    if fast is None:
+        size = -(-len(members) // PARTS)
+        parts = (members[at : at + size] for at in range(0, len(members), size))
+        return [member for part in parts for member in _together(layout, part, habit, step)]
+    for reason, places in beside.items():
+        step.out_of_scope.setdefault(reason, []).extend(members[at].number for at in places)
+    numbers = pl.Series("line", [member.number for member in members], dtype=pl.Int64)
+    step.frames.append(fast[0].with_columns(numbers.gather(fast[0]["line"])))
+    return [members[at] for at in fast[1]]
+
+
+def _one_by_one(layout: Layout, members: list[_Line], step: Step) -> None:
+    rows: list[tuple[Any, ...]] = []
+    for member in members:
+        values = _values(member.record, layout)
+        if isinstance(values, Bad):
+            step.faults.append(Fault(member.number, *values))
+        else:
+            rows.append((member.number, *values))
+    if rows:
+        schema = {"line": pl.Int64(), **layout.columns}
+        frame = pl.DataFrame(rows, schema=schema, orient="row").with_columns(layout.tidied)
+        step.frames.append(layout.derive(frame) if layout.derive else frame)
+
+
+def look(
+    text: bytes, ended: bool, classify: Classify
+) -> tuple[Layout, bytes, dict[str, Any]] | OutOfScope | Bad:
+    """One line's layout, the text of the record itself and the record."""
+    try:
+        record = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        return _bad_json(text, ended, error)
+    if not isinstance(record, dict):
+        return Bad("bad_json", f"not an object but {type(record).__name__}")
+    layout = classify(record)
+    if isinstance(layout, Layout) and layout.inner is not None:
+        return look(str(record[layout.inner]).encode("utf-8", "replace"), True, classify)
+    if text.count(b'":') not in (len(record), _keys(record)) or LONG.search(text):
+        with suppress(RecursionError, ValueError):
+            record = json.loads(text, object_pairs_hook=_first_wins)
+            layout = classify(record)
+    return (layout, text, record) if isinstance(layout, Layout) else layout
+
+
+def _keys(record: dict[str, Any]) -> int:
+    """Keys of an object and of all objects in it."""
+    found = 0
+    todo: list[Any] = [record]
+    while todo:
+        value = todo.pop()
+        found += len(value) if isinstance(value, dict) else 0
+        inner = value.values() if isinstance(value, dict) else value
+        todo.extend(item for item in inner if isinstance(item, (dict, list)))
+    return found
+
+
+def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of which a key stands twice: polars takes the first, orjson the last."""
+    return dict(reversed(pairs))
+
+
+def _bad_json(text: bytes, ended: bool, error: json.JSONDecodeError) -> Bad:
+    if not ended:
+        return Bad("cut_off", "the input ends in the middle of this record")
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError as wrong:
+        return Bad("bad_utf8", str(wrong).split(":")[0])
+    return Bad("bad_json", str(error))
+
+
+def _values(record: dict[str, Any], layout: Layout) -> list[Any] | Bad:
+    """Loose values of a record, in the order of `layout.columns`."""
+    values: dict[str, Any] = {}
+    for item in layout.fields:
+        value: Any = record
+        for key in item.path:
+            if value is not None and not isinstance(value, dict):
+                return Bad("bad_value", f"{'.'.join(item.path)}: no object around it")
+            value = value.get(key) if value is not None else None
+        name = _name(item)
+        if value is None:
+            values.setdefault(name, None)
+            continue
+        value = _value(value, item.kind)
+        if value is None:
+            return Bad("bad_value", f"{'.'.join(item.path)} is not {item.kind}")
+        if values.get(name) is None:
+            values[name] = value
+    return list(values.values())
+
+
+def _value(value: object, kind: str) -> object:
+    """`value` as `kind` has it, None when it is of another kind: what polars' reader accepts, and lists of texts."""
+    if kind in ("text", "list", "iso"):
+        return _text(value, kind)
+    if kind == "bool":
+        return value if isinstance(value, bool) else None
+    if kind == "ints":
+        good = isinstance(value, list) and all(_value(item, "int") is not None for item in value)
+        return value if good else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if kind == "int":
+        return value if isinstance(value, int) and -INT64 <= value < INT64 else None
+    with suppress(OverflowError):
+        return float(value)
+    return None
+
+
+def _text(value: object, kind: str) -> str | None:
+    if isinstance(value, str):
+        return None if value[:1] in ("{", "[") else value
+    if kind == "list" and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value) if -(1 << 127) <= value < 1 << 128 else None
+    if isinstance(value, float):
+        written = pl.read_ndjson(b'{"text":%s}' % orjson.dumps(value), schema={"text": pl.String()})
+        return str(written["text"][0])
+    return None

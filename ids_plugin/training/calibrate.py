@@ -1,0 +1,284 @@
+"""Thresholds fitted to one's own normal traffic; needs no torch.
+
+The traffic is divided in time: the earlier part fits the thresholds, the later part shows what they give. A flow that
+the allow-list hides can't alert and counts as ordinary. An alert is a fold of one flow or more: as many flows over a
+day as the budget allows are at most as many alerts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from ids_plugin.alerts import AllowList, BundleFacts, Folder, policy
+from ids_plugin.bundle import Bundle, seal
+from ids_plugin.errors import UsageError
+from ids_plugin.pipeline import scored
+from ids_plugin.schema import flow
+from ids_plugin.schema.alert import Document
+from ids_plugin.schema.evidence import Evidence
+from ids_plugin.schema.score import CLASSES, Scores
+from ids_plugin.schema.window import Bools, Ints
+from ids_plugin.scoring import Doubles
+from ids_plugin.scoring.scorer import Scorer
+from ids_plugin.training.conformal import LEAST, allowed, fit, needed
+
+SHARE = 0.7
+"""of the flows fit the thresholds; the rest, later in time, checks them"""
+PAUSE = 3_600_000_000
+"""µs without a flow that don't count as time in which something was watched"""
+DAY = 86_400_000_000
+SHOWN = 5
+"""alerts that are named"""
+_KEPT = [*flow.SCHEMA, "known", "clock", "replaces"]
+_NO_EVIDENCE = Evidence((), (), "", 0.0, {}, "")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a calibration is told."""
+
+    budget: float
+    """alerts a day"""
+    allow: AllowList = field(default_factory=AllowList)
+    only_raise: bool = False
+    """no threshold falls below the bundle's own"""
+
+
+class Batch(NamedTuple):
+    """Flows that score so high that some threshold might be below."""
+
+    sensor: str
+    flows: pl.DataFrame
+    scores: Scores
+    known: Ints
+    """(n) µs since the epoch"""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What a bundle makes of normal traffic."""
+
+    known: Ints
+    """of every flow, µs since the epoch, ascending"""
+    high: Sequence[Batch]
+    """the flows that score `least` or more"""
+    least: float
+
+    @property
+    def split(self) -> int:
+        """Flows known up to this time (µs since the epoch) fit, the later ones check."""
+        return int(self.known[max(math.ceil(SHARE * len(self.known)) - 1, 0)])
+
+
+def calibrate(
+    batches: Iterable[pl.DataFrame],
+    bundle: Bundle,
+    options: Options,
+    data: Sequence[Mapping[str, Any]],
+) -> tuple[Bundle, dict[str, Any]]:
+    """The bundle with other thresholds, unsigned, and a report. The same input gives the same bundle.
+
+    `batches`: Flow frames of normal traffic in the order in which flows were known, local flags filled; `data` says
+    what they were read from, for the bundle's card.
+
+    Raises:
+        UsageError: too few flows for such a budget; the message says how many are needed.
+    """
+    before = _own(bundle)
+    traffic = observe(batches, bundle, least(bundle, before))
+    split = traffic.split if len(traffic.known) else 0
+    fitting, checking = traffic.known[traffic.known <= split], traffic.known[traffic.known > split]
+    per_day = len(fitting) / max(_days(fitting), 1 / DAY) if len(fitting) else 0.0
+    alpha = min(options.budget / per_day, 1.0) if per_day else 1.0
+    if allowed(len(fitting), alpha) < 0 or not len(checking):
+        raise _too_few(len(fitting), options.budget, per_day, alpha)
+    score, label = _candidates(traffic, split, options.allow)
+    over = allowed(len(fitting), alpha)
+    fitted = fit(score, label, over, before, traffic.least, only_raise=options.only_raise)
+    after = {**before, **fitted.thresholds}
+    report = {
+        "budget_per_day": options.budget,
+        "alpha": alpha,
+        "needed": needed(alpha),
+        "may_be_over": over,
+        "flows": len(fitting),
+        "flows_per_day": round(per_day, 1),
+        "hours": round(24 * _days(fitting), 3),
+        "shift_of_log_odds": None if math.isinf(fitted.shift) else round(fitted.shift, 6),
+        "thresholds_before": before,
+        "thresholds": after,
+        "as_it_was": _told(alerts(traffic, before, options.allow, stop=split), _days(fitting)),
+        "held_back": {
+            "flows": len(checking),
+            "hours": round(24 * _days(checking), 3),
+            "before": _told(alerts(traffic, before, options.allow, start=split), _days(checking)),
+            "after": _told(alerts(traffic, after, options.allow, start=split), _days(checking)),
+        },
+    }
+    return _sealed(bundle, after, report, options, data), report
+
+
+def least(bundle: Bundle, thresholds: Mapping[str, float]) -> float:
+    """The lowest threshold there can be: LEAST, or lower where the bundle's own are; and what passes the gate at least,
+    because what doesn't isn't looked at."""
+    gate = bundle.manifest.get("gate") or {}
+    return max(min([LEAST, *thresholds.values()]), float(gate.get("threshold", 0.0)))
+
+
+def observe(batches: Iterable[pl.DataFrame], bundle: Bundle, least: float) -> Traffic:
+    """Scores every flow, and keeps those of `least` or more."""
+    known, high = [np.zeros(0, np.int64)], []
+    for sensor, windows, scores in scored(batches, Scorer(bundle)):
+        times = policy.micros(windows.flows, "known")
+        known.append(times)
+        rows = np.flatnonzero(scores.score >= least)
+        if len(rows):
+            high.append(Batch(sensor, windows.flows[rows, _KEPT], _rows(scores, rows), times[rows]))
+    return Traffic(np.sort(np.concatenate(known)), high, least)
+
+
+def alerts(
+    traffic: Traffic,
+    thresholds: Mapping[str, float],
+    allow: AllowList,
+    *,
+    start: int = np.iinfo(np.int64).min,
+    stop: int = np.iinfo(np.int64).max,
+) -> tuple[int, list[Document]]:
+    """How many flows known after `start` and up to `stop` are over, and the closing documents of their folds."""
+    limits = np.array([thresholds.get(name, np.inf) for name in CLASSES])
+    folders: dict[str, Folder] = {}
+    documents: list[Document] = []
+    count = 0
+    for batch in traffic.high:
+        over = (
+            (batch.scores.score >= limits[batch.scores.label])
+            & (batch.known > start)
+            & (batch.known <= stop)
+        )
+        rows = np.flatnonzero(over)
+        if not len(rows):
+            continue
+        scores = _rows(batch.scores, rows)._replace(
+            over=over[rows], threshold=limits[batch.scores.label[rows]]
+        )
+        folder = folders.setdefault(
+            batch.sensor, Folder(batch.sensor, BundleFacts("", "", ""), allow)
+        )
+        plan = folder.plan(batch.flows[rows], scores)
+        count += sum(
+            counts.over_threshold - counts.value("suppressed") for _, counts in plan.ledger.items()
+        )
+        documents += folder.commit(plan, dict.fromkeys(plan.rows.tolist(), _NO_EVIDENCE)).documents
+    documents += [document for folder in folders.values() for document in folder.finish().documents]
+    return count, [document for document in documents if document["event"]["kind"] == "event"]
+
+
+def _own(bundle: Bundle) -> dict[str, float]:
+    """The thresholds of training, also of a bundle that was calibrated since."""
+    before: dict[str, float] = bundle.manifest.get("calibration", {}).get("thresholds_before")
+    return before or dict(bundle.manifest["thresholds"])
+
+
+def _candidates(traffic: Traffic, split: int, allow: AllowList) -> tuple[Doubles, Ints]:
+    """Score and label of the high-scoring flows that fit the thresholds, but for those that the allow-list hides."""
+    score, label = [np.zeros(0)], [np.zeros(0, np.int64)]
+    for batch in traffic.high:
+        rows = np.flatnonzero(batch.known <= split)
+        if len(rows) and allow.entries:
+            rows = rows[allow.suppressed(policy.judge(batch.flows, batch.scores, rows)) < 0]
+        score.append(batch.scores.score[rows])
+        label.append(batch.scores.label[rows])
+    return np.concatenate(score), np.concatenate(label)
+
+
+def _too_few(flows: int, budget: float, per_day: float, alpha: float) -> UsageError:
+    if not flows:
+        return UsageError("there are no flows to calibrate on")
+    count = needed(alpha)
+    hours = 24 * count / per_day / SHARE
+    return UsageError(
+        f"too few flows for {budget:g} alerts a day: at {per_day:,.0f} flows a day that is a rate of {alpha:.2g}, "
+        f"which takes {count:,} flows to fit, and there are {flows:,}",
+        hint=f"give {math.ceil(count / SHARE):,} flows or more in all, {hours:.1f} h of such traffic: "
+        f"{1 - SHARE:.0%} are held back to check",
+    )
+
+
+def _days(known: Ints) -> float:
+    """Days in which there was something to see: pauses of more than an hour don't count."""
+    pauses: Ints = np.diff(known)
+    return float(pauses[pauses <= PAUSE].sum()) / DAY
+
+
+def _told(found: tuple[int, list[Document]], days: float) -> dict[str, Any]:
+    """JSON-able: flows over, alerts, and what the largest of them were."""
+    over, documents = found
+    largest = sorted(
+        documents, key=lambda one: (-one["ids_plugin"]["fold"]["count"], one["event"]["id"])
+    )
+    by_class: dict[str, int] = {}
+    for document in documents:
+        by_class[document["ids_plugin"]["label"]] = (
+            by_class.get(document["ids_plugin"]["label"], 0) + 1
+        )
+    return {
+        "over": over,
+        "alerts": len(documents),
+        "alerts_per_day": round(len(documents) / days, 3) if days else None,
+        "by_class": dict(sorted(by_class.items())),
+        "largest": [document["message"] for document in largest[:SHOWN]],
+    }
+
+
+def _rows(scores: Scores, rows: Ints) -> Scores:
+    """Some rows of scores."""
+    models = {name: values[rows] for name, values in scores.models.items()}
+    over: Bools = scores.over[rows]
+    return Scores(
+        scores.score[rows],
+        scores.label[rows],
+        scores.probability[rows],
+        models,
+        over,
+        scores.threshold[rows],
+    )
+
+
+def _sealed(
+    bundle: Bundle,
+    thresholds: Mapping[str, float],
+    report: Mapping[str, Any],
+    options: Options,
+    data: Sequence[Mapping[str, Any]],
+) -> Bundle:
+    """Without hosts: `largest` stays out of what may be passed on."""
+    kept = {
+        name: value
+        for name, value in report.items()
+        if name not in ("thresholds", "as_it_was", "held_back")
+    }
+    held = {name: report["held_back"][name] for name in ("flows", "hours")}
+    after = {
+        name: report["held_back"]["after"][name]
+        for name in ("over", "alerts", "alerts_per_day", "by_class")
+    }
+    calibration = {
+        "method": "split conformal, one shift of the log-odds of all classes; earlier flows fit, later ones check",
+        "of": bundle.manifest.get("calibration", {}).get("of", bundle.id),
+        "data": [dict(one) for one in data],
+        "allowed": [entry.name for entry in options.allow.entries],
+        "only_raise": options.only_raise,
+        **kept,
+        "held_back": held | after,
+    }
+    return seal(
+        {**bundle.manifest, "thresholds": dict(thresholds), "calibration": calibration},
+        bundle.files,
+    )

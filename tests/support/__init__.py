@@ -1,0 +1,1 @@
+"""Helpers of the tests: small inputs, doubles that ship with the tests, servers, pictures."""
