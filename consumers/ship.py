@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ids_plugin import kafka
 from ids_plugin.commands import Command, Console
-from ids_plugin.errors import ServiceError, UsageError
+from ids_plugin.errors import UsageError
 
 from .runtime.service import Service, add_options, settings
 
@@ -126,6 +126,8 @@ class Shipper:
         Raises:
             ServiceError: the broker doesn't answer, or the topic is missing.
         """
+        from .shipping.connection import connected
+
         return connected(self._service, self._group, self._topic)
 
     def _follow(self, exchange: Exchange) -> None:
@@ -187,27 +189,6 @@ class Shipper:
                 number = ("ids-seq", f"{journal.run}:{journal.sent}".encode())
                 yield Outgoing(self._topic, message, None, (sensor, number))
                 journal.sent += 1
-
-
-def connected(service: Service, group: str, topic: str) -> Exchange:
-    """An exchange that can send to a topic.
-
-    Raises:
-        ServiceError: the broker doesn't answer, or the topic is missing.
-    """
-    from .stream.transactions import Exchange
-
-    exchange = Exchange(service, group, service.config.ship.instance)
-    try:
-        with kafka.reaching(service.config):
-            there = exchange.consumer.topics()
-        if topic not in there:
-            hint = "make it, or check --topic"
-            raise ServiceError(f"topic {topic} is missing", location="kafka", hint=hint)
-    except BaseException:
-        exchange.close()
-        raise
-    return exchange
 
 
 PLUGIN = Command(

@@ -59,7 +59,7 @@ class IndexShipper:
         Raises:
             UsageError: another process has our name; no document says when it arrived.
         """
-        from ..ship import connected
+        from .connection import connected
 
         while not self._service.stopping:
             with self._service.patiently(

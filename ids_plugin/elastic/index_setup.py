@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ids_plugin.config import Elasticsearch as Settings
 from ids_plugin.elastic.client import JSON, connect
-from ids_plugin.elastic.streams import ALERTS, LEDGER, MANAGED_BY, VERSION, asking, backing, stream
+from ids_plugin.elastic.streams import (
+    ALERTS,
+    LEDGER,
+    MANAGED_BY,
+    VERSION,
+    asking,
+    backing,
+    stream,
+)
 from ids_plugin.errors import ServiceError
 
 if TYPE_CHECKING:

@@ -32,9 +32,9 @@ from ids_plugin.training.examples import Doubles, Examples
 from ids_plugin.training.torch_network import Fit, tensors
 from ids_plugin.windows import spec
 from tests.bench.models.__main__ import CACHE
-from tests.bench.models._flows import Data, Network, say
-from tests.bench.models._settings import Settings
-from tests.bench.models._store import Store
+from tests.bench.models.flows import Data, Network, say
+from tests.bench.models.settings import Settings
+from tests.bench.models.store import Store
 
 BATCH = 64
 """as published"""

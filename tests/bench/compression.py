@@ -32,7 +32,7 @@ from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.training.examples import Examples, Sampling, sample
 from ids_plugin.training.run import Options, divide
 from ids_plugin.training.torch_network import WEIGHTS, Fit, Fitted, export, fit, restore, weights
-from tests.bench._page import between
+from tests.bench.support.page import between
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOWS = ROOT / "tests" / "lab" / "flows"

@@ -31,8 +31,8 @@ from ids_plugin.compress.tiny.ladder import PUBLISHED, judged, ladder, measure, 
 from ids_plugin.errors import UsageError
 from ids_plugin.schema.uniflow import CLASSES, FEATURES
 from ids_plugin.training.tiny import Options, Run, load, rows_of, train
-from tests.bench._boards import BOARDS, PACKAGES, on_host, simulated, sizes
-from tests.bench._page import between
+from tests.bench.support.boards import BOARDS, PACKAGES, on_host, simulated, sizes
+from tests.bench.support.page import between
 
 UNIFLOW = Path(__file__).parents[1] / "lab" / "uniflow"
 RUNS, JUDGE = f"uniflow:{UNIFLOW / 'runs'}", f"uniflow:{UNIFLOW / 'judge'}"

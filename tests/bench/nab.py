@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tests.bench import _nab
-from tests.bench._nab import PROFILES, Doubles, Profile, Series
-from tests.bench._nab_detectors import learned, nearest, of_errors, rested, windowed_gaussian
+from tests.bench.support import nab_corpus
+from tests.bench.support.nab_corpus import PROFILES, Doubles, Profile, Series
+from tests.bench.support.nab_detectors import learned, nearest, of_errors, rested, windowed_gaussian
 from tests.support.shared_data import ROOT
 
 CHOOSING = ("artificialNoAnomaly", "artificialWithAnomaly", "realKnownCause")
@@ -71,7 +71,7 @@ def main() -> int:
     parser.add_argument("--page", type=Path, help="write the table there (Markdown)")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    corpus = _nab.corpus(args.data)
+    corpus = nab_corpus.corpus(args.data)
     began = time.process_time()
     scores: dict[str, dict[str, Doubles]] = {}
     for number, series in enumerate(corpus, 1):
@@ -95,7 +95,7 @@ def main() -> int:
     for name, called in FILES.items() if args.out else ():
         threshold = result["detectors"][name]["standard"]["threshold"]
         said = _said(corpus, scores[name], threshold, name)
-        _nab.write(
+        nab_corpus.write(
             corpus,
             {one: found / (found + threshold) for one, found in said.items()},
             called,
@@ -127,15 +127,15 @@ def judge(corpus: Sequence[Series], scores: Scores, profile: Profile, name: str)
 
     def at(threshold: float, some: npt.NDArray[np.bool_]) -> float:
         judging = [series for series, one in zip(corpus, some, strict=True) if one]
-        return round(_nab.normalised(judging, profile, float(raws[threshold][some].sum())), 2)
+        return round(nab_corpus.normalised(judging, profile, float(raws[threshold][some].sum())), 2)
 
     every = np.ones(len(corpus), np.bool_)
     threshold = max(THRESHOLDS, key=lambda one: at(one, chooses))
     best = max(at(one, every) for one in THRESHOLDS)
     if name == GAUSSIAN:
         best = round(
-            _nab.normalised(
-                corpus, profile, float(_nab.by_threshold(corpus, scores, profile)[1].max())
+            nab_corpus.normalised(
+                corpus, profile, float(nab_corpus.by_threshold(corpus, scores, profile)[1].max())
             ),
             2,
         )
@@ -154,7 +154,9 @@ def _raws(
 ) -> Doubles:
     """Raw score of each series."""
     said = _said(corpus, scores, threshold, name)
-    return np.array([_nab.raw(series, said[series.name], profile, threshold) for series in corpus])
+    return np.array(
+        [nab_corpus.raw(series, said[series.name], profile, threshold) for series in corpus]
+    )
 
 
 def _judgeable(score: Doubles, series: Series) -> Doubles:

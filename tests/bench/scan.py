@@ -3,7 +3,7 @@
     python -m tests.bench.scan [--json] [--flows 1000000] [--packets 1000000] [--memory 10000000]
 
 Every figure is of a whole process on one core (affinity), interpreter start included. Ratios are of runs of the same
-invocation. The log is a busy gateway's, drawn by seed, 0.1 % of its flows an attack (tests/bench/_traffic.py).
+invocation. The log is a busy gateway's, drawn by seed, 0.1 % of its flows an attack (tests/bench/support/traffic.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.bench._traffic import write_zeek_json
+from tests.bench.support.traffic import write_zeek_json
 from tests.support.captures import mixed_traffic
 
 SAMPLE = Path(__file__).parents[1] / "lab" / "sample" / "capture.pcap.gz"

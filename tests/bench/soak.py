@@ -32,8 +32,8 @@ from kafka import KafkaProducer
 
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.ledger import Counts
-from tests.bench._wire import VERBS, Wire, folder
-from tests.bench._workload import Workload, workload
+from tests.bench.support.whole_pipeline import VERBS, Wire, folder
+from tests.bench.support.workload import Workload, workload
 
 COMPARED = (
     "scored",

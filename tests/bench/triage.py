@@ -41,9 +41,9 @@ from ids_plugin.elastic.streams import ALERTS, LEDGER
 from ids_plugin.sinks import Delivered
 from ids_plugin.sinks.elasticsearch import Elasticsearch
 from tests import services
-from tests.bench import _triage
-from tests.bench._triage import Made
-from tests.bench._wire import cpu
+from tests.bench.support import triage_site
+from tests.bench.support.triage_site import Made
+from tests.bench.support.whole_pipeline import cpu
 from tests.support.kibana import Request, ours, requests
 
 END = datetime(2026, 4, 1, tzinfo=UTC)
@@ -110,7 +110,7 @@ def main() -> int:
 
 def run(server: services.Elasticsearch, documents: int, rounds: int, seed: int) -> dict[str, Any]:
     """Everything, on a server of its own."""
-    folds = _triage.originals()
+    folds = triage_site.originals()
     es = client.Elasticsearch(server.url, request_timeout=120, max_retries=0)
     filled = {
         space: fill(es, Settings(server.url, namespace=space), space, count, folds, seed)
@@ -144,7 +144,7 @@ def fill(
     list(install(settings))
     begin = time.perf_counter()
     flows: list[Made] = []
-    made = _with_flows(_triage.alerts(folds, count, seed, END, DAYS), flows)
+    made = _with_flows(triage_site.alerts(folds, count, seed, END, DAYS), flows)
     for part in range(ROLLOVERS):
         if part:
             es.indices.rollover(alias=f"{ALERTS}-{space}")
@@ -154,7 +154,7 @@ def fill(
         _send(es, f"{ALERTS}-{space}", islice(made, -(-count // ROLLOVERS)))
     es.indices.put_settings(index=f"{ALERTS}-{space}", settings={"index.refresh_interval": None})
     took = time.perf_counter() - begin
-    _send(es, f"{LEDGER}-{space}", _triage.ledger(count // 10, END, DAYS))
+    _send(es, f"{LEDGER}-{space}", triage_site.ledger(count // 10, END, DAYS))
     _send(es, f"logs-ids_plugin.flow-{space}", flows)
     es.indices.refresh(index=f"*-{space}")
     stats = es.indices.stats(index=f"{ALERTS}-{space}", metric="docs,store,segments")["_all"][
@@ -172,7 +172,7 @@ def _with_flows(made: Iterable[Made], flows: list[Made]) -> Iterator[Made]:
     """The same; the flow of every tenth goes to `flows`."""
     for number, one in enumerate(made):
         if number % 10 == 0:
-            flows.append(_triage.flow(one))
+            flows.append(triage_site.flow(one))
         yield one
 
 
@@ -268,7 +268,7 @@ def new_alerts(
     sink = Elasticsearch(settings)
     made = [
         orjson.loads(one.body)
-        for one in _triage.alerts(folds, 2 * ALERTS_TIMED + 2, seed + 1, END, 1)
+        for one in triage_site.alerts(folds, 2 * ALERTS_TIMED + 2, seed + 1, END, 1)
     ]
     opened = [one for one in made if one["ids_plugin"]["fold"]["state"] == "open"]
     *timed, late = opened

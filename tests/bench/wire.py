@@ -30,10 +30,10 @@ import polars as pl
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 
-from tests.bench import _fuzz, _rotation
-from tests.bench._sender import Sender, batches
-from tests.bench._traffic import PIECE, piece
-from tests.bench._wire import VERBS, Wire, cpu, folder
+from tests.bench.support import fuzz, rotation
+from tests.bench.support.sender import Sender, batches
+from tests.bench.support.traffic import PIECE, piece
+from tests.bench.support.whole_pipeline import VERBS, Wire, cpu, folder
 
 SCANNER_FLOWS = 5_000
 """flows until another host begins to scan"""
@@ -79,9 +79,9 @@ def main() -> int:
         with Wire(home / "speed", partitions=args.partitions) as wire:
             result["speed"] = speed(wire, args.flows, args.seconds, args.seed)
     if args.fuzz:
-        result["fuzz"] = _fuzz.run(home / "fuzz", args.fuzz, args.seed)
+        result["fuzz"] = fuzz.run(home / "fuzz", args.fuzz, args.seed)
     if args.rotation:
-        result["rotation"] = _rotation.run(home / "rotation", args.rotation)
+        result["rotation"] = rotation.run(home / "rotation", args.rotation)
     if not args.keep:
         shutil.rmtree(home, ignore_errors=True)
     print(json.dumps(result) if args.json else "\n".join(_lines(result)))

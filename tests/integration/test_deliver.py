@@ -22,7 +22,7 @@ from kafka import KafkaProducer
 from ids_plugin.elastic.streams import LEDGER, stream
 from ids_plugin.schema.ledger import Counts
 from tests import services
-from tests.services._server import free_port
+from tests.services.server import free_port
 from tests.support.elastic import Stream, documents
 from tests.support.on_kafka import Wire
 

@@ -32,7 +32,7 @@ from ids_plugin.commands.doctor.elasticsearch import PRIVILEGES
 from ids_plugin.commands.doctor.kafka import USES
 from ids_plugin.errors import ConfigError, IdsPluginError, ServiceError
 from tests.services import Elasticsearch, Kafka, unique
-from tests.services._certificates import Certificates
+from tests.services.certificates import Certificates
 
 USERS = Path(__file__).resolve().parents[2] / "consumers/compose/users.sh"
 WORD, OTHER = "correct-horse", "battery-staple"

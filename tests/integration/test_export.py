@@ -12,7 +12,7 @@ from ids_plugin.elastic.streams import LEDGER
 from ids_plugin.schema.ledger import Counts, Ledger
 from ids_plugin.schema.score import CLASSES
 from tests import services
-from tests.bench._triage import SAMPLE
+from tests.bench.support.triage_site import SAMPLE
 from tests.contract import test_ecs
 from tests.contract.test_ecs import DOCUMENTS
 from tests.support.elastic import Stream, documents

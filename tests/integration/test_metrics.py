@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.services import Kafka
-from tests.services._server import free_port
+from tests.services.server import free_port
 from tests.support.logs import conn
 from tests.support.on_kafka import Wire
 

@@ -21,8 +21,8 @@ from ids_plugin.config import load
 from ids_plugin.elastic.kibana_objects import ndjson, objects
 from ids_plugin.elastic.kibana_rules import rules
 from ids_plugin.elastic.kibana_setup import EXTERNAL_ALERTS, RULES
-from tests.services._certificates import Certificates
-from tests.services._server import free_port
+from tests.services.certificates import Certificates
+from tests.services.server import free_port
 from tests.support.kibana_server import Asked, Kibana, Proxy, Said
 
 KEYS = {(one["type"], one["id"]) for one in objects()}

@@ -19,9 +19,9 @@ constant_keyword, version, match_only_text and scaled_float. A test that leans o
 
 from __future__ import annotations
 
-from tests.services._certificates import Certificates
-from tests.services._elasticsearch import Elasticsearch
-from tests.services._kafka import Kafka
-from tests.services._server import missing, unique
+from tests.services.certificates import Certificates
+from tests.services.elasticsearch_server import Elasticsearch
+from tests.services.kafka_server import Kafka
+from tests.services.server import missing, unique
 
 __all__ = ["Certificates", "Elasticsearch", "Kafka", "missing", "unique"]

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import elasticsearch as client
 
-from tests.services._server import built
+from tests.services.server import built
 
 Spec = dict[str, Any]
 Answer = dict[str, Any]

@@ -21,12 +21,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.models import _records
-from tests.bench.models._flows import REPOSITORY, say
-from tests.bench.models._page import classes, page
-from tests.bench.models._sections import SECTIONS, Bench, cells
-from tests.bench.models._settings import QUICK, Settings
-from tests.bench.models._store import Cell, Store
+from tests.bench.models import records
+from tests.bench.models.flows import REPOSITORY, say
+from tests.bench.models.page import classes, page
+from tests.bench.models.sections import SECTIONS, Bench, cells
+from tests.bench.models.settings import QUICK, Settings
+from tests.bench.models.store import Cell, Store
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ids-plugin" / "models"
 
@@ -104,7 +104,7 @@ def run(bench: Bench, wanted: list[Cell], seconds: float | None) -> None:
         section = SECTIONS[cell.section]
         if finished(bench, cell) is not None:
             continue
-        if section.public and _records.absent(section.public):
+        if section.public and records.absent(section.public):
             say(f"{cell.name}: {section.public} of the shared data is absent")
             continue
         if seconds is not None and time.monotonic() - began >= seconds:
@@ -126,7 +126,7 @@ def finished(bench: Bench, cell: Cell) -> dict[str, Any] | None:
 def corpus(folder: Path, cell: Cell) -> None:
     """Simulates the networks to train on where they are needed and absent."""
     if (
-        cell.section in _records.SETS
+        cell.section in records.SETS
         or cell.section in ("nab", "devices")
         or (folder / "train.parquet").exists()
     ):

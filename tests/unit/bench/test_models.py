@@ -14,10 +14,10 @@ from onnx import helper
 from ids_plugin import registry
 from ids_plugin.datasets.published_layouts import SETS
 from tests.bench.models import __main__ as bench
-from tests.bench.models import _cost, _records, _sections
-from tests.bench.models._families import judge, lookup, tcp_is_malicious, told
-from tests.bench.models._flows import Network
-from tests.bench.models._settings import FAMILIES
+from tests.bench.models import cost, records, sections
+from tests.bench.models.families import judge, lookup, tcp_is_malicious, told
+from tests.bench.models.flows import Network
+from tests.bench.models.settings import FAMILIES
 from tests.support import toy_bundle
 
 LAYOUT = SETS["iotid20"][0]
@@ -39,9 +39,9 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 name: str(rng.integers(1, 50) * (1 + 99 * (row % 2))) for name in LAYOUT.required
             }
             table.writerow(record | {LAYOUT.label: labels[row % 2]})
-    for module in (_records, _sections):
+    for module in (records, sections):
         monkeypatch.setattr(module, "SHARED", folder.parent)
-    _records.parts.cache_clear()
+    records.parts.cache_clear()
     return folder
 
 
@@ -61,7 +61,7 @@ def test_cells_are_made_once_and_what_is_missing_is_said(
     assert made["results"]["iotid20"]["lookup"]["1"]["rows"] == [280, 60, 60]
     again = run(work, capsys, "--only", "iotid20", "--seconds", "0", "--page", str(page))
     assert again["results"] == made["results"]
-    assert set(again["not_run"]) == {f"iotid20/{f}/1" for f in _records.FAMILIES} - {
+    assert set(again["not_run"]) == {f"iotid20/{f}/1" for f in records.FAMILIES} - {
         f"{RULE}/1",
         f"{LEARNER}/1",
     }
@@ -83,7 +83,7 @@ def test_other_data_make_a_cell_anew(
 def test_an_absent_set_and_an_unknown_section_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (_records, _sections):
+    for module in (records, sections):
         monkeypatch.setattr(module, "SHARED", tmp_path / "nothing")
     assert bench.main(["--quick", "--seeds", "1", "--work", str(tmp_path), "--only", RULE]) == 0
     assert "iotid20-sample of the shared data is absent" in capsys.readouterr().err
@@ -94,7 +94,7 @@ def test_an_absent_set_and_an_unknown_section_are_named(
 
 def test_every_family_of_the_registry_has_its_cells() -> None:
     assert set(registry.names("models")) - {"tiny_cnn"} <= set(FAMILIES)
-    assert {cell.family for cell in _sections.cells(1) if cell.section == "lab"} == set(FAMILIES)
+    assert {cell.family for cell in sections.cells(1) if cell.section == "lab"} == set(FAMILIES)
 
 
 def test_rules_are_judged_as_models_are() -> None:
@@ -120,6 +120,6 @@ def test_a_forest_has_nodes_and_a_network_multiplications() -> None:
         nodes_values=[0.5, 0.0, 0.0],
     )
     forest = helper.make_model(helper.make_graph([node], "forest", [], []))
-    assert _cost.size(forest.SerializeToString())["parameters"] == 3
-    network = _cost.size(toy_bundle.trained().file("model.onnx"))
+    assert cost.size(forest.SerializeToString())["parameters"] == 3
+    network = cost.size(toy_bundle.trained().file("model.onnx"))
     assert network["macs"] > network["parameters"] > 10_000

@@ -11,9 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.bench import _nab, nab
-from tests.bench import _nab_detectors as detectors
-from tests.bench._nab import PROFILES, Doubles, Series
+from tests.bench import nab
+from tests.bench.support import nab_corpus
+from tests.bench.support import nab_detectors as detectors
+from tests.bench.support.nab_corpus import PROFILES, Doubles, Series
 from tests.support.shared_data import shared
 
 STANDARD = PROFILES["standard"]
@@ -45,7 +46,7 @@ def said(*rows: int, score: float = 1.0) -> Doubles:
 
 
 def raw(*rows: int, profile: str = "standard") -> float:
-    return _nab.raw(series(), said(*rows), PROFILES[profile], 0.5)
+    return nab_corpus.raw(series(), said(*rows), PROFILES[profile], 0.5)
 
 
 def test_probation_is_15_percent_and_at_most_750_rows() -> None:
@@ -60,10 +61,10 @@ def test_silence_is_0_and_every_window_at_once_is_100(profile: str, missed: floa
     assert raw(profile=profile) == -missed
     assert raw(FIRST, profile=profile) == pytest.approx(1.0)
     corpus = [series()]
-    assert _nab.normalised(corpus, PROFILES[profile], raw(profile=profile)) == 0
-    assert _nab.normalised(corpus, PROFILES[profile], raw(FIRST, profile=profile)) == pytest.approx(
-        100
-    )
+    assert nab_corpus.normalised(corpus, PROFILES[profile], raw(profile=profile)) == 0
+    assert nab_corpus.normalised(
+        corpus, PROFILES[profile], raw(FIRST, profile=profile)
+    ) == pytest.approx(100)
 
 
 def test_a_window_counts_once_by_its_earliest_detection() -> None:
@@ -95,19 +96,19 @@ def test_one_threshold_is_optimised_over_all_series() -> None:
         "a/two.csv": said(20, score=0.6) + said(80, score=0.4),
         "b/none.csv": said(30, score=0.7),
     }
-    thresholds, totals = _nab.by_threshold(corpus, scores, STANDARD)
+    thresholds, totals = nab_corpus.by_threshold(corpus, scores, STANDARD)
     silent, found, wrong = -3.0, 2.0, -0.11
     assert thresholds.tolist() == [np.inf, 0.9, 0.7, 0.6, 0.4, 0.0]
     assert totals[:4] == pytest.approx(
         [silent, silent + found, silent + found + wrong, silent + 2 * found + wrong]
     )
     for threshold, total in zip(thresholds, totals, strict=True):
-        alone = sum(_nab.raw(one, scores[one.name], STANDARD, threshold) for one in corpus)
+        alone = sum(nab_corpus.raw(one, scores[one.name], STANDARD, threshold) for one in corpus)
         assert alone == pytest.approx(total)
 
 
 def test_result_files_have_the_names_and_columns_of_the_benchmark(tmp_path: Path) -> None:
-    _nab.write([series()], {"a/one.csv": said(41)}, "mine", tmp_path)
+    nab_corpus.write([series()], {"a/one.csv": said(41)}, "mine", tmp_path)
     table = pl.read_csv(tmp_path / "results" / "mine" / "a" / "mine_one.csv")
     assert table.columns == ["timestamp", "value", "anomaly_score", "label"]
     assert table["label"].to_list() == series().label.tolist()
@@ -123,23 +124,23 @@ def test_a_corpus_is_read_as_it_is_published(tmp_path: Path) -> None:
     )
     windows = {"a/one.csv": [[times[3] + ".000000", times[5] + ".000000"]]}
     (tmp_path / "labels" / "combined_windows.json").write_text(json.dumps(windows))
-    (one,) = _nab.corpus(tmp_path)
+    (one,) = nab_corpus.corpus(tmp_path)
     assert (one.name, one.windows, one.probation) == ("a/one.csv", ((3, 5),), 1)
     assert one.value.tolist() == list(range(10))
 
 
 def test_the_published_corpus_has_116_windows() -> None:
-    corpus = _nab.corpus(shared("nab"))
+    corpus = nab_corpus.corpus(shared("nab"))
     assert (len(corpus), sum(len(one.value) for one in corpus)) == (58, 365_558)
     assert sum(len(one.windows) for one in corpus) == 116
 
 
 def test_published_scores_of_the_windowed_gaussian_come_out() -> None:
     """39.65, 20.87 and 47.41: results/final_results.json of the benchmark."""
-    corpus = _nab.corpus(shared("nab"))
+    corpus = nab_corpus.corpus(shared("nab"))
     scores = {one.name: detectors.windowed_gaussian(one) for one in corpus}
     best = [
-        _nab.normalised(corpus, kind, _nab.by_threshold(corpus, scores, kind)[1].max())
+        nab_corpus.normalised(corpus, kind, nab_corpus.by_threshold(corpus, scores, kind)[1].max())
         for kind in PROFILES.values()
     ]
     assert best == pytest.approx([39.6495, 20.8680, 47.4100], abs=0.001)

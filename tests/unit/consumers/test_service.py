@@ -27,7 +27,7 @@ from consumers.runtime.service import Service, Stopping, settings
 from ids_plugin import config
 from ids_plugin.config import Config, Health
 from ids_plugin.errors import ServiceError, UsageError
-from tests.services._server import free_port
+from tests.services.server import free_port
 
 CONTRACT = {
     "ids_records_total": {"stage", "outcome"},

@@ -10,7 +10,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tests.bench._wire import Process, command
+from tests.bench.support.whole_pipeline import Process, command
 from tests.services import Kafka
 
 KILL_SECONDS = 7.0

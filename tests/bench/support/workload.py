@@ -30,7 +30,7 @@ from ids_plugin.simulation import generate
 from ids_plugin.simulation.networks import Ranges
 from ids_plugin.sinks.flow_files import to_json
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LAB = ROOT / "tests/lab/flows"
 SCANNING = ("alerts", "bundles", "explain", "features", "schema", "scoring", "sources", "windows")
 """rooms of the product that decide what a scan says"""
@@ -95,7 +95,7 @@ class Workload:
 def workload(records: int, seed: int = 1) -> Workload:
     """At least so many records, an eighth from each sensor; made when it isn't there yet."""
     code = [
-        *Path(generate.__file__).parent.glob("*sim*.py"),
+        *Path(generate.__file__).parent.glob("*.py"),
         *LAB.rglob("*.parquet"),
         Path(__file__),
     ]

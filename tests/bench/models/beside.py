@@ -7,11 +7,11 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tests.bench.models._flows import say
-from tests.bench.models._store import Cell
+from tests.bench.models.flows import say
+from tests.bench.models.store import Cell
 
 if TYPE_CHECKING:
-    from tests.bench.models._sections import Bench
+    from tests.bench.models.sections import Bench
 
 COMPRESSED = ("l_tcn", "cnn_lstm")
 

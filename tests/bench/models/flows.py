@@ -24,8 +24,8 @@ from ids_plugin.training.evaluate import LOOKUP
 from ids_plugin.training.examples import Examples, as_seen_by, sample, windows
 from ids_plugin.training.run import Split
 from ids_plugin.windows import spec
-from tests.bench.models._settings import Settings
-from tests.bench.models._store import Store
+from tests.bench.models.settings import Settings
+from tests.bench.models.store import Store
 from tests.lab import metering
 from tests.support.shared_data import ROOT as SHARED
 

@@ -11,8 +11,10 @@ from typing import Any
 from ids_plugin.bundle import Bundle
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.training.evaluate import Judged
-from tests.bench.models import _beside, _cost, _records
-from tests.bench.models._families import (
+from tests.bench.models import beside
+from tests.bench.models import cost as costs
+from tests.bench.models import records as tables
+from tests.bench.models.families import (
     Opinion,
     fit,
     judge,
@@ -24,9 +26,9 @@ from tests.bench.models._families import (
     told,
     trained,
 )
-from tests.bench.models._flows import IOT23, JUDGE, SAMPLE, Data, Training, digest, iot23, say
-from tests.bench.models._settings import FAMILIES, LEARNERS, RULES, Settings
-from tests.bench.models._store import Cell, Store
+from tests.bench.models.flows import IOT23, JUDGE, SAMPLE, Data, Training, digest, iot23, say
+from tests.bench.models.settings import FAMILIES, LEARNERS, RULES, Settings
+from tests.bench.models.store import Cell, Store
 from tests.support.shared_data import ROOT as SHARED
 
 TOGETHER = ("lightgbm+behaviour", "anomaly_net+lightgbm+behaviour")
@@ -62,7 +64,7 @@ class Bench:
 
     def made_from(self, section: Section) -> list[str]:
         """Digests of the data behind a section's cells; of what is absent nothing."""
-        if section.name in _records.SETS or section.name == "nab":
+        if section.name in tables.SETS or section.name == "nab":
             return [digest(path for path in (SHARED / section.public).rglob("*") if path.is_file())]
         if not (self.corpus / "train.parquet").exists():
             return []
@@ -184,17 +186,17 @@ def left_out(bench: Bench, cell: Cell) -> dict[str, Any]:
 
 def cost(bench: Bench, cell: Cell) -> dict[str, Any]:
     """Size, parameters, operations, memory and time, as trained and as int8."""
-    return _cost.of(bench.lab_bundle(cell.family, cell.seed), bench.data.lab.train)
+    return costs.of(bench.lab_bundle(cell.family, cell.seed), bench.data.lab.train)
 
 
 def records(bench: Bench, cell: Cell) -> dict[str, Any]:
     """A set of ready-made features."""
-    return _records.of(cell.section, cell.family, cell.seed, bench.settings)
+    return tables.of(cell.section, cell.family, cell.seed, bench.settings)
 
 
 def lab_rows(bench: Bench, cell: Cell) -> dict[str, Any]:
     """Rows of the lab's training runs split at random, as published figures are."""
-    return _records.of_rows(bench.data.lab, cell.family, cell.seed, bench.settings)
+    return tables.of_rows(bench.data.lab, cell.family, cell.seed, bench.settings)
 
 
 @dataclass(frozen=True)
@@ -224,17 +226,17 @@ SECTIONS = {
         Section("lab-to-iot23", FAMILIES, lab_to_iot23, public="iot-23"),
         Section("together", TOGETHER, pair),
         *(
-            Section(name, _records.FAMILIES, records, public=_records.SETS[name].folder)
+            Section(name, tables.FAMILIES, records, public=tables.SETS[name].folder)
             for name in ("nslkdd", "iotid20", "cicids2017", "unsw")
         ),
         Section("cost", LEARNERS, cost, seeds=False),
         Section("sources", FAMILIES, sources, seeds=False),
-        Section("lab-random-rows", _records.FAMILIES, lab_rows),
+        Section("lab-random-rows", tables.FAMILIES, lab_rows),
         Section("iot23-left-out", LEFT_OUT, left_out, public="iot-23"),
-        Section("compression", _beside.COMPRESSED, _beside.compression, seeds=False),
-        Section("ae-lstm", ("ae_lstm",), _beside.variants, seeds=False),
-        Section("devices", ("tiny_cnn",), _beside.devices, seeds=False),
-        Section("nab", ("ae_lstm",), _beside.nab, seeds=False, public="nab"),
+        Section("compression", beside.COMPRESSED, beside.compression, seeds=False),
+        Section("ae-lstm", ("ae_lstm",), beside.variants, seeds=False),
+        Section("devices", ("tiny_cnn",), beside.devices, seeds=False),
+        Section("nab", ("ae_lstm",), beside.nab, seeds=False, public="nab"),
     )
 }
 """In the order in which a run with little time makes them."""

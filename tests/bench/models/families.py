@@ -26,8 +26,8 @@ from ids_plugin.training.evaluate import (
     total,
 )
 from ids_plugin.training.run import assemble, combine
-from tests.bench.models._flows import Network, Training, relabelled, say
-from tests.bench.models._settings import Settings
+from tests.bench.models.flows import Network, Training, relabelled, say
+from tests.bench.models.settings import Settings
 
 Opinion = Callable[[Network], Scores]
 _ROWS = 4096

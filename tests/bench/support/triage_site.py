@@ -23,7 +23,7 @@ from ids_plugin.schema.alert import Document
 from ids_plugin.schema.ledger import Counts, Ledger
 from ids_plugin.sinks import ledger_documents
 
-SAMPLE = Path(__file__).parents[1] / "lab/sample/capture.pcap.gz"
+SAMPLE = Path(__file__).parents[2] / "lab/sample/capture.pcap.gz"
 SENSORS = tuple(f"sensor-{number:02}" for number in range(1, 13))
 HOSTS, STRANGERS = 5_000, 60_000
 DAY = 86_400_000_000

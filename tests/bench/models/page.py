@@ -7,12 +7,12 @@ from statistics import mean, stdev
 from typing import Any
 
 from ids_plugin.schema.score import CLASSES
-from tests.bench.models._flows import REPOSITORY
-from tests.bench.models._published import COST, ON, OWN
-from tests.bench.models._records import SETS
-from tests.bench.models._sections import SECTIONS, SOURCES
-from tests.bench.models._settings import Settings
-from tests.bench.models._store import Cell
+from tests.bench.models.flows import REPOSITORY
+from tests.bench.models.published import COST, ON, OWN
+from tests.bench.models.records import SETS
+from tests.bench.models.sections import SECTIONS, SOURCES
+from tests.bench.models.settings import Settings
+from tests.bench.models.store import Cell
 
 Result = dict[str, Any]
 Results = Mapping[Cell, Result | None]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ids_plugin.models.ae_lstm import AeLstm
-from tests.bench._nab import Doubles, Series
+from tests.bench.support.nab_corpus import Doubles, Series
 
 STEPS, PAST, UNITS, LATENT, EPOCHS, BATCH = 12, 24, 32, 8, 20, 64
 """values that the LSTM reads, values that the autoencoder sees, and sizes: one small network for 150 to 750 rows"""

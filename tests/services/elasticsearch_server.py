@@ -14,8 +14,8 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.services._certificates import Certificates
-from tests.services._server import QUICK_START, Server, built, free_port
+from tests.services.certificates import Certificates
+from tests.services.server import QUICK_START, Server, built, free_port
 
 HERE = Path(__file__).parent / "elasticsearch"
 VERSION = "8.19.21"

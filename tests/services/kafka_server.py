@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.services._certificates import Certificates
-from tests.services._server import QUICK_START, Server, built, free_port, unique
+from tests.services.certificates import Certificates
+from tests.services.server import QUICK_START, Server, built, free_port, unique
 
 POM = Path(__file__).parent / "kafka/pom.xml"
 MECHANISMS = "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512"

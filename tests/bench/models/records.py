@@ -24,8 +24,8 @@ from ids_plugin.scoring import Doubles
 from ids_plugin.training import evaluate
 from ids_plugin.training.examples import Examples
 from ids_plugin.training.run import member
-from tests.bench.models._flows import Training, say
-from tests.bench.models._settings import LEARNERS, Settings
+from tests.bench.models.flows import Training, say
+from tests.bench.models.settings import LEARNERS, Settings
 from tests.support.shared_data import ROOT as SHARED
 
 FAMILIES = ("lookup", "tcp_is_malicious", *LEARNERS)

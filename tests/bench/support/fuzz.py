@@ -9,7 +9,7 @@ from typing import Any
 from kafka import KafkaProducer
 
 from ids_plugin.sources.flow_batches import Batch, decode
-from tests.bench._wire import Wire
+from tests.bench.support.whole_pipeline import Wire
 from tests.support import wire_fuzz
 
 Place = tuple[int, int]

@@ -1,0 +1,28 @@
+"""The transactional producer and consumer that `ship` works with."""
+
+from __future__ import annotations
+
+from ids_plugin import kafka
+from ids_plugin.errors import ServiceError
+
+from ..runtime.service import Service
+from ..stream.transactions import Exchange
+
+
+def connected(service: Service, group: str, topic: str) -> Exchange:
+    """An exchange that can send to a topic.
+
+    Raises:
+        ServiceError: the broker doesn't answer, or the topic is missing.
+    """
+    exchange = Exchange(service, group, service.config.ship.instance)
+    try:
+        with kafka.reaching(service.config):
+            there = exchange.consumer.topics()
+        if topic not in there:
+            hint = "make it, or check --topic"
+            raise ServiceError(f"topic {topic} is missing", location="kafka", hint=hint)
+    except BaseException:
+        exchange.close()
+        raise
+    return exchange

@@ -1,0 +1,1 @@
+"""Parts that several benches share: traffic, senders, boards, pages."""
