@@ -404,15 +404,46 @@ def secret(path: Path, place: str) -> Secret:
     try:
         text = path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        why = (
-            (error.strerror or str(error)).lower()
-            if isinstance(error, OSError)
-            else "it is no UTF-8 text"
-        )
-        raise ConfigError(f"{path}: the secret can't be read: {why}", location=place) from None
+        raise ConfigError(
+            f"{path}: the secret can't be read: {_why_unreadable(error)}", location=place
+        ) from None
     if not text:
         raise ConfigError(f"{path}: the file of the secret is empty", location=place)
     return Secret(text)
+
+
+def read_text(path: Path | str, what: str) -> str:
+    """The UTF-8 text of a file that a setting or an option names; `what` the file is, for messages.
+
+    Raises:
+        ConfigError: the file can't be read, or isn't UTF-8.
+    """
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"{what} can't be read: {_why_unreadable(error)}", location=str(path)
+        ) from error
+
+
+def read_bytes(path: Path | str, what: str) -> bytes:
+    """The bytes of a file that a setting or an option names; `what` the file is, for messages.
+
+    Raises:
+        ConfigError: the file can't be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{what} can't be read: {_why_unreadable(error)}", location=str(path)
+        ) from error
+
+
+def _why_unreadable(error: OSError | UnicodeDecodeError) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no UTF-8 text"
+    return (error.strerror or str(error)).lower()
 
 
 def _value(one: Field[Any], kind: Any, given: _Value) -> Any:

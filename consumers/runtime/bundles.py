@@ -15,8 +15,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from ids_plugin import kafka
-from ids_plugin.bundle import Bundle, find, read
-from ids_plugin.commands.options.inputs import key
+from ids_plugin.bundle import Bundle, find, read, read_key
 from ids_plugin.config import Config
 from ids_plugin.errors import IdsPluginError, ServiceError
 from ids_plugin.windows import spec
@@ -45,7 +44,7 @@ class Bundles:
         self.name = Path(config.detect.bundle or "default").stem
         """under which bundles are sent to us"""
         self._path = find(str(config.detect.bundle or "default"))
-        self._key = key(str(config.detect.public_key) if config.detect.public_key else None)
+        self._key = read_key(config.detect.public_key)
         self._seen = _signature(self._path)
         self._reader: Any = None
         self._next = 0.0

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
 
+from ids_plugin.alerts import read_allow_list
 from ids_plugin.bundle import Bundle
-from ids_plugin.commands.options.inputs import allow_list
 from ids_plugin.config import Config
 from ids_plugin.errors import InputError
 from ids_plugin.pipeline import BATCH, Pipeline
@@ -42,7 +41,7 @@ class Detector:
             BundleError, ConfigError: the bundle, the allow-list or the local networks can't be used.
         """
         told = config.detect
-        self.pipeline = Pipeline(bundle, allow=allow_list(_path(told.allow)))
+        self.pipeline = Pipeline(bundle, allow=read_allow_list(told.allow))
         self._patience = Patience(told.buffer_ms, round(told.stale_seconds * 1000), held=told.held)
         self._local = networks(told.local_nets)
         self._arrivals: dict[int, Arrival] = {}
@@ -123,10 +122,6 @@ class Detector:
         self.undo()
         for partition in list(self._arrivals):
             self.forget(partition)
-
-
-def _path(path: Path | str | None) -> str | None:
-    return str(path) if path else None
 
 
 def _inputs(released: list[Released]) -> Iterator[tuple[pl.DataFrame, bool]]:

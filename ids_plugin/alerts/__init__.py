@@ -9,8 +9,17 @@ outcome = folder.finish()
 ```
 """
 
-from ids_plugin.alerts.allow_list import AllowList, Entry, parse
+from ids_plugin.alerts.allow_list import AllowList, Entry, parse, read_allow_list
 from ids_plugin.alerts.document import BundleFacts
 from ids_plugin.alerts.grouping import Folder, Outcome, Plan
 
-__all__ = ["AllowList", "BundleFacts", "Entry", "Folder", "Outcome", "Plan", "parse"]
+__all__ = [
+    "AllowList",
+    "BundleFacts",
+    "Entry",
+    "Folder",
+    "Outcome",
+    "Plan",
+    "parse",
+    "read_allow_list",
+]

@@ -21,12 +21,14 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ids_plugin.alerts.policy import Judged
+from ids_plugin.config import read_text
 from ids_plugin.errors import ConfigError
 from ids_plugin.schema.alert import ACTOR, TARGET
 from ids_plugin.schema.score import CLASSES
@@ -100,6 +102,17 @@ class AllowList:
         for number, entry in enumerate(self.entries):
             hidden[(hidden < 0) & entry.fits(flows)] = number
         return hidden
+
+
+def read_allow_list(path: Path | str | None) -> AllowList | None:
+    """The allow-list of a file that a setting or an option names; None where none is named.
+
+    Raises:
+        ConfigError: the file can't be read, or `parse` refuses its text.
+    """
+    if not path:
+        return None
+    return parse(read_text(path, "the allow-list"), str(path))
 
 
 def parse(text: str, location: str) -> AllowList:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ids_plugin.config import read_bytes
 from ids_plugin.errors import BundleError, UsageError
 from ids_plugin.schema.window import EARLIER, Spec
 
@@ -230,6 +231,15 @@ def pack(bundle: Bundle) -> bytes:
         for name in sorted(contents):
             archive.writestr(zipfile.ZipInfo(name), contents[name], zipfile.ZIP_DEFLATED)
     return packed.getvalue()
+
+
+def read_key(path: Path | str | None) -> bytes | None:
+    """The PEM key (Ed25519) of a file that a setting or an option names; None where none is named.
+
+    Raises:
+        ConfigError: the file can't be read.
+    """
+    return read_bytes(path, "the key") if path else None
 
 
 def find(name_or_path: str) -> Path:

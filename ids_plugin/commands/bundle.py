@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ids_plugin.commands import Command, Console
-from ids_plugin.commands.options.inputs import key
 from ids_plugin.errors import BundleError
 
 if TYPE_CHECKING:
@@ -107,11 +106,11 @@ def _show(args: argparse.Namespace, console: Console) -> int:
 
 
 def _verify(args: argparse.Namespace, console: Console) -> int:
-    from ids_plugin.bundle import find, read
+    from ids_plugin.bundle import find, read, read_key
     from ids_plugin.schema import uniflow
     from ids_plugin.windows import spec
 
-    public = key(args.key)
+    public = read_key(args.key)
     bundle = read(find(args.bundle), public_key=public)
     if bundle.manifest["schema"]["fingerprint"] != uniflow.fingerprint():
         bundle.require(spec())
@@ -125,10 +124,10 @@ def _verify(args: argparse.Namespace, console: Console) -> int:
 
 
 def _sign(args: argparse.Namespace, console: Console) -> int:
-    from ids_plugin.bundle import find, read, sign, write
+    from ids_plugin.bundle import find, read, read_key, sign, write
 
     bundle = read(find(args.bundle))
-    write(sign(bundle, key(args.key) or b""), Path(args.out))
+    write(sign(bundle, read_key(args.key) or b""), Path(args.out))
     if console.json:
         console.result({"bundle": bundle.id, "out": args.out})
     console.say(f"wrote {args.out}: {bundle.id[:12]}, signed")
@@ -137,11 +136,12 @@ def _sign(args: argparse.Namespace, console: Console) -> int:
 
 def _push(args: argparse.Namespace, console: Console) -> int:
     from ids_plugin import config, kafka
-    from ids_plugin.bundle import find, pack, read
+    from ids_plugin.bundle import find, pack, read, read_key
     from ids_plugin.windows import spec
 
     told = config.load(Path(args.config) if args.config else None)
-    bundle = read(find(args.bundle), spec=spec(), public_key=key(_text(told.detect.public_key)))
+    public_key = read_key(told.detect.public_key)
+    bundle = read(find(args.bundle), spec=spec(), public_key=public_key)
     if bundle.signature is None:
         raise BundleError(
             "not signed: nobody would take it", location=args.bundle, hint="ids-plugin bundle sign"
@@ -160,10 +160,6 @@ def _push(args: argparse.Namespace, console: Console) -> int:
         )
     console.say(f"{bundle.id[:12]}: {what} {name} on {told.topics.bundles}")
     return 0
-
-
-def _text(path: Path | None) -> str | None:
-    return str(path) if path else None
 
 
 def _signed(bundle: Bundle, public: bytes | None) -> str:

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ids_plugin.commands import Command, Console, counted
 from ids_plugin.commands.options.inputs import (
     add_input_options,
-    allow_list,
     exit_code,
-    key,
     read_flows,
 )
 from ids_plugin.errors import UsageError
@@ -62,13 +60,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
         ConfigError, BundleError: a file that can't be used.
         InputError: no input could be read at all.
     """
-    from ids_plugin.alerts import AllowList
-    from ids_plugin.bundle import find, read, sign, write
+    from ids_plugin.alerts import AllowList, read_allow_list
+    from ids_plugin.bundle import find, read, read_key, sign, write
     from ids_plugin.training.calibrate import Options, calibrate
     from ids_plugin.windows import spec
 
-    options = Options(_budget(args.budget), allow_list(args.allow) or AllowList(), args.only_raise)
-    signing = key(args.key)
+    allow = read_allow_list(args.allow) or AllowList()
+    options = Options(_budget(args.budget), allow, args.only_raise)
+    signing = read_key(args.key)
     bundle = read(find(args.bundle), spec=spec())
     whole: list[Reject] = []
     made, report = calibrate(read_flows(args, console, whole), bundle, options, list(_data(args)))

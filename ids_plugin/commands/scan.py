@@ -15,9 +15,7 @@ import orjson
 from ids_plugin.commands import Command, Console, Progress, counted
 from ids_plugin.commands.options.inputs import (
     add_input_options,
-    allow_list,
     exit_code,
-    key,
     locality,
     reads,
     unread,
@@ -79,12 +77,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
         InputError: no input could be read at all.
         LedgerError: the ledger doesn't balance.
     """
-    from ids_plugin.bundle import find, read
+    from ids_plugin.alerts import read_allow_list
+    from ids_plugin.bundle import find, read, read_key
     from ids_plugin.pipeline import Pipeline
     from ids_plugin.windows import spec
 
-    bundle = read(find(args.bundle), spec=spec(), public_key=key(args.key))
-    pipeline = Pipeline(bundle, allow=allow_list(args.allow), cascade=not args.ask_every_model)
+    bundle = read(find(args.bundle), spec=spec(), public_key=read_key(args.key))
+    pipeline = Pipeline(bundle, allow=read_allow_list(args.allow), cascade=not args.ask_every_model)
     outputs = Outputs(Path(args.out) if args.out else None, console)
     with contextlib.ExitStack() as unless_complete:
         unless_complete.callback(outputs.abort)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
-from pathlib import Path
 
 from ids_plugin.commands.doctor.findings import PROCESSES, Area, Asked, State
 from ids_plugin.config import Config
@@ -63,27 +62,22 @@ def _subscription(config: Config) -> Iterator[Found]:
 
 
 def _judging(config: Config) -> Iterator[Found]:
-    from ids_plugin.bundle import find, read
-    from ids_plugin.commands.options.inputs import allow_list, key
+    from ids_plugin.alerts import read_allow_list
+    from ids_plugin.bundle import find, read, read_key
     from ids_plugin.sources.local_networks import networks
     from ids_plugin.windows import spec
 
     told = config.detect
-    bundle = read(
-        find(str(told.bundle or "default")), spec=spec(), public_key=key(_text(told.public_key))
-    )
+    public_key = read_key(told.public_key)
+    bundle = read(find(str(told.bundle or "default")), spec=spec(), public_key=public_key)
     signed = "" if told.public_key else ", its signature not asked for"
     yield State.OK, f"bundle {bundle.id[:12]} ({bundle.family}) can be used{signed}", ""
     if told.public_key is None:
         hint = "set detect.public_key; without it no bundle is taken from Kafka"
         yield State.WARNING, "no public key: bundles on Kafka are refused", hint
-    allow_list(_text(told.allow))
+    read_allow_list(told.allow)
     networks(told.local_nets)
     yield State.OK, "allow-list and local networks can be used", ""
-
-
-def _text(path: Path | None) -> str | None:
-    return str(path) if path else None
 
 
 AREA = Area("settings", frozenset({*PROCESSES, "ship"}), look)

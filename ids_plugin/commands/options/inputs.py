@@ -9,17 +9,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ids_plugin.commands import counted
 from ids_plugin.commands.options.access import access, add_login_options
-from ids_plugin.errors import ConfigError, UsageError
+from ids_plugin.errors import UsageError
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from ids_plugin.alerts import AllowList
     from ids_plugin.commands import Console
     from ids_plugin.schema.reject import Reject
     from ids_plugin.sources import Read
@@ -186,41 +184,6 @@ def exit_code(inputs: Iterable[Reject], args: argparse.Namespace, console: Conso
         console.complain(f"{reject.input}: {reject.detail}")
         code = UNREAD if reject.input in args.inputs else code
     return code
-
-
-def key(path: str | None) -> bytes | None:
-    """The key file that an option names.
-
-    Raises:
-        ConfigError: it can't be read.
-    """
-    try:
-        return Path(path).read_bytes() if path else None
-    except OSError as error:
-        raise ConfigError(
-            f"the key can't be read: {(error.strerror or str(error)).lower()}", location=path
-        ) from error
-
-
-def allow_list(path: str | None) -> AllowList | None:
-    """The allow-list that an option names.
-
-    Raises:
-        ConfigError: it can't be read, or used as it is.
-    """
-    from ids_plugin.alerts import parse
-
-    if not path:
-        return None
-    try:
-        return parse(Path(path).read_text("utf-8"), path)
-    except (OSError, UnicodeDecodeError) as error:
-        why = (
-            (error.strerror or str(error)).lower()
-            if isinstance(error, OSError)
-            else "it is no UTF-8 text"
-        )
-        raise ConfigError(f"the allow-list can't be read: {why}", location=path) from error
 
 
 def moment(text: str | None, option: str) -> datetime | None:
