@@ -197,7 +197,7 @@ class Deliver:
             lane.reason, lane.again = answer.reason, time.monotonic() + answer.seconds
             return
         lane.reason = ""
-        refused = [self._reject(taken[one.place][0], one) for one in answer.refusals]
+        refused = [self._reject(taken[one.position][0], one) for one in answer.refusals]
         acknowledged = time.time()
         counted = [self._increment(taken, answer, acknowledged)] if lane.counted else []
         exchange.commit([*refused, *counted], _places(lane))

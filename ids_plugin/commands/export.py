@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import hashlib
 import itertools
-import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import orjson
 
 from ids_plugin.commands import Command, Console, counted
 from ids_plugin.commands.options.access import access, add_access_options
-from ids_plugin.errors import IdsPluginError, InputError, ServiceError
+from ids_plugin.errors import IdsPluginError, InputError
 from ids_plugin.schema.alert import Document, happened
 
 if TYPE_CHECKING:
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 BATCH = 500
 """Documents a request: about 2 MB"""
-PATIENCE = 5.0
-"""seconds of waiting after which it is given up: run again, it goes on where it was"""
 
 
 @dataclass
@@ -151,24 +148,18 @@ def _document(path: Path, number: int, line: bytes) -> Any:
 def _deliver(sink: Elasticsearch, documents: list[Any]) -> Delivered:
     """
     Raises:
-        ServiceError: it didn't take them within PATIENCE.
+        ServiceError: it didn't take them in time.
     """
-    from ids_plugin.sinks import Delivered
+    from ids_plugin.commands.options.delivery import deliver
 
-    waited = 0.0
-    while not isinstance(answer := sink.write(documents, ingested=datetime.now(UTC)), Delivered):
-        waited += answer.seconds
-        if waited >= PATIENCE:
-            raise ServiceError(answer.reason)
-        time.sleep(answer.seconds)
-    return answer
+    return deliver(lambda: sink.write(documents, ingested=datetime.now(UTC)))
 
 
 def _complain(
     console: Console, path: Path, numbers: list[int], refusals: tuple[Refusal, ...]
 ) -> None:
     for one in refusals:
-        console.complain(f"{path}:{numbers[one.place]}: refused: {one.reason}: {one.detail}")
+        console.complain(f"{path}:{numbers[one.position]}: refused: {one.reason}: {one.detail}")
 
 
 PLUGIN = Command(

@@ -198,7 +198,7 @@ class Outputs:
         """Puts everything in its place."""
         entries = ledger.to_dict()
         if self._report:
-            self._report.tell(ledger=entries, traffic=self.traffic.buckets(), bundle=bundle)
+            self._report.describe(ledger=entries, traffic=self.traffic.buckets(), bundle=bundle)
         self._each(lambda sink: sink.close())
         if self._rejects:
             self._rejects.close()

@@ -10,18 +10,22 @@ looks, however late, comes to the same end.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from urllib.parse import urlsplit
 
 import orjson
 
 from ids_plugin.config import Elasticsearch as Settings
+from ids_plugin.config import load
 from ids_plugin.elastic.client import JSON, connect
 from ids_plugin.elastic.streams import ALERTS, VERSION, backing, explain, refusal, stream
+from ids_plugin.errors import UsageError
 from ids_plugin.schema.alert import happened
-from ids_plugin.sinks import Delivered, Refusal, RetryAfter
+from ids_plugin.sinks import Delivered, Refusal, RetryAfter, SinkEnvironment
 
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch as Client
@@ -66,7 +70,9 @@ class _Copy(NamedTuple):
 
 
 class Elasticsearch:
-    """The data stream `name` in the namespace of the settings.
+    """Writes to the data stream `name` in the namespace of the settings. The target is a URL.
+
+    `clock` gives the time that becomes `event.ingested` where `write` isn't passed one.
 
     Raises:
         MissingExtraError: the client isn't installed.
@@ -75,11 +81,35 @@ class Elasticsearch:
 
     name = "elasticsearch"
 
-    def __init__(self, settings: Settings, name: str = ALERTS) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        name: str = ALERTS,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
         self.stream = stream(name, settings.namespace)
         self.location = f"{settings.url}/{self.stream}"
         self._settings = settings
+        self._clock = clock
         self._client: Client = connect(settings)
+
+    @classmethod
+    def open(cls, target: str, environment: SinkEnvironment) -> Self:
+        """A sink for the alerts of a scan at a URL; login, CA file and namespace are settings.
+
+        Raises:
+            UsageError: the target isn't a URL, or holds a password that anybody could read.
+            ConfigError, MissingExtraError: as for the class.
+        """
+        parts = urlsplit(target)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError("is no URL", location=target, hint="such as https://host:9200")
+        if "@" in parts.netloc:
+            hint = "they belong in IDS_ELASTICSEARCH_USERNAME and IDS_ELASTICSEARCH_PASSWORD_FILE"
+            shown = f"{parts.scheme}://***@{parts.netloc.rpartition('@')[2]}{parts.path}"
+            raise UsageError("the URL holds a user or a password", location=shown, hint=hint)
+        settings = load(environment.config).elasticsearch
+        return cls(replace(settings, url=target), clock=environment.clock)
 
     def write(
         self,
@@ -95,6 +125,8 @@ class Elasticsearch:
         """
         if not documents:
             return Delivered(0)
+        if ingested is None and self._clock:
+            ingested = self._clock()
         from elasticsearch import ApiError, TransportError
 
         try:

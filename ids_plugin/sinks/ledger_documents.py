@@ -74,7 +74,7 @@ def settled(documents: Sequence[Any], sources: Sequence[str], answer: Delivered)
     """What became of alert documents: `delivered` and `refused` per source (given) and sensor (the document's); what
     nobody counted as a document was `read` and `rejected`."""
     ledger = Ledger()
-    refused = {one.place: one.reason for one in answer.refusals}
+    refused = {refusal.position: refusal.reason for refusal in answer.refusals}
     for place, (document, source) in enumerate(zip(documents, sources, strict=True)):
         counts = ledger.of(source, _sensor(document))
         if refused.get(place) in FOREIGN:

@@ -1,69 +1,65 @@
-"""Documents as JSON, one a line: a file that appears under its name when it is complete, or a stream."""
+"""Documents as JSON, one a line: a file that appears when it is complete, or a stream."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import orjson
 
-from ids_plugin.sinks import Delivered
+from ids_plugin.sinks import STANDARD_OUTPUT, Delivered, SinkEnvironment
+from ids_plugin.sinks.whole_file import WholeFile
 from ids_plugin.writing import writing
 
 
 class Ndjson:
-    """alerts.ndjson, rejects.ndjson, or standard output.
+    """Writes alerts.ndjson, rejects.ndjson, or standard output. The target is a path or `-`.
 
-    A `with` block closes it, or aborts it when an error passes. A BrokenPipeError passes as it is: whoever reads has
-    seen enough.
+    A `with` block closes the sink, or aborts it when an error passes. A BrokenPipeError passes as
+    it is: the reader of a pipe has gone and needs no message.
 
     Raises:
-        UsageError: the file can't be made or written (no permission, full disk, ...), at any step.
+        UsageError: the file can't be made or written (no permission, full disk, ...), in any
+            method.
     """
 
     name = "ndjson"
 
     def __init__(self, target: Path | BinaryIO) -> None:
-        self._path = target if isinstance(target, Path) else None
-        self.location = str(target) if isinstance(target, Path) else "standard output"
-        with writing(self.location, self.abort):
-            self._stream = _part(target).open("wb") if isinstance(target, Path) else target
+        self._output = WholeFile(target) if isinstance(target, Path) else _Stream(target)
+
+    @classmethod
+    def open(cls, target: str, environment: SinkEnvironment) -> Self:
+        """A sink for a path, or for standard output (`-`)."""
+        return cls(environment.stdout.buffer if target == STANDARD_OUTPUT else Path(target))
 
     def write(self, documents: Sequence[Mapping[str, object]]) -> Delivered:
         """Appends any JSON-able mappings, in their order."""
-        with writing(self.location, self.abort):
-            self._stream.write(
-                b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in documents)
+        self._output.write(
+            b"".join(
+                orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE) for document in documents
             )
+        )
         return Delivered(len(documents))
 
     def close(self) -> None:
         """Puts the file in its place; a stream is flushed and stays open."""
-        with writing(self.location, self.abort):
-            self._stream.flush()
-            if self._path is not None:
-                self._stream.close()
-                os.replace(_part(self._path), self._path)
+        self._output.close()
 
     def abort(self) -> None:
         """Leaves no file behind."""
-        if self._path is not None:
-            with contextlib.suppress(OSError):
-                self._stream.close()
-            _part(self._path).unlink(missing_ok=True)
+        self._output.abort()
 
-    def __enter__(self) -> Ndjson:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        at: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         if kind is None:
             self.close()
@@ -71,8 +67,22 @@ class Ndjson:
             self.abort()
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
+class _Stream:
+    """Standard output, which is written to as it is and never closed."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, content: bytes) -> None:
+        with writing("standard output"):
+            self._stream.write(content)
+
+    def close(self) -> None:
+        with writing("standard output"):
+            self._stream.flush()
+
+    def abort(self) -> None:
+        """Does nothing: what was written can't be taken back."""
 
 
 PLUGIN = Ndjson

@@ -8,22 +8,21 @@ sentences) reaches the page as text; a content security policy allows our own sc
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import itertools
-import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypedDict
+from typing import Any, Self
 
 import orjson
 
-from ids_plugin.sinks import Delivered
-from ids_plugin.writing import writing
+from ids_plugin.errors import UsageError
+from ids_plugin.sinks import STANDARD_OUTPUT, Delivered, SinkEnvironment, TrafficBucket
+from ids_plugin.sinks.whole_file import WholeFile
 
 Document = Mapping[str, Any]
 
@@ -34,41 +33,40 @@ ROWS = 16 * CHUNK
 SCRIPTS = ("vega.min.js", "vega-lite.min.js", "vega-interpreter.min.js", "charts.js", "report.js")
 
 
-class Bucket(TypedDict, total=False):
-    """Traffic of one stretch of the timeline."""
-
-    t: int
-    """start, µs since the epoch"""
-    flows: int
-    bytes: int
-    """payload or IP bytes, whichever the sources know; left out where none does"""
-
-
 class Report:
-    """A sink that writes a report in one pass; the file appears under its name when it is closed, whole or not at all.
+    """Writes a report in one pass. The target is a path; the file appears when it is complete.
 
-    A `with` block closes it, or aborts it when an error passes.
+    A `with` block closes the sink, or aborts it when an error passes.
 
     Raises:
-        UsageError: the file can't be made or written (no permission, full disk, ...), at any step.
+        UsageError: the file can't be made or written (no permission, full disk, ...), in any
+            method.
     """
 
     name = "report"
 
     def __init__(self, path: Path) -> None:
         self.documents = 0
-        self._path = path
-        self._part = path.with_name(path.name + ".part")
         self._facts: dict[str, Any] = {}
         self._rows: list[Document] = []
         self._chunk: list[Document] = []
         head, self._tail = _page()
-        with writing(self._path, self.abort):
-            self._file = self._part.open("w", encoding="utf-8", newline="\n")
-            self._file.write(head)
+        self._file = WholeFile(path)
+        self._file.write(head.encode())
+
+    @classmethod
+    def open(cls, target: str, environment: SinkEnvironment) -> Self:
+        """A sink for a path.
+
+        Raises:
+            UsageError: the target is standard output, or can't be made.
+        """
+        if target == STANDARD_OUTPUT:
+            raise UsageError("a report is a file", location="report=-", hint="report=report.html")
+        return cls(Path(target))
 
     def write(self, documents: Sequence[Document]) -> Delivered:
-        """Take alert documents, opening and closing ones, in any order."""
+        """Takes alert documents, opening and closing ones, in any order."""
         for document in documents:
             self._chunk.append(document)
             self._rows.append(_row(document))
@@ -79,41 +77,33 @@ class Report:
         self.documents += len(documents)
         return Delivered(len(documents))
 
-    def tell(self, *, ledger: Document, traffic: Sequence[Bucket], bundle: Document) -> None:
-        """What is known at the end, before `close`.
-
-        Args:
-            ledger: as in ledger.json.
-            traffic: buckets of equal width, oldest first; empty stretches may be left out.
-            bundle: `id`, `family` and `trained_on` (names of the training data).
-        """
+    def describe(
+        self, *, ledger: Document, traffic: Sequence[TrafficBucket], bundle: Document
+    ) -> None:
+        """Takes what is known at the end: see `sinks.DescribesRun`."""
         self._facts = {"ledger": ledger, "traffic": traffic, "bundle": bundle}
 
     def close(self) -> None:
-        """Put the file in its place."""
+        """Puts the file in its place."""
         self._flush("documents", self._chunk)
         self._flush("rows", self._rows)
         facts = _inert(self._facts | {"chunk": CHUNK})
-        with writing(self._path, self.abort):
-            self._file.write(f'<script type="application/json" id="facts">{facts}</script>\n')
-            self._file.write(self._tail)
-            self._file.close()
-            os.replace(self._part, self._path)
+        self._file.write(f'<script type="application/json" id="facts">{facts}</script>\n'.encode())
+        self._file.write(self._tail.encode())
+        self._file.close()
 
     def abort(self) -> None:
-        """Leave no file behind."""
-        with contextlib.suppress(OSError):
-            self._file.close()
-        self._part.unlink(missing_ok=True)
+        """Leaves no file behind."""
+        self._file.abort()
 
-    def __enter__(self) -> Report:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        at: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         if kind is None:
             self.close()
@@ -122,10 +112,9 @@ class Report:
 
     def _flush(self, kind: str, items: list[Document]) -> None:
         if items:
-            with writing(self._path, self.abort):
-                self._file.write(
-                    f'<script type="text/plain" class="{kind}">{_packed(items)}</script>\n'
-                )
+            self._file.write(
+                f'<script type="text/plain" class="{kind}">{_packed(items)}</script>\n'.encode()
+            )
             items.clear()
 
 
@@ -134,12 +123,12 @@ def write(
     documents: Iterable[Document],
     *,
     ledger: Document,
-    traffic: Sequence[Bucket],
+    traffic: Sequence[TrafficBucket],
     bundle: Document,
 ) -> int:
     """Write the report of `documents` to `path`; returns how many documents are in it.
 
-    `ledger`, `traffic` and `bundle` (see `Report.tell`) are read after the last document was taken, so whoever
+    `ledger`, `traffic` and `bundle` (see `Report.describe`) are read after the last document was taken, so whoever
     produces the documents may still be filling them.
 
     Raises:
@@ -148,7 +137,7 @@ def write(
     with Report(path) as report:
         for document in documents:
             report.write([document])
-        report.tell(ledger=ledger, traffic=traffic, bundle=bundle)
+        report.describe(ledger=ledger, traffic=traffic, bundle=bundle)
     return report.documents
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple, TextIO
+from pathlib import Path
+from typing import NamedTuple, Self, TextIO
 
 from rich import box
 from rich.console import Console
@@ -13,9 +14,12 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ids_plugin.schema.alert import ACTOR, SEVERITIES, Document
-from ids_plugin.sinks import Delivered
+from ids_plugin.sinks import STANDARD_OUTPUT, Delivered, SinkEnvironment
+from ids_plugin.sinks.whole_file import WholeFile
 from ids_plugin.writing import writing
 
+FILE_WIDTH = 160
+"""columns of a table in a file"""
 WIDE = 120
 """columns from which every fact has its own column"""
 REASONS = 2
@@ -43,42 +47,62 @@ class Row(NamedTuple):
 
 
 class Table:
-    """Collects documents; prints when it is closed. The closing document of a fold takes its opening one's place."""
+    """Collects documents and prints them when it is closed, one row an alert group.
+
+    The closing document of a group takes the place of its opening one. The target is `-` for
+    standard output, or the path of a text file.
+    """
 
     name = "table"
 
-    def __init__(self, stream: TextIO, width: int | None = None) -> None:
-        """`width` in columns: the terminal's (or the variable COLUMNS, or 80) when None."""
-        self._stream = stream
-        self._width = width
+    def __init__(self, target: TextIO | Path, width: int | None = None) -> None:
+        """`width` in columns; None: the terminal's (or the variable COLUMNS, or 80), in a file
+        FILE_WIDTH."""
+        self._stream = None if isinstance(target, Path) else target
+        self._file = WholeFile(target) if isinstance(target, Path) else None
+        self._width = FILE_WIDTH if width is None and self._file else width
         self._rows: dict[str, Row] = {}
 
+    @classmethod
+    def open(cls, target: str, environment: SinkEnvironment) -> Self:
+        """A sink for a path, or for standard output (`-`)."""
+        return cls(environment.stdout if target == STANDARD_OUTPUT else Path(target))
+
     def write(self, documents: Sequence[Document]) -> Delivered:
+        """Collects alert documents, opening and closing ones."""
         for document in documents:
             self._rows[document["ids_plugin"]["fold"]["id"]] = _row(document)
         return Delivered(len(documents))
 
     def close(self) -> None:
         """Prints; colours only where the stream is a terminal."""
+        lines = self._lines()
+        if self._file:
+            self._file.write(lines.encode())
+            self._file.close()
+        if self._stream:
+            encoding = self._stream.encoding or "utf-8"
+            with writing("standard output"):
+                self._stream.write(lines.encode(encoding, "replace").decode(encoding))
+                self._stream.flush()
+
+    def _lines(self) -> str:
         text = io.StringIO()
-        console = Console(
-            file=text, force_terminal=self._stream.isatty(), width=self._width, highlight=False
-        )
+        is_terminal = self._stream is not None and self._stream.isatty()
+        console = Console(file=text, force_terminal=is_terminal, width=self._width, highlight=False)
         rows = sorted(
             self._rows.values(), key=lambda row: (-row.severity, -row.risk, row.first, row.host)
         )
         if rows:
             console.print(_wide(rows) if console.width >= WIDE else _narrow(rows))
         console.print(_count(rows))
-        encoding = self._stream.encoding or "utf-8"
-        lines = "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
-        with writing("standard output"):
-            self._stream.write(lines.encode(encoding, "replace").decode(encoding))
-            self._stream.flush()
+        return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 
     def abort(self) -> None:
-        """Prints nothing."""
+        """Prints nothing, and leaves no file behind."""
         self._rows.clear()
+        if self._file:
+            self._file.abort()
 
 
 def _row(document: Document) -> Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from ids_plugin.sinks.report import Bucket
+from ids_plugin.sinks import TrafficBucket
 
 BUCKETS = 240
 """Bars a timeline shows at most: one every five pixels of a wide screen"""
@@ -42,9 +42,9 @@ class Traffic:
             coarse[at // 2] = before[0] + count, before[1] + size
         self._counts = coarse
 
-    def buckets(self) -> list[Bucket]:
+    def buckets(self) -> list[TrafficBucket]:
         """Stretches of equal width with traffic, oldest first; times in µs since the epoch."""
         return [
-            Bucket(t=at * self._width, flows=count, bytes=size)
+            TrafficBucket(t=at * self._width, flows=count, bytes=size)
             for at, (count, size) in sorted(self._counts.items())
         ]

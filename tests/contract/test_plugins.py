@@ -29,10 +29,11 @@ from ids_plugin import (
 from ids_plugin.bundle import Bundle
 from ids_plugin.commands import Command
 from ids_plugin.config import Elasticsearch, Secret
+from ids_plugin.errors import UsageError
 from ids_plugin.schema import flow
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import STEPS, Feature
-from ids_plugin.sinks import Delivered, RetryAfter, Sink
+from ids_plugin.sinks import Delivered, RetryAfter, Sink, SinkEnvironment, open_sink
 from ids_plugin.windows import Rolling, Sequences, Summary
 from tests.support.factories import alerts_of, frame
 from tests.support.factories import flow as one_flow
@@ -216,6 +217,55 @@ def test_a_sink_whose_service_is_away_says_so_and_when_to_ask_again(name: str) -
     assert "127.0.0.1:1" in answer.reason
     assert "secret" not in answer.reason
     sink.abort()
+
+
+@pytest.mark.parametrize("name", registry.names("sinks"))
+def test_a_sink_is_opened_by_its_target(name: str, tmp_path: Path) -> None:
+    promised = inspect.signature(Sink.open)
+    plugin = registry.load("sinks", name)
+    assert list(inspect.signature(plugin.open).parameters) == list(promised.parameters)
+    target = "http://127.0.0.1:1" if name in SERVICES else str(tmp_path / "out")
+    sink = open_sink(f"{name}={target}", SinkEnvironment())
+    assert sink.name == name
+    assert sink.write([]) == Delivered(0)
+    sink.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_sink_of_a_file_writes_it_or_standard_output(name: str, tmp_path: Path) -> None:
+    documents = alerts_of("scan")
+    output = io.BytesIO()
+    stdout = io.TextIOWrapper(output, "utf-8")
+    for target in (str(tmp_path / "out"), "-"):
+        if (name, target) == ("report", "-"):
+            continue
+        sink = open_sink(f"{name}={target}", SinkEnvironment(stdout))
+        sink.write(documents)
+        sink.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out").stat().st_size > 0
+    stdout.flush()
+    if name != "report":
+        assert output.getvalue()
+
+
+@pytest.mark.parametrize(
+    "specification",
+    [
+        "ndjson",
+        "ndjson=",
+        "=out",
+        "nowhere=out",
+        "report=-",
+        "elasticsearch=localhost",
+        "elasticsearch=https://user:secret@host",
+    ],
+)
+def test_a_sink_that_can_not_be_opened_is_refused(specification: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        open_sink(specification, SinkEnvironment())
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -111,7 +111,9 @@ def test_what_does_not_fit_is_refused_and_the_rest_taken(made: Stream) -> None:
     between = [one for pair in zip(documents(len(given)), given, strict=True) for one in pair]
     answer = made.sink.write(between)
     assert isinstance(answer, Delivered)
-    refused = {list(wrong)[one.place // 2] for one in answer.refusals if one.place % 2}
+    refused = {
+        list(wrong)[refusal.position // 2] for refusal in answer.refusals if refusal.position % 2
+    }
     assert refused == wrong.keys() | set()
     assert answer.documents == len(given) == len(answer.refusals)
     assert answer.refused.keys() == {
@@ -139,7 +141,7 @@ def test_poisoned_documents_are_refused_one_by_one(made: Stream) -> None:
     ]
     answer = made.sink.write([*documents(1), *poisoned, *documents(2)])
     assert isinstance(answer, Delivered)
-    assert [one.place for one in answer.refusals] == list(range(1, len(poisoned) + 1))
+    assert [refusal.position for refusal in answer.refusals] == list(range(1, len(poisoned) + 1))
     assert answer.refused == {
         "no_document": 1,
         "no_id": 5,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ids_plugin.schema.ledger import Counts, Ledger
-from ids_plugin.sinks.report import Bucket
+from ids_plugin.sinks import TrafficBucket
 
 Document = dict[str, Any]
 
@@ -73,7 +73,7 @@ def documents(
         yield _closing(rng, opening, min(rng.expovariate(1 / 40), seconds * 0.1))
 
 
-def traffic(seconds: int, width: int) -> list[Bucket]:
+def traffic(seconds: int, width: int) -> list[TrafficBucket]:
     """Buckets of a quiet network."""
     rng = random.Random(3)
     start = int(START.timestamp())
