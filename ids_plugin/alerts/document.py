@@ -288,6 +288,10 @@ def _evidence_feature(one: EvidenceFeature) -> Document:
         "expected": _number(one.expected),
         "contribution": _number(one.contribution),
         "text": one.text,
+        "label": one.label,
+        "unit": one.unit,
+        "value_text": one.value_text,
+        "expected_text": one.expected_text,
     }
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from elasticsearch import Elasticsearch
 
 MANAGED_BY = "ids-plugin"
-VERSION = 2
+VERSION = 3
 """of the templates in dashboards/elasticsearch: `_meta.version` of mappings that have all fields we write"""
 
 NEEDED = "create_doc, auto_configure, read, view_index_metadata and delete"

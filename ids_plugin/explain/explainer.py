@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ids_plugin.explain.earlier_flows import Earlier, Trust, earlier, without
-from ids_plugin.explain.wording import natural, phrase, sentence
+from ids_plugin.explain.wording import amount, natural, natural_unit, phrase, sentence
 from ids_plugin.schema.evidence import Evidence, EvidenceFeature, EvidenceFlow
 from ids_plugin.schema.score import CLASSES, Scores
 from ids_plugin.schema.window import STEPS, Bools, Floats, Ints, Spec, Windows
@@ -147,7 +147,15 @@ class Explainer:
         value = natural(feature, float(window.table[0, at]))
         expected = natural(feature, float(self._usual[at]))
         return EvidenceFeature(
-            feature.name, value, expected, round(contribution, 6), phrase(feature, value, expected)
+            name=feature.name,
+            value=value,
+            expected=expected,
+            contribution=round(contribution, 6),
+            text=phrase(feature, value, expected),
+            label=feature.text,
+            unit=natural_unit(feature),
+            value_text=amount(value, feature.unit),
+            expected_text=None if expected is None else amount(expected, feature.unit),
         )
 
     def _contributions(self, window: Window, label: int) -> tuple[Doubles, list[str]]:

@@ -18,6 +18,11 @@ def natural(feature: Feature, value: float) -> float | None:
     return round(plain) if feature.unit.startswith("log ") and plain >= 10 else round(plain, 3)
 
 
+def natural_unit(feature: Feature) -> str:
+    """The unit of what `natural` returns: the feature's own, off its log scale."""
+    return feature.unit.removeprefix("log ")
+
+
 def phrase(feature: Feature, value: float | None, expected: float | None) -> str:
     """`412 failed flows by the originator in 10 min, usually 2`."""
     usually = "" if expected is None else f", usually {amount(expected, feature.unit)}"

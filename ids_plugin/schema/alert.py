@@ -138,6 +138,17 @@ FIELDS: tuple[Field, ...] = (
         "ids_plugin.evidence.features.contribution", "double", False, "how much it moved the score"
     ),
     Field("ids_plugin.evidence.features.text", "text", False, "the same in words"),
+    Field("ids_plugin.evidence.features.label", "keyword", False, "what it measures, in words"),
+    Field("ids_plugin.evidence.features.unit", "keyword", False, "unit of value and expected"),
+    Field(
+        "ids_plugin.evidence.features.value_text", "keyword", False, "value in words, with its unit"
+    ),
+    Field(
+        "ids_plugin.evidence.features.expected_text",
+        "keyword",
+        False,
+        "expected in words, with its unit",
+    ),
     Field("ids_plugin.evidence.method", "keyword", False, "how it was explained, joined with +"),
     Field(
         "ids_plugin.evidence.faithfulness",

@@ -19,13 +19,25 @@ class EvidenceFlow:
 
 @dataclass(frozen=True)
 class EvidenceFeature:
-    """What about the flows was unusual."""
+    """What about the flows was unusual; the numbers are in natural units, not on a log scale."""
 
     name: str
     value: float | None
+    """of this flow; None where it is unknown"""
     expected: float | None
+    """the baseline: of normal traffic; None where it is unknown"""
     contribution: float
+    """to the log-odds of the class"""
     text: str
+    """label, value and baseline in one phrase"""
+    label: str
+    """what the feature measures, in words"""
+    unit: str
+    """of `value` and `expected`: `B`, `s`, `flows`, `0/1` (no or yes), `0-1` (a share), …"""
+    value_text: str
+    """`value` with its unit, as a person reads it: `1.2 MB`"""
+    expected_text: str | None
+    """`expected` likewise; None where it is unknown"""
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,10 @@ FEATURES: tuple[Document, ...] = (
         "expected": 2.0,
         "contribution": 1.25,
         "text": "distinct peers and ports with failed flows by the originator in 10 min: 800, usually 2",
+        "label": "distinct peers and ports with failed flows by the originator in 10 min",
+        "unit": "services",
+        "value_text": "800",
+        "expected_text": "2",
     },
     {
         "name": "orig_acts_logins_60s",
@@ -63,6 +67,10 @@ FEATURES: tuple[Document, ...] = (
         "expected": 0.0,
         "contribution": -0.5,
         "text": "completed sessions with login services by the originator in 1 min: 19, usually 0",
+        "label": "completed sessions with login services by the originator in 1 min",
+        "unit": "flows",
+        "value_text": "19",
+        "expected_text": "0",
     },
     {
         "name": "window_upload",
@@ -70,6 +78,10 @@ FEATURES: tuple[Document, ...] = (
         "expected": 2_500_000.0,
         "contribution": 2.5,
         "text": "mean volume that the originators sent in the window: 75 B, usually 2.5 MB",
+        "label": "mean volume that the originators sent in the window",
+        "unit": "B",
+        "value_text": "75 B",
+        "expected_text": "2.5 MB",
     },
     {
         "name": "upload_share",
@@ -77,12 +89,19 @@ FEATURES: tuple[Document, ...] = (
         "expected": 0.5,
         "contribution": -0.75,
         "text": "share of the bytes that the originator sent: 4 %, usually 50 %",
+        "label": "share of the bytes that the originator sent",
+        "unit": "0-1",
+        "value_text": "4 %",
+        "expected_text": "50 %",
     },
     {
         "name": "interval",
         "value": 60.0,
         "contribution": 0.12,
         "text": "time since the flow before it: 1 min",
+        "label": "time since the flow before it",
+        "unit": "s",
+        "value_text": "1 min",
     },
 )
 
@@ -305,19 +324,27 @@ def _features(document: Document) -> list[str]:
 def _expected(document: Document) -> list[str]:
     features = document["ids_plugin"]["evidence"]["features"]
     said = [] if features else ["This alert names no features."]
-    for one in features:
-        value, usual = one.get("value"), one.get("expected")
-        told = _told(one)
-        numbers = ["–" if number is None else f"{number:,.3g}" for number in (value, usual)]
-        said += [told[1], told[2], told[3] or numbers[1]] if told else [one["name"], *numbers]
-        if value and usual and value != usual:
-            said.append(f"× {_two(value / usual)}" if value > usual else f"÷ {_two(usual / value)}")
+    for feature in features:
+        value, expected = feature.get("value"), feature.get("expected")
+        said += [
+            _label(feature),
+            feature.get("value_text", _number(value)),
+            feature.get("expected_text", _number(expected)),
+        ]
+        if value and expected and value != expected:
+            larger = value > expected
+            ratio = value / expected if larger else expected / value
+            said.append(f"{'×' if larger else '÷'} {_two(ratio)}")
     return said
 
 
-def _told(feature: Document) -> re.Match[str] | None:
-    """What was measured, seen and usual, in the feature's own words."""
-    return re.fullmatch(r"(.+): (.+?)(?:, usually (.+))?", feature["text"])
+def _label(feature: Document) -> str:
+    """What was measured; the name in documents from before there were labels."""
+    return str(feature.get("label", feature["name"]))
+
+
+def _number(number: float | None) -> str:
+    return "–" if number is None else f"{number:,.3g}"
 
 
 def _in_order(name: str, document: Document) -> list[str]:
@@ -327,11 +354,7 @@ def _in_order(name: str, document: Document) -> list[str]:
     )
     if name == "features":
         return [one["text"] for one in features]
-    return (
-        [told[1] if (told := _told(one)) else one["name"] for one in features]
-        if name == "expected"
-        else []
-    )
+    return [_label(feature) for feature in features] if name == "expected" else []
 
 
 def _two(number: float) -> str:

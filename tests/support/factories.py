@@ -111,10 +111,38 @@ def evidence(row: Mapping[str, Any], label: str = "scan", before: int = 5) -> Ev
     weights /= weights.sum()
     features = (
         EvidenceFeature(
-            "orig_fails_10m", 84.0, 0.2, 0.41, "84 failed connections in 10 min, 0.2 expected"
+            "orig_fails_10m",
+            84.0,
+            0.2,
+            0.41,
+            "84 failed connections in 10 min, 0.2 expected",
+            label="failed connections in 10 min",
+            unit="flows",
+            value_text="84",
+            expected_text="0.2",
         ),
-        EvidenceFeature("interval", 60.0, None, 0.12, "60 s since the flow before"),
-        EvidenceFeature("orig_bytes", None, 512.0, -0.03, "payload unknown, 512 B expected"),
+        EvidenceFeature(
+            "interval",
+            60.0,
+            None,
+            0.12,
+            "60 s since the flow before",
+            label="time since the flow before",
+            unit="s",
+            value_text="1 min",
+            expected_text=None,
+        ),
+        EvidenceFeature(
+            "orig_bytes",
+            None,
+            512.0,
+            -0.03,
+            "payload unknown, 512 B expected",
+            label="payload sent",
+            unit="B",
+            value_text="unknown",
+            expected_text="512 B",
+        ),
     )
     return Evidence(
         flows=tuple(EvidenceFlow(one, lag, float(weights[lag])) for lag, one in enumerate(flows)),

@@ -235,4 +235,8 @@ def _feature(rng: random.Random, place: int) -> Document:
         "expected": 0.0,
         "contribution": rng.uniform(0, 2) / (place + 1),
         "text": f"{text}: {seen}, usually {usual}",
+        "label": text,
+        "unit": "flows",
+        "value_text": seen,
+        "expected_text": usual,
     }

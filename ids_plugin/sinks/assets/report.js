@@ -564,7 +564,7 @@ function drawEvidence({ strip, bars, votes, behaviours }, own, flows) {
   }));
   if (steps.length) charts.draw(strip, charts.strip(steps), "Weight of the earlier flows");
   const features = [...(own.evidence?.features ?? [])].sort((a, b) => Math.abs(b.contribution) - Math.abs(a.contribution));
-  const rows = features.map(told);
+  const rows = features.map(featureRow);
   if (rows.length) charts.draw(bars, charts.features(rows, width), "Contribution of each feature, seen beside expected");
   const scores = [{ model: "decision", score: own.score ?? 0, decides: true },
     ...Object.entries(own.scores ?? {}).filter(([, score]) => score !== null).map(([model, score]) => ({ model: words(model), score, decides: false }))];
@@ -573,11 +573,10 @@ function drawEvidence({ strip, bars, votes, behaviours }, own, flows) {
   charts.draw(votes, charts.scores(scores, own.threshold ?? null, width), "Score of each model beside the threshold");
 }
 
-/** A feature's name and numbers with their units, out of its text ("NAME: 412, usually 2") where it has that form. */
-function told(feature) {
-  const [, label, seen, , expected] = /^(.+): (.+?)(, usually (.+))?$/.exec(feature.text ?? "") ?? [];
-  return { name: feature.name, label: label ?? feature.text ?? words(feature.name), contribution: feature.contribution, seen: seen ?? plain(feature.value), expected: expected ?? plain(feature.expected), text: feature.text ?? words(feature.name) };
-}
+/** A row of the chart of features; documents of older versions have no texts beside their numbers. */
+const featureRow = ({ name, label, contribution, value, value_text: seen, expected, expected_text: usual, text }) => ({
+  name, contribution, label: label ?? text ?? words(name), text: text ?? words(name), seen: seen ?? plain(value), expected: usual ?? plain(expected),
+});
 
 const part = (title, hint, body) => (body ? [make("h4", {}, title, hint ? make("span", { class: "hint" }, hint) : null), body] : []);
 

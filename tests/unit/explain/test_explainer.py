@@ -147,6 +147,9 @@ def test_a_feature_shows_what_was_seen_beside_what_is_usual() -> None:
         assert feature.value is not None
         assert feature.contribution > 0
         assert (", usually " in feature.text) == (feature.expected is not None)
+        baseline = f", usually {feature.expected_text}" if feature.expected_text else ""
+        assert feature.text == f"{feature.label}: {feature.value_text}{baseline}"
+        assert not feature.unit.startswith("log ")
     assert "192.168.1.66" in evidence.summary
     assert "400 ports" in evidence.summary or " ports of 192.168.1.3" in evidence.summary
 
