@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ids_plugin.sinks import Delivered, Refusal
     from ids_plugin.sinks.elasticsearch import Elasticsearch
 
-    from .stream.transactions import Exchange, Outgoing
+    from .stream.transactions import Outgoing, TransactionalLoop
 
 T = TypeVar("T")
 Taken = tuple[Any, Any]
@@ -97,7 +97,7 @@ class Deliver:
         Raises:
             UsageError: another process has our name.
         """
-        from .stream.transactions import Broken
+        from .stream.transactions import TransactionAborted
 
         for lane in self._lanes.values():
             self._look(lane)
@@ -107,19 +107,19 @@ class Deliver:
                     while not self._service.stopping:
                         self._turn(exchange)
                     exchange.leave()
-                except Broken as error:
+                except TransactionAborted as error:
                     self._service.missing(str(error))
                     self._service.wait(0.5)
 
-    def _connected(self) -> Exchange:
+    def _connected(self) -> TransactionalLoop:
         """
         Raises:
             ServiceError: the broker doesn't answer, or topics of ours are missing.
         """
-        from .stream.transactions import Exchange
+        from .stream.transactions import TransactionalLoop
 
         told = self._config.deliver
-        exchange = Exchange(self._service, told.group, told.instance)
+        exchange = TransactionalLoop(self._service, told.group, told.instance)
         self._forget()
         exchange.forget = self._forget
         with kafka.reaching(self._config):
@@ -139,7 +139,7 @@ class Deliver:
         for lane in self._lanes.values():
             lane.records = {}
 
-    def _turn(self, exchange: Exchange) -> None:
+    def _turn(self, exchange: TransactionalLoop) -> None:
         self._service.turn()
         self._hold(exchange)
         for partition, records in exchange.poll(WAIT_MS, self._config.deliver.batch).items():
@@ -157,7 +157,7 @@ class Deliver:
         else:
             self._service.working()
 
-    def _hold(self, exchange: Exchange) -> None:
+    def _hold(self, exchange: TransactionalLoop) -> None:
         """A lane that waits takes no more; asking for the others' records keeps us in the group."""
         from kafka.errors import KafkaError
 
@@ -176,11 +176,11 @@ class Deliver:
         lane.reason = self._within(lane.sink.problem) or ""
         lane.again = time.monotonic() + PAUSE if lane.reason else 0.0
 
-    def _deliver(self, exchange: Exchange, lane: Lane) -> None:
+    def _deliver(self, exchange: TransactionalLoop, lane: Lane) -> None:
         """All that waits or nothing.
 
         Raises:
-            Broken, Stopping: nothing of it was committed; what is in Elasticsearch by now will be found there.
+            TransactionAborted, Stopping: nothing of it was committed; what is in Elasticsearch by now will be found there.
         """
         from ids_plugin.sinks import RetryAfter
 

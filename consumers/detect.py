@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from .stream.checkpoints import Pointer
     from .stream.detector import Unreadable
-    from .stream.transactions import Exchange, Outgoing, Places
+    from .stream.transactions import Outgoing, Places, TransactionalLoop
 
 STAGE = "detect"
 OUTCOMES = (
@@ -119,7 +119,7 @@ class Detect:
         Raises:
             UsageError: another process has our name.
         """
-        from .stream.transactions import Broken
+        from .stream.transactions import TransactionAborted
 
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGHUP, lambda *_: self._bundles.look_now())
@@ -131,23 +131,23 @@ class Detect:
                         self._turn(exchange)
                     self._settle(exchange)
                     exchange.leave()
-                except (Broken, ServiceError) as error:
+                except (TransactionAborted, ServiceError) as error:
                     self._service.missing(str(error))
                     self._service.wait(0.5)
                 finally:
                     self._detector.clear()
                     self._places = {}
 
-    def _connected(self) -> Exchange:
+    def _connected(self) -> TransactionalLoop:
         """
         Raises:
             ServiceError: the broker doesn't answer, or topics of ours are missing.
         """
         from .stream.checkpoints import Revoked
-        from .stream.transactions import Exchange
+        from .stream.transactions import TransactionalLoop
 
         told, ours = self._config.detect, self._config.topics
-        exchange = Exchange(self._service, told.group, told.instance, **FETCH)
+        exchange = TransactionalLoop(self._service, told.group, told.instance, **FETCH)
         exchange.forget = self._forget
         revoked = Revoked(lambda: self._settle(exchange))
         with kafka.reaching(self._config):
@@ -167,7 +167,7 @@ class Detect:
         self._detector.undo()
         self._regrouped = True
 
-    def _turn(self, exchange: Exchange) -> None:
+    def _turn(self, exchange: TransactionalLoop) -> None:
         self._service.turn()
         self._swap(exchange)
         self._gather(exchange)
@@ -175,7 +175,7 @@ class Detect:
             self._commit(exchange, self._due())
             self._measure(exchange)
 
-    def _gather(self, exchange: Exchange) -> None:
+    def _gather(self, exchange: TransactionalLoop) -> None:
         """Takes flows in for a moment; commits whenever there are enough."""
         end = time.monotonic() + GATHER
         while (left := end - time.monotonic()) > 0 and not self._service.stopping:
@@ -190,7 +190,7 @@ class Detect:
                     if self._detector.waiting >= self._most:
                         self._commit(exchange)
 
-    def _swap(self, exchange: Exchange) -> None:
+    def _swap(self, exchange: TransactionalLoop) -> None:
         """Another bundle judges from here on, if there is one."""
         bundle = self._bundles.look()
         if bundle is None:
@@ -211,7 +211,7 @@ class Detect:
         self._service.metrics.bundle.labels(bundle.id, bundle.family).set(1)
         self._service.say(f"bundle {bundle.id[:12]} judges", **{"ids_plugin.bundle.id": bundle.id})
 
-    def _adopt(self, exchange: Exchange) -> None:
+    def _adopt(self, exchange: TransactionalLoop) -> None:
         """Takes up the state of the partitions that became ours.
 
         Raises:
@@ -232,7 +232,9 @@ class Detect:
                     self._places[place.partition] = self._restored(exchange, place, committed)
                     self._commit(exchange, self._due())
 
-    def _restored(self, exchange: Exchange, place: TopicPartition, committed: Any) -> Place:
+    def _restored(
+        self, exchange: TransactionalLoop, place: TopicPartition, committed: Any
+    ) -> Place:
         """The state of a partition at its committed offset.
 
         Raises:
@@ -280,11 +282,11 @@ class Detect:
             if identity == configured.id != current.id:
                 self._detector.pipeline.swap(current)
 
-    def _settle(self, exchange: Exchange) -> None:
+    def _settle(self, exchange: TransactionalLoop) -> None:
         """Commits what was taken in, and keeps the states that there is time for: who takes over begins there.
 
         Raises:
-            Broken: the rest wasn't committed.
+            TransactionAborted: the rest wasn't committed.
         """
         end = time.monotonic() + SETTLE
         self._commit(exchange)
@@ -302,11 +304,11 @@ class Detect:
         first = min(due, key=lambda number: due[number], default=None)
         return None if first is None or due[first] > time.monotonic() else first
 
-    def _commit(self, exchange: Exchange, keep: int | None = None) -> None:
+    def _commit(self, exchange: TransactionalLoop, keep: int | None = None) -> None:
         """Scores what was taken in and commits what came of it, with a snapshot of the partition to `keep`.
 
         Raises:
-            Broken: nothing of it was committed.
+            TransactionAborted: nothing of it was committed.
         """
         if keep is None and all(place.next == place.committed for place in self._places.values()):
             return
@@ -325,11 +327,13 @@ class Detect:
             place.committed = place.next
         self._count(documents, ledger)
 
-    def _commit_state(self, exchange: Exchange, number: int, messages: Iterable[Outgoing]) -> None:
+    def _commit_state(
+        self, exchange: TransactionalLoop, number: int, messages: Iterable[Outgoing]
+    ) -> None:
         """Commits with the state of one partition, and a pointer to it.
 
         Raises:
-            Broken: nothing of it was committed.
+            TransactionAborted: nothing of it was committed.
         """
         from ids_plugin import checkpoint
 
@@ -407,7 +411,7 @@ class Detect:
                 metrics.alerts.labels(names[event["severity"]], bundle["family"]).inc()
         metrics.pairs.set(self._detector.pipeline.pairs)
 
-    def _measure(self, exchange: Exchange) -> None:
+    def _measure(self, exchange: TransactionalLoop) -> None:
         """How far behind we are."""
         from kafka import TopicPartition
 

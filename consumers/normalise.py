@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ids_plugin.sources.messages import Messages, Rejected
 
-    from .stream.transactions import Exchange, Outgoing
+    from .stream.transactions import Outgoing, TransactionalLoop
 
 STAGE = "normalise"
 MARKS = 0.25
@@ -103,7 +103,7 @@ class Normaliser:
             UsageError: another process has our name.
         """
         from .stream.topics import Lookout
-        from .stream.transactions import Broken
+        from .stream.transactions import TransactionAborted
 
         while not self._service.stopping:
             with (
@@ -114,18 +114,18 @@ class Normaliser:
                     while not self._service.stopping and not self._outdated(look.partitions):
                         self._turn(exchange)
                     exchange.leave()
-                except Broken as error:
+                except TransactionAborted as error:
                     self._service.missing(str(error))
                     self._service.wait(0.5)
 
-    def _connected(self) -> Exchange:
+    def _connected(self) -> TransactionalLoop:
         """
         Raises:
             ServiceError: the broker doesn't answer, or topics of ours are missing.
         """
         from .stream.fetched_columns import by_columns
         from .stream.topics import partitions
-        from .stream.transactions import Exchange
+        from .stream.transactions import TransactionalLoop
 
         told, ours = self._config.normalise, self._config.topics
         there = partitions(self._config)
@@ -143,7 +143,7 @@ class Normaliser:
             )
         for topic in sorted(set(told.topics) - there.keys()):
             self._service.warn(f"topic {topic} is missing: it is read once it is there")
-        exchange = Exchange(self._service, told.group, told.instance, **FETCH)
+        exchange = TransactionalLoop(self._service, told.group, told.instance, **FETCH)
         self._told = 0.0
         self._forget()
         exchange.forget = self._forget
@@ -161,7 +161,7 @@ class Normaliser:
     def _forget(self) -> None:
         self._gathered, self._latest = {}, {}
 
-    def _turn(self, exchange: Exchange) -> None:
+    def _turn(self, exchange: TransactionalLoop) -> None:
         self._service.turn()
         self._gather(exchange)
         now = time.time_ns() // 1_000_000
@@ -178,7 +178,7 @@ class Normaliser:
         if found:
             self._count(found, now)
 
-    def _gather(self, exchange: Exchange) -> None:
+    def _gather(self, exchange: TransactionalLoop) -> None:
         """Takes records for a moment, or until there are enough."""
         from .stream.fetched_columns import count
 
@@ -245,10 +245,10 @@ class Normaliser:
             entry["sensor_counts"] = found.counters
         yield Outgoing(topics.ledger, orjson.dumps(entry), self._instance.encode())
 
-    def _marks(self, exchange: Exchange, now: int) -> list[Outgoing]:
+    def _marks(self, exchange: TransactionalLoop, now: int) -> list[Outgoing]:
         """How far we have read, for every partition of ids.flows; nothing while the broker doesn't say where the source
         partitions end."""
-        from ids_plugin.sources.flow_batches import Marks, encode_marks
+        from ids_plugin.sources.flow_batches import Watermarks, encode_watermarks
 
         from .stream.transactions import Outgoing
 
@@ -271,7 +271,7 @@ class Normaliser:
             elif partition in self._latest:
                 marks[f"{partition.topic}/{partition.partition}"] = self._latest[partition]
         self._service.metrics.behind(lags)
-        value, headers = encode_marks(Marks(now, self._sources, marks))
+        value, headers = encode_watermarks(Watermarks(now, self._sources, marks))
         return [
             Outgoing(self._config.topics.flows, value, None, headers, number)
             for number in sorted(partitions)

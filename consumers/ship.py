@@ -16,9 +16,9 @@ from ids_plugin.errors import UsageError
 from .runtime.service import Service, add_options, settings
 
 if TYPE_CHECKING:
+    from .shipping.file_checkpoint import Journal
     from .shipping.follow import Follower, Lines
-    from .shipping.offsets import Journal
-    from .stream.transactions import Exchange, Outgoing
+    from .stream.transactions import Outgoing, TransactionalLoop
 
 STAGE = "ship"
 SCHEME = "elasticsearch:"
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         )
     with Service(STAGE, settings(args, STAGE)) as service:
         if indices:
-            from .shipping.index import IndexShipper
+            from .shipping.index_shipper import IndexShipper
 
             IndexShipper(service, args).run()
         else:
@@ -111,17 +111,17 @@ class Shipper:
         Raises:
             UsageError: another process has our name.
         """
-        from .stream.transactions import Broken
+        from .stream.transactions import TransactionAborted
 
         while not self._service.stopping:
             with self._service.patiently(self._connected) as exchange:
                 try:
                     self._follow(exchange)
-                except Broken as error:
+                except TransactionAborted as error:
                     self._service.missing(str(error))
                     self._service.wait(0.5)
 
-    def _connected(self) -> Exchange:
+    def _connected(self) -> TransactionalLoop:
         """
         Raises:
             ServiceError: the broker doesn't answer, or the topic is missing.
@@ -130,14 +130,14 @@ class Shipper:
 
         return connected(self._service, self._group, self._topic)
 
-    def _follow(self, exchange: Exchange) -> None:
+    def _follow(self, exchange: TransactionalLoop) -> None:
         """Goes on from the committed places.
 
         Raises:
-            Broken: something was not committed; the next life begins from the places again.
+            TransactionAborted: something was not committed; the next life begins from the places again.
         """
+        from .shipping.file_checkpoint import load
         from .shipping.follow import Follower
-        from .shipping.offsets import load
 
         journal = self._service.patiently(lambda: load(exchange, self._service.config, self._who))
         new = [pattern for pattern in (*self._live, *self._rotated) if pattern not in journal.since]
@@ -159,7 +159,7 @@ class Shipper:
         finally:
             follower.close()
 
-    def _turn(self, exchange: Exchange, journal: Journal, follower: Follower) -> None:
+    def _turn(self, exchange: TransactionalLoop, journal: Journal, follower: Follower) -> None:
         self._service.turn()
         cut = follower.cut
         found, changes = follower.read(LIMIT), follower.changes()

@@ -1,14 +1,17 @@
-"""Kept state ↔ bytes: a tree of dictionaries, lists, strings, numbers, NumPy arrays and Polars frames; no pickle.
+"""Checkpoints as bytes: state is a tree of plain values, NumPy arrays and Polars frames; no pickle.
+
+The tree holds dictionaries, lists, strings, numbers, arrays and frames.
 
     bytes 0–3    `IDSS`
     byte  4      VERSION
     bytes 5–20   BLAKE2b (16 bytes) of what follows
-    bytes 21–    zstd of: length of the JSON (4 bytes, little-endian) · JSON · arrays one after the other
+    bytes 21–    zstd of: length of the JSON (4 bytes, little-endian) · JSON · arrays in sequence
 
-In the JSON an array is `{"$array": [dtype, shape, bytes]}`, a frame `{"$frame": [[name, dtype, parts], ...]}` (arrays
-of the values, 0 where there are none, and of where there are none), a number that JSON has no word for
-`{"$float": "nan"}`; a key of one's own that begins with `$` gets another one. The bytes of an array's items lie
-transposed, all first bytes first: most of them are zero. The same tree gives the same bytes.
+In the JSON an array is `{"$array": [dtype, shape, bytes]}`. A frame is
+`{"$frame": [[name, dtype, parts], ...]}`: parts are the arrays of the values (0 where a value is
+null) and of the nulls. A number that JSON cannot express is `{"$float": "nan"}`. A key of the tree
+that begins with `$` gets a second `$`. The bytes of an array's items are transposed (all first
+bytes come first), because most of them are zero. The same tree always gives the same bytes.
 """
 
 from __future__ import annotations
@@ -25,29 +28,30 @@ import polars as pl
 import pyarrow as pa
 import zstandard
 
-from ids_plugin.errors import SnapshotError
+from ids_plugin.errors import CheckpointError
 
 VERSION = 1
 _MAGIC = b"IDSS"
-_DIGEST = 16
-_HEAD = len(_MAGIC) + 1 + _DIGEST
-_COLUMNS: dict[str, pl.DataType] = {
+_DIGEST_BYTES = 16
+_HEADER_BYTES = len(_MAGIC) + 1 + _DIGEST_BYTES
+_COLUMN_DTYPES: dict[str, pl.DataType] = {
     str(dtype): dtype
     for dtype in (
-        pl.String(), pl.Boolean(), pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64(), pl.UInt8(), pl.UInt16(), pl.UInt32(),
-        pl.UInt64(), pl.Float32(), pl.Float64(), pl.Datetime("us"), pl.Datetime("us", "UTC"), pl.Duration("us"),
+        pl.String(), pl.Boolean(), pl.Int8(), pl.Int16(), pl.Int32(), pl.Int64(),
+        pl.UInt8(), pl.UInt16(), pl.UInt32(), pl.UInt64(), pl.Float32(), pl.Float64(),
+        pl.Datetime("us"), pl.Datetime("us", "UTC"), pl.Duration("us"),
     )
 }  # fmt: skip
-"""dtypes of columns that can be kept, by name"""
-_DTYPES = "biuf"
-"""kinds of NumPy arrays that can be kept: Booleans, integers, floats"""
+"""Dtypes that the columns of a frame may have, by name."""
+_ARRAY_KINDS = "biuf"
+"""NumPy kinds that arrays may have: Booleans, integers, floats."""
 
 
 def dump(tree: Any) -> bytes:
     """The bytes of a tree.
 
     Raises:
-        TypeError: it holds something else than the above.
+        TypeError: the tree holds a value of another type than the above.
     """
     buffers: list[bytes | memoryview] = []
     text = orjson.dumps(_packed(tree, buffers))
@@ -58,49 +62,49 @@ def dump(tree: Any) -> bytes:
 
 
 def load(data: bytes) -> Any:
-    """The tree whose `dump` the bytes are; its arrays are its own and can be written to.
+    """The tree that `dump` wrote; its arrays own their memory and are writable.
 
     Raises:
-        SnapshotError: the bytes are damaged, cut short, or of another version.
+        CheckpointError: the bytes are damaged, cut short, or of another version.
     """
     if data[: len(_MAGIC)] != _MAGIC:
-        raise SnapshotError("not a snapshot")
+        raise CheckpointError("not a checkpoint")
     if data[len(_MAGIC) : len(_MAGIC) + 1] != bytes([VERSION]):
-        raise SnapshotError(f"a snapshot of another version than {VERSION}")
-    body = data[_HEAD:]
-    if _digest(body) != data[len(_MAGIC) + 1 : _HEAD]:
-        raise SnapshotError("the snapshot is damaged or cut short")
+        raise CheckpointError(f"a checkpoint of another version than {VERSION}")
+    body = data[_HEADER_BYTES:]
+    if _digest(body) != data[len(_MAGIC) + 1 : _HEADER_BYTES]:
+        raise CheckpointError("the checkpoint is damaged or cut short")
     content = memoryview(zstandard.ZstdDecompressor().decompressobj().decompress(body))
     (length,) = struct.unpack_from("<I", content)
     return _unpacked(orjson.loads(content[4 : 4 + length]), _Buffers(content[4 + length :]))
 
 
 def _digest(body: bytes) -> bytes:
-    return hashlib.blake2b(body, digest_size=_DIGEST).digest()
+    return hashlib.blake2b(body, digest_size=_DIGEST_BYTES).digest()
 
 
 def _packed(value: Any, buffers: list[bytes | memoryview]) -> Any:
-    """The JSON-able form of a value; what isn't goes to `buffers`."""
+    """The JSON form of a value; the contents of arrays are appended to `buffers`."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else {"$float": str(value)}
     if isinstance(value, dict):
-        return {_escaped(key): _packed(one, buffers) for key, one in value.items()}
+        return {_escaped(key): _packed(child, buffers) for key, child in value.items()}
     if isinstance(value, list | tuple):
-        return [_packed(one, buffers) for one in value]
-    if isinstance(value, np.ndarray) and value.dtype.kind in _DTYPES:
+        return [_packed(child, buffers) for child in value]
+    if isinstance(value, np.ndarray) and value.dtype.kind in _ARRAY_KINDS:
         buffers.append(_transposed(value))
         return {"$array": [value.dtype.newbyteorder("<").str, list(value.shape), value.nbytes]}
     if isinstance(value, pl.DataFrame):
-        columns = [[one.name, str(one.dtype), _parts(one)] for one in value]
+        columns = [[series.name, str(series.dtype), _parts(series)] for series in value]
         return {"$frame": _packed(columns, buffers)}
     raise TypeError(f"can't be kept: {type(value).__name__}")
 
 
 def _unpacked(value: Any, buffers: _Buffers) -> Any:
     if isinstance(value, list):
-        return [_unpacked(one, buffers) for one in value]
+        return [_unpacked(child, buffers) for child in value]
     if not isinstance(value, dict):
         return value
     if "$array" in value:
@@ -111,8 +115,8 @@ def _unpacked(value: Any, buffers: _Buffers) -> Any:
     if "$float" in value:
         return float(value["$float"])
     return {
-        key[1:] if key.startswith("$") else key: _unpacked(one, buffers)
-        for key, one in value.items()
+        key[1:] if key.startswith("$") else key: _unpacked(child, buffers)
+        for key, child in value.items()
     }
 
 
@@ -123,14 +127,15 @@ def _escaped(key: object) -> str:
 
 
 class _Buffers:
-    """Arrays and frames, in their order."""
+    """Reads the arrays that follow the JSON, one after the other."""
 
     def __init__(self, content: memoryview) -> None:
-        self._content, self._at = content, 0
+        self._content, self._position = content, 0
 
     def take(self, size: int) -> memoryview:
-        self._at += size
-        return self._content[self._at - size : self._at]
+        start = self._position
+        self._position += size
+        return self._content[start : self._position]
 
 
 def _transposed(array: npt.NDArray[Any]) -> memoryview:
@@ -148,7 +153,7 @@ def _array(dtype: str, shape: list[int], data: memoryview) -> npt.NDArray[Any]:
 
 def _parts(column: pl.Series) -> dict[str, Any]:
     """The arrays that a column is made of."""
-    if str(column.dtype) not in _COLUMNS:
+    if str(column.dtype) not in _COLUMN_DTYPES:
         raise TypeError(f"a column can't be kept: {column.dtype}")
     null = {"null": column.is_null().to_numpy()} if column.null_count() else {}
     if column.dtype != pl.String:
@@ -167,7 +172,7 @@ def _column(name: str, dtype: str, parts: dict[str, npt.NDArray[Any]]) -> pl.Ser
         buffers = (pa.py_buffer(ends), pa.py_buffer(parts["text"]))
         column = pl.Series(name, pa.LargeStringArray.from_buffers(len(ends) - 1, *buffers))
     else:
-        column = pl.Series(name, parts["values"]).cast(_COLUMNS[dtype])
+        column = pl.Series(name, parts["values"]).cast(_COLUMN_DTYPES[dtype])
     if "null" not in parts:
         return column
     return (

@@ -8,7 +8,7 @@ IdsPluginError
 ├── BundleError           a bundle is damaged, foreign or doesn't fit      exit code 2
 ├── MissingExtraError     an optional dependency isn't installed           exit code 2
 ├── LedgerError           the ledger doesn't balance: a defect of ours     exit code 2
-├── SnapshotError         a snapshot is damaged, or of another version     exit code 2
+├── CheckpointError       a checkpoint is damaged, or of another version   exit code 2
 └── ServiceError          a service is unreachable                         exit code 4
 
 Each carries where it happened (`location`: file, line, packet, topic/partition/offset) and what to do next (`hint`).
@@ -67,7 +67,7 @@ class LedgerError(IdsPluginError):
     """The ledger doesn't balance."""
 
 
-class SnapshotError(IdsPluginError):
+class CheckpointError(IdsPluginError):
     """Kept state is damaged, or was made by a version that keeps it otherwise."""
 
 

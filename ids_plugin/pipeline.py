@@ -17,7 +17,7 @@ import polars as pl
 from ids_plugin import features
 from ids_plugin.alerts import AllowList, BundleFacts, Folder
 from ids_plugin.bundle import Bundle
-from ids_plugin.errors import SnapshotError
+from ids_plugin.errors import CheckpointError
 from ids_plugin.explain import Explainer
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.ledger import Ledger, tally
@@ -133,7 +133,7 @@ class Pipeline:
             folder.restore(kept["folds"])
             try:
                 windower.restore(kept["windows"])
-            except SnapshotError:
+            except CheckpointError:
                 anew.append(name)
         return anew
 

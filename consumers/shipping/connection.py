@@ -6,16 +6,16 @@ from ids_plugin import kafka
 from ids_plugin.errors import ServiceError
 
 from ..runtime.service import Service
-from ..stream.transactions import Exchange
+from ..stream.transactions import TransactionalLoop
 
 
-def connected(service: Service, group: str, topic: str) -> Exchange:
+def connected(service: Service, group: str, topic: str) -> TransactionalLoop:
     """An exchange that can send to a topic.
 
     Raises:
         ServiceError: the broker doesn't answer, or the topic is missing.
     """
-    exchange = Exchange(service, group, service.config.ship.instance)
+    exchange = TransactionalLoop(service, group, service.config.ship.instance)
     try:
         with kafka.reaching(service.config):
             there = exchange.consumer.topics()

@@ -19,10 +19,10 @@ from kafka.consumer.subscription_state import ConsumerRebalanceListener
 
 from ids_plugin import checkpoint, kafka
 from ids_plugin.config import Config
-from ids_plugin.errors import ServiceError, SnapshotError
+from ids_plugin.errors import CheckpointError, ServiceError
 
 from .detector import Detector
-from .transactions import Exchange, Outgoing, Places
+from .transactions import Outgoing, Places, TransactionalLoop
 
 if TYPE_CHECKING:
     from kafka import KafkaConsumer
@@ -81,7 +81,7 @@ class Revoked(ConsumerRebalanceListener):  # type: ignore[misc]
         self._do()
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """`Exchange.forget` tells of it."""
+        """`TransactionalLoop.forget` tells of it."""
 
     def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
         """They are others' already."""
@@ -116,11 +116,11 @@ class Keeping:
         ]
         return cls(told, data, rest)
 
-    def send_most(self, exchange: Exchange) -> None:
+    def send_most(self, exchange: TransactionalLoop) -> None:
         """Sends all but the last pieces, when they are more than a transaction has time for.
 
         Raises:
-            Broken: they couldn't be sent.
+            TransactionAborted: they couldn't be sent.
         """
         while len(self.rest) > AT_ONCE:
             some, self.rest = self.rest[:AT_ONCE], self.rest[AT_ONCE:]
@@ -140,7 +140,7 @@ def read(reader: KafkaConsumer, topic: str, pointer: Pointer, flows_partition: i
     """The state that a pointer names. `reader` is in no group, and is assigned anew.
 
     Raises:
-        SnapshotError: it isn't there any more, or damaged.
+        CheckpointError: it isn't there any more, or damaged.
         ServiceError: the broker doesn't answer.
     """
     place = TopicPartition(topic, pointer.partition)
@@ -152,7 +152,7 @@ def read(reader: KafkaConsumer, topic: str, pointer: Pointer, flows_partition: i
     }
     data = b"".join(found.get(key) or b"" for key in keys)
     if hashlib.sha256(data).hexdigest() != pointer.sha256:
-        raise SnapshotError(
+        raise CheckpointError(
             "the state isn't there any more", location=f"{topic}/{place.partition}/{pointer.first}"
         )
     return checkpoint.load(data)
@@ -203,7 +203,7 @@ def go_on(
                     if anew
                     else ""
                 )
-            except SnapshotError as error:
+            except CheckpointError as error:
                 start = begin
                 yield f"{error}: everything that {place.topic}/{place.partition} still has is read again"
         if start < min(begin, stop) and at.pieces:

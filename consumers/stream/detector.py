@@ -18,7 +18,7 @@ from ids_plugin.schema.ledger import Ledger
 from ids_plugin.sources.flow_batches import decode
 from ids_plugin.sources.local_networks import fill_at_once, networks
 
-from .reorder_buffer import Arrival, Patience, Released
+from .reorder_buffer import Released, ReorderBuffer, ReorderLimits
 
 FLOWS = 65_536
 """Flows scored between two commits, about."""
@@ -42,9 +42,11 @@ class Detector:
         """
         told = config.detect
         self.pipeline = Pipeline(bundle, allow=read_allow_list(told.allow))
-        self._patience = Patience(told.buffer_ms, round(told.stale_seconds * 1000), held=told.held)
+        self._patience = ReorderLimits(
+            told.buffer_ms, round(told.stale_seconds * 1000), held=told.held
+        )
         self._local = networks(told.local_nets)
-        self._arrivals: dict[int, Arrival] = {}
+        self._arrivals: dict[int, ReorderBuffer] = {}
         self._sensors: dict[int, set[str]] = {}
         self._released: list[Released] = []
         self.waiting = 0
@@ -64,9 +66,9 @@ class Detector:
         except InputError as error:
             self.unreadable.append(Unreadable(record, str(error)))
             return
-        for released in self._arrivals.setdefault(record.partition, Arrival(self._patience)).take(
-            message
-        ):
+        for released in self._arrivals.setdefault(
+            record.partition, ReorderBuffer(self._patience)
+        ).take(message):
             self._sensors.setdefault(record.partition, set()).add(released.sensor)
             self._released.append(released)
             self.waiting += max(1, released.flows.height)
@@ -93,7 +95,7 @@ class Detector:
 
     def state(self, partition: int) -> dict[str, Any]:
         """What a partition's records left behind, once `step` was called; as `snapshot.dump` takes it."""
-        arrival = self._arrivals.get(partition) or Arrival(self._patience)
+        arrival = self._arrivals.get(partition) or ReorderBuffer(self._patience)
         return {
             "arrival": arrival.state(),
             "sensors": self.pipeline.state(self._sensors.get(partition, ())),
@@ -102,7 +104,7 @@ class Detector:
     def restore(self, partition: int, state: dict[str, Any]) -> list[str]:
         """Goes on where `state` was taken; returns the sensors whose windows begin anew (`Pipeline.restore`)."""
         self.forget(partition)
-        self._arrivals[partition] = arrival = Arrival(self._patience)
+        self._arrivals[partition] = arrival = ReorderBuffer(self._patience)
         arrival.restore(state["arrival"])
         self._sensors[partition] = set(state["sensors"])
         return self.pipeline.restore(state["sensors"])

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ids_plugin.schema.flow import SCHEMA
-from ids_plugin.sources.flow_batches import NOTHING, Batch, Marks, Range
+from ids_plugin.sources.flow_batches import NOTHING, Batch, Range, Watermarks
 
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -33,7 +33,7 @@ RANGES = 1_000
 
 
 @dataclass(frozen=True)
-class Patience:
+class ReorderLimits:
     """How long what for is waited; times in ms of the marks' clock."""
 
     buffer: int = 1_000
@@ -59,11 +59,11 @@ class Released(NamedTuple):
     """the sensor's input ends behind these flows"""
 
 
-class Arrival:
+class ReorderBuffer:
     """Takes the messages of one partition of `ids.flows` in their order and gives flows in their sensors' order."""
 
-    def __init__(self, patience: Patience | None = None) -> None:
-        self._patience = patience or Patience()
+    def __init__(self, patience: ReorderLimits | None = None) -> None:
+        self._patience = patience or ReorderLimits()
         self._clock = _Clock()
         self._runs: dict[tuple[str, str], _Run] = {}
         self._loose: dict[tuple[str, str], _Held] = {}
@@ -71,7 +71,7 @@ class Arrival:
         """`duplicate`; `given_up`: missing numbers no longer waited for; `late`: came after that, or after records
         without numbers that are younger"""
 
-    def take(self, message: Batch | Marks) -> list[Released]:
+    def take(self, message: Batch | Watermarks) -> list[Released]:
         """What can be given now that this message has come."""
         if isinstance(message, Batch):
             found = self._numbered(message) if message.run else self._unnumbered(message)
@@ -186,17 +186,17 @@ class _Clock:
     told: dict[str, int] = field(default_factory=dict)
     """when a partition was last told of"""
 
-    def take(self, marks: Marks) -> None:
+    def take(self, marks: Watermarks) -> None:
         """Notes what one process says."""
         self.now = max(self.now, marks.now)
         for topic, partitions in marks.topics.items():
             self.topics[topic] = max(partitions, self.topics.get(topic, 0))
             self.first.setdefault(topic, marks.now)
-        for partition, mark in marks.marks.items():
+        for partition, mark in marks.read_up_to.items():
             self.marks[partition] = max(mark, self.marks.get(partition, mark))
             self.told[partition] = max(marks.now, self.told.get(partition, marks.now))
 
-    def level(self, topic: str, patience: Patience) -> int | None:
+    def level(self, topic: str, patience: ReorderLimits) -> int | None:
         """All records of a topic up to this time were read; None while some partition hasn't been told of."""
         if topic not in self.topics:
             return None
@@ -345,7 +345,7 @@ class _Run:
         self.held.add(rows.filter(fresh))
         return rows["source"].filter(~fresh & ~late), rows.filter(late), early
 
-    def flush(self, level: int | None, patience: Patience) -> Iterator[pl.DataFrame]:
+    def flush(self, level: int | None, patience: ReorderLimits) -> Iterator[pl.DataFrame]:
         """Rows that follow without a gap; those behind a gap that is given up. Nothing before all that was sent before
         the run began has been seen: it may end the run before it."""
         self.begun = (
@@ -373,7 +373,7 @@ class _Run:
         stop = gap if len(self.missing) and self.missing[gap] else len(self.missing)
         return self._advance(self.next + stop)
 
-    def _hopeless(self, level: int | None, patience: Patience) -> int | None:
+    def _hopeless(self, level: int | None, patience: ReorderLimits) -> int | None:
         """The number before which no gap is waited for any longer."""
         if self.held.rows > patience.held:
             return self.held.middle()

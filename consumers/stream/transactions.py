@@ -42,7 +42,7 @@ GRACE = 5.0
 PRODUCER = {"linger_ms": 5, "batch_size": 1 << 20, "max_request_size": 1 << 20}
 
 
-class Broken(Exception):
+class TransactionAborted(Exception):
     """The transaction wasn't committed: all that was read since the last one has to be read again."""
 
 
@@ -56,7 +56,7 @@ class Outgoing(NamedTuple):
     partition: int | None = None
 
 
-class Exchange:
+class TransactionalLoop:
     """A consumer in a group and the transactional producer beside it."""
 
     def __init__(self, service: Service, group: str, name: str | None, **options: Any) -> None:
@@ -84,7 +84,7 @@ class Exchange:
             self.consumer.close(timeout_ms=0)
             raise
 
-    def __enter__(self) -> Exchange:
+    def __enter__(self) -> TransactionalLoop:
         return self
 
     def __exit__(
@@ -132,7 +132,7 @@ class Exchange:
 
         Raises:
             UsageError: another process took our place in the group.
-            Broken: the group can't be read just now.
+            TransactionAborted: the group can't be read just now.
         """
         try:
             found = dict(self.consumer.poll(timeout_ms=milliseconds, max_records=most))
@@ -140,7 +140,7 @@ class Exchange:
         except FencedInstanceIdError as error:
             raise self._taken() from error
         except KafkaError as error:
-            raise Broken(f"can't read: {error or type(error).__name__}") from error
+            raise TransactionAborted(f"can't read: {error or type(error).__name__}") from error
 
     def _regrouped(self) -> bool:
         """Whether partitions were given out anew since the last poll. kafka-python may do that between two polls, and
@@ -168,7 +168,7 @@ class Exchange:
         the messages went.
 
         Raises:
-            Broken: nothing of it was committed.
+            TransactionAborted: nothing of it was committed.
             Stopping: we were told to stop and the broker doesn't answer; nothing of it was committed.
             UsageError: another process took our place.
         """
@@ -182,7 +182,9 @@ class Exchange:
             outlived = time.monotonic() - began > kafka.TRANSACTION_MS / 1000
             if FencedInstanceIdError in causes or (ProducerFencedError in causes and not outlived):
                 raise self._taken() from error
-            raise Broken(f"a transaction was aborted: {error or type(error).__name__}") from error
+            raise TransactionAborted(
+                f"a transaction was aborted: {error or type(error).__name__}"
+            ) from error
 
     def _commit(self, messages: Iterable[Outgoing], offsets: Places | AfterSending) -> None:
         self.producer.begin_transaction()
@@ -220,7 +222,7 @@ class Exchange:
             if stopped and time.monotonic() - stopped > GRACE - SLOW:
                 raise Stopping
             if time.monotonic() - began > LOST:
-                raise Broken(f"no answer from Kafka within {LOST:.0f} s")
+                raise TransactionAborted(f"no answer from Kafka within {LOST:.0f} s")
             thread.join(0.2)
         if failed:
             raise failed[0]

@@ -53,15 +53,16 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Marks:
+class Watermarks:
     """How far one process has read its part of the source topics."""
 
     now: int
     """ms: wall clock of who wrote it"""
     topics: dict[str, int] = field(default_factory=dict)
     """topic → number of its partitions"""
-    marks: dict[str, int] = field(default_factory=dict)
-    """`topic/partition` → ms: all records up to this time were read; the wall clock once there are no more"""
+    read_up_to: dict[str, int] = field(default_factory=dict)
+    """`topic/partition` → ms: all records up to this time were read; the wall clock once the
+    partition is read to its end"""
 
 
 def encode(batch: Batch, limit: int = LIMIT) -> Iterator[tuple[bytes, Headers]]:
@@ -83,13 +84,17 @@ def encode(batch: Batch, limit: int = LIMIT) -> Iterator[tuple[bytes, Headers]]:
     yield value, [(name, text.encode()) for name, text in headers.items()]
 
 
-def encode_marks(marks: Marks) -> tuple[bytes, Headers]:
-    """Value and headers of the message that carries marks."""
-    value = orjson.dumps({"now": marks.now, "topics": marks.topics, "marks": marks.marks})
-    return value, [("kind", b"marks")]
+def encode_watermarks(watermarks: Watermarks) -> tuple[bytes, Headers]:
+    """Value and headers of the message that carries watermarks; its kind is `marks`."""
+    value = {
+        "now": watermarks.now,
+        "topics": watermarks.topics,
+        "marks": watermarks.read_up_to,
+    }
+    return orjson.dumps(value), [("kind", b"marks")]
 
 
-def decode(value: bytes, headers: Sequence[tuple[str, bytes]], place: str) -> Batch | Marks:
+def decode(value: bytes, headers: Sequence[tuple[str, bytes]], place: str) -> Batch | Watermarks:
     """What a message carries; `place` (topic/partition/offset) is what an error names.
 
     Raises:
@@ -99,7 +104,7 @@ def decode(value: bytes, headers: Sequence[tuple[str, bytes]], place: str) -> Ba
         said = {name: bytes(text).decode("utf-8") for name, text in headers}
         kind = said.get("kind")
         if kind == "marks":
-            return _marks(value)
+            return _watermarks(value)
         if kind == "flows":
             return _batch(value, said)
     except (ValueError, TypeError, KeyError, OSError, pl.exceptions.PolarsError) as error:
@@ -146,10 +151,10 @@ def _difference(rows: pl.DataFrame) -> str:
     return ", ".join(wrong) or "their order differs"
 
 
-def _marks(value: bytes) -> Marks:
+def _watermarks(value: bytes) -> Watermarks:
     said = orjson.loads(value)
     tables = [
         {str(name): int(number) for name, number in said[table].items()}
         for table in ("topics", "marks")
     ]
-    return Marks(int(said["now"]), *tables)
+    return Watermarks(int(said["now"]), *tables)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ids_plugin import windows
-from ids_plugin.errors import SnapshotError
+from ids_plugin.errors import CheckpointError
 from ids_plugin.schema import flow
 from ids_plugin.schema.window import STEPS, EarlierFlow, Floats, Ints, Spec, Steps
 from ids_plugin.windows import Rolling, Sequences
@@ -254,10 +254,10 @@ class Windower:
         """Takes up a `state`, in place of its own.
 
         Raises:
-            SnapshotError: it was made for other windows, or with other hashes.
+            CheckpointError: it was made for other windows, or with other hashes.
         """
         if state["made_by"] != _maker(self.spec):
-            raise SnapshotError("windows were kept by another version, which this one can't read")
+            raise CheckpointError("windows were kept by another version, which this one can't read")
         for name in _COUNTERS:
             setattr(self, name, state["counters"][name])
         self._low = {int(horizon): low for horizon, low in state["low"].items()}

@@ -24,37 +24,37 @@ from ids_plugin.schema.ledger import Counts
 from tests import services
 from tests.services.server import free_port
 from tests.support.elastic import Stream, documents
-from tests.support.on_kafka import Wire
+from tests.support.stream_harness import StreamHarness
 
 
 @dataclass
 class Way:
     """From ids.alerts to a namespace."""
 
-    wire: Wire
+    stream: StreamHarness
     there: Stream
     sent: int = 0
 
     def send(self, values: Sequence[object], source: str = "zeek") -> None:
         """Alerts as detect writes them; bytes as they are."""
         with contextlib.closing(
-            KafkaProducer(bootstrap_servers=self.wire.kafka.bootstrap)
+            KafkaProducer(bootstrap_servers=self.stream.kafka.bootstrap)
         ) as producer:
             for value in values:
                 data = value if isinstance(value, bytes) else orjson.dumps(value)
                 headers = [("source", source.encode())]
                 producer.send(
-                    self.wire.topics["alerts"], data, key=str(self.sent).encode(), headers=headers
+                    self.stream.topics["alerts"], data, key=str(self.sent).encode(), headers=headers
                 )
                 self.sent += 1
 
     def counted(self) -> Counts:
         """What deliver says became of them."""
-        return self.wire.ledger("deliver").total
+        return self.stream.ledger("deliver").total
 
     def until_settled(self) -> None:
         """Waits until something became of all that was sent."""
-        self.wire.until(lambda: _settled(self.counted()) >= self.sent, f"delivery of {self.sent}")
+        self.stream.until(lambda: _settled(self.counted()) >= self.sent, f"delivery of {self.sent}")
 
     def block(self, there: bool | None) -> None:
         """Makes the stream read-only, or (None) not."""
@@ -74,7 +74,9 @@ def ways(kafka: services.Kafka, server: services.Elasticsearch, folder: Path, po
     there = Stream(server)
     elastic = {"url": server.url, "namespace": there.namespace}
     return Way(
-        Wire(kafka, folder, elasticsearch=elastic, health={"port": port}, deliver={"batch": 50}),
+        StreamHarness(
+            kafka, folder, elasticsearch=elastic, health={"port": port}, deliver={"batch": 50}
+        ),
         there,
     )
 
@@ -84,7 +86,7 @@ def way(
     kafka: services.Kafka, elasticsearch: services.Elasticsearch, tmp_path: Path
 ) -> Iterator[Way]:
     made = ways(kafka, elasticsearch, tmp_path)
-    with made.wire:
+    with made.stream:
         yield made
 
 
@@ -96,21 +98,21 @@ def test_alerts_and_the_ledger_arrive_and_what_does_not_fit_is_put_aside(way: Wa
     good = documents(120)
     wrong = {**good[0], "event": {**good[0]["event"], "id": "wrong", "severity": "high"}}
     way.send([*good[:60], b"no JSON \xff", wrong, b"[]", *good[60:], *good[:5]])
-    consumer = way.wire.start("deliver")
+    consumer = way.stream.start("deliver")
     way.until_settled()
     assert way.each_once(*names(120))
-    counts = way.wire.ledger("deliver")
+    counts = way.stream.ledger("deliver")
     assert (
         counts.of("zeek", "gateway").to_dict()
         == Counts(delivered=125, refused={"document_parsing_exception": 1}).to_dict()
     )
     assert counts.of("zeek", "").to_dict() == Counts(read=2, rejected={"no_document": 2}).to_dict()
-    rejects = {one["reason"]: one for one in way.wire.json("rejects")}
-    assert len(way.wire.json("rejects")) == 3
+    rejects = {one["reason"]: one for one in way.stream.json("rejects")}
+    assert len(way.stream.json("rejects")) == 3
     told = rejects["document_parsing_exception"]
     assert "event.severity" in told["detail"]
     assert json.loads(base64.b64decode(told["bytes"])) == wrong
-    assert told["topic"] == told["input"] == way.wire.topics["alerts"]
+    assert told["topic"] == told["input"] == way.stream.topics["alerts"]
     assert told["place"] == f"partition {told['partition']} offset {told['offset']}"
     sums = {"read": {"sum": {"field": "ids_plugin.ledger.delivered"}}}
     ledger = stream(LEDGER, way.there.namespace)
@@ -120,15 +122,15 @@ def test_alerts_and_the_ledger_arrive_and_what_does_not_fit_is_put_aside(way: Wa
         answer = way.there.client.search(index=ledger, size=0, aggs=sums)
         return float(answer["aggregations"]["read"]["value"])
 
-    way.wire.until(lambda: delivered() == 125, "the ledger in Elasticsearch")
-    assert way.wire.stop(consumer) == 0
+    way.stream.until(lambda: delivered() == 125, "the ledger in Elasticsearch")
+    assert way.stream.stop(consumer) == 0
     document = way.there.client.search(index=way.there.name, size=1)["hits"]["hits"][0]["_source"]
     assert document["event"]["ingested"] > "2026"
 
 
 def test_killed_again_and_again_across_rollovers(way: Way) -> None:
     """Two instances are killed in turn while documents come and the stream rolls over."""
-    running = [way.wire.start("deliver", name) for name in "ab"]
+    running = [way.stream.start("deliver", name) for name in "ab"]
     for turn in range(6):
         way.send(documents(150, f"turn{turn}"))
         time.sleep(0.7)
@@ -139,24 +141,24 @@ def test_killed_again_and_again_across_rollovers(way: Way) -> None:
         running[victim].wait()
         if turn % 3 == 0:
             way.there.roll_over()
-        running[victim] = way.wire.start("deliver", "ab"[victim])
+        running[victim] = way.stream.start("deliver", "ab"[victim])
     way.until_settled()
     assert way.each_once(*(name for turn in range(6) for name in names(150, f"turn{turn}")))
     assert way.counted().delivered == way.sent == 900
-    assert [way.wire.stop(one) for one in running] == [0, 0]
+    assert [way.stream.stop(one) for one in running] == [0, 0]
 
 
 def test_instances_come_and_go_while_documents_wait(way: Way) -> None:
     """What one instance holds when partitions are given out anew is delivered and counted once, by whoever has it."""
 
-    running = {"a": way.wire.start("deliver", "a")}
+    running = {"a": way.stream.start("deliver", "a")}
     for turn, name in enumerate("bc"):
         way.block(True)
         way.send(documents(40, f"turn{turn}"))
-        way.wire.until(partial(_is_waiting, way, turn + 1), "waiting")
-        running[name] = way.wire.start("deliver", name)
+        way.stream.until(partial(_is_waiting, way, turn + 1), "waiting")
+        running[name] = way.stream.start("deliver", name)
         time.sleep(3)
-        assert way.wire.stop(running.pop("ab"[turn])) == 0
+        assert way.stream.stop(running.pop("ab"[turn])) == 0
         way.block(None)
         way.until_settled()
     assert way.each_once(*(one for turn in range(2) for one in names(40, f"turn{turn}")))
@@ -166,11 +168,11 @@ def test_instances_come_and_go_while_documents_wait(way: Way) -> None:
 def test_who_was_frozen_and_comes_back_counts_nothing_again(way: Way) -> None:
     """An instance is frozen with documents in its hands; another has delivered them when it goes on."""
     way.block(True)
-    frozen = way.wire.start("deliver", "a")
+    frozen = way.stream.start("deliver", "a")
     way.send(documents(60))
-    way.wire.until(lambda: "read-only" in way.wire.logs(), "waiting")
+    way.stream.until(lambda: "read-only" in way.stream.logs(), "waiting")
     frozen.send_signal(signal.SIGSTOP)
-    way.wire.start("deliver", "b")
+    way.stream.start("deliver", "b")
     way.block(None)
     way.until_settled()
     way.there.roll_over()
@@ -180,7 +182,7 @@ def test_who_was_frozen_and_comes_back_counts_nothing_again(way: Way) -> None:
     time.sleep(3)
     assert way.each_once(*names(60), *names(60, "later"))
     assert way.counted().delivered == way.sent
-    assert way.wire.stop(frozen) == 0
+    assert way.stream.stop(frozen) == 0
 
 
 def test_elasticsearch_away_for_a_while(kafka: services.Kafka, tmp_path: Path) -> None:
@@ -188,14 +190,14 @@ def test_elasticsearch_away_for_a_while(kafka: services.Kafka, tmp_path: Path) -
     port = free_port()
     with services.Elasticsearch(heap="512m") as server:
         way = ways(kafka, server, tmp_path, port)
-        with way.wire:
-            consumer = way.wire.start("deliver")
+        with way.stream:
+            consumer = way.stream.start("deliver")
             way.send(documents(100, "before"))
             way.until_settled()
             assert health(port) == (200, "ok")
             server.kill9()
             way.send(documents(100, "during"))
-            way.wire.until(lambda: health(port)[0] == 503, "readiness lost")
+            way.stream.until(lambda: health(port)[0] == 503, "readiness lost")
             time.sleep(3)
             assert "can't be reached" in health(port)[1]
             server.start()
@@ -204,19 +206,19 @@ def test_elasticsearch_away_for_a_while(kafka: services.Kafka, tmp_path: Path) -
                 index=way.there.name, settings={"index.blocks.read_only": True}
             )
             way.send(documents(100, "after"))
-            way.wire.until(lambda: "read-only" in health(port)[1], "a word on what is wrong")
-            stopped = way.wire.stop(consumer)
+            way.stream.until(lambda: "read-only" in health(port)[1], "a word on what is wrong")
+            stopped = way.stream.stop(consumer)
             way.there.client.indices.put_settings(
                 index=way.there.name, settings={"index.blocks.read_only": None}
             )
-            way.wire.start("deliver")
+            way.stream.start("deliver")
             way.until_settled()
             assert stopped == 0
             assert way.each_once(
                 *(one for name in ("before", "during", "after") for one in names(100, name))
             )
             assert way.counted().delivered == 300
-    said = [line["message"] for line in map(orjson.loads, way.wire.logs().splitlines()[1:])]
+    said = [line["message"] for line in map(orjson.loads, way.stream.logs().splitlines()[1:])]
     away = [
         one for one in said if "can't be reached" in one and not one.startswith("working again")
     ]
@@ -238,12 +240,12 @@ def test_the_first_line_says_what_is_wrong_and_a_stop_never_waits_for_elasticsea
     way: Way, elasticsearch: services.Elasticsearch
 ) -> None:
     way.there.client.indices.delete_data_stream(name=way.there.name)
-    consumer = way.wire.start("deliver")
+    consumer = way.stream.start("deliver")
     way.send(documents(3))
-    way.wire.until(lambda: "no data stream" in way.wire.logs(), "a word on what is wrong")
-    assert f"ids-plugin setup elasticsearch --url {elasticsearch.url}" in way.wire.logs()
+    way.stream.until(lambda: "no data stream" in way.stream.logs(), "a word on what is wrong")
+    assert f"ids-plugin setup elasticsearch --url {elasticsearch.url}" in way.stream.logs()
     setup = ["--url", elasticsearch.url, "--namespace", way.there.namespace]
-    program = way.wire.command("deliver")[0].replace("ids-consumer", "ids-plugin")
+    program = way.stream.command("deliver")[0].replace("ids-consumer", "ids-plugin")
     subprocess.run([program, "setup", "elasticsearch", *setup], check=True, capture_output=True)
     way.until_settled()
     elasticsearch.pause()
@@ -254,22 +256,22 @@ def test_the_first_line_says_what_is_wrong_and_a_stop_never_waits_for_elasticsea
         assert consumer.wait(60) == 0
     finally:
         elasticsearch.resume()
-    way.wire.start("deliver")
+    way.stream.start("deliver")
     way.until_settled()
     assert way.each_once(*names(3), *names(5, "paused"))
 
 
 def test_a_wrong_name_of_a_topic_is_said(way: Way) -> None:
-    way.wire.config.write_text(
-        way.wire.config.read_text().replace(way.wire.topics["rejects"], "no.such.topic")
+    way.stream.config.write_text(
+        way.stream.config.read_text().replace(way.stream.topics["rejects"], "no.such.topic")
     )
-    consumer = way.wire.start("deliver")
-    way.wire.until(
-        lambda: "topics are missing: no.such.topic" in way.wire.logs(), "a word on what is wrong"
+    consumer = way.stream.start("deliver")
+    way.stream.until(
+        lambda: "topics are missing: no.such.topic" in way.stream.logs(), "a word on what is wrong"
     )
-    assert "ids-plugin setup kafka" in way.wire.logs()
-    assert way.wire.stop(consumer) == 0
+    assert "ids-plugin setup kafka" in way.stream.logs()
+    assert way.stream.stop(consumer) == 0
 
 
 def _is_waiting(way: Way, turns: int) -> bool:
-    return way.wire.logs().count("read-only") >= turns
+    return way.stream.logs().count("read-only") >= turns

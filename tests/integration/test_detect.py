@@ -17,92 +17,92 @@ from kafka.structs import OffsetAndMetadata
 
 from consumers.runtime.service import Service
 from consumers.stream.checkpoints import Keeping, Pointer, read
-from consumers.stream.transactions import Exchange
+from consumers.stream.transactions import TransactionalLoop
 from ids_plugin import bundle, checkpoint, cli, config
-from ids_plugin.errors import SnapshotError
+from ids_plugin.errors import CheckpointError
 from ids_plugin.kafka import consumer
 from ids_plugin.schema.alert import Document
 from tests.services import Kafka
-from tests.support.detecting import Wire, check, expected, pieces
+from tests.support.detect_harness import DetectHarness, check, expected, pieces
 from tests.unit.commands.test_bundle import keys
 
 ALL = len(expected()[0])
 
 
 def test_alerts_are_those_of_a_scan(kafka: Kafka, tmp_path: Path) -> None:
-    with Wire(kafka, tmp_path) as wire:
+    with DetectHarness(kafka, tmp_path) as stream:
         for portion in pieces(Random(1), 4):
-            wire.send(portion)
-        wire.start()
-        check(wire, wire.wait(ALL))
-        wire.stop()
+            stream.send(portion)
+        stream.start()
+        check(stream, stream.wait(ALL))
+        stream.stop()
 
 
 def test_killed_at_any_moment_it_goes_on_as_if_it_had_never_stopped(
     kafka: Kafka, tmp_path: Path
 ) -> None:
     chance = Random(2)
-    with Wire(kafka, tmp_path, {"IDS_DETECT_SNAPSHOT_SECONDS": "0.1"}) as wire:
-        wire.start()
+    with DetectHarness(kafka, tmp_path, {"IDS_DETECT_SNAPSHOT_SECONDS": "0.1"}) as stream:
+        stream.start()
         for portion in pieces(chance, 4):
-            before = len(kafka.read(wire.topics["ledger"]))
-            wire.send(portion)
-            wire.until(lambda before=before: len(kafka.read(wire.topics["ledger"])) > before)  # type: ignore[misc]
+            before = len(kafka.read(stream.topics["ledger"]))
+            stream.send(portion)
+            stream.until(lambda before=before: len(kafka.read(stream.topics["ledger"])) > before)  # type: ignore[misc]
             time.sleep(chance.random())
-            wire.kill()
-            wire.start()
-        check(wire, wire.wait(ALL))
-        restored = [orjson.loads(line).get("snapshot") for line in wire.log().splitlines()]
+            stream.kill()
+            stream.start()
+        check(stream, stream.wait(ALL))
+        restored = [orjson.loads(line).get("snapshot") for line in stream.log().splitlines()]
         assert any(restored), "no start found a snapshot"
 
 
 def test_partitions_move_between_instances_and_nothing_else_changes(
     kafka: Kafka, tmp_path: Path
 ) -> None:
-    with Wire(kafka, tmp_path) as wire:
+    with DetectHarness(kafka, tmp_path) as stream:
         first, second, third, fourth = pieces(Random(3), 4)
-        wire.start("one")
-        wire.send(first)
-        wire.until(lambda: wire.log("one").count("is ours") >= 3)
-        wire.start("two")
-        wire.start("three")
-        wire.send(second)
-        wire.until(lambda: all("is ours" in wire.log(name) for name in ("two", "three")))
-        wire.send(third)
-        wire.stop("one")
-        wire.kill("two")
-        wire.send(fourth)
-        check(wire, wire.wait(ALL))
-        wire.stop("three")
+        stream.start("one")
+        stream.send(first)
+        stream.until(lambda: stream.log("one").count("is ours") >= 3)
+        stream.start("two")
+        stream.start("three")
+        stream.send(second)
+        stream.until(lambda: all("is ours" in stream.log(name) for name in ("two", "three")))
+        stream.send(third)
+        stream.stop("one")
+        stream.kill("two")
+        stream.send(fourth)
+        check(stream, stream.wait(ALL))
+        stream.stop("three")
 
 
 def test_who_lost_its_partitions_without_noticing_can_commit_nothing(
     kafka: Kafka, tmp_path: Path
 ) -> None:
-    with Wire(kafka, tmp_path) as wire:
+    with DetectHarness(kafka, tmp_path) as stream:
         first, second = pieces(Random(4), 2)
-        zombie = wire.start("one")
-        wire.send(first)
-        wire.until(lambda: wire.log("one").count("is ours") >= 3)
+        zombie = stream.start("one")
+        stream.send(first)
+        stream.until(lambda: stream.log("one").count("is ours") >= 3)
         zombie.send_signal(signal.SIGSTOP)
-        wire.start("two")
-        wire.send(second)
-        wire.until(lambda: wire.log("two").count("is ours") >= 3)
+        stream.start("two")
+        stream.send(second)
+        stream.until(lambda: stream.log("two").count("is ours") >= 3)
         zombie.send_signal(signal.SIGCONT)
-        check(wire, wire.wait(ALL))
+        check(stream, stream.wait(ALL))
 
 
 def test_two_processes_of_one_name_do_not_work_side_by_side(kafka: Kafka, tmp_path: Path) -> None:
-    with Wire(kafka, tmp_path) as wire:
+    with DetectHarness(kafka, tmp_path) as stream:
         first, second = pieces(Random(5), 2)
-        older = wire.start("one")
-        wire.send(first)
-        wire.until(lambda: wire.log("one").count("is ours") >= 3)
-        wire.start("one")
-        wire.send(second)  # whoever has nothing to commit doesn't notice
+        older = stream.start("one")
+        stream.send(first)
+        stream.until(lambda: stream.log("one").count("is ours") >= 3)
+        stream.start("one")
+        stream.send(second)  # whoever has nothing to commit doesn't notice
         assert older.wait(60) == 2
-        assert "another process calls itself one" in wire.log("one")
-        check(wire, wire.wait(ALL))
+        assert "another process calls itself one" in stream.log("one")
+        check(stream, stream.wait(ALL))
 
 
 def bundles_of(documents: list[Document]) -> set[str]:
@@ -114,27 +114,27 @@ def test_a_bundle_is_swapped_while_running_and_a_broken_one_refused(
 ) -> None:
     shipped, inplace = bundle.read(bundle.find("default")), tmp_path / "models"
     bundle.write(shipped, inplace)
-    with Wire(kafka, tmp_path, {"IDS_DETECT_BUNDLE": str(inplace)}) as wire:
+    with DetectHarness(kafka, tmp_path, {"IDS_DETECT_BUNDLE": str(inplace)}) as stream:
         first, second, third = pieces(Random(6), 3)
-        process = wire.start()
-        wire.send(first)
-        before = wire.wait(5)
+        process = stream.start()
+        stream.send(first)
+        before = stream.wait(5)
         assert bundles_of(before) == {shipped.version}
         newer = bundle.seal(shipped.manifest | {"version": "newer"}, shipped.files)
         bundle.write(newer, inplace)
         process.send_signal(signal.SIGHUP)
-        wire.until(lambda: f"bundle {newer.id[:12]} judges" in wire.log())
+        stream.until(lambda: f"bundle {newer.id[:12]} judges" in stream.log())
         (inplace / bundle.MANIFEST).write_text("{")
         process.send_signal(signal.SIGHUP)
-        wire.until(lambda: "is refused" in wire.log())
-        wire.send(second)
-        wire.until(lambda: bundles_of(wire.alerts()) == {shipped.version, "newer"})
+        stream.until(lambda: "is refused" in stream.log())
+        stream.send(second)
+        stream.until(lambda: bundles_of(stream.alerts()) == {shipped.version, "newer"})
         shutil.rmtree(inplace)
         bundle.write(shipped, inplace)
         process.send_signal(signal.SIGHUP)
-        wire.until(lambda: wire.log().count(f"bundle {shipped.id[:12]} judges") == 2)
-        wire.send(third)
-        after = wire.wait(ALL)
+        stream.until(lambda: stream.log().count(f"bundle {shipped.id[:12]} judges") == 2)
+        stream.send(third)
+        after = stream.wait(ALL)
         assert {one["event"]["id"] for one in before} <= {one["event"]["id"] for one in after}
         assert len({one["event"]["id"] for one in after}) == len(after)
 
@@ -161,51 +161,51 @@ def test_a_bundle_from_kafka_has_to_be_signed(
         foreign,
     )
     settings = {"IDS_DETECT_BUNDLE": str(configured), "IDS_DETECT_PUBLIC_KEY": str(public)}
-    with Wire(kafka, tmp_path, settings) as wire:
-        for name, value in wire.environment("pusher").items():
+    with DetectHarness(kafka, tmp_path, settings) as stream:
+        for name, value in stream.environment("pusher").items():
             monkeypatch.setenv(name, value)
-        process = wire.start()
-        wire.until(lambda: wire.log().count("is ours") >= 3)
-        wire.raw("bundles", bundle.pack(bundle.read(foreign)), b"models")
+        process = stream.start()
+        stream.until(lambda: stream.log().count("is ours") >= 3)
+        stream.raw("bundles", bundle.pack(bundle.read(foreign)), b"models")
         process.send_signal(signal.SIGHUP)
-        wire.until(lambda: "signed with another key" in wire.log())
+        stream.until(lambda: "signed with another key" in stream.log())
         assert cli.main(["bundle", "push", str(foreign)]) == 2
         assert cli.main(["bundle", "push", "default"]) == 2
         assert cli.main(["bundle", "push", str(newer), "--json"]) == 0
         assert orjson.loads(capsys.readouterr().out)["name"] == "models"
         process.send_signal(signal.SIGHUP)
-        wire.until(lambda: f"bundle {other.id[:12]} judges" in wire.log())
-        wire.kill()
-        wire.start()
-        wire.until(lambda: wire.log().count(f"bundle {other.id[:12]} judges") == 2)
+        stream.until(lambda: f"bundle {other.id[:12]} judges" in stream.log())
+        stream.kill()
+        stream.start()
+        stream.until(lambda: stream.log().count(f"bundle {other.id[:12]} judges") == 2)
         assert cli.main(["bundle", "push", str(newer), "--withdraw"]) == 0
-        wire.until(
+        stream.until(
             lambda: (
-                wire.log().rfind(f"bundle {shipped.id[:12]} judges")
-                > wire.log().rfind(other.id[:12])
+                stream.log().rfind(f"bundle {shipped.id[:12]} judges")
+                > stream.log().rfind(other.id[:12])
             )
         )
-        assert "is refused" in wire.log()
+        assert "is refused" in stream.log()
 
 
 def test_a_state_larger_than_a_transaction_takes_comes_back(kafka: Kafka, tmp_path: Path) -> None:
-    with Wire(kafka, tmp_path) as wire:
+    with DetectHarness(kafka, tmp_path) as stream:
         settings = config.load(
-            None, {name: text for name, text in wire.environment("a").items() if "IDS_" in name}
+            None, {name: text for name, text in stream.environment("a").items() if "IDS_" in name}
         )
-        place, before = TopicPartition(wire.topics["flows"], 2), Pointer(0, "")
+        place, before = TopicPartition(stream.topics["flows"], 2), Pointer(0, "")
         for seed in (1, 2):
             state = {"noise": np.random.default_rng(seed).integers(0, 1 << 62, (1 << 20) * 5 // 2)}
             with (
                 Service("detect", settings) as service,
-                Exchange(service, wire.group, "a") as exchange,
+                TransactionalLoop(service, stream.group, "a") as exchange,
             ):
                 exchange.consumer.subscribe([place.topic])
                 while not exchange.consumer.assignment():
                     exchange.poll(100, 1)
                 pointer = Pointer(seed, "", partition=1)
                 keeping = Keeping.of(
-                    pointer, before, wire.topics["state"], place.partition, checkpoint.dump(state)
+                    pointer, before, stream.topics["state"], place.partition, checkpoint.dump(state)
                 )
                 keeping.send_most(exchange)
                 assert 0 < len(keeping.rest) < len(keeping.sent)
@@ -219,12 +219,12 @@ def test_a_state_larger_than_a_transaction_takes_comes_back(kafka: Kafka, tmp_pa
                 exchange.leave()
             assert found is not None
             with consumer(settings) as reader:
-                loaded = read(reader, wire.topics["state"], found, place.partition)
+                loaded = read(reader, stream.topics["state"], found, place.partition)
                 np.testing.assert_array_equal(loaded["noise"], state["noise"])
-                with pytest.raises(SnapshotError, match="isn't there"):
+                with pytest.raises(CheckpointError, match="isn't there"):
                     read(
                         reader,
-                        wire.topics["state"],
+                        stream.topics["state"],
                         replace(found, last=found.last - 1),
                         place.partition,
                     )
@@ -235,14 +235,14 @@ def test_a_state_larger_than_a_transaction_takes_comes_back(kafka: Kafka, tmp_pa
 def test_a_damaged_message_becomes_a_reject_and_the_rest_goes_on(
     kafka: Kafka, tmp_path: Path
 ) -> None:
-    with Wire(kafka, tmp_path, partitions=1) as wire:
-        wire.raw("flows", b"no flows", b"branch", [("kind", b"flows"), ("sensor", b"branch")])
-        wire.raw("flows", None, b"nobody")
+    with DetectHarness(kafka, tmp_path, partitions=1) as stream:
+        stream.raw("flows", b"no flows", b"branch", [("kind", b"flows"), ("sensor", b"branch")])
+        stream.raw("flows", None, b"nobody")
         for portion in pieces(Random(7), 1):
-            wire.send(portion)
-        wire.start()
-        check(wire, wire.wait(ALL))
-        rejects = [orjson.loads(record.value) for record in kafka.read(wire.topics["rejects"])]
+            stream.send(portion)
+        stream.start()
+        check(stream, stream.wait(ALL))
+        rejects = [orjson.loads(record.value) for record in kafka.read(stream.topics["rejects"])]
         assert [(one["offset"], one["reason"]) for one in rejects] == [
             (0, "bad_message"),
             (1, "bad_message"),

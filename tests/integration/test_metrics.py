@@ -1,4 +1,4 @@
-"""What the wire tells of itself while it works: the figures that the Prometheus rules are about."""
+"""What the stream tells of itself while it works: the figures that the Prometheus rules are about."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.services import Kafka
 from tests.services.server import free_port
 from tests.support.logs import conn
-from tests.support.on_kafka import Wire
+from tests.support.stream_harness import StreamHarness
 
 Page = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -85,14 +85,14 @@ def test_figures_of_sensors_balance_and_snapshots(
     ]
     values += [b"{", counts("w1", 500), counts("w2", 420), counts("w1", 510)]
     began, ports = time.time(), {verb: free_port() for verb in ("normalise", "detect")}
-    with Wire(kafka, tmp_path, detect={"snapshot_seconds": 1}) as wire:
+    with StreamHarness(kafka, tmp_path, detect={"snapshot_seconds": 1}) as stream:
         for verb, port in ports.items():
             monkeypatch.setenv("IDS_HEALTH_PORT", str(port))
-            wire.start(verb)
-        wire.send(values, [[named] for _ in values], partition=0)
-        wire.until_read(len(values))
-        wire.until(lambda: wire.ledger("detect").total.scored > 0, "scores")
-        wire.until(lambda: settled(page(ports["detect"])[1]), "all scores and a snapshot")
+            stream.start(verb)
+        stream.send(values, [[named] for _ in values], partition=0)
+        stream.until_read(len(values))
+        stream.until(lambda: stream.ledger("detect").total.scored > 0, "scores")
+        stream.until(lambda: settled(page(ports["detect"])[1]), "all scores and a snapshot")
         text, read = page(ports["normalise"])
         judged = page(ports["detect"])[1]
     assert figure(read, "ids_sensor_read_total", sensor="branch") == 901
@@ -104,7 +104,7 @@ def test_figures_of_sensors_balance_and_snapshots(
     assert total == len(values) == sum(parts)
     over, *parts = outcomes(judged, "detect", ("over_threshold", "opened", "folded", "suppressed"))
     assert over == sum(parts) > 0
-    assert figure(read, "ids_lag_records", topic=wire.source, partition="0") == 0
+    assert figure(read, "ids_lag_records", topic=stream.source, partition="0") == 0
     assert min(snapshots(judged)) >= began
     if shutil.which("promtool"):
         done = subprocess.run(

@@ -15,7 +15,7 @@ from ids_plugin.sources.local_networks import Locality
 from ids_plugin.sources.ordering import ordered
 from tests.services import Kafka
 from tests.support.logs import conn, jsonl, read_files
-from tests.support.on_kafka import Wire
+from tests.support.stream_harness import StreamHarness
 
 SAMPLE = Path(__file__).parents[1] / "lab/sample/capture.pcap.gz"
 
@@ -30,18 +30,20 @@ def sample() -> pl.DataFrame:
 def test_what_arrives_is_what_scan_takes(
     partitions: int, options: tuple[str, ...], sample: pl.DataFrame, kafka: Kafka, tmp_path: Path
 ) -> None:
-    with Wire(kafka, tmp_path, partitions=partitions) as wire:
-        wire.start("normalise")
-        told = wire.run("replay", str(SAMPLE), "--topic", wire.source, "--speed", "max", *options)
+    with StreamHarness(kafka, tmp_path, partitions=partitions) as stream:
+        stream.start("normalise")
+        told = stream.run(
+            "replay", str(SAMPLE), "--topic", stream.source, "--speed", "max", *options
+        )
         assert told["sensors"] == {"default": sample.height}
-        wire.until_read(sample.height)
-        wire.until(lambda: any(one.ended for one in wire.released()), "the end")
-        released = wire.released()
+        stream.until_read(sample.height)
+        stream.until(lambda: any(one.ended for one in stream.released()), "the end")
+        released = stream.released()
         assert released[-1].ended
         flows = pl.concat([one.flows for one in released])
         same = [column for column in SCHEMA if column not in ("source", "origin")]
         assert flows[same].equals(sample[same])
-        records = kafka.read(wire.source)
+        records = kafka.read(stream.source)
         assert {record.key for record in records} == {None}
         assert {record.partition for record in records} == set(range(partitions))
 
@@ -51,11 +53,11 @@ def test_sensors_are_numbered_each_by_itself(kafka: Kafka, tmp_path: Path) -> No
         (tmp_path / f"{name}.log").write_bytes(
             jsonl(conn(at, uid=f"{name}{at}") for at in range(40))
         )
-    with Wire(kafka, tmp_path) as wire:
+    with StreamHarness(kafka, tmp_path) as stream:
         sensors = [f"--sensor={name}={name}.log" for name in ("north", "south")]
         inputs = [str(tmp_path / f"{name}.log") for name in ("north", "south")]
-        wire.run("replay", *inputs, "--topic", wire.source, "--speed", "max", *sensors)
-        headers = [dict(record.headers) for record in kafka.read(wire.source)]
+        stream.run("replay", *inputs, "--topic", stream.source, "--speed", "max", *sensors)
+        headers = [dict(record.headers) for record in kafka.read(stream.source)]
         runs = {one["ids-seq"].split(b":")[0] for one in headers}
         assert len(runs) == 1
         for sensor in (b"north", b"south"):
@@ -67,9 +69,9 @@ def test_sensors_are_numbered_each_by_itself(kafka: Kafka, tmp_path: Path) -> No
 def test_speed_is_that_of_the_input_so_many_times(kafka: Kafka, tmp_path: Path) -> None:
     log = tmp_path / "conn.log"
     log.write_bytes(jsonl(conn(at) for at in range(17)))
-    with Wire(kafka, tmp_path) as wire:
-        told = wire.run("replay", str(log), "--topic", wire.source, "--speed", "2x")
-        times = sorted(record.timestamp for record in kafka.read(wire.source))
+    with StreamHarness(kafka, tmp_path) as stream:
+        told = stream.run("replay", str(log), "--topic", stream.source, "--speed", "2x")
+        times = sorted(record.timestamp for record in kafka.read(stream.source))
         assert (
             times[-1] - times[0]
         ) / 1000 > 0.6  # 1 s, but for how late a busy machine begins; it may end later
@@ -89,9 +91,9 @@ def test_it_waits_while_the_broker_is_away_and_loses_and_repeats_nothing(
     total = 30_000
     log = tmp_path / "conn.log"
     log.write_bytes(jsonl(conn(at) for at in range(total)))
-    with Wire(mortal, tmp_path) as wire:
-        process = wire.start("replay", "a", str(log), "--topic", wire.source, "--speed", "600x")
-        wire.until(lambda: len(mortal.read(wire.source)) > 500, "the first records")
+    with StreamHarness(mortal, tmp_path) as stream:
+        process = stream.start("replay", "a", str(log), "--topic", stream.source, "--speed", "600x")
+        stream.until(lambda: len(mortal.read(stream.source)) > 500, "the first records")
         mortal.kill9()
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(4)
@@ -99,25 +101,25 @@ def test_it_waits_while_the_broker_is_away_and_loses_and_repeats_nothing(
         assert process.wait(240) == 0
         numbers = [
             int(dict(record.headers)["ids-seq"].split(b":")[1])
-            for record in mortal.read(wire.source)
+            for record in mortal.read(stream.source)
         ]
         assert sorted(set(numbers)) == list(range(total + 1))
-        assert "waiting: Kafka takes no records" in wire.logs()
+        assert "waiting: Kafka takes no records" in stream.logs()
 
 
 def test_a_missing_topic_is_told(kafka: Kafka, tmp_path: Path) -> None:
     (tmp_path / "conn.log").write_bytes(jsonl([conn(1)]))
-    with Wire(kafka, tmp_path) as wire:
+    with StreamHarness(kafka, tmp_path) as stream:
         done = subprocess.run(
-            wire.command("replay", str(tmp_path / "conn.log"), "--topic", "nowhere"),
+            stream.command("replay", str(tmp_path / "conn.log"), "--topic", "nowhere"),
             capture_output=True,
             check=False,
         )
         assert done.returncode == 4
         assert b"there is no topic nowhere" in done.stderr
         done = subprocess.run(
-            wire.command(
-                "replay", str(tmp_path / "conn.log"), "--topic", wire.source, "--speed", "fast"
+            stream.command(
+                "replay", str(tmp_path / "conn.log"), "--topic", stream.source, "--speed", "fast"
             ),
             capture_output=True,
             check=False,

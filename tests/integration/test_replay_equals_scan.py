@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from tests.services import Kafka
-from tests.support.on_kafka import PATIENCE, Wire
+from tests.support.stream_harness import PATIENCE, StreamHarness
 
 SAMPLE = Path(__file__).parents[1] / "lab/sample/capture.pcap.gz"
 SENSORS = tuple(f"gateway-{number}" for number in range(8))
@@ -57,19 +57,19 @@ def scanned(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Scan
     return Scan(ledger["total"]["read"], Counter((out / "alerts.ndjson").read_bytes().splitlines()))
 
 
-def alerts(wire: Wire) -> Counter[bytes]:
+def alerts(stream: StreamHarness) -> Counter[bytes]:
     """The documents on ids.alerts, without the time they were written."""
     found: Counter[bytes] = Counter()
-    for record in wire.kafka.read(wire.topics["alerts"]):
+    for record in stream.kafka.read(stream.topics["alerts"]):
         document = orjson.loads(record.value)
         assert document["event"].pop("ingested")
         found[orjson.dumps(document)] += 1
     return found
 
 
-def counted(wire: Wire, verb: str) -> int:
+def counted(stream: StreamHarness, verb: str) -> int:
     """Records that a stage is through with."""
-    total = wire.ledger(verb).total
+    total = stream.ledger(verb).total
     return total.read if verb == "normalise" else total.scored + total.duplicate + total.replaced
 
 
@@ -84,26 +84,28 @@ def test_alerts_of_a_replay_are_those_of_the_scan(
     tmp_path: Path,
 ) -> None:
     verbs = ("normalise", "detect")
-    with Wire(
+    with StreamHarness(
         kafka, tmp_path, partitions=partitions, flows=4, detect={"snapshot_seconds": 2}
-    ) as wire:
+    ) as stream:
         consumers = {
-            (verb, str(at)): wire.start(verb, str(at)) for verb in verbs for at in range(instances)
+            (verb, str(at)): stream.start(verb, str(at))
+            for verb in verbs
+            for at in range(instances)
         }
-        replay = wire.start("replay", "a", *inputs, "--topic", wire.source, "--speed", "max")
+        replay = stream.start("replay", "a", *inputs, "--topic", stream.source, "--speed", "max")
         for kill in range(kills):
             part = scanned.records * (kill + 1) // (kills + 2)
             for verb in verbs:
-                wire.until(lambda v=verb, p=part: counted(wire, v) >= p, f"progress of {verb}")  # type: ignore[misc]
+                stream.until(lambda v=verb, p=part: counted(stream, v) >= p, f"progress of {verb}")  # type: ignore[misc]
                 name = (verb, str(kill % instances))
                 consumers[name].send_signal(signal.SIGKILL)
                 consumers[name].wait()
-                consumers[name] = wire.start(*name)
+                consumers[name] = stream.start(*name)
         assert replay.wait(PATIENCE) == 0
-        wire.until(lambda: counted(wire, "detect") >= scanned.records, "all records")
-        wire.until(lambda: alerts(wire).total() >= scanned.documents.total(), "all alerts")
+        stream.until(lambda: counted(stream, "detect") >= scanned.records, "all records")
+        stream.until(lambda: alerts(stream).total() >= scanned.documents.total(), "all alerts")
         assert scanned.documents.total() > 8 * 10
-        assert alerts(wire) == scanned.documents
-        assert {verb: counted(wire, verb) for verb in verbs} == dict.fromkeys(
+        assert alerts(stream) == scanned.documents
+        assert {verb: counted(stream, verb) for verb in verbs} == dict.fromkeys(
             verbs, scanned.records
         )

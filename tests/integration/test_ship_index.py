@@ -1,4 +1,4 @@
-"""What arrives in a real Elasticsearch's index onto the wire: each document once, whenever it can be found."""
+"""What arrives in a real Elasticsearch's index onto the stream: each document once, whenever it can be found."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests import services
 from tests.integration.test_ship import Ship
 from tests.support.elastic import access, asking
 from tests.support.logs import conn
-from tests.support.on_kafka import Wire
 from tests.support.stacks import elastic, elastic_losses
+from tests.support.stream_harness import StreamHarness
 
 SAMPLE = Path(__file__).parents[1] / "lab/sample/capture.pcap.gz"
 NOW = 1_800_000_000_000
@@ -271,16 +271,16 @@ def test_what_arrives_in_order_gives_the_alerts_of_a_scan_of_the_index(
     assert cli.main(["scan", stack.spec, "--out", str(out), "--quiet"]) == 0
     wanted = alerts((out / "alerts.ndjson").read_bytes().splitlines())
     places = kafka.topic("places", cleanup_policy="compact")
-    with Wire(kafka, tmp_path) as wire:
-        wire.config.write_text(
-            wire.config.read_text().replace("[topics]", f'[topics]\nplaces = "{places}"')
+    with StreamHarness(kafka, tmp_path) as stream:
+        stream.config.write_text(
+            stream.config.read_text().replace("[topics]", f'[topics]\nplaces = "{places}"')
         )
-        wire.start("ship", "s", stack.spec, "--topic", wire.source)
+        stream.start("ship", "s", stack.spec, "--topic", stream.source)
         for verb in ("normalise", "detect"):
-            wire.start(verb)
-        wire.until(lambda: wire.ledger("detect").total.scored == len(records), "all records")
-        found = [record.value for record in kafka.read(wire.topics["alerts"])]
-        assert wire.ledger("detect").total.delayed == 0
+            stream.start(verb)
+        stream.until(lambda: stream.ledger("detect").total.scored == len(records), "all records")
+        found = [record.value for record in kafka.read(stream.topics["alerts"])]
+        assert stream.ledger("detect").total.delayed == 0
     assert len(wanted) > 5
     assert alerts(found) == wanted
 

@@ -8,7 +8,7 @@ import polars as pl
 from polars.testing import assert_frame_equal
 
 from ids_plugin.sources.messages import Fetched, Messages, Reader
-from tests.support.wire_fuzz import NOW, fuzz, messages
+from tests.support.message_fuzz import NOW, fuzz, messages
 
 
 def test_mutated_messages_are_accounted_for() -> None:

@@ -10,7 +10,7 @@ from kafka import KafkaProducer
 
 from ids_plugin.sources.flow_batches import Batch, decode
 from tests.bench.support.whole_pipeline import Wire
-from tests.support import wire_fuzz
+from tests.support import message_fuzz
 
 Place = tuple[int, int]
 """partition and offset"""
@@ -63,7 +63,7 @@ def _send(wire: Wire, messages: int, seed: int) -> tuple[set[Place], int]:
     futures, ends = [], 0
     with KafkaProducer(bootstrap_servers=wire.kafka.bootstrap, linger_ms=20) as producer:
         for partition in range(wire.partitions):
-            for polled in wire_fuzz.messages(
+            for polled in message_fuzz.messages(
                 messages // wire.partitions, seed + partition, partition
             ):
                 for value, headers in zip(polled.values, polled.headers, strict=True):

@@ -13,8 +13,8 @@ from consumers.stream.detector import Detector
 from ids_plugin import bundle, checkpoint, config
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.ledger import Ledger
-from ids_plugin.sources.flow_batches import Marks, encode, encode_marks
-from tests.support.detecting import SENSORS, START, expected, pieces, plain
+from ids_plugin.sources.flow_batches import Watermarks, encode, encode_watermarks
+from tests.support.detect_harness import SENSORS, START, expected, pieces, plain
 
 CONFIG = config.Config()
 
@@ -46,7 +46,7 @@ def topic(chance: Random) -> dict[int, list[Record]]:
                 add(list(SENSORS).index(batch.sensor), value, headers)
         now = START + 60_000 + 1_000 * number
         for partition in found:
-            add(partition, *encode_marks(Marks(now, {"zeek": 1}, {"zeek/0": now})))
+            add(partition, *encode_watermarks(Watermarks(now, {"zeek": 1}, {"zeek/0": now})))
     return found
 
 

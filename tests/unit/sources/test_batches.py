@@ -13,10 +13,10 @@ from ids_plugin.sources.flow_batches import (
     NOTHING,
     WIRE,
     Batch,
-    Marks,
+    Watermarks,
     decode,
     encode,
-    encode_marks,
+    encode_watermarks,
 )
 from tests.support import factories
 
@@ -72,8 +72,8 @@ def test_a_large_batch_is_split_and_nothing_is_lost() -> None:
 
 
 def test_marks_come_back_as_they_were() -> None:
-    marks = Marks(1_000, {"zeek": 4, "conn": 1}, {"zeek/0": 900, "conn/0": 1_000})
-    assert decode(*encode_marks(marks), "ids.flows/0/0") == marks
+    marks = Watermarks(1_000, {"zeek": 4, "conn": 1}, {"zeek/0": 900, "conn/0": 1_000})
+    assert decode(*encode_watermarks(marks), "ids.flows/0/0") == marks
 
 
 @pytest.mark.parametrize("at", [0, 4, 40, 400, -1])

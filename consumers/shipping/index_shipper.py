@@ -18,9 +18,9 @@ from ids_plugin.sources.messages import Reader
 from ids_plugin.sources.readers.documents import line
 
 from ..runtime.service import Service
-from ..stream.transactions import Broken, Exchange, Outgoing
+from ..stream.transactions import Outgoing, TransactionAborted, TransactionalLoop
+from .file_checkpoint import recall
 from .index_feed import Feed, Log, require_stamps
-from .offsets import recall
 from .tail import KEPT, LONGEST
 
 IDLE = 1.0
@@ -67,15 +67,15 @@ class IndexShipper:
             ) as exchange:
                 try:
                     self._follow(exchange)
-                except Broken as error:
+                except TransactionAborted as error:
                     self._service.missing(str(error))
                     self._service.wait(0.5)
 
-    def _follow(self, exchange: Exchange) -> None:
+    def _follow(self, exchange: TransactionalLoop) -> None:
         """Goes on from what was committed.
 
         Raises:
-            Broken: something was not committed; the next life begins from there.
+            TransactionAborted: something was not committed; the next life begins from there.
         """
         log, config = Log(self._who), self._service.config
         self._service.patiently(lambda: recall(exchange, config, log.take))
@@ -96,7 +96,7 @@ class IndexShipper:
             if not sent:
                 self._service.wait(IDLE)
 
-    def _turn(self, exchange: Exchange, log: Log, feed: Feed) -> int:
+    def _turn(self, exchange: TransactionalLoop, log: Log, feed: Feed) -> int:
         """One look; how many documents were sent."""
         self._count(feed)
         sent = 0

@@ -14,7 +14,7 @@ from ids_plugin import kafka
 from ids_plugin.config import Config
 from ids_plugin.errors import ServiceError
 
-from ..stream.transactions import Exchange, Outgoing
+from ..stream.transactions import Outgoing, TransactionalLoop
 from .tail import Place
 
 SECONDS = 30.0
@@ -56,7 +56,7 @@ class Journal:
             self.places.pop(int(number), None)
 
 
-def load(exchange: Exchange, config: Config, who: str) -> Journal:
+def load(exchange: TransactionalLoop, config: Config, who: str) -> Journal:
     """What was committed, however the last life ended: the exchange's producer has settled that.
 
     Raises:
@@ -68,7 +68,7 @@ def load(exchange: Exchange, config: Config, who: str) -> Journal:
 
 
 def recall(
-    exchange: Exchange, config: Config, take: Callable[[str, dict[str, Any] | None], None]
+    exchange: TransactionalLoop, config: Config, take: Callable[[str, dict[str, Any] | None], None]
 ) -> None:
     """Gives every message of the topic, its key and value, to `take`.
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from consumers.stream.reorder_buffer import Arrival, Released
-from tests.support.wire_model import Record, Topic, messages
+from consumers.stream.reorder_buffer import Released, ReorderBuffer
+from tests.support.stream_model import Record, Topic, messages
 
 LATER = 10_000_000
 
@@ -73,12 +73,12 @@ def test_any_interleaving_gives_the_same_flows_in_the_same_order(
         (record for records in sensors for record in records), key=lambda record: record.at
     )
     topic = Topic.spread(sent, partitions, chance)
-    arrival = Arrival()
+    arrival = ReorderBuffer()
     released: list[Released] = []
     for message in messages(topic, min(readers, partitions), chance, LATER):
         released += arrival.take(message)
         if restarts and chance.random() < 0.2:
-            state, arrival = arrival.state(), Arrival()
+            state, arrival = arrival.state(), ReorderBuffer()
             arrival.restore(state)
     assert told(released) == wanted([record for records in sensors for record in records])
     assert arrival.held == 0

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from consumers.stream.reorder_buffer import RUNS, SPAN, Arrival, Patience, Released
-from ids_plugin.sources.flow_batches import Batch, Marks
-from tests.support.wire_model import TOPIC, Record, rows
+from consumers.stream.reorder_buffer import RUNS, SPAN, Released, ReorderBuffer, ReorderLimits
+from ids_plugin.sources.flow_batches import Batch, Watermarks
+from tests.support.stream_model import TOPIC, Record, rows
 
 RUN = "a"
-SHORT = Patience(buffer=100, stale=1_000, gap=5_000, held=20)
+SHORT = ReorderLimits(buffer=100, stale=1_000, gap=5_000, held=20)
 
 
 def batch(numbers: Sequence[int], at: int = 1_000, run: str = RUN, end: int | None = None) -> Batch:
@@ -28,15 +28,15 @@ def loose(times: Sequence[int], partition: int = 0) -> Batch:
     return Batch("s", TOPIC, "", rows(records), min(times))
 
 
-def marks(now: int, *times: int | None) -> Marks:
+def marks(now: int, *times: int | None) -> Watermarks:
     """How far the topic's partitions are read; None is not told of."""
     told = {f"{TOPIC}/{at}": time for at, time in enumerate(times) if time is not None}
-    return Marks(now, {TOPIC: len(times)}, told)
+    return Watermarks(now, {TOPIC: len(times)}, told)
 
 
-def begun(patience: Patience = SHORT, now: int = 2_000) -> Arrival:
+def begun(patience: ReorderLimits = SHORT, now: int = 2_000) -> ReorderBuffer:
     """One whose run may be released as it comes."""
-    arrival = Arrival(patience)
+    arrival = ReorderBuffer(patience)
     arrival.take(marks(now, now))
     return arrival
 
@@ -54,7 +54,7 @@ def test_a_gap_waits_until_its_number_comes() -> None:
 
 
 def test_a_run_begins_when_all_that_was_sent_before_is_seen() -> None:
-    arrival = Arrival(SHORT)
+    arrival = ReorderBuffer(SHORT)
     assert arrival.take(batch([0], at=1_000)) == []
     assert arrival.take(marks(2_000, 2_000, None)) == []
     assert arrival.take(marks(2_000, 2_000, 1_099)) == []
@@ -127,7 +127,7 @@ def test_holes_of_any_size(holes: list[tuple[int, int]]) -> None:
 
 
 def test_unnumbered_records_wait_for_the_slowest_partition() -> None:
-    arrival = Arrival(SHORT)
+    arrival = ReorderBuffer(SHORT)
     arrival.take(marks(2_000, 1_000, 1_000))
     assert arrival.take(loose([1_500, 1_600], partition=1)) == []
     assert arrival.take(loose([1_400, 1_550])) == []
@@ -136,7 +136,7 @@ def test_unnumbered_records_wait_for_the_slowest_partition() -> None:
 
 
 def test_a_partition_nobody_tells_of_stops_holding_the_rest() -> None:
-    arrival = Arrival(SHORT)
+    arrival = ReorderBuffer(SHORT)
     arrival.take(marks(2_000, 2_000, 2_000))
     arrival.take(loose([2_500]))
     assert arrival.take(marks(2_900, 2_900, None)) == []
@@ -144,13 +144,13 @@ def test_a_partition_nobody_tells_of_stops_holding_the_rest() -> None:
 
 
 def test_a_partition_that_is_behind_and_told_of_holds_the_rest() -> None:
-    arrival = Arrival(SHORT)
+    arrival = ReorderBuffer(SHORT)
     arrival.take(loose([2_500]))
     assert arrival.take(marks(900_000, 900_000, 1_000)) == []
 
 
 def test_late_unnumbered_records_are_given_at_once() -> None:
-    arrival = Arrival(SHORT)
+    arrival = ReorderBuffer(SHORT)
     arrival.take(marks(2_000, 2_000))
     assert numbers(arrival.take(loose([1_500, 1_700, 2_500]))) == ["1500", "1700"]
     assert arrival.counts["late"] == 0
@@ -160,7 +160,7 @@ def test_late_unnumbered_records_are_given_at_once() -> None:
 
 
 def test_unnumbered_records_are_bounded_too() -> None:
-    arrival = Arrival(SHORT)
+    arrival = ReorderBuffer(SHORT)
     given = arrival.take(loose(range(1_000, 1_030)))
     assert numbers(given) == [str(at) for at in range(1_000, 1_015)]
     assert arrival.held == 15

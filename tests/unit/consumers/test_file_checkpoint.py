@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from consumers.shipping.offsets import Journal
+from consumers.shipping.file_checkpoint import Journal
 from consumers.shipping.tail import Place
 
 PLACE = Place(3, "/var/log/eve.json", "ab", 1, 2, 17)

@@ -23,7 +23,7 @@ from ids_plugin.pipeline import Pipeline
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.flow import SCHEMA, known
 from ids_plugin.schema.ledger import Ledger
-from ids_plugin.sources.flow_batches import WIRE, Batch, Marks, encode, encode_marks
+from ids_plugin.sources.flow_batches import WIRE, Batch, Watermarks, encode, encode_watermarks
 from ids_plugin.sources.local_networks import fill_at_once
 from tests.services import Kafka, unique
 
@@ -79,7 +79,7 @@ def messages(sensor: str, run: str, chance: Random, rows: int = 60) -> Iterator[
     return iter([batch for _, batch in placed])
 
 
-class Wire:
+class DetectHarness:
     """Topics of one's own on the session's broker, a sender to them, and `detect` processes."""
 
     def __init__(
@@ -176,7 +176,7 @@ class Wire:
                 )
         self._sent += 1
         now = START + 60_000 + 1_000 * self._sent
-        value, headers = encode_marks(Marks(now, {"zeek": 1}, {"zeek/0": now}))
+        value, headers = encode_watermarks(Watermarks(now, {"zeek": 1}, {"zeek/0": now}))
         for partition in range(self.partitions):
             self._producer.send(self.topics["flows"], value, None, headers, partition)
         self._producer.flush()
@@ -231,12 +231,12 @@ def pieces(chance: Random, count: int) -> list[list[Batch]]:
     return [mixed[start : start + size] for start in range(0, len(mixed), size)]
 
 
-def check(wire: Wire, documents: Sequence[Document]) -> None:
+def check(stream: DetectHarness, documents: Sequence[Document]) -> None:
     """The documents are those of one process, each once, and the ledger says the same."""
     wanted, ledger = expected()
     found = [one["event"]["id"] for one in documents]
     assert len(found) == len(set(found))
     assert {one["event"]["id"]: plain(one) for one in documents} == wanted
-    mine, total = wire.ledger().total, ledger.total
+    mine, total = stream.ledger().total, ledger.total
     mine.duplicate = 0  # batches that were sent twice
     assert mine.to_dict() == total.to_dict()

@@ -9,7 +9,7 @@ from random import Random
 import polars as pl
 
 from ids_plugin.schema.flow import SCHEMA
-from ids_plugin.sources.flow_batches import EXTRA, WIRE, Batch, Marks
+from ids_plugin.sources.flow_batches import EXTRA, WIRE, Batch, Watermarks
 from tests.support import factories
 
 TOPIC = "zeek"
@@ -64,7 +64,7 @@ class Reader:
             self.position[number] = stop
         return list(_batches(taken))
 
-    def marks(self, now: int) -> Marks:
+    def marks(self, now: int) -> Watermarks:
         """How far it has read: the last record's time, the wall clock at the end."""
         found = {}
         for number in self.owned:
@@ -73,7 +73,7 @@ class Reader:
                 found[f"{TOPIC}/{number}"] = now
             elif position:
                 found[f"{TOPIC}/{number}"] = max(record.at for record in records[:position])
-        return Marks(now, {TOPIC: len(self.topic.partitions)}, found)
+        return Watermarks(now, {TOPIC: len(self.topic.partitions)}, found)
 
     @property
     def done(self) -> bool:
@@ -84,7 +84,7 @@ class Reader:
         )
 
 
-def messages(topic: Topic, readers: int, chance: Random, now: int) -> Iterator[Batch | Marks]:
+def messages(topic: Topic, readers: int, chance: Random, now: int) -> Iterator[Batch | Watermarks]:
     """What `readers` processes write while they read all of a topic, each at its own pace; last the marks of all."""
     owned = [list(range(first, len(topic.partitions), readers)) for first in range(readers)]
     group = [Reader(topic, numbers) for numbers in owned]

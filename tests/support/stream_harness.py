@@ -16,9 +16,9 @@ import orjson
 import polars as pl
 from kafka import KafkaProducer
 
-from consumers.stream.reorder_buffer import Arrival, Released
+from consumers.stream.reorder_buffer import Released, ReorderBuffer
 from ids_plugin.schema.ledger import Ledger
-from ids_plugin.sources.flow_batches import NOTHING, Batch, Marks, decode
+from ids_plugin.sources.flow_batches import NOTHING, Batch, Watermarks, decode
 from tests.services import Kafka, unique
 
 OURS = ("flows", "alerts", "rejects", "ledger", "state", "bundles")
@@ -26,7 +26,7 @@ PATIENCE = 240.0
 """Seconds that a test waits for what has to come."""
 
 
-class Wire:
+class StreamHarness:
     """Topics, a configuration for them, and the processes that were started with it."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Wire:
         )
         self._processes: list[subprocess.Popen[bytes]] = []
 
-    def __enter__(self) -> Wire:
+    def __enter__(self) -> StreamHarness:
         return self
 
     def __exit__(
@@ -123,7 +123,7 @@ class Wire:
         with contextlib.closing(KafkaProducer(bootstrap_servers=self.kafka.bootstrap)) as producer:
             return set(producer.partitions_for(self.source))
 
-    def messages(self) -> Iterator[Batch | Marks]:
+    def messages(self) -> Iterator[Batch | Watermarks]:
         """What stands on ids.flows, partition by partition."""
         for record in self.kafka.read(self.topics["flows"]):
             yield decode(
@@ -138,9 +138,9 @@ class Wire:
     def released(self) -> list[Released]:
         """What detect gets to see, partition by partition."""
         found: list[Released] = []
-        arrivals: dict[int, Arrival] = {}
+        arrivals: dict[int, ReorderBuffer] = {}
         for record in self.kafka.read(self.topics["flows"]):
-            arrival = arrivals.setdefault(record.partition, Arrival())
+            arrival = arrivals.setdefault(record.partition, ReorderBuffer())
             found += arrival.take(decode(record.value, record.headers, "flows"))
         return found
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ids_plugin import checkpoint
-from ids_plugin.errors import SnapshotError
+from ids_plugin.errors import CheckpointError
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 texts = st.text(max_size=5)
@@ -98,11 +98,11 @@ def test_damage_is_noticed(tree: Any, drawn: st.DataObject) -> None:
     data = checkpoint.dump(tree)
     at = drawn.draw(st.integers(0, len(data) - 1))
     flipped = bytes([data[at] ^ drawn.draw(st.integers(1, 255))])
-    with pytest.raises(SnapshotError):
+    with pytest.raises(CheckpointError):
         checkpoint.load(data[:at] + flipped + data[at + 1 :])
-    with pytest.raises(SnapshotError):
+    with pytest.raises(CheckpointError):
         checkpoint.load(data[:at])
-    with pytest.raises(SnapshotError):
+    with pytest.raises(CheckpointError):
         checkpoint.load(data + flipped)
 
 
