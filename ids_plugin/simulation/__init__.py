@@ -1,1 +1,3 @@
-"""Simulation: networks, their activities and attacks, drawn by seed → labelled flows as Zeek logs them."""
+"""Simulation: networks, their activities and attacks, drawn by seed → labelled flows as Zeek logs
+them.
+"""

@@ -1,6 +1,6 @@
 """Bench `balance`: rare classes by resampling, by class weights or by the focal loss. Writes docs/results-balance.md.
 
-    python -m ids_plugin.simulation.generate --corpus --out corpus
+    ids-plugin simulate --corpus --out corpus
     python -m tests.bench.balance --corpus corpus --store balance.jsonl [--json] [--out docs/results-balance.md]
 
 Trains on the simulated corpus and the lab's training runs 1 and 3; every other validation network stops training,

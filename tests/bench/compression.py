@@ -1,6 +1,6 @@
 """What compressing the two published networks costs: `python -m tests.bench.compression --corpus DIR --work DIR`.
 
-DIR of the corpus is what `python -m ids_plugin.simulation.generate --corpus --out DIR` makes. The networks are trained, compressed
+DIR of the corpus is what `ids-plugin simulate --corpus --out DIR` makes. The networks are trained, compressed
 by several recipes, step by step, and judged on windows of the lab's judge runs, which choose nothing. What is finished
 is kept in the work folder, so that a second run goes on where the first stopped.
 """
@@ -253,7 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
         type=Path,
         required=True,
         metavar="DIR",
-        help="of ids_plugin.simulation.generate",
+        help="of ids-plugin simulate --corpus",
     )
     parser.add_argument(
         "--work", type=Path, required=True, metavar="DIR", help="where finished parts are kept"

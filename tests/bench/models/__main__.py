@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--corpus", type=Path, metavar="DIR",
-        help="what `python -m ids_plugin.simulation.generate --corpus` wrote (default: made under --work)",
+        help="what `ids-plugin simulate --corpus` wrote (default: made under --work)",
     )  # fmt: skip
     return made
 
@@ -135,7 +135,8 @@ def corpus(folder: Path, cell: Cell) -> None:
     command = [
         sys.executable,
         "-m",
-        "ids_plugin.simulation.generate",
+        "ids_plugin.cli",
+        "simulate",
         "--corpus",
         "--out",
         str(folder),

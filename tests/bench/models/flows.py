@@ -102,7 +102,7 @@ class Data:
     """Everything made of flows; each part is prepared when it is first asked for."""
 
     def __init__(self, settings: Settings, store: Store, corpus: Path) -> None:
-        """`corpus`: shards that `python -m ids_plugin.simulation.generate --corpus` writes."""
+        """`corpus`: shards that `ids-plugin simulate --corpus` writes."""
         self._settings, self._store, self._corpus = settings, store, corpus
         self._judged: dict[str, list[Network]] = {}
 

@@ -1,6 +1,6 @@
 """Traffic of eight sensors with every kind of attack in it, as Zeek would log it, and what a scan says of it.
 
-Made of the flow simulator's networks (tests/lab/generate.py) and the packet lab's runs (tests/lab/flows), moved in time
+Made of the flow simulator's networks (ids_plugin/simulation) and the packet lab's runs (tests/lab/flows), moved in time
 so that each sensor watches several networks at once; some connections are also reported while they are open, and some
 records come twice. Lines stand in Zeek's own order. Kept under the system's temporary folder by what they were made
 from and, for the documents, by the product that made them.
@@ -95,7 +95,7 @@ class Workload:
 def workload(records: int, seed: int = 1) -> Workload:
     """At least so many records, an eighth from each sensor; made when it isn't there yet."""
     code = [
-        *Path(generate.__file__).parent.glob("*.py"),
+        *Path(generate.__file__).parent.rglob("*.py"),
         *LAB.rglob("*.parquet"),
         Path(__file__),
     ]
@@ -192,7 +192,7 @@ def _networks(seed: int, number: int) -> Iterator[pl.DataFrame]:
         yield pl.read_parquet(path).select(columns).with_columns(renamed)
     count = 0
     while True:
-        flows = generate.network(seed, number + SENSORS * count, HOURS, ATTACKS, "")
+        flows = generate.simulate_network(seed, number + SENSORS * count, HOURS, ATTACKS, "")
         yield flows.select(columns).with_columns(renamed)
         count += 1
 

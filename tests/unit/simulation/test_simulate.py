@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -11,27 +10,31 @@ import pytest
 
 from ids_plugin.schema.flow import SCHEMA, known
 from ids_plugin.schema.score import CLASSES
-from ids_plugin.simulation import check, generate
-from ids_plugin.simulation.networks import Ranges, beats
-from ids_plugin.simulation.records import V6_GROUP, V6_LINK, V6_WIDE, addresses
+from ids_plugin.simulation import corpus, generate, trivial_rules
+from ids_plugin.simulation.contacts import V6_GROUP, V6_LINK, V6_WIDE
+from ids_plugin.simulation.draws import periodic_times
+from ids_plugin.simulation.flow_records import addresses
+from ids_plugin.simulation.networks import Ranges
 
 COUNT = 24
 
 
 @pytest.fixture(scope="module")
 def flows() -> pl.DataFrame:
-    return pl.concat(list(generate.networks(5, COUNT, 12.0, Ranges(), "net")))
+    return pl.concat(list(generate.simulate_networks(5, COUNT, 12.0, Ranges(), "net")))
 
 
 def test_same_seed_same_flows_other_seed_others() -> None:
-    once, again, other = (generate.network(seed, 3, 4.0, Ranges(), "n") for seed in (1, 1, 2))
+    once, again, other = (
+        generate.simulate_network(seed, 3, 4.0, Ranges(), "n") for seed in (1, 1, 2)
+    )
     assert once.equals(again)
-    assert generate.digest(once) == generate.digest(again) != generate.digest(other)
+    assert corpus.rows_digest(once) == corpus.rows_digest(again) != corpus.rows_digest(other)
 
 
 def test_a_network_does_not_depend_on_its_neighbours() -> None:
-    third = list(generate.networks(9, 3, 2.0, Ranges(), "net"))[2]
-    assert third.equals(generate.network(9, 2, 2.0, Ranges(), "net-002"))
+    third = list(generate.simulate_networks(9, 3, 2.0, Ranges(), "net"))[2]
+    assert third.equals(generate.simulate_network(9, 2, 2.0, Ranges(), "net-002"))
 
 
 def test_flow_frame(flows: pl.DataFrame) -> None:
@@ -193,16 +196,16 @@ def test_floods_are_fast_and_strangers_are_not_floods(flows: pl.DataFrame) -> No
 
 
 def test_every_class_occurs_and_most_hours_are_quiet() -> None:
-    many = pl.concat(list(generate.networks(8, 60, 12.0, Ranges(), "net")))
+    many = pl.concat(list(generate.simulate_networks(8, 60, 12.0, Ranges(), "net")))
     assert set(many["label"]) == set(CLASSES) - {"other"}
-    assert check.quiet(many) >= 0.4
+    assert trivial_rules.quiet_hour_share(many) >= 0.4
 
 
 def test_trivial_rules_get_nowhere(flows: pl.DataFrame) -> None:
-    accuracy, balanced = check.rules(flows)["tcp = attack"]
+    accuracy, balanced = trivial_rules.rule_results(flows)["tcp = attack"]
     assert accuracy < (flows["label"] == "benign").to_numpy().mean()
     assert balanced < 0.75
-    scores = check.f1(flows["label"], check.lookup(flows))
+    scores = trivial_rules.class_f1(flows["label"], trivial_rules.lookup_predictions(flows))
     assert sum(scores.values()) / len(scores) < 0.5
     odd = flows.filter(pl.col("label") == "benign", pl.col("proto") == "tcp")["conn_state"]
     assert set(odd) >= {"S0", "REJ", "RSTO", "RSTR", "S1", "S3", "SF"}
@@ -210,7 +213,7 @@ def test_trivial_rules_get_nowhere(flows: pl.DataFrame) -> None:
 
 def test_beats_keep_their_rhythm() -> None:
     rng = np.random.default_rng(1)
-    who, t = beats(
+    who, t = periodic_times(
         rng,
         np.array([0.0, 50.0]),
         np.array([1000.0, 900.0]),
@@ -222,19 +225,3 @@ def test_beats_keep_their_rhythm() -> None:
     assert ((gaps >= 50) & (gaps <= 150)).all()
     assert t[who == 1].min() >= 50
     assert t.max() < 1000
-
-
-def test_command_line_writes_what_it_says(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "flows.parquet"
-    assert generate.main(["--seed", "4", "--networks", "2", "--hours", "2", "--out", str(out)]) == 0
-    frame = pl.read_parquet(out)
-    assert f'"flows": {len(frame)}' in capsys.readouterr().out
-    assert generate.main(["--check", "--out", str(out)]) == 0
-    assert "networks held out: macro-F1" in capsys.readouterr().out
-
-
-def test_without_a_place_to_write_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    assert generate.main(["--networks", "1"]) == 2
-    assert "--out" in capsys.readouterr().err

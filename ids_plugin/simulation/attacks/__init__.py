@@ -1,0 +1,3 @@
+"""Attacks, each with parameters of its own, from modest to violent. Every flow of one carries its
+class.
+"""
