@@ -1,4 +1,6 @@
-"""`ids-plugin simulate`: a seed → labelled flows of simulated networks, to train and check models."""
+"""`ids-plugin simulate`: a seed → labelled flows of simulated networks, to train and check
+models.
+"""
 
 from __future__ import annotations
 

@@ -41,8 +41,8 @@ V6_LINK, V6_GROUP, V6_WIDE = 1 << 32, 2 << 32, 3 << 32
 V6_WIDE the first 65,536 are the network's own."""
 
 SERVICES = (
-    "", "dhcp", "dns", "ftp", "http", "imap", "irc", "ldap_tcp", "mqtt", "mysql", "ntp", "quic", "rdp",
-    "sip", "smb", "smtp", "snmp", "ssh", "ssl",
+    "", "dhcp", "dns", "ftp", "http", "imap", "irc", "ldap_tcp", "mqtt", "mysql", "ntp", "quic",
+    "rdp", "sip", "smb", "smtp", "snmp", "ssh", "ssl",
 )  # fmt: skip
 """In order, because they are looked up in it"""
 

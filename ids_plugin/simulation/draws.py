@@ -74,6 +74,8 @@ def periodic_times(
 
 
 def burst_times(rng: Generator, times: F64, sizes: I64, spread: float) -> tuple[I64, F64]:
-    """Every time becomes `sizes` times within about `spread` seconds: (number of the burst, times)."""
+    """Every time becomes `sizes` times within about `spread` seconds: (number of the burst,
+    times).
+    """
     subject = np.repeat(np.arange(len(times)), sizes)
     return subject, times[subject] + rng.exponential(spread, len(subject))

@@ -82,7 +82,9 @@ def behind_nat(contacts: Contacts, sensor: Sensor, address: int) -> Contacts:
 
 
 def with_ipv6(contacts: Contacts, sensor: Sensor) -> Contacts:
-    """The same contacts in a network that has IPv6: a fifth of the peers outside are reached by it."""
+    """The same contacts in a network that has IPv6: a fifth of the peers outside are reached by
+    it.
+    """
     orig_is_local, resp_is_local = sensor.is_local(contacts.orig), sensor.is_local(contacts.resp)
     outside = np.where(orig_is_local, contacts.resp, contacts.orig)
     uses_ipv6 = (

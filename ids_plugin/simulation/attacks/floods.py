@@ -227,7 +227,9 @@ def _flood_originators(rng: Generator, host: int, n: int, outward: bool) -> I64:
 def packet_flood(
     network: Network, rng: Generator, host: int, begin: float, end: float
 ) -> list[Contacts]:
-    """A flood whose packets share addresses and ports: one flow or a few, with very many packets."""
+    """A flood whose packets share addresses and ports: one flow or a few, with very many
+    packets.
+    """
     outward = rng.random() < 0.75
     victim = int(public_addresses(rng, 1)[0]) if outward else int(rng.choice(network.hosts))
     orig = host if outward else int(public_addresses(rng, 1)[0])

@@ -36,8 +36,8 @@ from ids_plugin.simulation.networks import Network
 
 
 def inbound_noise(network: Network, rng: Generator) -> list[Contacts]:
-    """External originators that try what is exposed: one or few ports each, ssh logins, UDP probes, pings,
-    stray answers.
+    """External originators that try what is exposed: one or few ports each, ssh logins, UDP probes,
+    pings, stray answers.
     """
     exposed = network.hosts if network.is_public else np.array([network.gateway])
     if not network.is_public and rng.random() < 0.6:
@@ -114,8 +114,8 @@ def inbound_noise(network: Network, rng: Generator) -> list[Contacts]:
 def _volleys(network: Network, rng: Generator, exposed: I64) -> list[Contacts]:
     """Single external originators that try one service a few dozen times in a row.
 
-    Telephony, name and time servers are among the targets. It is as fast as the beginning of a flood,
-    and over before it is one.
+    Telephony, name and time servers are among the targets. It is as fast as the beginning of a
+    flood, and over before it is one.
     """
     count = int(rng.poisson(min(network.seconds / 3600, 24) * rng.choice([0.2, 1.0])))
     address, victim = public_addresses(rng, count), rng.choice(exposed, count)
@@ -182,7 +182,9 @@ def _surveys(network: Network, rng: Generator, exposed: I64) -> list[Contacts]:
 
 
 def _persistent_originators(network: Network, rng: Generator, exposed: I64) -> list[Contacts]:
-    """External originators that come back all day: to one closed port, or to another port each time."""
+    """External originators that come back all day: to one closed port, or to another port each
+    time.
+    """
     originator_count = int(rng.integers(0, 12))
     address, keeps_port = (
         public_addresses(rng, originator_count),

@@ -45,8 +45,8 @@ LOGIN_SERVICES = (
 def brute_force(
     network: Network, rng: Generator, host: int, begin: float, end: float
 ) -> list[Contacts]:
-    """One or few services, many similar tries: ssh, telnet, ftp, mqtt, rdp, http and others; slow to
-    fast.
+    """One or few services, many similar tries: ssh, telnet, ftp, mqtt, rdp, http and others; slow
+    to fast.
     """
     attacker, min_tries, min_rate = draw_attacker(network, rng, host)
     port, service = LOGIN_SERVICES[rng.integers(0, len(LOGIN_SERVICES))]
@@ -98,7 +98,9 @@ def brute_force(
 def exfiltration(
     network: Network, rng: Generator, host: int, begin: float, end: float
 ) -> list[Contacts]:
-    """Data that leaves: in one piece, in several, or as a trickle; over TLS, FTP, ssh, plain TCP."""
+    """Data that leaves: in one piece, in several, or as a trickle; over TLS, FTP, ssh, plain
+    TCP.
+    """
     style = int(rng.integers(0, 3))
     n = (
         int(rng.integers(1, 3)),

@@ -1,1 +1,3 @@
-"""Benign activities. Each takes a network and its random numbers, and returns batches of contacts."""
+"""Benign activities. Each takes a network and its random numbers, and returns batches of
+contacts.
+"""

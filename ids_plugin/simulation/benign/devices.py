@@ -169,7 +169,9 @@ def mqtt_messaging(network: Network, rng: Generator) -> list[Contacts]:
 
 
 def cameras(network: Network, rng: Generator) -> list[Contacts]:
-    """Streams to a recorder over RTSP or UDP, and clips uploaded to the cloud when something moves."""
+    """Streams to a recorder over RTSP or UDP, and clips uploaded to the cloud when something
+    moves.
+    """
     hosts = network.of_type("camera")
     if len(hosts) == 0:
         return []

@@ -35,7 +35,9 @@ from ids_plugin.simulation.networks import Network
 
 
 def backups(network: Network, rng: Generator) -> list[Contacts]:
-    """Large uploads that are wanted: to a store inside, or to the cloud; in one piece or in many."""
+    """Large uploads that are wanted: to a store inside, or to the cloud; in one piece or in
+    many.
+    """
     hosts = network.of_type("workstation", "server", "nas", "database", "phone")
     hosts = hosts[rng.random(len(hosts)) < 0.25][:10]
     stores = network.of_type("nas")
