@@ -18,8 +18,8 @@ from ids_plugin.schema import flow
 from ids_plugin.sources.local_networks import Locality
 from tests.support.captures import EPOCH, Record, ethernet, pcap, udp
 from tests.support.logs import conn, jsonl, read, read_files
-from tests.unit.sources.test_capture import frames
-from tests.unit.sources.test_capture_options import long_session
+from tests.unit.flowmeter.test_capture import frames
+from tests.unit.flowmeter.test_capture_options import long_session
 
 RECORDS = [
     conn(0, duration=40.5),

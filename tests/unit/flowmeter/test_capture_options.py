@@ -13,8 +13,8 @@ from ids_plugin.errors import UsageError
 from ids_plugin.sources import Input
 from ids_plugin.sources.capture import Capture
 from tests.support.captures import ACK, PSH, SYN, icmp, ip, tcp, udp
-from tests.unit.sources.test_capture import CLIENT, SERVER, flows, frames, session
-from tests.unit.sources.test_capture_tunnels import TUNNELS
+from tests.unit.flowmeter.test_capture import CLIENT, SERVER, flows, frames, session
+from tests.unit.flowmeter.test_capture_tunnels import TUNNELS
 
 
 def read(data: bytes, options: dict[str, str], chunk_bytes: int = 1 << 16) -> list[dict[str, Any]]:

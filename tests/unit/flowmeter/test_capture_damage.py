@@ -26,7 +26,7 @@ from tests.support.captures import (
     tcp,
     udp,
 )
-from tests.unit.sources.test_capture import CLIENT, SERVER, flows, frames, read, rejects, session
+from tests.unit.flowmeter.test_capture import CLIENT, SERVER, flows, frames, read, rejects, session
 
 GOOD = [ethernet(packet) for _, packet in session()]
 

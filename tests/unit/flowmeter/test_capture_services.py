@@ -9,7 +9,7 @@ import pytest
 from ids_plugin.flowmeter.packets.tunnels import NAMES
 from ids_plugin.flowmeter.protocol_detection import EITHER, PAIRS
 from tests.support.captures import ACK, SYN, tcp, udp
-from tests.unit.sources.test_capture import CLIENT, SERVER, flows, frames
+from tests.unit.flowmeter.test_capture import CLIENT, SERVER, flows, frames
 
 HELLO = b"\x16\x03\x01\x00\x80\x01" + bytes(120)
 HELLO_BACK = b"\x16\x03\x03\x00\x80\x02" + bytes(120)

@@ -11,7 +11,7 @@ import pytest
 
 from ids_plugin.flowmeter.packets.ip_reassembly import Fragment, Fragments
 from tests.support.captures import Record, ethernet, pcap
-from tests.unit.sources.test_capture import flows, frames, read, rejects
+from tests.unit.flowmeter.test_capture import flows, frames, read, rejects
 
 ENDS = ("10.0.0.1", "10.0.0.2")
 ENDS6 = ("2001:db8::1", "2001:db8::2")

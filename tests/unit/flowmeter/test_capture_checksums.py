@@ -24,10 +24,10 @@ from tests.support.captures import (
     tcp,
     udp,
 )
-from tests.unit.sources.test_capture import CLIENT, SERVER, flows, frames, rejects, session
-from tests.unit.sources.test_capture_fragments import DATAGRAM, fragment
-from tests.unit.sources.test_capture_options import read
-from tests.unit.sources.test_capture_tunnels import TUNNELS, without
+from tests.unit.flowmeter.test_capture import CLIENT, SERVER, flows, frames, rejects, session
+from tests.unit.flowmeter.test_capture_fragments import DATAGRAM, fragment
+from tests.unit.flowmeter.test_capture_options import read
+from tests.unit.flowmeter.test_capture_tunnels import TUNNELS, without
 
 VERIFY = {"checksums": "verify"}
 PLACE = {6: 16, 17: 6, 1: 2, 58: 2}

@@ -18,7 +18,7 @@ from tests.support.captures import (
     section,
     udp,
 )
-from tests.unit.sources.test_capture import CLIENT, SERVER, flows, frames, read, rejects, session
+from tests.unit.flowmeter.test_capture import CLIENT, SERVER, flows, frames, read, rejects, session
 
 MACS = b"\2\0\0\0\0\1\2\0\0\0\0\2"
 SNAP = b"\xaa\xaa\3\0\0\0"

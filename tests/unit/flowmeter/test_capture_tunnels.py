@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.captures import Record, ethernet, ip, pcap, udp
-from tests.unit.sources.test_capture import CLIENT, SERVER, flows, frames, read, session
+from tests.unit.flowmeter.test_capture import CLIENT, SERVER, flows, frames, read, session
 
 OUTER = ("192.0.2.1", "192.0.2.2")
 OUTER6 = ("2001:db8::1", "2001:db8::2")
