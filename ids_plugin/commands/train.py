@@ -14,13 +14,19 @@ from ids_plugin.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from ids_plugin.bundle import Bundle
-    from ids_plugin.training.run import Options
+    from ids_plugin.training.options import Options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `train`."""
     parser.add_argument(
         "--family", default="anomaly_net", help="model family (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--members",
+        default="lightgbm,behaviour",
+        metavar="A,B",
+        help="models that vote beside the family (default: %(default)s)",
     )
     parser.add_argument(
         "--data",
@@ -109,16 +115,16 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _options(args: argparse.Namespace) -> Options:
-    from ids_plugin.training import run
     from ids_plugin.training.balance import Balance
-    from ids_plugin.training.torch_network import Fit
+    from ids_plugin.training.options import Fit, Options
 
     fit = Fit(balance=Balance(args.balance, args.focal))
-    return run.Options(
+    return Options(
         data=tuple(args.data),
         val=tuple(args.val),
         labels=args.labels,
         family=args.family,
+        beside=tuple(name for name in args.members.split(",") if name),
         seed=args.seed,
         false_per_day=args.false_per_day,
         fit=replace(fit, epochs=args.epochs) if args.epochs else fit,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ids_plugin.models import WidthsFamily
     from ids_plugin.training.examples import Examples
-    from ids_plugin.training.torch_network import Fit
+    from ids_plugin.training.options import Fit
 
 
 @dataclass(frozen=True)

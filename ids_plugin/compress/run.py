@@ -21,8 +21,9 @@ from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring import Doubles
 from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.training.examples import Examples, Sampling, sample
-from ids_plugin.training.run import Progress, known_as, quiet
-from ids_plugin.training.torch_network import WEIGHTS, Fit, restore
+from ids_plugin.training.options import Fit, Progress, quiet
+from ids_plugin.training.run import known_as
+from ids_plugin.training.torch_network import WEIGHTS, restore
 
 MODEL = "model.onnx"
 _SHOWN = 2_000

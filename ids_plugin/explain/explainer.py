@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ids_plugin.explain.earlier_flows import Earlier, Trust, earlier, without
 from ids_plugin.explain.wording import amount, natural, natural_unit, phrase, sentence
 from ids_plugin.schema.evidence import Evidence, EvidenceFeature, EvidenceFlow
-from ids_plugin.schema.score import CLASSES, Scores
+from ids_plugin.schema.score import CLASSES, Contributions, Scores
 from ids_plugin.schema.window import STEPS, Bools, Floats, Ints, Spec, Windows
 
 Doubles = npt.NDArray[np.float64]
@@ -29,7 +29,7 @@ class Judge(Protocol):
         self, steps: Floats, mask: Bools, table: Floats
     ) -> dict[str, Doubles]: ...
     def attention(self, steps: Floats, mask: Bools, table: Floats) -> Doubles | None: ...
-    def contributions(self, table: Floats, label: int) -> Doubles | None: ...
+    def contributions(self, table: Floats, label: int) -> dict[str, Contributions]: ...
     def behaviours(self, table: Floats) -> dict[str, Doubles]: ...
     def weights(self) -> dict[str, float]: ...
 
@@ -162,15 +162,14 @@ class Explainer:
         """(T) contributions of the table's features to the combined log-odds of `label`, and how they were found."""
         weights = self._judge.weights()
         total, methods = np.zeros(len(self._table)), []
-        trees = self._judge.contributions(window.table, label)
-        if trees is not None:
-            benign = self._judge.contributions(window.table, _BENIGN)
-            against = trees if benign is None else trees - benign
-            total += weights.get("lightgbm", 1.0) * against[0, :-1]
-            methods.append("tree_shap")
-        others = {
-            name: weight for name, weight in weights.items() if name != "lightgbm" or trees is None
-        }
+        known = self._judge.contributions(window.table, label)
+        benign = self._judge.contributions(window.table, _BENIGN)
+        for name, contributions in known.items():
+            against = contributions.values - benign[name].values
+            total += weights[name] * against[0, :-1]
+            if contributions.method not in methods:
+                methods.append(contributions.method)
+        others = {name: weight for name, weight in weights.items() if name not in known}
         if others:
             total += self._occlusion(window, label, others)
             methods.append("occlusion")

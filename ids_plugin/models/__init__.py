@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ids_plugin.schema.window import Spec
 
@@ -11,16 +11,18 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Family(Protocol):
-    """A model family; `kind` says how it is trained, and which of those below it is."""
+class ModelFamily(Protocol):
+    """A model family."""
 
     name: str
-    kind: Literal["torch", "normal", "lightgbm", "forest", "svm", "uniflow"]
+    kind: str
+    """how it is trained: the name of an entry point of the group `ids_plugin.trainers`; `uniflow` is
+    trained to a bundle of its own by training.tiny"""
     paper: str
     """where the architecture was published"""
 
 
-class TorchFamily(Family, Protocol):
+class TorchFamily(ModelFamily, Protocol):
     """A network: (steps, mask, table) → class logits (m, classes), attention (m, STEPS) or None, auxiliary loss (m)."""
 
     def build(self, spec: Spec, classes: int) -> nn.Module:
@@ -67,7 +69,7 @@ class WidthsFamily(TorchFamily, Protocol):
         ...
 
 
-class NormalFamily(Family, Protocol):
+class NormalFamily(ModelFamily, Protocol):
     """A network of normal traffic: (steps, mask, table) → reconstruction error (m), prediction error (m)."""
 
     def build(self, spec: Spec, classes: int) -> nn.Module:
@@ -75,7 +77,7 @@ class NormalFamily(Family, Protocol):
         ...
 
 
-class TreeFamily(Family, Protocol):
+class TreeFamily(ModelFamily, Protocol):
     """A learner of another library: `lightgbm`, `forest` and `svm`."""
 
     def build(self, spec: Spec, classes: int) -> dict[str, object]:

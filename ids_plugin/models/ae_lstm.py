@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -97,11 +96,11 @@ def _error(residual: Tensor, known: Tensor) -> Tensor:
     return (total(residual**2) / torch.clamp(total(known), min=1.0)).squeeze(-1)
 
 
-class Family:
+class AeLstmFamily:
     """64 units, as published."""
 
     name = "ae_lstm"
-    kind: Literal["normal"] = "normal"
+    kind = "normal"
     paper = "AE-LSTM: A(t) = α · reconstruction error + β · prediction error, co-trained on normal traffic (Adam 1e-3)"
 
     def build(
@@ -111,4 +110,4 @@ class Family:
         return AeLstm(len(spec.sequence), len(spec.table), units, latent, hidden)
 
 
-PLUGIN = Family()
+PLUGIN = AeLstmFamily()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from ids_plugin.models.layers import Attention, Normalise, lstm_group, rows
 from ids_plugin.schema.window import Spec
 
 
-class Widths(NamedTuple):
+class AnomalyNetWidths(NamedTuple):
     """Units of each part."""
 
     encoder: int = 32
@@ -35,7 +35,7 @@ class AnomalyNet(nn.Module):
     """
 
     def __init__(
-        self, sequence: int, table: int, classes: int, widths: Widths, dropout: float
+        self, sequence: int, table: int, classes: int, widths: AnomalyNetWidths, dropout: float
     ) -> None:
         super().__init__()
         self.steps = Normalise(sequence)
@@ -92,20 +92,27 @@ class AnomalyNet(nn.Module):
         return squared.sum((1, 2)) / torch.clamp(known.sum((1, 2)), min=1.0)
 
 
-class Family:
+class AnomalyNetFamily:
     """About 40,000 parameters at the default widths."""
 
     name = "anomaly_net"
-    kind: Literal["torch"] = "torch"
+    kind = "torch"
     paper = "CNN, LSTM, autoencoder and query/key/value attention over time steps (Adam 1e-3, dropout 0.2)"
 
     def build(
-        self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2
+        self,
+        spec: Spec,
+        classes: int,
+        *,
+        widths: AnomalyNetWidths | None = None,
+        dropout: float = 0.2,
     ) -> AnomalyNet:
         """A fresh network for windows of `spec`; its weights come from torch's current seed."""
-        return AnomalyNet(len(spec.sequence), len(spec.table), classes, widths or Widths(), dropout)
+        return AnomalyNet(
+            len(spec.sequence), len(spec.table), classes, widths or AnomalyNetWidths(), dropout
+        )
 
-    def widths(self, weights: Mapping[str, Shape]) -> Widths:
+    def widths(self, weights: Mapping[str, Shape]) -> AnomalyNetWidths:
         """As models.WidthsFamily."""
         layers = (
             "encoder.0",
@@ -123,11 +130,11 @@ class Family:
             weights[f"{name}.weight"][0] for name in ("host.0", "host.3", "decide.0")
         )
         lstm = weights["lstm.weight_hh_l0"][1]
-        return Widths(
+        return AnomalyNetWidths(
             encoder, latent, decoder, first, second, lstm, key, context, table, joined, decide
         )
 
-    def groups(self, widths: Widths) -> tuple[Group, ...]:
+    def groups(self, widths: AnomalyNetWidths) -> tuple[Group, ...]:
         """As models.WidthsFamily; the width of query and key stays, since their product is scaled by it."""
         asked = ("attend.query.weight", "attend.key.weight", "attend.value.weight")
         return (
@@ -152,4 +159,4 @@ def _layer(name: str, units: int, *readers: Part) -> Group:
     )
 
 
-PLUGIN = Family()
+PLUGIN = AnomalyNetFamily()

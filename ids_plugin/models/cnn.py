@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from ids_plugin.models.layers import Classifier, Head, head_groups, head_of, row
 from ids_plugin.schema.window import Spec
 
 
-class Widths(NamedTuple):
+class CnnWidths(NamedTuple):
     """Filters of the two convolutions, and units of what every classifier has."""
 
     first: int = 64
@@ -21,7 +21,7 @@ class Widths(NamedTuple):
     head: Head = Head()
 
 
-class Body(nn.Module):
+class CnnBody(nn.Module):
     """Two convolutions of three steps, then the maximum over the steps that are there."""
 
     def __init__(self, columns: int, first: int, second: int) -> None:
@@ -37,28 +37,28 @@ class Body(nn.Module):
         return hidden.amax(dim=-1)
 
 
-class Family:
+class CnnFamily:
     """About 40,000 parameters at the default width."""
 
     name = "cnn"
-    kind: Literal["torch"] = "torch"
+    kind = "torch"
     paper = "the plain CNN that CNN-LSTM hybrids are compared with"
 
     def build(
-        self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2
+        self, spec: Spec, classes: int, *, widths: CnnWidths | None = None, dropout: float = 0.2
     ) -> Classifier:
         """A fresh network for windows of `spec`; its weights come from torch's current seed."""
-        sequence, table, widths = len(spec.sequence), len(spec.table), widths or Widths()
-        body = Body(2 * sequence, widths.first, widths.second)
+        sequence, table, widths = len(spec.sequence), len(spec.table), widths or CnnWidths()
+        body = CnnBody(2 * sequence, widths.first, widths.second)
         return Classifier(body, widths.second, sequence, table, classes, dropout, widths.head)
 
-    def widths(self, weights: Mapping[str, Shape]) -> Widths:
+    def widths(self, weights: Mapping[str, Shape]) -> CnnWidths:
         """As models.WidthsFamily."""
-        return Widths(
+        return CnnWidths(
             weights["body.first.weight"][0], weights["body.second.weight"][0], head_of(weights)
         )
 
-    def groups(self, widths: Widths) -> tuple[Group, ...]:
+    def groups(self, widths: CnnWidths) -> tuple[Group, ...]:
         """As models.WidthsFamily."""
         made = []
         for name, filters, reader in (
@@ -69,4 +69,4 @@ class Family:
         return *made, *head_groups(widths.second, widths.head)
 
 
-PLUGIN = Family()
+PLUGIN = CnnFamily()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from ids_plugin.models.layers import Classifier, Head, head_groups, head_of, lst
 from ids_plugin.schema.window import Spec
 
 
-class Widths(NamedTuple):
+class CnnLstmWidths(NamedTuple):
     """Filters of the two blocks and units of the LSTM: what structured pruning makes smaller."""
 
     first: int = 384
@@ -36,10 +36,10 @@ class Block(nn.Module):
         return torch.relu(self.normalise(self.pointwise(self.depthwise(values))))
 
 
-class Body(nn.Module):
+class CnnLstmBody(nn.Module):
     """Two blocks for local patterns, one LSTM for their order; its last hidden state is the context."""
 
-    def __init__(self, columns: int, widths: Widths) -> None:
+    def __init__(self, columns: int, widths: CnnLstmWidths) -> None:
         super().__init__()
         self.first = Block(columns, widths.first)
         self.second = Block(widths.first, widths.second)
@@ -54,29 +54,29 @@ class Body(nn.Module):
         return last
 
 
-class Family:
+class CnnLstmFamily:
     """About 1.2 million parameters before compression, as published (4.8 MB)."""
 
     name = "cnn_lstm"
-    kind: Literal["torch"] = "torch"
+    kind = "torch"
     paper = "compressed CNN-LSTM: depthwise-separable Conv1d, narrow LSTM, structured L1 pruning, int8 (Adam 1e-3)"
 
     def build(
-        self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2
+        self, spec: Spec, classes: int, *, widths: CnnLstmWidths | None = None, dropout: float = 0.2
     ) -> Classifier:
         """A fresh network for windows of `spec`; its weights come from torch's current seed."""
-        sequence, table, widths = len(spec.sequence), len(spec.table), widths or Widths()
-        body = Body(2 * sequence, widths)
+        sequence, table, widths = len(spec.sequence), len(spec.table), widths or CnnLstmWidths()
+        body = CnnLstmBody(2 * sequence, widths)
         return Classifier(body, widths.lstm, sequence, table, classes, dropout, widths.head)
 
-    def widths(self, weights: Mapping[str, Shape]) -> Widths:
+    def widths(self, weights: Mapping[str, Shape]) -> CnnLstmWidths:
         """As models.WidthsFamily."""
         first, second = (
             weights[f"body.{block}.pointwise.weight"][0] for block in ("first", "second")
         )
-        return Widths(first, second, weights["body.lstm.weight_hh_l0"][1], head_of(weights))
+        return CnnLstmWidths(first, second, weights["body.lstm.weight_hh_l0"][1], head_of(weights))
 
-    def groups(self, widths: Widths) -> tuple[Group, ...]:
+    def groups(self, widths: CnnLstmWidths) -> tuple[Group, ...]:
         """As models.WidthsFamily."""
         second = Part("body.second.depthwise.weight", 0), Part("body.second.pointwise.weight", 1)
         return (
@@ -96,4 +96,4 @@ def _filters(block: str, filters: int, readers: tuple[Part, ...]) -> Group:
     return Group(block, filters, (made,), (*rows(made, *normalised), *readers))
 
 
-PLUGIN = Family()
+PLUGIN = CnnLstmFamily()

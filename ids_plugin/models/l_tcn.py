@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ DILATIONS = (1, 2, 4, 8)
 KERNEL = 3
 
 
-class Widths(NamedTuple):
+class LightweightTcnWidths(NamedTuple):
     """Filters of the convolutions, one a dilation."""
 
     filters: tuple[int, ...] = (160, 256, 320, 512)
@@ -63,11 +63,11 @@ class Causal(nn.Module):
         return torch.relu(nn.functional.conv1d(padded, kernel, dilation=dilation))
 
 
-class Body(nn.Module):
+class LightweightTcnBody(nn.Module):
     """The dilated stack as a tree that ends in the last step; `tree=False` computes every step in every layer, as
     published. A column that is 1 where there is a flow stands in for the biases."""
 
-    def __init__(self, columns: int, widths: Widths, *, tree: bool) -> None:
+    def __init__(self, columns: int, widths: LightweightTcnWidths, *, tree: bool) -> None:
         super().__init__()
         self.tree = tree
         given, sizes = list(range(STEPS)), [columns + 1, *widths.filters]
@@ -89,11 +89,11 @@ class Body(nn.Module):
         return values[:, :, -1]
 
 
-class Family:
+class LightweightTcnFamily:
     """About 0.85 million parameters before compression, as published (0.9 million)."""
 
     name = "l_tcn"
-    kind: Literal["torch"] = "torch"
+    kind = "torch"
     paper = "lightweight TCN: dilated causal convolutions 1, 2, 4, 8, iterative magnitude pruning to 60 % (Adam 1e-3)"
 
     def build(
@@ -101,22 +101,26 @@ class Family:
         spec: Spec,
         classes: int,
         *,
-        widths: Widths | None = None,
+        widths: LightweightTcnWidths | None = None,
         dropout: float = 0.2,
         tree: bool = True,
     ) -> Classifier:
         """A fresh network for windows of `spec`; its weights come from torch's current seed. With `tree=False` it does
         the work of the published stack, for the same numbers."""
-        sequence, table, widths = len(spec.sequence), len(spec.table), widths or Widths()
-        body = Body(2 * sequence, widths, tree=tree)
+        sequence, table, widths = (
+            len(spec.sequence),
+            len(spec.table),
+            widths or LightweightTcnWidths(),
+        )
+        body = LightweightTcnBody(2 * sequence, widths, tree=tree)
         return Classifier(body, widths.filters[-1], sequence, table, classes, dropout, widths.head)
 
-    def widths(self, weights: Mapping[str, Shape]) -> Widths:
+    def widths(self, weights: Mapping[str, Shape]) -> LightweightTcnWidths:
         """As models.WidthsFamily."""
         filters = (weights[f"body.layers.{at}.taps.weight"][0] for at in range(len(DILATIONS)))
-        return Widths(tuple(filters), head_of(weights))
+        return LightweightTcnWidths(tuple(filters), head_of(weights))
 
-    def groups(self, widths: Widths) -> tuple[Group, ...]:
+    def groups(self, widths: LightweightTcnWidths) -> tuple[Group, ...]:
         """As models.WidthsFamily."""
         readers = [
             Part(f"body.layers.{at}.taps.weight", 1, blocks=KERNEL)
@@ -130,4 +134,4 @@ class Family:
         return *made, *head_groups(widths.filters[-1], widths.head)
 
 
-PLUGIN = Family()
+PLUGIN = LightweightTcnFamily()

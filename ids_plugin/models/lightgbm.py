@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from ids_plugin.schema.window import Spec
 
 Parameters = dict[str, object]
 
 
-class Family:
+class LightGBMFamily:
     """LightGBM, small enough to ship: a few dozen trees a class, few leaves, strong regularisation."""
 
     name = "lightgbm"
-    kind: Literal["lightgbm"] = "lightgbm"
+    kind = "lightgbm"
     paper = "Ke et al., LightGBM: A Highly Efficient Gradient Boosting Decision Tree, NeurIPS 2017"
 
     def build(
@@ -38,4 +36,4 @@ class Family:
         }
 
 
-PLUGIN = Family()
+PLUGIN = LightGBMFamily()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -12,14 +12,14 @@ from ids_plugin.models.layers import Classifier, Head, head_groups, head_of, lst
 from ids_plugin.schema.window import Spec
 
 
-class Widths(NamedTuple):
+class LstmWidths(NamedTuple):
     """Units of the LSTM and of what every classifier has."""
 
     lstm: int = 64
     head: Head = Head()
 
 
-class Body(nn.Module):
+class LstmBody(nn.Module):
     """One layer, one direction."""
 
     def __init__(self, columns: int, units: int) -> None:
@@ -33,29 +33,29 @@ class Body(nn.Module):
         return last
 
 
-class Family:
+class LstmFamily:
     """About 50,000 parameters at the default width."""
 
     name = "lstm"
-    kind: Literal["torch"] = "torch"
+    kind = "torch"
     paper = "Hochreiter and Schmidhuber, Long Short-Term Memory, Neural Computation 1997"
 
     def build(
-        self, spec: Spec, classes: int, *, widths: Widths | None = None, dropout: float = 0.2
+        self, spec: Spec, classes: int, *, widths: LstmWidths | None = None, dropout: float = 0.2
     ) -> Classifier:
         """A fresh network for windows of `spec`; its weights come from torch's current seed."""
-        sequence, table, widths = len(spec.sequence), len(spec.table), widths or Widths()
-        body = Body(2 * sequence, widths.lstm)
+        sequence, table, widths = len(spec.sequence), len(spec.table), widths or LstmWidths()
+        body = LstmBody(2 * sequence, widths.lstm)
         return Classifier(body, widths.lstm, sequence, table, classes, dropout, widths.head)
 
-    def widths(self, weights: Mapping[str, Shape]) -> Widths:
+    def widths(self, weights: Mapping[str, Shape]) -> LstmWidths:
         """As models.WidthsFamily."""
-        return Widths(weights["body.lstm.weight_hh_l0"][1], head_of(weights))
+        return LstmWidths(weights["body.lstm.weight_hh_l0"][1], head_of(weights))
 
-    def groups(self, widths: Widths) -> tuple[Group, ...]:
+    def groups(self, widths: LstmWidths) -> tuple[Group, ...]:
         """As models.WidthsFamily."""
         units = lstm_group("body.lstm", widths.lstm, (Part("decide.0.weight", 1),))
         return units, *head_groups(widths.lstm, widths.head)
 
 
-PLUGIN = Family()
+PLUGIN = LstmFamily()

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from ids_plugin.schema.window import Spec
 
 Parameters = dict[str, object]
 
 
-class Family:
+class RandomForestFamily:
     """scikit-learn's, grown to a bounded number of leaves so that it can ship; served through ONNX."""
 
     name = "random_forest"
-    kind: Literal["forest"] = "forest"
+    kind = "forest"
     paper = "Breiman, Random Forests, Machine Learning 2001"
 
     def build(self, spec: Spec, classes: int, *, trees: int = 200, leaves: int = 256) -> Parameters:
@@ -26,4 +24,4 @@ class Family:
         }
 
 
-PLUGIN = Family()
+PLUGIN = RandomForestFamily()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
@@ -37,11 +35,11 @@ class Machines(nn.Module):
         return logits, None, torch.zeros_like(logits[:, 0])
 
 
-class Family:
+class RbfSvmFamily:
     """scikit-learn's `SVC`, one against all, on a sample: its cost grows with the square of the windows."""
 
     name = "svm_rbf"
-    kind: Literal["svm"] = "svm"
+    kind = "svm"
     paper = "Cortes and Vapnik, Support-Vector Networks, Machine Learning 1995"
 
     def build(
@@ -51,4 +49,4 @@ class Family:
         return {"C": c, "gamma": 1.0 / (2 * len(spec.table)), "windows": windows}
 
 
-PLUGIN = Family()
+PLUGIN = RbfSvmFamily()

@@ -36,3 +36,12 @@ class Scores(NamedTuple):
     """(n) score reaches the bundle's threshold of the label"""
     threshold: npt.NDArray[np.float64]
     """(n) that threshold"""
+
+
+class Contributions(NamedTuple):
+    """What each feature of the table contributed to one member's decision, for m windows."""
+
+    method: str
+    """how they were found, as `ids_plugin.evidence.method` names it: `tree_shap`, …"""
+    values: npt.NDArray[np.float64]
+    """(m, T + 1) log-odds of one class; the last column is the value without any feature"""

@@ -106,6 +106,8 @@ class Trees:
 class TreeMember:
     """Trees over `Windows.table`; exact contributions of every feature."""
 
+    contribution_method = "tree_shap"
+
     def __init__(self, trees: Trees, classes: tuple[int, ...]) -> None:
         self._trees = trees
         self._classes = list(classes)
@@ -117,7 +119,9 @@ class TreeMember:
         return out
 
     def contributions(self, table: Floats, label: int) -> Doubles:
-        """(m, T + 1): TreeSHAP contributions to the raw score of class `label`, the last column the expected value."""
+        """As scoring.ContributingMember: TreeSHAP contributions to the raw score of class `label`."""
+        if label not in self._classes:
+            return np.zeros((len(table), table.shape[1] + 1))
         return self._trees.contributions(table)[:, self._classes.index(label)]
 
 

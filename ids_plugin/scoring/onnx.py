@@ -45,6 +45,7 @@ class OnnxMember:
         self._inputs = [given.name for given in self._session.get_inputs()]
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._classes = list(classes)
+        self._location = location
 
     def probabilities(self, steps: Floats, mask: Bools, table: Floats) -> Doubles:
         """As scoring.Member."""
@@ -53,7 +54,7 @@ class OnnxMember:
         return out
 
     def attention(self, steps: Floats, mask: Bools, table: Floats) -> Doubles | None:
-        """(m, STEPS): weight of each step in the decision, 0 where masked, rows sum to 1; None where there is none."""
+        """As scoring.AttentiveMember; None where the model has no such output."""
         if "attention" not in self._outputs:
             return None
         return self._run("attention", STEPS, steps, mask, table)
@@ -66,7 +67,12 @@ class OnnxMember:
             size, inputs = len(given["table"]), {name: given[name] for name in self._inputs}
             if size < BLOCK:
                 inputs = {name: _pad(values) for name, values in inputs.items()}
-            out[part] = self._session.run([output], inputs)[0][:size]
+            try:
+                out[part] = self._session.run([output], inputs)[0][:size]
+            except REFUSALS as error:
+                raise BundleError(
+                    f"can't judge windows: {str(error).splitlines()[0]}", location=self._location
+                ) from error
         return out
 
 

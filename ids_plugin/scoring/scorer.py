@@ -1,4 +1,4 @@
-"""What a bundle makes of windows: its members' opinions, combined and calibrated, and a gate that spares most flows."""
+"""What a bundle makes of windows: its members' opinions, combined and calibrated, and a prefilter that spares most flows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ import numpy as np
 from ids_plugin import registry
 from ids_plugin.bundle import Bundle
 from ids_plugin.errors import BundleError
-from ids_plugin.schema.score import CLASSES, Scores
+from ids_plugin.schema.score import CLASSES, Contributions, Scores
 from ids_plugin.schema.window import STEPS, Bools, Floats, Ints, Spec, Windows
-from ids_plugin.scoring import Doubles, Member
-from ids_plugin.scoring.behaviour import BehaviourMember
-from ids_plugin.scoring.lightgbm import TreeMember, Trees
-from ids_plugin.scoring.onnx import REFUSALS, OnnxMember
+from ids_plugin.scoring import (
+    AttentiveMember,
+    BehaviouralMember,
+    ContributingMember,
+    Doubles,
+    Member,
+)
+from ids_plugin.scoring.lightgbm import Trees
 
 _ROWS = 4096
 """Rows whose sequences are in memory at once."""
@@ -41,7 +45,7 @@ class Scorer:
         self._thresholds = np.array(
             [float(manifest["thresholds"].get(name, np.inf)) for name in bundle.classes]
         )
-        self._gate = _Gate(bundle) if cascade and manifest.get("gate") else None
+        self._prefilter = _Prefilter(bundle) if cascade and manifest.get("gate") else None
         self._spec: Spec | None = None
 
     def score(self, windows: Windows) -> Scores:
@@ -53,10 +57,10 @@ class Scorer:
         if self._spec is not windows.spec:
             self.bundle.require(windows.spec)
             self._spec = windows.spec
-        if self._gate is None:
+        if self._prefilter is None:
             return self._spread(windows, np.arange(len(windows)), np.zeros(len(windows)))
-        low = self._gate.probability(windows)
-        return self._spread(windows, np.flatnonzero(low >= self._gate.threshold), low)
+        low = self._prefilter.probability(windows)
+        return self._spread(windows, np.flatnonzero(low >= self._prefilter.threshold), low)
 
     def try_out(self, spec: Spec) -> None:
         """Has every member judge one window of which nothing is known.
@@ -68,7 +72,7 @@ class Scorer:
         steps = np.full((1, STEPS, len(spec.sequence)), np.nan, np.float32)
         try:
             self.score_arrays(steps, mask, np.full((1, len(spec.table)), np.nan, np.float32))
-        except (*REFUSALS, ValueError, IndexError, KeyError) as error:
+        except (ValueError, IndexError, KeyError) as error:
             told = str(error).splitlines()[0]
             raise BundleError(
                 f"can't judge windows: {told}", location=self.bundle.location
@@ -89,18 +93,27 @@ class Scorer:
         }
 
     def attention(self, steps: Floats, mask: Bools, table: Floats) -> Doubles | None:
-        """(m, STEPS) weights of the steps in the network's decision, rows sum to 1; None without such a network."""
-        for member in self.members.values():
-            if isinstance(member, OnnxMember):
-                return member.attention(steps, mask, table)
+        """(m, STEPS) weights of the steps in the decision of the attentive member that weighs most in
+        the combination; rows sum to 1. None where no member has any.
+        """
+        weights = self._combination.weights
+        for name in sorted(self.members, key=lambda name: -weights.get(name, 0.0)):
+            member = self.members[name]
+            if isinstance(member, AttentiveMember):
+                attention = member.attention(steps, mask, table)
+                if attention is not None:
+                    return attention
         return None
 
-    def contributions(self, table: Floats, label: int) -> Doubles | None:
-        """(m, T + 1) TreeSHAP contributions to class `label`, expected value last; None without trees."""
-        for member in self.members.values():
-            if isinstance(member, TreeMember):
-                return member.contributions(table, label)
-        return None
+    def contributions(self, table: Floats, label: int) -> dict[str, Contributions]:
+        """Member's name → contributions of the table's features to class `label`, of every member
+        that has a weight in the combination and can say what its features contributed.
+        """
+        return {
+            name: Contributions(member.contribution_method, member.contributions(table, label))
+            for name, member in self.members.items()
+            if name in self._combination.weights and isinstance(member, ContributingMember)
+        }
 
     def weights(self) -> dict[str, float]:
         """Member's name → weight of its log-probabilities in the combination."""
@@ -108,10 +121,11 @@ class Scorer:
 
     def behaviours(self, table: Floats) -> dict[str, Doubles]:
         """Behaviour's name → (m) how strongly it shows, 0–1; empty without behaviours."""
+        strengths: dict[str, Doubles] = {}
         for member in self.members.values():
-            if isinstance(member, BehaviourMember):
-                return member.behaviours(table)
-        return {}
+            if isinstance(member, BehaviouralMember):
+                strengths |= member.behaviours(table)
+        return strengths
 
     def _spread(self, windows: Windows, passed: Ints, low: Doubles) -> Scores:
         """Scores of the rows that passed, among those of all rows."""
@@ -162,8 +176,8 @@ class _Combination:
         return odds / total[:, None]
 
 
-class _Gate:
-    """A few shallow trees over columns that are there anyway; below its threshold nothing else is asked."""
+class _Prefilter:
+    """The first stage of the cascade: a few shallow trees over columns that are there anyway; below its threshold nothing else is asked."""
 
     def __init__(self, bundle: Bundle) -> None:
         entry = bundle.manifest["gate"]
@@ -172,15 +186,15 @@ class _Gate:
         self._features: list[str] = entry["features"]
         if self._trees.inputs != len(self._features):
             raise BundleError(
-                "the gate's columns aren't those the manifest names", location=bundle.location
+                "the prefilter's columns aren't those the manifest names", location=bundle.location
             )
 
     def probability(self, windows: Windows) -> Doubles:
         """(n) probability of not being benign."""
-        return self._trees.probabilities(gate_rows(windows, self._features))[:, 0]
+        return self._trees.probabilities(prefilter_columns(windows, self._features))[:, 0]
 
 
-def gate_rows(windows: Windows, names: list[str]) -> Floats:
+def prefilter_columns(windows: Windows, names: list[str]) -> Floats:
     """(n, len(names)): the named flow and context features of every row."""
     context = {feature.name: index for index, feature in enumerate(windows.spec.context)}
     columns = [

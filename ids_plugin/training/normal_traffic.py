@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ids_plugin.models import NormalFamily
 from ids_plugin.models.ae_lstm import AeLstm
 from ids_plugin.schema.score import CLASSES
+from ids_plugin.training import TrainedMember
 from ids_plugin.training.examples import Examples
-from ids_plugin.training.torch_network import Fit, Fitted, Progress, scaling, tensors
+from ids_plugin.training.options import Fit, Options, Progress
+from ids_plugin.training.torch_network import Fitted, onnx_member, scaling, tensors
 
 Doubles = npt.NDArray[np.float64]
 Training = Literal["together", "separate", "autoencoder"]
@@ -191,3 +194,28 @@ def _logistic(
     likely = np.clip(1 / (1 + np.exp(-np.clip(columns @ theta, -30, 30))), 1e-9, 1 - 1e-9)
     loss = -float((weight * np.where(bad, np.log(likely), np.log(1 - likely))).sum())
     return loss, float(theta[0]), float(theta[1])
+
+
+class NormalTrafficTrainer:
+    """Kind `normal`: networks that learn what benign windows look like."""
+
+    name = "normal"
+
+    def train(
+        self,
+        family: NormalFamily,
+        train_set: Examples,
+        stop_set: Examples,
+        options: Options,
+        progress: Progress,
+    ) -> TrainedMember:
+        """As training.Trainer."""
+        torch.manual_seed(options.seed)
+        network = family.build(train_set.spec, len(np.unique(train_set.label)))
+        fitted = fit(
+            cast(AeLstm, network), train_set, stop_set, options.fit, options.seed, progress
+        )
+        return onnx_member(family, fitted, train_set)
+
+
+PLUGIN = NormalTrafficTrainer()

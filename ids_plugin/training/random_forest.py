@@ -9,7 +9,10 @@ import onnx
 from onnx import TensorProto, helper
 from sklearn.ensemble import RandomForestClassifier
 
+from ids_plugin.models import TreeFamily
+from ids_plugin.training import TrainedMember
 from ids_plugin.training.examples import Examples
+from ids_plugin.training.options import Options, Progress
 
 OPSETS = (("", 20), ("ai.onnx.ml", 3))
 
@@ -84,3 +87,26 @@ def _float_below(
     near = thresholds.astype(np.float32)
     below: np.ndarray[Any, np.dtype[np.float32]] = np.nextafter(near, np.float32(-np.inf))
     return np.where(near > thresholds, below, near)
+
+
+class RandomForestTrainer:
+    """Kind `forest`."""
+
+    name = "forest"
+
+    def train(
+        self,
+        family: TreeFamily,
+        train_set: Examples,
+        stop_set: Examples,
+        options: Options,
+        progress: Progress,
+    ) -> TrainedMember:
+        """As training.Trainer; the number of trees is fixed, so nothing stops early."""
+        progress(f"{family.name}: growing trees")
+        parameters = family.build(train_set.spec, len(np.unique(train_set.label)))
+        model, classes = fit(parameters, train_set, options.seed)
+        return TrainedMember("onnx", "model.onnx", model, classes, {"paper": family.paper})
+
+
+PLUGIN = RandomForestTrainer()

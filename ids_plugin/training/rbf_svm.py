@@ -6,10 +6,13 @@ import numpy as np
 import torch
 from sklearn.svm import SVC
 
+from ids_plugin.models import TreeFamily
 from ids_plugin.models.layers import Normalise
 from ids_plugin.models.svm_rbf import Machines
+from ids_plugin.training import TrainedMember
 from ids_plugin.training.examples import Examples
-from ids_plugin.training.torch_network import Fitted, scaling
+from ids_plugin.training.options import Options, Progress
+from ids_plugin.training.torch_network import Fitted, onnx_member, scaling
 
 _SHARPNESS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
@@ -55,3 +58,26 @@ def _sharpened(
     ]
     module.sharpness = _SHARPNESS[int(np.argmin(losses))]
     return module
+
+
+class SvmTrainer:
+    """Kind `svm`."""
+
+    name = "svm"
+
+    def train(
+        self,
+        family: TreeFamily,
+        train_set: Examples,
+        stop_set: Examples,
+        options: Options,
+        progress: Progress,
+    ) -> TrainedMember:
+        """As training.Trainer; `stop_set` chooses how sharp the outputs are."""
+        progress(f"{family.name}: looking for support vectors")
+        parameters = family.build(train_set.spec, len(np.unique(train_set.label)))
+        fitted = fit(parameters, train_set, stop_set, options.seed)
+        return onnx_member(family, fitted, train_set)
+
+
+PLUGIN = SvmTrainer()

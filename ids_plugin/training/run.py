@@ -3,70 +3,33 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 
 from ids_plugin import registry
 from ids_plugin.bundle import Bundle, describe, seal
 from ids_plugin.datasets.labelled_flows import Labelled, load
 from ids_plugin.errors import InputError, UsageError
-from ids_plugin.models import Family, NormalFamily, TorchFamily, TreeFamily
-from ids_plugin.models.ae_lstm import AeLstm
+from ids_plugin.models import ModelFamily
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring import Doubles
 from ids_plugin.scoring.lightgbm import Trees
-from ids_plugin.scoring.scorer import Scorer, gate_rows
-from ids_plugin.training import (
-    boosted_trees,
-    combination,
-    normal_traffic,
-    random_forest,
-    rbf_svm,
-    torch_network,
-)
+from ids_plugin.scoring.scorer import Scorer, prefilter_columns
+from ids_plugin.training import TrainedMember, Trainer, boosted_trees, combination
 from ids_plugin.training.evaluate import joined
-from ids_plugin.training.examples import Examples, Sampling, sample, windows
+from ids_plugin.training.examples import Examples, sample, windows
+from ids_plugin.training.options import Options, Progress, quiet
+from ids_plugin.training.torch_network import MODEL, WEIGHTS
 
-Progress = Callable[[str], None]
 VERSION = "1"
-MODEL = "model.onnx"
 CONFIDENT = 0.8
 """Score that the gate learns to foresee: below every threshold that calibration gives."""
 _LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "polars", "torch")
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a training run is told."""
-
-    data: tuple[str, ...]
-    """`KIND:PATH` of labelled flows, see sources._datasets"""
-    val: tuple[str, ...] = ()
-    """networks held out of the members' training: every other one stops it early, the rest calibrates; by default a
-    third of `data`, drawn by seed"""
-    labels: Path | None = None
-    """of `zeek:` logs, see sources._labels"""
-    family: str = "anomaly_net"
-    beside: tuple[str, ...] = ("lightgbm", "behaviour")
-    """members that vote beside the family"""
-    seed: int = 1
-    rounds: int = 40
-    """trees per class"""
-    gate_rounds: int = 40
-    gate_missed: float = 0.001
-    """share of the flows over a threshold that the gate may hold back on the calibration networks"""
-    false_per_day: float = 1.0
-    """folds without an attack that the thresholds may cause a day on the calibration networks"""
-    licence: str = "Apache-2.0"
-    fit: torch_network.Fit = field(default_factory=torch_network.Fit)
-    sampling: Sampling = field(default_factory=Sampling)
 
 
 @dataclass(frozen=True)
@@ -78,10 +41,6 @@ class Split:
     """stops the training of the network early"""
     calibrate: list[Labelled]
     """fits combination, thresholds and gate"""
-
-
-def quiet(message: str) -> None:
-    """Progress that nobody wants."""
 
 
 def train(options: Options, progress: Progress = quiet) -> Bundle:
@@ -104,7 +63,7 @@ def train(options: Options, progress: Progress = quiet) -> Bundle:
         known_as(network, bundle.manifest["training"]["classes"]) for network in split.calibrate
     ]
     bundle = combine(bundle, sample(calibrating, options.sampling, options.seed + 2))
-    bundle = with_gate(bundle, train_set, options)
+    bundle = add_prefilter(bundle, train_set, options)
     return calibrate(bundle, calibrating, options, progress)
 
 
@@ -165,15 +124,15 @@ def combine(bundle: Bundle, held_out: Examples) -> Bundle:
     return seal({**bundle.manifest, "combination": fitted}, bundle.files)
 
 
-def with_gate(bundle: Bundle, train_set: Examples, options: Options) -> Bundle:
+def add_prefilter(bundle: Bundle, train_set: Examples, options: Options) -> Bundle:
     """The bundle with a gate that guesses which windows it scores at CONFIDENT or more; it lets all pass as yet."""
     score = (
         Scorer(bundle, cascade=False)
         .score_arrays(train_set.steps, train_set.mask, train_set.table)
         .score
     )
-    text, names = boosted_trees.fit_gate(
-        train_set, score >= CONFIDENT, options.gate_rounds, options.seed
+    text, names = boosted_trees.fit_prefilter(
+        train_set, score >= CONFIDENT, options.prefilter_rounds, options.seed
     )
     gate = {"file": "gate.txt", "features": names, "threshold": 0.0}
     return seal({**bundle.manifest, "gate": gate}, {**bundle.files, "gate.txt": text})
@@ -187,8 +146,8 @@ def calibrate(
     judged = judge(bundle, networks, cascade=False)
     thresholds = combination.fit_thresholds(judged, known, options.false_per_day)
     judged = [combination.with_thresholds(one, thresholds) for one in judged]
-    passed = [_gate_values(bundle, network) for network in networks]
-    threshold = combination.fit_gate_threshold(passed, judged, options.gate_missed)
+    passed = [_prefilter_scores(bundle, network) for network in networks]
+    threshold = combination.fit_gate_threshold(passed, judged, options.prefilter_missed)
     benign = np.concatenate([one.flows["label"].to_numpy() == "benign" for one in judged])
     spared = float(np.mean(np.concatenate(passed)[benign] < threshold))
     metrics = combination.report(judged)
@@ -224,10 +183,13 @@ def judge(
     return judged
 
 
-def _gate_values(bundle: Bundle, network: Labelled) -> Doubles:
+def _prefilter_scores(bundle: Bundle, network: Labelled) -> Doubles:
     trees, names = Trees(bundle.file("gate.txt")), bundle.manifest["gate"]["features"]
     return np.concatenate(
-        [trees.probabilities(gate_rows(batch, names))[:, 0] for batch in windows(network.flows)]
+        [
+            trees.probabilities(prefilter_columns(batch, names))[:, 0]
+            for batch in windows(network.flows)
+        ]
     )
 
 
@@ -238,78 +200,54 @@ def _members(
     files: dict[str, bytes] = {}
     entries: list[dict[str, Any]] = []
     record: dict[str, Any] = {}
-    for name in (options.family, *options.beside):
-        if name == "behaviour":
-            entries.append({"name": name, "kind": "behaviour"})
+    for name in options.members:
+        if not _is_trained(name):
+            entries.append({"name": name, "kind": name})
             continue
-        made = member(registry.load("models", name), options, train_set, stop_set, progress)
-        files[made.file] = made.data
-        if made.weights is not None:
-            files[torch_network.WEIGHTS] = made.weights
-        record[name] = made.record
-        classes = [CLASSES[label] for label in made.classes]
-        entries.append({"name": name, "kind": made.kind, "file": made.file, "classes": classes})
+        trained = train_member(
+            registry.load("models", name), options, train_set, stop_set, progress
+        )
+        file = trained.file
+        if file in files:
+            file = f"{name}.{trained.file.rpartition('.')[2]}"
+        files[file] = trained.data
+        if file == MODEL and trained.weights is not None:
+            files[WEIGHTS] = trained.weights
+        record[name] = trained.record
+        classes = [CLASSES[label] for label in trained.classes]
+        entries.append({"name": name, "kind": trained.kind, "file": file, "classes": classes})
     return files, entries, record
 
 
-@dataclass(frozen=True)
-class Member:
-    """A trained family as a bundle has it."""
+def _is_trained(name: str) -> bool:
+    """Whether a member is a model family; otherwise it is a kind of member that needs no training.
 
-    kind: str
-    """of scoring"""
-    file: str
-    data: bytes
-    classes: tuple[int, ...]
-    record: dict[str, Any]
-    weights: bytes | None = None
-    """arrays of a network that compression can rebuild"""
+    Raises:
+        UsageError: there is neither.
+    """
+    families, kinds = registry.names("models"), registry.names("members")
+    if name not in families and name not in kinds:
+        raise UsageError(
+            f"no model family and no kind of member is called {name!r}",
+            hint=f"there are: {', '.join(sorted({*families, *kinds}))}",
+        )
+    return name in families
 
 
-def member(
-    family: Family, options: Options, train_set: Examples, stop_set: Examples, progress: Progress
-) -> Member:
-    """A family trained as its kind is; whatever isn't LightGBM serves through ONNX."""
-    seed = options.seed
-    if family.kind == "lightgbm":
-        trees, classes = boosted_trees.fit(
-            cast(TreeFamily, family), train_set, options.rounds, seed
-        )
-        progress(f"{family.name}: {options.rounds} trees a class")
-        return Member(
-            "lightgbm",
-            "lightgbm.txt",
-            trees,
-            classes,
-            {"rounds": options.rounds, "paper": family.paper},
-        )
-    count = len(np.unique(train_set.label))
-    if family.kind == "forest":
-        progress(f"{family.name}: growing trees")
-        forest, classes = random_forest.fit(
-            cast(TreeFamily, family).build(train_set.spec, count), train_set, seed
-        )
-        return Member("onnx", MODEL, forest, classes, {"paper": family.paper})
-    if family.kind == "svm":
-        progress(f"{family.name}: looking for support vectors")
-        fitted = rbf_svm.fit(
-            cast(TreeFamily, family).build(train_set.spec, count), train_set, stop_set, seed
-        )
-    elif family.kind == "normal":
-        torch.manual_seed(seed)
-        network = cast(NormalFamily, family).build(train_set.spec, count)
-        fitted = normal_traffic.fit(
-            cast(AeLstm, network), train_set, stop_set, options.fit, seed, progress
-        )
-    else:
-        fitted = torch_network.fit(
-            cast(TorchFamily, family), train_set, stop_set, options.fit, seed, progress
-        )
-    record = {"parameters": fitted.parameters, "losses": fitted.losses, "paper": family.paper}
-    weights = torch_network.weights(fitted.module) if family.kind == "torch" else None
-    return Member(
-        "onnx", MODEL, torch_network.export(fitted, train_set), fitted.classes, record, weights
-    )
+def train_member(
+    family: ModelFamily,
+    options: Options,
+    train_set: Examples,
+    stop_set: Examples,
+    progress: Progress,
+) -> TrainedMember:
+    """The model family fitted by the trainer of its kind.
+
+    Raises:
+        UsageError: there is no such trainer.
+    """
+    trainer: Trainer = registry.load("trainers", family.kind)
+    return trainer.train(family, train_set, stop_set, options, progress)
 
 
 def _manifest(

@@ -6,7 +6,7 @@ import io
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -14,37 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.models import Network, TorchFamily, WidthsFamily
+from ids_plugin.models import ModelFamily, Network, TorchFamily, WidthsFamily
 from ids_plugin.schema.window import STEPS, Spec
-from ids_plugin.training.balance import Balance
+from ids_plugin.training import TrainedMember
 from ids_plugin.training.examples import Examples
+from ids_plugin.training.options import Fit, Options, Progress
 
-Progress = Callable[[str], None]
 Inputs = tuple[Tensor, Tensor, Tensor]
 """steps, mask, table"""
+MODEL = "model.onnx"
+"""what a bundle calls the ONNX of its network"""
 WEIGHTS = "weights.npz"
 """what a bundle calls the arrays of its network as trained; serving doesn't need them, compression does"""
 _SCALING = 20_000
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Adam 1e-3 as published; the rest is ours, chosen on held-out simulated networks."""
-
-    epochs: int = 12
-    windows: int = 40_000
-    """drawn in each epoch"""
-    balance: Balance = field(default_factory=Balance)
-    batch: int = 256
-    rate: float = 1e-3
-    decay: float = 1e-3
-    patience: int = 5
-    smoothing: float = 0.02
-    auxiliary: float = 0.1
-    """weight of the reconstruction error"""
-    blind: float = 0.25
-    """share of windows whose table is hidden, so that the sequence must do"""
-    threads: int = 1
 
 
 class Fitted:
@@ -265,3 +247,31 @@ def export(fitted: Fitted, examples: Examples) -> bytes:
             output_names=names[3:], dynamic_axes={name: {0: "batch"} for name in names},
         )  # fmt: skip
         return made.read_bytes()
+
+
+def onnx_member(family: ModelFamily, fitted: Fitted, examples: Examples) -> TrainedMember:
+    """A fitted network as a bundle has it, without the weights that only compression reads."""
+    record = {"parameters": fitted.parameters, "losses": fitted.losses, "paper": family.paper}
+    return TrainedMember("onnx", MODEL, export(fitted, examples), fitted.classes, record)
+
+
+class TorchTrainer:
+    """Kind `torch`: networks that classify windows."""
+
+    name = "torch"
+
+    def train(
+        self,
+        family: TorchFamily,
+        train_set: Examples,
+        stop_set: Examples,
+        options: Options,
+        progress: Progress,
+    ) -> TrainedMember:
+        """As training.Trainer."""
+        fitted = fit(family, train_set, stop_set, options.fit, options.seed, progress)
+        member = onnx_member(family, fitted, train_set)
+        return replace(member, weights=weights(fitted.module))
+
+
+PLUGIN = TorchTrainer()

@@ -24,12 +24,13 @@ import numpy.typing as npt
 import torch
 
 from ids_plugin import registry
-from ids_plugin.models.ae_lstm import Family
+from ids_plugin.models.ae_lstm import AeLstmFamily
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.training import normal_traffic
 from ids_plugin.training.evaluate import binary
 from ids_plugin.training.examples import Doubles, Examples
-from ids_plugin.training.torch_network import Fit, tensors
+from ids_plugin.training.options import Fit
+from ids_plugin.training.torch_network import tensors
 from ids_plugin.windows import spec
 from tests.bench.models.__main__ import CACHE
 from tests.bench.models.flows import Data, Network, say
@@ -136,7 +137,7 @@ def judged(
 ) -> dict[str, Any]:
     """Figures of one training run, in percent but for β: at both thresholds, and of every class."""
     torch.manual_seed(seed)
-    network = cast(Family, registry.load("models", "ae_lstm")).build(
+    network = cast(AeLstmFamily, registry.load("models", "ae_lstm")).build(
         train.spec, 2, hidden=variant.hidden
     )
     fitted = normal_traffic.fit(

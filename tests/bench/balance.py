@@ -27,7 +27,8 @@ from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.training.balance import Balance
 from ids_plugin.training.examples import Examples, Sampling, sample
-from ids_plugin.training.torch_network import Fit, export, fit
+from ids_plugin.training.options import Fit
+from ids_plugin.training.torch_network import export, fit
 
 RUNS = Path(__file__).parents[1] / "lab" / "flows" / "runs"
 EPOCHS, WINDOWS, STOP = 8, 20_000, 12_000

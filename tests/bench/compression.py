@@ -30,8 +30,9 @@ from ids_plugin.models import l_tcn, lstm
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.training.examples import Examples, Sampling, sample
-from ids_plugin.training.run import Options, divide
-from ids_plugin.training.torch_network import WEIGHTS, Fit, Fitted, export, fit, restore, weights
+from ids_plugin.training.options import Fit, Options
+from ids_plugin.training.run import divide
+from ids_plugin.training.torch_network import WEIGHTS, Fitted, export, fit, restore, weights
 from tests.bench.support.page import between
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -229,7 +230,7 @@ def by_width(shown: Examples) -> str:
     ]
     for units in (16, 32, 64, 128, 320):
         torch.manual_seed(SEED)
-        module = lstm.PLUGIN.build(shown.spec, 8, widths=lstm.Widths(units)).eval()
+        module = lstm.PLUGIN.build(shown.spec, 8, widths=lstm.LstmWidths(units)).eval()
         written = unrolled(module, widest=0)
         assert written is not None
         plain, wide = (export(Fitted(one, tuple(range(8)), []), shown) for one in (module, written))

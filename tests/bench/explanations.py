@@ -28,8 +28,8 @@ from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import Ints, Windows
 from ids_plugin.scoring.scorer import Scorer
 from ids_plugin.training.examples import Examples, sample, windows
-from ids_plugin.training.run import Options, Split, assemble, divide
-from ids_plugin.training.torch_network import Fit
+from ids_plugin.training.options import Fit, Options
+from ids_plugin.training.run import Split, assemble, divide
 from ids_plugin.windows import spec
 
 FLOWS = Path(__file__).parents[1] / "lab" / "flows"

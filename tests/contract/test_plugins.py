@@ -24,6 +24,7 @@ from ids_plugin import (
     scoring,
     sinks,
     sources,
+    training,
     windows,
 )
 from ids_plugin.bundle import Bundle
@@ -40,10 +41,11 @@ from tests.support.factories import flow as one_flow
 
 PROTOCOLS: dict[str, type] = {
     "compression_steps": compress.Step,
-    "models": models.Family,
+    "models": models.ModelFamily,
     "members": scoring.Plugin,
     "sinks": sinks.Sink,
     "sources": sources.Source,
+    "trainers": training.Trainer,
 }
 DATA: dict[str, tuple[type, ...]] = {
     "commands": (Command,),

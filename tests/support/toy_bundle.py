@@ -10,8 +10,8 @@ from ids_plugin.bundle import Bundle
 from ids_plugin.compress import run as compressing
 from ids_plugin.schema.window import Windows
 from ids_plugin.training.examples import Sampling, windows
-from ids_plugin.training.run import Options, train
-from ids_plugin.training.torch_network import Fit
+from ids_plugin.training.options import Fit, Options
+from ids_plugin.training.run import train
 from tests.support import toy
 
 SAMPLING = Sampling(attack=120, benign=400)
@@ -23,10 +23,15 @@ def folder() -> str:
     return f"lab:{toy.write(Path(tempfile.mkdtemp(prefix='toy-')), 4)}"
 
 
-def options(seed: int = 1) -> Options:
+def options(
+    seed: int = 1,
+    *,
+    family: str = "anomaly_net",
+    beside: tuple[str, ...] = ("lightgbm", "behaviour"),
+) -> Options:
     """A training run of seconds."""
     return Options(
-        data=(folder(),), seed=seed, rounds=8, gate_rounds=6, sampling=SAMPLING,
+        data=(folder(),), seed=seed, family=family, beside=beside, rounds=8, prefilter_rounds=6, sampling=SAMPLING,
         fit=Fit(epochs=3, windows=3000, threads=1),
     )  # fmt: skip
 

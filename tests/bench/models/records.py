@@ -23,7 +23,7 @@ from ids_plugin.schema.window import STEPS, Feature, Ints, Spec
 from ids_plugin.scoring import Doubles
 from ids_plugin.training import evaluate
 from ids_plugin.training.examples import Examples
-from ids_plugin.training.run import member
+from ids_plugin.training.run import train_member
 from tests.bench.models.flows import Training, say
 from tests.bench.models.settings import LEARNERS, Settings
 from tests.support.shared_data import ROOT as SHARED
@@ -127,7 +127,7 @@ def _figures(test: Rows, probability: Doubles, taught: Sequence[int]) -> dict[st
 
 
 def _trained(data: Parts, family: str, seed: int, settings: Settings) -> Doubles:
-    made = member(
+    made = train_member(
         registry.load("models", family),
         settings.options(family, seed, records=True),
         data.train,

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ids_plugin.training.examples import Sampling
-from ids_plugin.training.run import Options
-from ids_plugin.training.torch_network import Fit
+from ids_plugin.training.options import Fit, Options
 
 NETWORKS = ("anomaly_net", "cnn", "lstm", "l_tcn", "cnn_lstm")
 LEARNERS = ("lightgbm", "random_forest", "svm_rbf", *NETWORKS, "ae_lstm")

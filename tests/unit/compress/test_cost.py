@@ -24,12 +24,12 @@ def model(network: torch.nn.Module) -> bytes:
 
 
 def test_multiplications_of_an_lstm() -> None:
-    plain = model(lstm.PLUGIN.build(spec(), 8, widths=lstm.Widths(20)))
+    plain = model(lstm.PLUGIN.build(spec(), 8, widths=lstm.LstmWidths(20)))
     assert macs(plain) == STEPS * 4 * 20 * (COLUMNS + 20) + HEAD + (20 + 24) * 48 + 48 * 8
 
 
 def test_the_published_form_of_the_tcn_multiplies_at_every_step() -> None:
-    widths = l_tcn.Widths((8, 16, 8, 16))
+    widths = l_tcn.LightweightTcnWidths((8, 16, 8, 16))
     pairs = [((COLUMNS + 1), 8), (8, 16), (16, 8), (8, 16)]
     rest = HEAD + (16 + 24) * 48 + 48 * 8
     full, tree = (

@@ -13,7 +13,7 @@ from ids_plugin.compress.qat import Rounding, observed
 from ids_plugin.compress.retrain import exported, probabilities
 from ids_plugin.models import cnn_lstm
 from ids_plugin.scoring.onnx import OnnxMember
-from ids_plugin.training.torch_network import Fit
+from ids_plugin.training.options import Fit
 from ids_plugin.windows import spec
 from tests.unit.compress.test_hoist import CLASSES, examples
 
@@ -22,7 +22,7 @@ from tests.unit.compress.test_hoist import CLASSES, examples
 def test_int8_gives_what_the_rounding_promised(name: str) -> None:
     torch.manual_seed(2)
     family, shown = registry.load("models", name), examples(300, seed=3)
-    small = {"widths": cnn_lstm.Widths(24, 16, 16)} if name == "cnn_lstm" else {}
+    small = {"widths": cnn_lstm.CnnLstmWidths(24, 16, 16)} if name == "cnn_lstm" else {}
     network = family.build(spec(), 8, **small).eval()
     material = Material(family, CLASSES, shown, shown, Fit(), 1, lambda _: None)
     scales = observed(network, material)

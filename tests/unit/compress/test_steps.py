@@ -14,7 +14,8 @@ from ids_plugin.compress.run import Stage, stages
 from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.training.examples import Examples, Sampling, sample
-from ids_plugin.training.torch_network import Fit, rebuilt, restore
+from ids_plugin.training.options import Fit
+from ids_plugin.training.torch_network import rebuilt, restore
 from ids_plugin.windows import spec
 from tests.support import toy_bundle
 from tests.unit.compress.test_hoist import examples

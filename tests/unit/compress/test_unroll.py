@@ -12,7 +12,7 @@ from ids_plugin.compress.int8 import PLUGIN
 from ids_plugin.compress.retrain import exported, probabilities
 from ids_plugin.compress.unroll_lstm import WIDEST, unrolled
 from ids_plugin.scoring.onnx import OnnxMember
-from ids_plugin.training.torch_network import Fit
+from ids_plugin.training.options import Fit
 from ids_plugin.windows import spec
 from tests.unit.compress.test_hoist import CLASSES, examples
 

@@ -170,13 +170,11 @@ def test_contributions_of_trees_are_exact() -> None:
     entry = next(one for one in made.manifest["members"] if one["kind"] == "lightgbm")
     table = batch().table(np.array(alerting(40)))
     for label in entry["classes"]:
-        shares = scorer().contributions(table, CLASSES.index(label))
+        shares = scorer().contributions(table, CLASSES.index(label))[entry["name"]].values
         opinion = scorer().member_probabilities(*batch().steps(np.array(alerting(40))), table)[
             entry["name"]
         ]
-        benign = scorer().contributions(table, 0)
-        assert shares is not None
-        assert benign is not None
+        benign = scorer().contributions(table, 0)[entry["name"]].values
         margin = shares.sum(axis=1) - benign.sum(axis=1)
         sure = opinion[:, CLASSES.index(label)], opinion[:, 0]
         assert np.allclose(margin, np.log(sure[0]) - np.log(sure[1]), atol=1e-6)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ids_plugin.schema.score import CLASSES, Scores
+from ids_plugin.schema.score import CLASSES, Contributions, Scores
 from ids_plugin.schema.window import Bools, Floats
 
 Doubles = npt.NDArray[np.float64]
@@ -44,8 +44,8 @@ class ToyJudge:
         )
 
     def member_probabilities(self, steps: Floats, mask: Bools, table: Floats) -> dict[str, Doubles]:
-        """Its only member is called lightgbm and explains itself."""
-        return {"lightgbm": self.score_arrays(steps, mask, table).probability}
+        """Its only member is called toy and explains itself."""
+        return {"toy": self.score_arrays(steps, mask, table).probability}
 
     def attention(self, steps: Floats, mask: Bools, table: Floats) -> Doubles | None:
         """(m, STEPS): most on what it looked at, a little on every other flow."""
@@ -54,12 +54,12 @@ class ToyJudge:
             weights[:, step] = strength * mask[:, step]
         return np.asarray(weights / weights.sum(axis=1, keepdims=True), np.float64)
 
-    def contributions(self, table: Floats, label: int) -> Doubles | None:
-        """(m, T + 1): what it says of its reasons; nothing for benign."""
+    def contributions(self, table: Floats, label: int) -> dict[str, Contributions]:
+        """What its only member says of its reasons; nothing for benign."""
         shares = np.zeros((len(table), table.shape[1] + 1))
         if label:
             shares[:, list(self._named)] = list(self._named.values())
-        return shares
+        return {"toy": Contributions("tree_shap", shares)}
 
     def behaviours(self, table: Floats) -> dict[str, Doubles]:
         """One that shows and one that doesn't."""
@@ -67,7 +67,7 @@ class ToyJudge:
 
     def weights(self) -> dict[str, float]:
         """Of its only member."""
-        return {"lightgbm": 1.0}
+        return {"toy": 1.0}
 
 
 class LinearJudge(ToyJudge):
@@ -77,8 +77,9 @@ class LinearJudge(ToyJudge):
         super().__init__(coefficients)
         self._coefficients, self._weight = dict(coefficients), weight
 
-    def contributions(self, table: Floats, label: int) -> None:
-        """There are no trees."""
+    def contributions(self, table: Floats, label: int) -> dict[str, Contributions]:
+        """Nothing: its member can't say why."""
+        return {}
 
     def member_probabilities(self, steps: Floats, mask: Bools, table: Floats) -> dict[str, Doubles]:
         """Of its only member."""

@@ -18,8 +18,8 @@ from ids_plugin.training import normal_traffic
 from ids_plugin.training.evaluate import Options as Judging
 from ids_plugin.training.evaluate import evaluate
 from ids_plugin.training.examples import Examples, Sampling, sample
-from ids_plugin.training.run import Options, member, quiet, train
-from ids_plugin.training.torch_network import Fit
+from ids_plugin.training.options import Fit, Options, quiet
+from ids_plugin.training.run import train, train_member
 from tests.support import toy_bundle
 
 FIT = Fit(epochs=2, windows=2_000)
@@ -31,7 +31,7 @@ def examples(seed: int) -> Examples:
 
 
 def served(name: str) -> tuple[OnnxMember, Examples]:
-    made = member(
+    made = train_member(
         registry.load("models", name), Options(data=(), fit=FIT), examples(1), examples(2), quiet
     )
     return OnnxMember(made.data, made.classes, name), examples(2)
@@ -50,7 +50,7 @@ def test_the_forest_serves_what_scikit_learn_computes_with_unknown_values_too(cl
         replace(one, label=np.minimum(one.label, classes - 1)) for one in (examples(1), examples(2))
     )
     family = registry.load("models", "random_forest")
-    made = member(family, Options(data=(), fit=FIT), taught, shown, quiet)
+    made = train_member(family, Options(data=(), fit=FIT), taught, shown, quiet)
     asked = OnnxMember(made.data, made.classes, "here")
     forest = RandomForestClassifier(**family.build(shown.spec, 4), random_state=1)
     forest.fit(taught.table, taught.label, sample_weight=taught.weight * len(taught))
@@ -106,7 +106,7 @@ def test_a_bundle_of_what_knows_only_normal_traffic_alerts_without_naming_a_clas
 def test_a_member_of_every_kind_is_the_same_to_the_last_bit(name: str) -> None:
     options = Options(data=(), rounds=5, fit=Fit(epochs=1, windows=1_000))
     first, again = (
-        member(registry.load("models", name), options, examples(1), examples(2), quiet)
+        train_member(registry.load("models", name), options, examples(1), examples(2), quiet)
         for _ in range(2)
     )
     assert first == again

@@ -12,7 +12,8 @@ from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.errors import InputError, UsageError
 from ids_plugin.training import combination
 from ids_plugin.training.examples import Sampling, as_seen_by, sample, windows
-from ids_plugin.training.run import Options, divide, train
+from ids_plugin.training.options import Options
+from ids_plugin.training.run import divide, train
 from tests.support import toy, toy_bundle
 
 
