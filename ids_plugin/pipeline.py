@@ -15,7 +15,7 @@ from typing import Any
 import polars as pl
 
 from ids_plugin import features
-from ids_plugin.alerts import AllowList, BundleFacts, Folder
+from ids_plugin.alerts import AlertGrouper, AllowList, BundleFacts
 from ids_plugin.bundle import Bundle
 from ids_plugin.errors import CheckpointError
 from ids_plugin.explain import Explainer
@@ -51,7 +51,7 @@ class Pipeline:
         """
         self.ledger = Ledger()
         self._allow, self._limits, self._cascade = allow, limits, cascade
-        self._sensors: dict[str, tuple[Windower, Folder]] = {}
+        self._sensors: dict[str, tuple[Windower, AlertGrouper]] = {}
         self.swap(bundle)
 
     def swap(self, bundle: Bundle) -> None:
@@ -66,8 +66,8 @@ class Pipeline:
         self._explainer = Explainer(scorer, spec(), bundle.usual)
         self._scorer = scorer
         self.facts = BundleFacts(bundle.id, bundle.family, bundle.version)
-        for _, folder in self._sensors.values():
-            folder.bundle = self.facts
+        for _, grouper in self._sensors.values():
+            grouper.bundle = self.facts
 
     def step(self, flows: pl.DataFrame, ingested: datetime | None = None) -> list[Document]:
         """Documents that a batch of flows opens and closes: a Flow frame with local flags filled.
@@ -76,24 +76,24 @@ class Pipeline:
         """
         documents: list[Document] = []
         for name, part in _by_sensor(flows):
-            windower, folder = self._sensor(name)
+            windower, grouper = self._sensor(name)
             delayed, kept = windower.delayed, []
             for windows in windower.step(features.add(part)):
-                documents += self._alerts(windows, folder, ingested)
+                documents += self._alerts(windows, grouper, ingested)
                 kept.append(windows.flows[["source", "replaces"]])
             self._count(name, part, pl.concat(kept), windower.delayed - delayed)
         return documents
 
     def _alerts(
-        self, windows: BatchWindows, folder: Folder, ingested: datetime | None
+        self, windows: BatchWindows, grouper: AlertGrouper, ingested: datetime | None
     ) -> list[Document]:
         scores = self._scorer.score(windows)
-        plan = folder.plan(windows.flows, scores)
+        plan = grouper.plan(windows.flows, scores)
         evidence = {
             row: self._explainer.explain(windows, row, int(scores.label[row]))
             for row in plan.rows.tolist()
         }
-        outcome = folder.commit(plan, evidence, ingested)
+        outcome = grouper.commit(plan, evidence, ingested)
         self.ledger.add(outcome.ledger)
         return outcome.documents
 
@@ -119,8 +119,8 @@ class Pipeline:
         """Windows and folds of these sensors, as `snapshot.dump` takes them; write it before the next batch."""
         known = {name: self._sensors[name] for name in sorted(sensors) if name in self._sensors}
         return {
-            name: {"windows": windower.state(), "folds": folder.state()}
-            for name, (windower, folder) in known.items()
+            name: {"windows": windower.state(), "folds": grouper.state()}
+            for name, (windower, grouper) in known.items()
         }
 
     def restore(self, state: Mapping[str, Any]) -> list[str]:
@@ -129,8 +129,8 @@ class Pipeline:
         self.forget(state)
         anew = []
         for name, kept in state.items():
-            windower, folder = self._sensor(name)
-            folder.restore(kept["folds"])
+            windower, grouper = self._sensor(name)
+            grouper.restore(kept["folds"])
             try:
                 windower.restore(kept["windows"])
             except CheckpointError:
@@ -152,9 +152,12 @@ class Pipeline:
         self.ledger.add(outcome.ledger)
         return outcome.documents
 
-    def _sensor(self, name: str) -> tuple[Windower, Folder]:
+    def _sensor(self, name: str) -> tuple[Windower, AlertGrouper]:
         if name not in self._sensors:
-            self._sensors[name] = Windower(self._limits), Folder(name, self.facts, self._allow)
+            self._sensors[name] = (
+                Windower(self._limits),
+                AlertGrouper(name, self.facts, self._allow),
+            )
         return self._sensors[name]
 
     def _count(self, sensor: str, flows: pl.DataFrame, kept: pl.DataFrame, delayed: int) -> None:
@@ -240,11 +243,19 @@ def scored(
 
     Use each before asking for the next.
     """
+    for sensor, windows in windowed(batches):
+        yield sensor, windows, scorer.score(windows)
+
+
+def windowed(batches: Iterable[pl.DataFrame]) -> Iterator[tuple[str, BatchWindows]]:
+    """(sensor, windows) batch by batch, as `Pipeline.step` makes them.
+
+    Each is valid until the next is asked for. `batches`: Flow frames with local flags filled, in
+    the order in which flows were known.
+    """
     windowers: dict[str, Windower] = {}
     for batch in batches:
-        for (sensor,), part in batch.partition_by(
-            "sensor", as_dict=True, maintain_order=True
-        ).items():
-            windower = windowers.setdefault(str(sensor), Windower())
+        for sensor, part in _by_sensor(batch):
+            windower = windowers.setdefault(sensor, Windower())
             for windows in windower.step(features.add(part)):
-                yield str(sensor), windows, scorer.score(windows)
+                yield sensor, windows

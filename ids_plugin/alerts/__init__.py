@@ -1,23 +1,23 @@
-"""Alerts: Scores + Evidence + policy → folds → alert documents. Event time only; no I/O.
+"""Alerts: Scores + Evidence + policy → alert groups → alert documents. Event time only; no I/O.
 
 ```python
-folder = Folder(sensor, BundleFacts(id, family, version), allow_list)
+grouper = AlertGrouper(sensor, BundleFacts(id, family, version), allow_list)
 for flows, scores in batches:
-    plan = folder.plan(flows, scores)
-    outcome = folder.commit(plan, {row: explain(row) for row in plan.rows.tolist()})
-outcome = folder.finish()
+    plan = grouper.plan(flows, scores)
+    outcome = grouper.commit(plan, {row: explain(row) for row in plan.rows.tolist()})
+outcome = grouper.finish()
 ```
 """
 
 from ids_plugin.alerts.allow_list import AllowList, Entry, parse, read_allow_list
 from ids_plugin.alerts.document import BundleFacts
-from ids_plugin.alerts.grouping import Folder, Outcome, Plan
+from ids_plugin.alerts.grouping import AlertGrouper, Outcome, Plan
 
 __all__ = [
+    "AlertGrouper",
     "AllowList",
     "BundleFacts",
     "Entry",
-    "Folder",
     "Outcome",
     "Plan",
     "parse",

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ids_plugin.alerts.policy import Judged
+from ids_plugin.alerts.policy import FlaggedFlows
 from ids_plugin.config import read_text
 from ids_plugin.errors import ConfigError
 from ids_plugin.schema.alert import ACTOR, TARGET
@@ -54,7 +54,7 @@ class Entry:
     until: int | None = None
     """µs since the epoch at which it stops holding"""
 
-    def fits(self, flows: Judged) -> Bools:
+    def fits(self, flows: FlaggedFlows) -> Bools:
         """(n) which flows it hides."""
         fit = np.ones(len(flows.rows), np.bool_)
         if self.kind is not None:
@@ -67,7 +67,7 @@ class Entry:
             fit &= self._sides(flows)
         return fit
 
-    def _sides(self, flows: Judged) -> Bools:
+    def _sides(self, flows: FlaggedFlows) -> Bools:
         """Host and network stand on opposite sides; the role is the host's, or the network's where it is alone."""
         first = self._is_host if self.host is not None else self._is_in
         forward, backward = first(flows.orig_h), first(flows.resp_h)
@@ -96,7 +96,7 @@ class AllowList:
 
     entries: tuple[Entry, ...] = ()
 
-    def suppressed(self, flows: Judged) -> npt.NDArray[np.int64]:
+    def suppressed(self, flows: FlaggedFlows) -> npt.NDArray[np.int64]:
         """(n) index of the first entry that hides each flow, -1 where none does."""
         hidden = np.full(len(flows.rows), -1, np.int64)
         for number, entry in enumerate(self.entries):

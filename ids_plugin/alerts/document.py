@@ -37,7 +37,7 @@ class Verdict(NamedTuple):
     models: Mapping[str, float]
 
 
-class FoldFacts(NamedTuple):
+class GroupFacts(NamedTuple):
     """What both documents of a fold say of it; times in µs since the epoch."""
 
     id: str
@@ -85,21 +85,25 @@ def exhibit(
 
 
 def opened(
-    fold: FoldFacts, shown: Document, bundle: BundleFacts, ingested: datetime | None
+    group: GroupFacts, shown: Document, bundle: BundleFacts, ingested: datetime | None
 ) -> Document:
     """The alert: given when the fold opens."""
-    return _document(fold, shown, bundle, ingested, {"state": "open"})
+    return _document(group, shown, bundle, ingested, {"state": "open"})
 
 
 def closed(
-    fold: FoldFacts, shown: Document, bundle: BundleFacts, ingested: datetime | None, closed_by: str
+    group: GroupFacts,
+    shown: Document,
+    bundle: BundleFacts,
+    ingested: datetime | None,
+    closed_by: str,
 ) -> Document:
     """The totals: given when the fold closes; `shown` is its strongest flow."""
-    return _document(fold, shown, bundle, ingested, {"state": "closed", "closed_by": closed_by})
+    return _document(group, shown, bundle, ingested, {"state": "closed", "closed_by": closed_by})
 
 
 def _document(
-    fold: FoldFacts,
+    group: GroupFacts,
     shown: Document,
     bundle: BundleFacts,
     ingested: datetime | None,
@@ -107,51 +111,51 @@ def _document(
 ) -> Document:
     alert = state["state"] == "open"
     ours = shown["ids_plugin"]
-    severity = bundle.severities.get(fold.kind.name, fold.kind.severity)
+    severity = bundle.severities.get(group.kind.name, group.kind.severity)
     event = {
-        "id": digest(fold.id, state["state"]),
+        "id": digest(group.id, state["state"]),
         "kind": "alert" if alert else "event",
         "category": ["network", "intrusion_detection"],
         "type": ["info"],
         "module": MODULE,
         "dataset": DATASET,
         "severity": SEVERITIES[severity],
-        "risk_score": round(fold.kind.risk * ours["score"], 1),
-        "start": instant(fold.first),
-        "end": instant(fold.last),
-        "duration": shown["duration"] if alert else (fold.last - fold.first) * 1000,
+        "risk_score": round(group.kind.risk * ours["score"], 1),
+        "start": instant(group.first),
+        "end": instant(group.last),
+        "duration": shown["duration"] if alert else (group.last - group.first) * 1000,
         "ingested": None
         if ingested is None
         else ingested.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
     }
     document = {
-        "@timestamp": instant(fold.last),
+        "@timestamp": instant(group.last),
         "ecs": {"version": ECS_VERSION},
-        "message": message(fold, alert),
+        "message": message(group, alert),
         "tags": ["alert", MODULE] if alert else [MODULE],
         "event": event,
-        "rule": _rule(fold.kind, ours["bundle"]["version"]),
-        "threat": fold.kind.threat,
-        "observer": {"name": fold.sensor, "type": "ids", "product": "ids-plugin"},
+        "rule": _rule(group.kind, ours["bundle"]["version"]),
+        "threat": group.kind.threat,
+        "observer": {"name": group.sensor, "type": "ids", "product": "ids-plugin"},
         **{part: shown[part] for part in ("source", "destination", "network", "zeek")},
-        "related": {"ip": _related(fold)},
+        "related": {"ip": _related(group)},
         "ids_plugin": {
-            "label": fold.kind.name,
+            "label": group.kind.name,
             "severity": severity,
             **ours,
-            "fold": _fold(fold, state),
+            "fold": _group(group, state),
         },
     }
     return _without_unknown(document)
 
 
-def message(fold: FoldFacts, alert: bool) -> str:
+def message(group: GroupFacts, alert: bool) -> str:
     """One line that becomes the alert's name: who does what to whom, and in a closed fold how much of it."""
-    totals = fold.totals
+    totals = group.totals
     peers = totals["top_peers"]
     more = "more than " if totals["peers_relation"] == "gte" else ""
     whom = peers[0]["ip"] if totals["peers"] == 1 and peers else f"{more}{totals['peers']:,} hosts"
-    said = getattr(fold.kind, fold.role).format(subject=fold.subject, peers=whom)
+    said = getattr(group.kind, group.role).format(subject=group.subject, peers=whom)
     if totals["ports"] == 1:
         said += f", port {totals['top_ports'][0]['port']}"
     elif totals["ports"] > 1:
@@ -162,7 +166,7 @@ def message(fold: FoldFacts, alert: bool) -> str:
     return (
         f"{said}: 1 flow"
         if count == 1
-        else f"{said}: {count:,} flows in {span(fold.last - fold.first)}"
+        else f"{said}: {count:,} flows in {span(group.last - group.first)}"
     )
 
 
@@ -185,19 +189,19 @@ def _rule(kind: Class, version: str) -> Document:
     }
 
 
-def _related(fold: FoldFacts) -> list[str]:
-    return list(dict.fromkeys([fold.subject, *(peer["ip"] for peer in fold.totals["top_peers"])]))
+def _related(group: GroupFacts) -> list[str]:
+    return list(dict.fromkeys([group.subject, *(peer["ip"] for peer in group.totals["top_peers"])]))
 
 
-def _fold(fold: FoldFacts, state: dict[str, str]) -> Document:
+def _group(group: GroupFacts, state: dict[str, str]) -> Document:
     return {
-        "id": fold.id,
+        "id": group.id,
         **state,
-        "subject": fold.subject,
-        "role": fold.role,
-        "first": instant(fold.first),
-        "last": instant(fold.last),
-        **fold.totals,
+        "subject": group.subject,
+        "role": group.role,
+        "first": instant(group.first),
+        "last": instant(group.last),
+        **group.totals,
     }
 
 

@@ -1,25 +1,26 @@
-"""Folds: one behaviour of one host. Flows over the threshold open, join and close them, by event time alone.
+"""Alert groups: flows over the threshold open, join and close them, by event time alone.
 
-The clock that decides is the sensor's (the largest known time so far, column `clock`). Documents come in the order of
-the rows that caused them, so splitting the input into other batches changes nothing.
+A group is one behaviour of one host (the document field `ids_plugin.fold`). The clock that decides
+is the sensor's: the largest known time so far, column `clock`. Documents come in the order of the
+rows that caused them, so splitting the input into other batches changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from ids_plugin.alerts import document, policy
 from ids_plugin.alerts.allow_list import AllowList
 from ids_plugin.alerts.classes import classes
-from ids_plugin.alerts.document import BundleFacts, FoldFacts, Verdict
-from ids_plugin.alerts.policy import Judged, Key
+from ids_plugin.alerts.document import BundleFacts, GroupFacts, Verdict
+from ids_plugin.alerts.group_rule import GroupTimes, Ints, opening_flows
+from ids_plugin.alerts.policy import FlaggedFlows, GroupKey
 from ids_plugin.alerts.totals import Totals
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.evidence import Evidence
@@ -27,20 +28,11 @@ from ids_plugin.schema.flow import SCHEMA
 from ids_plugin.schema.ledger import Ledger, tally
 from ids_plugin.schema.score import Scores
 
-Ints = npt.NDArray[np.int64]
-Place = tuple[int, int, int, str]
-"""where a document stands: row that caused it, 0 closing or 1 opening, when its fold opened, id of the fold"""
+DocumentOrder = tuple[int, int, int, str]
+"""row that caused a document, 0 closing or 1 opening, when its group opened, id of the group"""
 
-QUIET = 30 * 60 * 1_000_000
-"""µs of the sensor's clock without a flow after which a fold closes"""
-DAY = 24 * 3600 * 1_000_000
-"""µs of the sensor's clock after which it closes in any case"""
-
-_SHOWN = [
-    name
-    for name in SCHEMA
-    if name not in ("sensor", "source", "open", "label", "label_detail", "origin")
-]
+_INTERNAL_COLUMNS = ("sensor", "source", "open", "label", "label_detail", "origin")
+_SHOWN_COLUMNS = [name for name in SCHEMA if name not in _INTERNAL_COLUMNS]
 
 
 class Outcome(NamedTuple):
@@ -52,8 +44,8 @@ class Outcome(NamedTuple):
 
 
 @dataclass
-class Fold:
-    """An open fold; clock times in µs since the epoch."""
+class AlertGroup:
+    """An open group; clock times in µs since the epoch. A checkpoint holds it under these names."""
 
     id: str
     source: str
@@ -69,29 +61,25 @@ class Fold:
     totals: Totals = field(default_factory=Totals)
 
     @property
-    def deadline(self) -> int:
-        """Clock at which it closes unless a flow comes before."""
-        return min(self.latest + QUIET, self.opened + DAY)
-
-    @property
-    def closed_by(self) -> str:
-        """Why it closes at its deadline."""
-        return "quiet" if self.latest + QUIET <= self.opened + DAY else "day"
+    def times(self) -> GroupTimes:
+        """The clock times that decide when it closes."""
+        return GroupTimes(self.opened, self.latest)
 
 
-class Part(NamedTuple):
-    """Consecutive flows of one key in one batch that belong to one fold."""
+class GroupPart(NamedTuple):
+    """Consecutive flows of one key in one batch that belong to one group."""
 
-    opens: bool
-    rows: Ints
-    """places in Judged"""
+    is_opening: bool
+    """its first flow opens the group"""
+    positions: Ints
+    """in FlaggedFlows, ascending"""
     strongest: int
-    """place in Judged, -1 where an earlier batch had one as strong"""
+    """position in FlaggedFlows, -1 where an earlier batch had a flow as strong"""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a batch will do to the folds, once the evidence that it needs is there."""
+    """What a batch will do to the groups, once the evidence that it needs is there."""
 
     rows: Ints
     """ascending rows of the batch which need evidence: few"""
@@ -99,203 +87,234 @@ class Plan:
     scores: Scores = field(repr=False)
     clock: Ints = field(repr=False)
     """of every row of the batch"""
-    parts: list[tuple[Key, Judged, list[Part]]] = field(default_factory=list, repr=False)
+    flagged: FlaggedFlows | None = field(default=None, repr=False)
+    """None where no flow is over the threshold"""
+    parts: dict[GroupKey, list[GroupPart]] = field(default_factory=dict, repr=False)
     ledger: Ledger = field(default_factory=Ledger, repr=False)
 
 
-class Folder:
-    """The folds of one sensor. Give it every batch, with or without flows over the threshold, in order."""
+@dataclass(frozen=True)
+class _Commit:
+    """What every step of `AlertGrouper.commit` needs."""
+
+    clock: Ints
+    """of every row of the batch"""
+    exhibits: dict[int, Document]
+    """row → what a document says of its flow"""
+    ledger: Ledger
+    ingested: datetime | None
+    documents: list[tuple[DocumentOrder, Document]] = field(default_factory=list)
+
+
+class AlertGrouper:
+    """The groups of one sensor. It takes every batch in order, with or without flows over the
+    threshold."""
 
     def __init__(self, sensor: str, bundle: BundleFacts, allow: AllowList | None = None) -> None:
         self.sensor = sensor
         self.bundle = bundle
         self.allow = allow or AllowList()
-        self._folds: dict[Key, Fold] = {}
+        self._groups: dict[GroupKey, AlertGroup] = {}
 
     def __len__(self) -> int:
-        """Open folds."""
-        return len(self._folds)
+        """Open groups."""
+        return len(self._groups)
 
     def plan(self, flows: pl.DataFrame, scores: Scores) -> Plan:
-        """What the batch does to the folds; changes nothing.
+        """What the batch does to the groups; changes nothing.
 
-        `flows` (n): a Flow frame in the order in which flows were known, with `known`, `clock` (Datetime, µs) and
-        `replaces` (Boolean). `scores` (n).
+        Args:
+            flows: (n) Flow frame in the order in which flows were known, with `known`, `clock`
+                (Datetime, µs) and `replaces` (Boolean).
+            scores: (n) of these flows.
         """
         clock = policy.micros(flows, "clock")
         over = np.flatnonzero(scores.over)
         if not len(over):
             return Plan(over, flows, scores, clock)
-        judged = policy.judge(flows, scores, over)
-        hidden = self.allow.suppressed(judged)
-        found = judged.keys(np.flatnonzero(hidden < 0))
-        parts = [(key, judged, list(self._parts(key, rows, judged))) for key, rows in found.items()]
-        return Plan(_wanted(parts), flows, scores, clock, parts, self._count(judged, hidden, parts))
+        flagged = policy.flag(flows, scores, over)
+        hidden_by = self.allow.suppressed(flagged)
+        parts = self._parts(flagged, np.flatnonzero(hidden_by < 0))
+        ledger = self._count(flagged, hidden_by, parts)
+        rows = _rows_with_evidence(flagged, parts)
+        return Plan(rows, flows, scores, clock, flagged, parts, ledger)
 
     def commit(
         self, plan: Plan, evidence: Mapping[int, Evidence], ingested: datetime | None = None
     ) -> Outcome:
-        """Does what was planned: documents in order. `evidence`: of every row in `plan.rows`."""
-        outcome = Outcome([], Ledger() + plan.ledger)
-        shown = _exhibits(plan, evidence, self.bundle) if len(plan.rows) else {}
-        placed: list[tuple[Place, Document]] = []
-        work = {key: (batch, parts) for key, batch, parts in plan.parts}
-        for key in self._folds.keys() - work.keys():
-            placed += self._close_due(key, plan.clock, outcome.ledger, ingested)
-        for key, (batch, parts) in work.items():
-            for part in parts:
-                if part.opens:
-                    placed += self._close_due(key, plan.clock, outcome.ledger, ingested)
-                    placed.append(
-                        self._open(key, batch, int(part.rows[0]), shown, outcome.ledger, ingested)
-                    )
-                self._join(self._folds[key], batch, part, shown)
-            placed += self._close_due(key, plan.clock, outcome.ledger, ingested)
-        outcome.documents.extend(document for _, document in sorted(placed, key=lambda one: one[0]))
-        return outcome
+        """Does what was planned: documents in order.
+
+        Args:
+            plan: of the batch that follows the last one committed.
+            evidence: of every row in `plan.rows`.
+            ingested: wall clock for `event.ingested`; left out where None.
+        """
+        exhibits = _exhibits(plan, evidence, self.bundle) if len(plan.rows) else {}
+        commit = _Commit(plan.clock, exhibits, Ledger() + plan.ledger, ingested)
+        for key in self._groups.keys() - plan.parts.keys():
+            self._close_due(key, commit)
+        if plan.flagged is not None:
+            for key, parts in plan.parts.items():
+                for part in parts:
+                    self._apply(key, plan.flagged, part, commit)
+                self._close_due(key, commit)
+        ordered = sorted(commit.documents, key=lambda entry: entry[0])
+        return Outcome([alert for _, alert in ordered], commit.ledger)
 
     def finish(self, ingested: datetime | None = None) -> Outcome:
-        """The end of the input: every open fold closes."""
+        """The end of the input: every open group closes."""
         outcome = Outcome([], Ledger())
-        for key, fold in sorted(self._folds.items(), key=_age):
-            outcome.documents.append(self._closed(key, fold, "end", outcome.ledger, ingested))
-        self._folds.clear()
+        for key, group in sorted(self._groups.items(), key=_age):
+            outcome.documents.append(self._closed(key, group, "end", outcome.ledger, ingested))
+        self._groups.clear()
         return outcome
 
     def state(self) -> Document:
-        """The open folds, JSON-able, the same after the same flows; serialise it before the next batch."""
-        ordered = sorted(self._folds.items(), key=_age)
-        folds = [
-            {"key": list(key), **vars(fold), "totals": fold.totals.state()} for key, fold in ordered
+        """The open groups, JSON-able, the same after the same flows; serialise it before the next
+        batch."""
+        saved = [
+            {"key": list(key), **vars(group), "totals": group.totals.state()}
+            for key, group in sorted(self._groups.items(), key=_age)
         ]
-        return {"sensor": self.sensor, "folds": folds}
+        return {"sensor": self.sensor, "folds": saved}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up the open folds of a `state`, in place of its own."""
-        self._folds.clear()
+        """Takes up the open groups of a `state`, in place of its own."""
+        self._groups.clear()
         for saved in state["folds"]:
-            rest = {name: value for name, value in saved.items() if name not in ("key", "totals")}
-            self._folds[Key(*saved["key"])] = Fold(**rest, totals=Totals.restore(saved["totals"]))
+            fields = {name: value for name, value in saved.items() if name not in ("key", "totals")}
+            group = AlertGroup(**fields, totals=Totals.restore(saved["totals"]))
+            self._groups[GroupKey(*saved["key"])] = group
 
-    def _parts(self, key: Key, rows: Ints, batch: Judged) -> Iterator[Part]:
-        """Divides the flows of one key into folds."""
-        clock = batch.clock[rows]
-        fold = self._folds.get(key)
-        opened, best = (fold.opened, fold.best) if fold else (0, -1.0)
-        opens = fold is None or int(clock[0]) >= fold.deadline
-        pauses = np.append(np.flatnonzero(np.diff(clock) >= QUIET) + 1, len(rows))
-        start = 0
-        while start < len(rows):
-            if opens:
-                opened, best = int(clock[start]), -1.0
-            stop = min(int(np.searchsorted(clock, opened + DAY)), int(pauses[pauses > start][0]))
-            part = rows[start:stop]
-            strongest = int(part[np.argmax(batch.score[part])])
-            yield Part(opens, part, strongest if batch.score[strongest] > best else -1)
-            start, opens = stop, True
+    def _parts(self, flagged: FlaggedFlows, positions: Ints) -> dict[GroupKey, list[GroupPart]]:
+        """Divides the flows at `positions` into groups, by key in the order of their first flow."""
+        keys, numbers = flagged.key_numbers(positions)
+        by_key = np.argsort(numbers, kind="stable")
+        positions, numbers = positions[by_key], numbers[by_key]
+        open_groups = {
+            number: self._groups[key].times
+            for number, key in enumerate(keys)
+            if key in self._groups
+        }
+        is_opening = opening_flows(numbers, flagged.clock[positions], open_groups)
+        is_first = np.diff(numbers, prepend=-1) != 0
+        starts = np.flatnonzero(is_opening | is_first).tolist()
+        parts: dict[GroupKey, list[GroupPart]] = {key: [] for key in keys}
+        for start, stop in zip(starts, [*starts[1:], len(positions)], strict=False):
+            key = keys[numbers[start]]
+            members = positions[start:stop]
+            best = -1.0 if is_opening[start] else self._groups[key].best
+            strongest = int(members[np.argmax(flagged.score[members])])
+            if flagged.score[strongest] <= best:
+                strongest = -1
+            parts[key].append(GroupPart(bool(is_opening[start]), members, strongest))
+        return parts
 
     def _count(
-        self, judged: Judged, hidden: Ints, parts: list[tuple[Key, Judged, list[Part]]]
+        self, flagged: FlaggedFlows, hidden_by: Ints, parts: Mapping[GroupKey, list[GroupPart]]
     ) -> Ledger:
         """What becomes of the flows over the threshold, by their source."""
         ledger = Ledger()
-        for source in set(judged.source):
+        for source in set(flagged.source):
             counts = ledger.of(source, self.sensor)
-            mine = hidden[[one == source for one in judged.source]]
-            counts.over_threshold = len(mine)
-            counts.folded = int((mine < 0).sum())
-            for entry, count in zip(*np.unique(mine[mine >= 0], return_counts=True), strict=True):
+            entries = hidden_by[[name == source for name in flagged.source]]
+            counts.over_threshold = len(entries)
+            counts.folded = int((entries < 0).sum())
+            for entry, count in zip(
+                *np.unique(entries[entries >= 0], return_counts=True), strict=True
+            ):
                 tally(counts.suppressed, self.allow.entries[entry].name, int(count))
-        for batch, part in (
-            (batch, part) for _, batch, found in parts for part in found if part.opens
-        ):
-            counts = ledger.of(batch.source[int(part.rows[0])], self.sensor)
-            counts.opened += 1
-            counts.folded -= 1
+        for of_key in parts.values():
+            for part in of_key:
+                if part.is_opening:
+                    counts = ledger.of(flagged.source[int(part.positions[0])], self.sensor)
+                    counts.opened += 1
+                    counts.folded -= 1
         return ledger
 
-    def _open(
-        self,
-        key: Key,
-        batch: Judged,
-        at: int,
-        shown: dict[int, Document],
-        ledger: Ledger,
-        ingested: datetime | None,
-    ) -> tuple[Place, Document]:
-        """Opens a fold with flow `at` of the batch: its alert."""
-        uid, known, clock = batch.flows.uid[at], int(batch.flows.known[at]), int(batch.clock[at])
-        fold = Fold(
+    def _apply(self, key: GroupKey, flagged: FlaggedFlows, part: GroupPart, run: _Commit) -> None:
+        """Opens the group of a part where it opens one, and adds its flows to it."""
+        if part.is_opening:
+            self._close_due(key, run)
+            self._open(key, flagged, int(part.positions[0]), run)
+        group = self._groups[key]
+        joining = part.positions[1:] if part.is_opening else part.positions
+        if len(joining):
+            group.totals.add(flagged.flows, joining)
+        group.latest = int(flagged.clock[part.positions[-1]])
+        if part.strongest >= 0:
+            group.best = float(flagged.score[part.strongest])
+            group.shown = run.exhibits[int(flagged.rows[part.strongest])]
+
+    def _open(self, key: GroupKey, flagged: FlaggedFlows, position: int, run: _Commit) -> None:
+        """Opens a group with the flow at `position`: its alert."""
+        flows, clock = flagged.flows, int(flagged.clock[position])
+        uid, known = flows.uid[position], int(flows.known[position])
+        row = int(flagged.rows[position])
+        group = AlertGroup(
             id=document.digest(self.sensor, *key, uid, known, self.bundle.id),
-            source=batch.source[at],
+            source=flagged.source[position],
             opened=clock,
             latest=clock,
-            best=float(batch.score[at]),
-            shown=shown[int(batch.rows[at])],
+            best=float(flagged.score[position]),
+            shown=run.exhibits[row],
         )
-        fold.totals.add(batch.flows, np.array([at]))
-        self._folds[key] = fold
-        ledger.of(fold.source, self.sensor).documents += 1
-        opening = document.opened(self._facts(key, fold), fold.shown, self.bundle, ingested)
-        return (int(batch.rows[at]), 1, fold.opened, fold.id), opening
+        group.totals.add(flows, np.array([position]))
+        self._groups[key] = group
+        run.ledger.of(group.source, self.sensor).documents += 1
+        alert = document.opened(self._facts(key, group), group.shown, self.bundle, run.ingested)
+        run.documents.append(((row, 1, group.opened, group.id), alert))
 
-    def _join(self, fold: Fold, batch: Judged, part: Part, shown: dict[int, Document]) -> None:
-        """Adds the flows of a part to their open fold; the one that opened it is in already."""
-        rest = part.rows[1:] if part.opens else part.rows
-        if len(rest):
-            fold.totals.add(batch.flows, rest)
-        fold.latest = int(batch.clock[part.rows[-1]])
-        if part.strongest >= 0:
-            fold.best = float(batch.score[part.strongest])
-            fold.shown = shown[int(batch.rows[part.strongest])]
-
-    def _close_due(
-        self, key: Key, clock: Ints, ledger: Ledger, ingested: datetime | None
-    ) -> Iterator[tuple[Place, Document]]:
-        """Closes the fold of a key, if it is open, at the row where the clock reaches its deadline."""
-        fold = self._folds.get(key)
-        if fold is None or not len(clock) or clock[-1] < fold.deadline:
+    def _close_due(self, key: GroupKey, run: _Commit) -> None:
+        """Closes the group of a key, if it is open, at the row where the clock reaches its
+        deadline."""
+        group = self._groups.get(key)
+        if group is None or not len(run.clock) or run.clock[-1] < group.times.deadline:
             return
-        del self._folds[key]
-        row = int(np.searchsorted(clock, fold.deadline))
-        yield (
-            (row, 0, fold.opened, fold.id),
-            self._closed(key, fold, fold.closed_by, ledger, ingested),
-        )
+        del self._groups[key]
+        row = int(np.searchsorted(run.clock, group.times.deadline))
+        closing = self._closed(key, group, group.times.closed_by, run.ledger, run.ingested)
+        run.documents.append(((row, 0, group.opened, group.id), closing))
 
     def _closed(
-        self, key: Key, fold: Fold, closed_by: str, ledger: Ledger, ingested: datetime | None
+        self,
+        key: GroupKey,
+        group: AlertGroup,
+        closed_by: str,
+        ledger: Ledger,
+        ingested: datetime | None,
     ) -> Document:
-        ledger.of(fold.source, self.sensor).documents += 1
-        return document.closed(self._facts(key, fold), fold.shown, self.bundle, ingested, closed_by)
+        ledger.of(group.source, self.sensor).documents += 1
+        facts = self._facts(key, group)
+        return document.closed(facts, group.shown, self.bundle, ingested, closed_by)
 
-    def _facts(self, key: Key, fold: Fold) -> FoldFacts:
-        return FoldFacts(
-            id=fold.id,
+    def _facts(self, key: GroupKey, group: AlertGroup) -> GroupFacts:
+        return GroupFacts(
+            id=group.id,
             sensor=self.sensor,
             subject=key.subject,
             kind=classes()[key.kind],
             role=key.role,
-            first=fold.totals.first,
-            last=fold.totals.last,
-            totals=fold.totals.document(),
+            first=group.totals.first,
+            last=group.totals.last,
+            totals=group.totals.document(),
         )
 
 
-def _age(item: tuple[Key, Fold]) -> tuple[int, str]:
+def _age(item: tuple[GroupKey, AlertGroup]) -> tuple[int, str]:
     return item[1].opened, item[1].id
 
 
-def _wanted(parts: list[tuple[Key, Judged, list[Part]]]) -> Ints:
-    """Rows whose evidence a document may show: those that open a fold, and the strongest ones."""
-    rows = [
-        int(batch.rows[at])
-        for _, batch, found in parts
-        for part in found
-        for at in (part.rows[0] if part.opens else -1, part.strongest)
-        if at >= 0
-    ]
-    return np.unique(np.array(rows, np.int64))
+def _rows_with_evidence(flagged: FlaggedFlows, parts: Mapping[GroupKey, list[GroupPart]]) -> Ints:
+    """Rows whose evidence a document may show: those that open a group, and the strongest ones."""
+    positions = []
+    for of_key in parts.values():
+        for part in of_key:
+            if part.is_opening:
+                positions.append(int(part.positions[0]))
+            if part.strongest >= 0:
+                positions.append(part.strongest)
+    return np.unique(flagged.rows[positions]).astype(np.int64)
 
 
 def _exhibits(
@@ -306,10 +325,10 @@ def _exhibits(
         "ts": pl.col("ts").dt.timestamp("us"),
         "duration": pl.col("duration").dt.total_microseconds(),
     }
-    flows = plan.frame.select(_SHOWN)[plan.rows].with_columns(**times)
-    shown = {}
+    flows = plan.frame.select(_SHOWN_COLUMNS)[plan.rows].with_columns(**times)
+    exhibits = {}
     for row, flow in zip(plan.rows.tolist(), flows.iter_rows(named=True), strict=True):
         models = {name: float(values[row]) for name, values in plan.scores.models.items()}
         verdict = Verdict(float(plan.scores.score[row]), float(plan.scores.threshold[row]), models)
-        shown[row] = document.exhibit(flow, verdict, evidence[row], bundle)
-    return shown
+        exhibits[row] = document.exhibit(flow, verdict, evidence[row], bundle)
+    return exhibits

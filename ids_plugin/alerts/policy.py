@@ -1,7 +1,8 @@
-"""Which behaviour of which host a flow over the threshold is: the key under which it folds.
+"""Which behaviour of which host a flow over the threshold is: the key of its alert group.
 
-The subject is the local host; where both or neither are local, the originator; for a flood the victim. What strangers
-do to every host that the internet can reach is noise, whatever the models call it.
+The subject is the local host; where both or neither are local, the originator; for a flood always
+the victim. What external originators do to every host that the internet can reach is inbound
+noise, whatever class the models give it.
 """
 
 from __future__ import annotations
@@ -20,13 +21,32 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 _BENIGN, _FLOOD, _NOISE = (CLASSES.index(name) for name in ("benign", "flood", "inbound_noise"))
-_NOISY = [CLASSES.index(name) for name in ("scan", "brute_force", "spreading", "inbound_noise")]
-_HALVES = ("orig_ip_bytes", "resp_ip_bytes", "orig_pkts", "resp_pkts")
-_NEEDED = ["source", "open", "replaces", "ts", "known", "clock", "uid", "orig_h", "resp_h", "resp_p", "proto",
-           "local_orig", "local_resp", "orig_bytes", "resp_bytes", *_HALVES]  # fmt: skip
+_NOISE_CLASSES = [
+    CLASSES.index(name) for name in ("scan", "brute_force", "spreading", "inbound_noise")
+]
+"""classes that are noise when an external originator does them"""
+_PACKET_COLUMNS = ("orig_ip_bytes", "resp_ip_bytes", "orig_pkts", "resp_pkts")
+_COLUMNS = [
+    "source",
+    "open",
+    "replaces",
+    "ts",
+    "known",
+    "clock",
+    "uid",
+    "orig_h",
+    "resp_h",
+    "resp_p",
+    "proto",
+    "local_orig",
+    "local_resp",
+    "orig_bytes",
+    "resp_bytes",
+    *_PACKET_COLUMNS,
+]
 
 
-class Key(NamedTuple):
+class GroupKey(NamedTuple):
     """What makes two flows of one sensor the same behaviour of the same host."""
 
     subject: str
@@ -35,8 +55,9 @@ class Key(NamedTuple):
     """class"""
 
 
-class Judged(NamedTuple):
-    """The flows of a batch that are over the threshold, as columns, in the order in which they were known."""
+class FlaggedFlows(NamedTuple):
+    """The n flows of a batch that are over the threshold, as columns, in the order in which they
+    were known. A position is an index into these columns, a row one of the whole batch."""
 
     rows: Ints
     """of the whole batch"""
@@ -46,87 +67,141 @@ class Judged(NamedTuple):
     source: list[str]
     orig_h: list[str]
     resp_h: list[str]
-    target: Bools
-    """the subject is the responder, and acted upon"""
+    is_target: Bools
+    """the subject is the responder, and the role `target`"""
     label: Ints
     """index of the class, after policy"""
     flows: Flows
 
-    def keys(self, chosen: Ints) -> dict[Key, Ints]:
-        """Fold keys of the chosen flows in the order of their first one → their places, ascending."""
-        places: dict[tuple[str, bool, int], list[int]] = {}
-        target, label = self.target.tolist(), self.label.tolist()
-        for at in chosen.tolist():
-            subject = self.resp_h[at] if target[at] else self.orig_h[at]
-            places.setdefault((subject, target[at], label[at]), []).append(at)
-        return {
-            Key(subject, TARGET if acted_upon else ACTOR, CLASSES[number]): np.array(
-                found, np.int64
-            )
-            for (subject, acted_upon, number), found in places.items()
-        }
+    def key(self, position: int) -> GroupKey:
+        """Key of the group that a flow belongs to."""
+        is_target = bool(self.is_target[position])
+        subject = self.resp_h[position] if is_target else self.orig_h[position]
+        return GroupKey(subject, TARGET if is_target else ACTOR, CLASSES[self.label[position]])
+
+    def key_numbers(self, positions: Ints | None = None) -> tuple[list[GroupKey], Ints]:
+        """The keys in the order of their first flow, and (m) the index of each flow's key in them.
+
+        Args:
+            positions: (m) the flows asked for, ascending; all where None.
+        """
+        if positions is None:
+            positions = np.arange(len(self.rows))
+        is_target, label = self.is_target.tolist(), self.label.tolist()
+        first_positions: list[int] = []
+        number_of: dict[tuple[str, bool, int], int] = {}
+        numbers = []
+        for position in positions.tolist():
+            targeted = is_target[position]
+            subject = self.resp_h[position] if targeted else self.orig_h[position]
+            number = number_of.setdefault((subject, targeted, label[position]), len(number_of))
+            if number == len(first_positions):
+                first_positions.append(position)
+            numbers.append(number)
+        return [self.key(position) for position in first_positions], np.array(numbers, np.int64)
 
 
-def judge(flows: pl.DataFrame, scores: Scores, over: Ints) -> Judged:
-    """The flows of rows `over` (ascending) with the class and the subject that policy gives them."""
-    chosen = flows[over, _NEEDED]
-    stranger = ~_true(chosen["local_orig"]) & _true(chosen["local_resp"])
-    label = _labels(scores.label[over], scores.probability[over], stranger)
-    target = stranger | (label == _FLOOD)
+def flag(flows: pl.DataFrame, scores: Scores, over: Ints) -> FlaggedFlows:
+    """The flows of rows `over` with the class and the subject that policy gives them.
+
+    Args:
+        flows: (n) Flow frame in the order in which flows were known, with `known`, `clock` and
+            `replaces`.
+        scores: (n) of these flows.
+        over: rows over the threshold, ascending.
+    """
+    chosen = flows[over, _COLUMNS]
+    is_external = has_external_originator(chosen)
+    label = _policy_labels(scores.label[over], scores.probability[over], is_external)
+    is_target = is_external | (label == _FLOOD)
     orig_h, resp_h = chosen["orig_h"].to_list(), chosen["resp_h"].to_list()
-    return Judged(
+    peers = _sides(orig_h, resp_h, ~is_target)
+    return FlaggedFlows(
         rows=over,
         clock=micros(chosen, "clock"),
         score=scores.score[over],
         source=[source or "" for source in chosen["source"].to_list()],
         orig_h=orig_h,
         resp_h=resp_h,
-        target=target,
+        is_target=is_target,
         label=label,
-        flows=_columns(
-            chosen, [o if t else r for o, r, t in zip(orig_h, resp_h, target.tolist(), strict=True)]
-        ),
+        flows=_totals_columns(chosen, peers),
     )
+
+
+def labelled_keys(flows: pl.DataFrame, label: Ints) -> tuple[list[str], Ints]:
+    """(n) subjects and (n) classes of flows whose class is known, as `flag` gives them to flows.
+
+    Args:
+        flows: (n) Flow frame with local flags filled.
+        label: (n) index of the class that each flow really is.
+    """
+    is_external = has_external_originator(flows)
+    kind = _noise_labels(label, is_external)
+    is_target = is_external | (kind == _FLOOD)
+    return _sides(flows["orig_h"].to_list(), flows["resp_h"].to_list(), is_target), kind
+
+
+def has_external_originator(flows: pl.DataFrame) -> Bools:
+    """(n) flows from outside to a local host."""
+    return ~_is_true(flows["local_orig"]) & _is_true(flows["local_resp"])
 
 
 def micros(frame: pl.DataFrame, name: str) -> Ints:
-    """A time column in µs since the epoch."""
+    """(n) a time column in µs since the epoch."""
     return frame[name].to_numpy().astype("datetime64[us]").astype(np.int64)
 
 
-def _labels(label: Ints, probability: npt.NDArray[np.float64], stranger: Bools) -> Ints:
-    """Classes by policy: strangers make noise, and nobody else does (the next likeliest class is taken)."""
-    rest = probability.copy()
-    rest[:, [_BENIGN, _NOISE]] = -1.0
-    of_insiders = np.where(label == _NOISE, rest.argmax(axis=1), label)
-    return np.where(stranger, np.where(np.isin(label, _NOISY), _NOISE, label), of_insiders).astype(
-        np.int64
-    )
+def _policy_labels(label: Ints, probability: npt.NDArray[np.float64], is_external: Bools) -> Ints:
+    """(n) classes after policy: external originators make noise, and nobody else does; an insider
+    whom the models call noise gets the next likeliest class."""
+    other_classes = probability.copy()
+    other_classes[:, [_BENIGN, _NOISE]] = -1.0
+    insiders = np.where(label == _NOISE, other_classes.argmax(axis=1), label)
+    return np.where(is_external, _noise_labels(label, is_external), insiders).astype(np.int64)
 
 
-def _columns(chosen: pl.DataFrame, peer: list[str]) -> Flows:
-    orig_ip, resp_ip, orig_pkts, resp_pkts = (chosen[name] for name in _HALVES)
+def _noise_labels(label: Ints, is_external: Bools) -> Ints:
+    """(n) classes, with inbound noise for what external originators do to every host."""
+    is_noise = is_external & np.isin(label, _NOISE_CLASSES)
+    return np.where(is_noise, _NOISE, label).astype(np.int64)
+
+
+def _sides(orig_h: list[str], resp_h: list[str], is_responder: Bools) -> list[str]:
+    """(n) the responder's address where `is_responder`, else the originator's."""
+    return [
+        resp if responder else orig
+        for orig, resp, responder in zip(orig_h, resp_h, is_responder.tolist(), strict=True)
+    ]
+
+
+def _totals_columns(chosen: pl.DataFrame, peers: list[str]) -> Flows:
+    """The columns that the totals of a group add up."""
+    orig_ip, resp_ip, orig_pkts, resp_pkts = (chosen[name] for name in _PACKET_COLUMNS)
     sums = [chosen["orig_bytes"], chosen["resp_bytes"], orig_ip + resp_ip, orig_pkts + resp_pkts]
-    numbers, known = zip(*map(_numbers, sums), strict=True)
-    icmp = (proto == "icmp" for proto in chosen["proto"].to_list())
+    numbers, known = zip(*map(_values_and_known, sums), strict=True)
+    ports = [
+        None if proto == "icmp" else port
+        for port, proto in zip(chosen["resp_p"].to_list(), chosen["proto"].to_list(), strict=True)
+    ]
     return Flows(
         ts=micros(chosen, "ts"),
         known=micros(chosen, "known"),
         uid=chosen["uid"].to_list(),
-        peer=peer,
-        port=[
-            None if no_port else port
-            for port, no_port in zip(chosen["resp_p"].to_list(), icmp, strict=True)
-        ],
+        peer=peers,
+        port=ports,
         sums=np.column_stack(numbers),
         has=np.column_stack(known),
-        open=_true(chosen["open"]),
-        replaces=_true(chosen["replaces"]),
+        open=_is_true(chosen["open"]),
+        replaces=_is_true(chosen["replaces"]),
     )
 
 
-def _numbers(column: pl.Series) -> tuple[Ints, Bools]:
-    """(n) values, 0 where unknown; (n) where they are known. Without Polars' engine, which takes 0.2 ms to start."""
+def _values_and_known(column: pl.Series) -> tuple[Ints, Bools]:
+    """(n) values, 0 where unknown; (n) where they are known.
+
+    Without Polars' engine, which takes 0.2 ms to start.
+    """
     if column.null_count() == 0:
         return column.to_numpy(), np.ones(len(column), np.bool_)
     values = column.to_list()
@@ -135,6 +210,6 @@ def _numbers(column: pl.Series) -> tuple[Ints, Bools]:
     )
 
 
-def _true(column: pl.Series) -> Bools:
-    """(n) where a nullable column says yes."""
+def _is_true(column: pl.Series) -> Bools:
+    """(n) where a nullable column is true."""
     return np.array([value is True for value in column.to_list()], np.bool_)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ids_plugin.alerts.allow_list import Entry
-from ids_plugin.alerts.policy import Judged
+from ids_plugin.alerts.policy import FlaggedFlows
 from ids_plugin.alerts.totals import SUMS, Flows
 from ids_plugin.schema.alert import SEVERITIES, TARGET
 from ids_plugin.schema.score import CLASSES
@@ -144,21 +144,21 @@ def _might_fit(entry: Entry, case: Case) -> bool:
     return bool(entry.fits(_flows(case, (*case.peers, *peers), (*case.ports, *ports))).any())
 
 
-def _flows(case: Case, peers: Sequence[str], ports: Sequence[int | None]) -> Judged:
+def _flows(case: Case, peers: Sequence[str], ports: Sequence[int | None]) -> FlaggedFlows:
     """One flow between the subject and each of the peers to each of the ports, as the allow-list sees flows."""
     pairs = list(product(peers, ports))
     acted_upon = case.role == TARGET
     subject, others = [case.subject] * len(pairs), [peer for peer, _ in pairs]
     rows = np.arange(len(pairs))
     known = np.full(len(pairs), case.last)
-    return Judged(
+    return FlaggedFlows(
         rows=rows,
         clock=known,
         score=np.ones(len(pairs)),
         source=[""] * len(pairs),
         orig_h=others if acted_upon else subject,
         resp_h=subject if acted_upon else others,
-        target=np.full(len(pairs), acted_upon),
+        is_target=np.full(len(pairs), acted_upon),
         label=np.full(len(pairs), CLASSES.index(case.kind)),
         flows=Flows(
             ts=known,

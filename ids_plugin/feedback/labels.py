@@ -15,13 +15,11 @@ import numpy as np
 import polars as pl
 
 from ids_plugin.alerts import policy
-from ids_plugin.alerts.policy import Judged, Key
+from ids_plugin.alerts.policy import FlaggedFlows, GroupKey
 from ids_plugin.bundle import Bundle
 from ids_plugin.feedback.proposals import Ruled
 from ids_plugin.pipeline import scored
 from ids_plugin.schema import flow
-from ids_plugin.schema.alert import ACTOR, TARGET
-from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.verdict import TRUE
 from ids_plugin.scoring.scorer import Scorer
 
@@ -97,30 +95,29 @@ def _folded(
     batches: Iterable[pl.DataFrame], ruled: Sequence[Ruled], bundle: Bundle
 ) -> Iterator[pl.DataFrame]:
     """Flows of judged folds, labelled, batch by batch."""
-    wanted: dict[tuple[str, Key], list[Ruled]] = {}
-    for one in ruled:
-        wanted.setdefault(
-            (one.case.sensor, Key(one.case.subject, one.case.role, one.case.kind)), []
-        ).append(one)
-    for _, windows, scores in scored(batches, Scorer(bundle)):
-        judged = policy.judge(windows.flows, scores, np.flatnonzero(scores.over))
-        yield _labelled(windows.flows, judged, wanted)
+    wanted: dict[tuple[str, GroupKey], list[Ruled]] = {}
+    for ruled_alert in ruled:
+        case = ruled_alert.case
+        key = GroupKey(case.subject, case.role, case.kind)
+        wanted.setdefault((case.sensor, key), []).append(ruled_alert)
+    for sensor, windows, scores in scored(batches, Scorer(bundle)):
+        flagged = policy.flag(windows.flows, scores, np.flatnonzero(scores.over))
+        of_sensor = {key: alerts for (name, key), alerts in wanted.items() if name == sensor}
+        yield _labelled(windows.flows, flagged, of_sensor)
 
 
 def _labelled(
-    flows: pl.DataFrame, judged: Judged, wanted: Mapping[tuple[str, Key], list[Ruled]]
+    flows: pl.DataFrame, flagged: FlaggedFlows, wanted: Mapping[GroupKey, Sequence[Ruled]]
 ) -> pl.DataFrame:
-    """Of the flows over the threshold those that a judged fold holds; once for each such fold."""
+    """Of the flows over the threshold those that a judged alert holds; once for each such alert."""
     rows, labels = [], []
-    for at in range(len(judged.rows)):
-        acted_upon = bool(judged.target[at])
-        subject = judged.resp_h[at] if acted_upon else judged.orig_h[at]
-        key = Key(subject, TARGET if acted_upon else ACTOR, CLASSES[judged.label[at]])
-        row = int(judged.rows[at])
-        for one in wanted.get((flows["sensor"][row], key), ()):
-            if one.case.first <= judged.flows.ts[at] and judged.flows.known[at] <= one.case.last:
-                rows.append(row)
-                labels.append(label(one))
+    keys, numbers = flagged.key_numbers()
+    for position, number in enumerate(numbers.tolist()):
+        ts, known = flagged.flows.ts[position], flagged.flows.known[position]
+        for ruled_alert in wanted.get(keys[number], ()):
+            if ruled_alert.case.first <= ts and known <= ruled_alert.case.last:
+                rows.append(int(flagged.rows[position]))
+                labels.append(label(ruled_alert))
     named = pl.DataFrame(labels, schema=dict.fromkeys(_LABELS, pl.String()), orient="row")
     return (
         flows[rows]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
-from ids_plugin.alerts import AllowList, BundleFacts, Folder, policy
+from ids_plugin.alerts import AlertGrouper, AllowList, BundleFacts, policy
 from ids_plugin.bundle import Bundle, seal
 from ids_plugin.errors import UsageError
 from ids_plugin.pipeline import scored
@@ -153,7 +153,7 @@ def alerts(
 ) -> tuple[int, list[Document]]:
     """How many flows known after `start` and up to `stop` are over, and the closing documents of their folds."""
     limits = np.array([thresholds.get(name, np.inf) for name in CLASSES])
-    folders: dict[str, Folder] = {}
+    groupers: dict[str, AlertGrouper] = {}
     documents: list[Document] = []
     count = 0
     for batch in traffic.high:
@@ -168,15 +168,17 @@ def alerts(
         scores = _rows(batch.scores, rows)._replace(
             over=over[rows], threshold=limits[batch.scores.label[rows]]
         )
-        folder = folders.setdefault(
-            batch.sensor, Folder(batch.sensor, BundleFacts("", "", ""), allow)
+        grouper = groupers.setdefault(
+            batch.sensor, AlertGrouper(batch.sensor, BundleFacts("", "", ""), allow)
         )
-        plan = folder.plan(batch.flows[rows], scores)
+        plan = grouper.plan(batch.flows[rows], scores)
         count += sum(
             counts.over_threshold - counts.value("suppressed") for _, counts in plan.ledger.items()
         )
-        documents += folder.commit(plan, dict.fromkeys(plan.rows.tolist(), _NO_EVIDENCE)).documents
-    documents += [document for folder in folders.values() for document in folder.finish().documents]
+        documents += grouper.commit(plan, dict.fromkeys(plan.rows.tolist(), _NO_EVIDENCE)).documents
+    documents += [
+        document for grouper in groupers.values() for document in grouper.finish().documents
+    ]
     return count, [document for document in documents if document["event"]["kind"] == "event"]
 
 
@@ -192,7 +194,7 @@ def _candidates(traffic: Traffic, split: int, allow: AllowList) -> tuple[Doubles
     for batch in traffic.high:
         rows = np.flatnonzero(batch.known <= split)
         if len(rows) and allow.entries:
-            rows = rows[allow.suppressed(policy.judge(batch.flows, batch.scores, rows)) < 0]
+            rows = rows[allow.suppressed(policy.flag(batch.flows, batch.scores, rows)) < 0]
         score.append(batch.scores.score[rows])
         label.append(batch.scores.label[rows])
     return np.concatenate(score), np.concatenate(label)

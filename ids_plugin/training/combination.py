@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 import torch
 
-from ids_plugin.schema import flow
+from ids_plugin.alerts import policy
+from ids_plugin.alerts.group_counts import by_key
 from ids_plugin.schema.score import CLASSES, Scores
+from ids_plugin.schema.window import Bools, Ints
 from ids_plugin.scoring import Doubles
 from ids_plugin.training.examples import Examples
 
 FLOOR = 1e-4
 """Probabilities below count as this: a member never says more than 10,000 : 1."""
 _STEPS = 400
-_CLOSES = 1_800_000_000
-"""µs after which a fold is closed (30 min)"""
 _PASSES = 0.1
 _GRID = np.r_[
     np.arange(0.5, 0.95, 0.05), 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999
@@ -62,11 +63,12 @@ def fit_combination(
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredNetwork:
     """All flows of one network and their scores, as thresholds and metrics need them."""
 
     network: str
     flows: pl.DataFrame
+    """(n) with labels, as windows give them"""
     scores: Scores
 
     @property
@@ -75,85 +77,128 @@ class Judged:
         ts = self.flows["ts"]
         return max((ts.max() - ts.min()).total_seconds(), 1.0) / 86_400  # type: ignore[operator,union-attr]
 
-
-def subject(flows: pl.DataFrame, labels: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pl.Series:
-    """(n) whose behaviour each flow would be: the local host, the originator where both or neither are local, the
-    responder of a flood."""
-    victim = pl.Series(labels == CLASSES.index("flood"))
-    outside_in = ~pl.col("local_orig") & pl.col("local_resp")
-    return flows.select(pl.when(victim | outside_in).then("resp_h").otherwise("orig_h")).to_series()
+    def is_attack(self, rows: Ints) -> Bools:
+        """(m) which of these flows are attacks."""
+        return (self.flows["label"][rows] != "benign").to_numpy()
 
 
-def folds(judged: Judged, over: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> pl.DataFrame:
-    """Folds of the flows that are `over`: host, class, first (clock), flows, how many of them are attacks."""
-    named = judged.flows.select(
-        "label", known=flow.known().to_physical(), host=subject(judged.flows, judged.scores.label)
-    ).with_columns(klass=pl.Series(judged.scores.label), over=pl.Series(over))
-    hits = named.filter("over").sort("known")
-    gap = (pl.col("known").diff().over("host", "klass") > _CLOSES).fill_null(value=False)
-    return (
-        hits.with_columns(part=gap.cum_sum().over("host", "klass"))
-        .group_by("host", "klass", "part", maintain_order=True)
-        .agg(
-            first=pl.col("known").first(),
-            flows=pl.len(),
-            attacks=(pl.col("label") != "benign").sum(),
-        )
-    )
+def false_alerts(network: ScoredNetwork) -> int:
+    """Alert groups of the flows over their threshold that hold no attack flow."""
+    rows = np.flatnonzero(network.scores.over)
+    flagged = policy.flag(network.flows, network.scores, rows)
+    return by_key(flagged).count_without(network.is_attack(rows))
 
 
 def fit_thresholds(
-    networks: Sequence[Judged], known: Sequence[int], false_per_day: float
+    networks: Sequence[ScoredNetwork], known: Sequence[int], false_per_day: float
 ) -> dict[str, float]:
-    """The thresholds that find most activities, each class counting the same, with at most `false_per_day` folds that
-    hold no attack flow. Exact: a knapsack over classes (dynamic programming); of equals the strictest.
+    """The thresholds that find most activities, each class counting the same, with at most
+    `false_per_day` alerts that hold no attack flow.
+
+    A knapsack over classes (dynamic programming), exact where classes share no alert group. What
+    external originators do is one group whatever its class, so the alerts of all classes together
+    are counted in the end, and the budget is lowered until they keep to it; of equals the strictest.
     """
-    budget = int(false_per_day * sum(judged.days for judged in networks))
-    classes = [label for label in known if label != 0]
+    budget = int(false_per_day * sum(network.days for network in networks))
+    choices = {label: _choices(networks, label) for label in known if label != 0}
+    best = _best_by_cost(choices, budget)
+    spent = budget
+    while True:
+        affordable = [choice for cost, choice in best.items() if cost <= spent]
+        thresholds = max(affordable, key=lambda choice: choice[0])[1]
+        judged = [with_thresholds(network, thresholds) for network in networks]
+        if spent == 0 or sum(map(false_alerts, judged)) <= budget:
+            return thresholds
+        spent -= 1
+
+
+def _best_by_cost(
+    choices: Mapping[int, Sequence[ThresholdChoice]], budget: int
+) -> dict[int, tuple[float, dict[str, float]]]:
+    """False alerts → the largest sum of found shares that they buy, and its thresholds by class."""
     best: dict[int, tuple[float, dict[str, float]]] = {0: (0.0, {})}
-    for label in classes:
-        choices = _choices(networks, label)
+    for label, of_class in choices.items():
         reached: dict[int, tuple[float, dict[str, float]]] = {}
         for spent, (value, chosen) in best.items():
-            for threshold, false, found in choices:
-                total = spent + false
-                if total <= budget and value + found > reached.get(total, (-1.0, {}))[0]:
-                    reached[total] = value + found, chosen | {CLASSES[label]: threshold}
+            for choice in of_class:
+                cost = spent + choice.false_alerts
+                total = value + choice.found_share
+                if cost <= budget and total > reached.get(cost, (-1.0, {}))[0]:
+                    reached[cost] = total, chosen | {CLASSES[label]: choice.threshold}
         best = reached
-    return max(best.values(), key=lambda one: one[0])[1]
+    return best
 
 
-def _choices(networks: Sequence[Judged], label: int) -> list[tuple[float, int, float]]:
-    """Per threshold, strictest first: folds without attacks, and the share of the class's activities that are found.
+class ThresholdChoice(NamedTuple):
+    """What one threshold of one class gives."""
 
-    Above the grid stands a threshold that nothing reaches, so that there is always one that costs nothing.
+    threshold: float
+    false_alerts: int
+    """alert groups without an attack flow"""
+    found_share: float
+    """of the class's activities"""
+
+
+def _choices(networks: Sequence[ScoredNetwork], label: int) -> list[ThresholdChoice]:
+    """What each threshold of the grid gives, the strictest first.
+
+    Above the grid stands a threshold that nothing reaches, so that there is always one that costs
+    nothing.
     """
-    choices = [(1.0, 0, 0.0)]
-    for threshold in _GRID[::-1].tolist():
-        false = found = activities = 0
-        for judged in networks:
-            over = (judged.scores.label == label) & (judged.scores.score >= threshold)
-            false += folds(judged, over).filter(pl.col("attacks") == 0).height
-            named = judged.flows.select("label", "label_detail").with_columns(over=pl.Series(over))
-            mine = (
-                named.filter(pl.col("label") == CLASSES[label])
-                .group_by("label_detail")
-                .agg(pl.col("over").any())
-            )
-            found, activities = found + int(mine["over"].sum()), activities + mine.height
-        choices.append((round(threshold, 6), false, found / max(activities, 1)))
+    thresholds = _GRID[::-1]
+    false = np.zeros(len(thresholds), np.int64)
+    found, activities = np.zeros(len(thresholds), np.int64), 0
+    for network in networks:
+        false += count_false_alerts(network, label, thresholds)
+        surest = _surest_flows(network, label)
+        found += (surest[None, :] >= thresholds[:, None]).sum(axis=1)
+        activities += len(surest)
+    share = found / max(activities, 1)
+    choices = [ThresholdChoice(1.0, 0, 0.0)]
+    for threshold, count, part in zip(
+        thresholds.tolist(), false.tolist(), share.tolist(), strict=True
+    ):
+        choices.append(ThresholdChoice(round(threshold, 6), count, part))
     return choices
 
 
-def with_thresholds(judged: Judged, thresholds: Mapping[str, float]) -> Judged:
+def count_false_alerts(network: ScoredNetwork, label: int, thresholds: Doubles) -> Ints:
+    """(t) alert groups without an attack flow that the flows of one class make, per threshold.
+
+    Args:
+        network: its flows and scores.
+        label: index of the class that the bundle gives the flows.
+        thresholds: (t) scores.
+    """
+    scores = network.scores
+    rows = np.flatnonzero((scores.label == label) & (scores.score >= thresholds.min()))
+    flagged = policy.flag(network.flows, scores, rows)
+    flows, is_attack = by_key(flagged), network.is_attack(rows)
+    score = flagged.score[flows.position]
+    counts = [flows.count_without(is_attack, score >= threshold) for threshold in thresholds]
+    return np.array(counts, np.int64)
+
+
+def _surest_flows(network: ScoredNetwork, label: int) -> Doubles:
+    """(a) per activity of a class the highest score of its flows that get this class; -1 where none
+    does."""
+    is_labelled = network.scores.label == label
+    named = network.flows.select("label", "label_detail").with_columns(
+        score=pl.Series(np.where(is_labelled, network.scores.score, -1.0))
+    )
+    of_class = named.filter(pl.col("label") == CLASSES[label])
+    return of_class.group_by("label_detail").agg(pl.col("score").max())["score"].to_numpy()
+
+
+def with_thresholds(judged: ScoredNetwork, thresholds: Mapping[str, float]) -> ScoredNetwork:
     """The same scores, judged by other thresholds."""
     each = np.array([thresholds.get(name, np.inf) for name in CLASSES])[judged.scores.label]
     scores = judged.scores._replace(threshold=each, over=judged.scores.score >= each)
-    return Judged(judged.network, judged.flows, scores)
+    return ScoredNetwork(judged.network, judged.flows, scores)
 
 
 def fit_gate_threshold(
-    passed: Sequence[Doubles], networks: Sequence[Judged], missed: float
+    passed: Sequence[Doubles], networks: Sequence[ScoredNetwork], missed: float
 ) -> float:
     """The highest gate value that keeps all but a `missed` share of the flows over a threshold, and of every class
     that is found in a network at least the flow the gate is surest of; but for this it lets no more than a share of
@@ -176,12 +221,12 @@ def fit_gate_threshold(
     return round(max(min(surest), min(most, least)), 8)
 
 
-def report(networks: Sequence[Judged]) -> dict[str, object]:
+def report(networks: Sequence[ScoredNetwork]) -> dict[str, object]:
     """What the thresholds give: activities found in their class and in any, folds without an attack, days."""
     found = right = total = false = 0
     missed: list[str] = []
     for judged in networks:
-        false += folds(judged, judged.scores.over).filter(pl.col("attacks") == 0).height
+        false += false_alerts(judged)
         named = judged.flows.select(
             "label", detail=pl.col("label_detail").fill_null("")
         ).with_columns(

@@ -15,6 +15,8 @@ import numpy.typing as npt
 import polars as pl
 
 from ids_plugin.alerts import policy
+from ids_plugin.alerts.group_counts import groups
+from ids_plugin.alerts.policy import FlaggedFlows
 from ids_plugin.bundle import Bundle
 from ids_plugin.datasets.labelled_flows import Labelled
 from ids_plugin.explain import Deletion, Explainer
@@ -34,14 +36,7 @@ TRAIN_SHARE = 0.7
 """of the flows, for the lookup table under the protocols `time` and `random`"""
 WORTH_FINDING = 5
 """attack flows a (host, class) has at least to be counted as found or not"""
-_GAP = 1_800_000_000
-_STRANGER = ~pl.col("local_orig").fill_null(value=False) & pl.col("local_resp").fill_null(
-    value=False
-)
-_HOST = pl.when(_STRANGER | (pl.col("label") == "flood")).then("resp_h").otherwise("orig_h")
-"""whose behaviour a labelled flow is"""
 _NUMBERS = {name: number for number, name in enumerate(CLASSES)}
-_NOISE = ("scan", "brute_force", "spreading", "inbound_noise")
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedNetwork:
     """One network, scored."""
 
     name: str
@@ -97,7 +92,9 @@ def evaluate(
     }
 
 
-def _judge(bundle: Bundle, network: Labelled, options: Options, rng: np.random.Generator) -> Judged:
+def _judge(
+    bundle: Bundle, network: Labelled, options: Options, rng: np.random.Generator
+) -> JudgedNetwork:
     scorer = Scorer(bundle, cascade=options.cascade)
     explainer = Explainer(scorer, spec(), bundle.usual)
     flows, scores, alone = [], [], []
@@ -115,7 +112,7 @@ def _judge(bundle: Bundle, network: Labelled, options: Options, rng: np.random.G
         scores.append(scored)
         alone.append(_members(scorer, batch))
     frame = pl.concat(flows)
-    return Judged(
+    return JudgedNetwork(
         network.name,
         frame,
         joined(scores),
@@ -148,6 +145,7 @@ def _deletion(deletions: Sequence[Deletion]) -> dict[str, Any]:
 def _members(scorer: Scorer, batch: Windows) -> pl.DataFrame:
     """What every member alone calls the attack flows of a batch."""
     rows = np.flatnonzero((batch.flows["label"] != "benign").to_numpy())
+    attacks = _attacks(batch.flows).select("label", "host")
     steps = batch.steps(rows)
     called = {
         name: pl.Series(np.array(CLASSES)[probability.argmax(axis=1)], dtype=pl.String)
@@ -155,10 +153,10 @@ def _members(scorer: Scorer, batch: Windows) -> pl.DataFrame:
             steps.values, steps.mask, batch.table(rows)
         ).items()
     }
-    return batch.flows[rows].select("label", host=_HOST).with_columns(**called)
+    return attacks.with_columns(**called)
 
 
-def _alone(judged: Sequence[Judged]) -> dict[str, dict[str, dict[str, float]]]:
+def _alone(judged: Sequence[JudgedNetwork]) -> dict[str, dict[str, dict[str, float]]]:
     """Class → member → share of its flows, and of its hosts, that the member alone calls that class."""
     flows = pl.concat([one.alone.with_columns(network=pl.lit(one.name)) for one in judged])
     members = [name for name in flows.columns if name not in ("label", "host", "network")]
@@ -201,7 +199,7 @@ def joined(scores: Sequence[Scores]) -> Scores:
     return Scores(models=models, **columns)
 
 
-def _opinions(judged: Sequence[Judged], options: Options) -> Iterator[dict[str, Doubles]]:
+def _opinions(judged: Sequence[JudgedNetwork], options: Options) -> Iterator[dict[str, Doubles]]:
     """Per network: model → (n) how malicious each flow is; the two rules first."""
     for at, one in enumerate(judged):
         if options.protocol == "leave-one-out":
@@ -229,78 +227,79 @@ def _lookup(taught: Sequence[pl.DataFrame], flows: pl.DataFrame) -> Doubles:
     return found.fill_null(float(seen["bad"].mean() or 0.0)).to_numpy()  # type: ignore[arg-type]
 
 
-def of_network(one: Judged) -> dict[str, Any]:
-    """Hosts found, delays in s, false alerts and hours of one network."""
-    rows = np.flatnonzero(one.scores.over & one.tested)
-    alerts = _alerts(one, rows)
-    tested = one.flows.filter(pl.Series(one.tested))
-    span = (
-        tested.select((pl.col("known").max() - pl.col("ts").min()).dt.total_seconds()).item() or 0.0
+def of_network(network: JudgedNetwork) -> dict[str, Any]:
+    """Hosts found, delays in s, alerts, false alerts and hours of one network.
+
+    Alerts are those that a scan of the tested flows gives.
+    """
+    flagged = policy.flag(
+        network.flows, network.scores, np.flatnonzero(network.scores.over & network.tested)
     )
-    folds = _folds(alerts)
+    alerts = groups(flagged)
+    is_attack = (network.flows["label"][flagged.rows] != "benign").to_numpy()
+    false = [alert for alert in alerts if not is_attack[alert.members].any()]
+    tested = network.flows.filter(pl.Series(network.tested))
+    length = pl.col("known").max() - pl.col("ts").min()
+    span = tested.select(length.dt.total_seconds()).item() or 0.0
     return {
-        "name": one.name,
-        "flows": len(one.flows),
-        "attack_flows": int((one.flows["label"] != "benign").sum()),
+        "name": network.name,
+        "flows": len(network.flows),
+        "attack_flows": int((network.flows["label"] != "benign").sum()),
         "hours": round(span / 3600, 2),
-        "alerts": len(folds),
-        "false_alerts": int((folds["attacks"] == 0).sum()),
-        "false": folds.filter(pl.col("attacks") == 0).select("subject", "kind", "flows").rows(),
-        "wanted": _wanted(one, alerts),
+        "alerts": len(alerts),
+        "false_alerts": len(false),
+        "false": [(alert.key.subject, alert.key.kind, alert.flows) for alert in false],
+        "wanted": _wanted(network, flagged),
     }
 
 
-def _alerts(one: Judged, rows: npt.NDArray[np.int64]) -> pl.DataFrame:
-    """The flows at `rows` with the subject, role and kind that policy gives them."""
-    judged = policy.judge(one.flows, one.scores, rows)
-    subject = [
-        resp if target else orig
-        for orig, resp, target in zip(judged.orig_h, judged.resp_h, judged.target, strict=True)
-    ]
-    return one.flows.select("label", "known", "clock")[rows].with_columns(
-        subject=pl.Series(subject, dtype=pl.String),
-        role=pl.Series(judged.target),
-        kind=pl.Series(np.array(CLASSES)[judged.label]),
+def _wanted(network: JudgedNetwork, flagged: FlaggedFlows) -> list[dict[str, Any]]:
+    """Every (host, class) that attacks, or is flooded: found in its class, in any, and how long
+    after."""
+    wanted = (
+        _attacks(network.flows.filter(pl.Series(network.tested)))
+        .group_by("host", "kind", maintain_order=True)
+        .agg(first=pl.col("known").min(), flows=pl.len())
     )
-
-
-def _folds(alerts: pl.DataFrame) -> pl.DataFrame:
-    """One row a fold: subject, role, kind, flows, how many of them are attacks."""
-    gap = (pl.col("clock").dt.epoch("us").diff().over("subject", "role", "kind") > _GAP).fill_null(
-        value=False
-    )
-    return (
-        alerts.with_columns(part=gap.cum_sum().over("subject", "role", "kind"))
-        .group_by("subject", "role", "kind", "part", maintain_order=True)
-        .agg(flows=pl.len(), attacks=(pl.col("label") != "benign").sum())
-    )
-
-
-def _wanted(one: Judged, alerts: pl.DataFrame) -> list[dict[str, Any]]:
-    """Every (host, class) that attacks, or is flooded: found in its class, in any, and how long after."""
-    kind = (
-        pl.when(_STRANGER & pl.col("label").is_in(_NOISE))
-        .then(pl.lit("inbound_noise"))
-        .otherwise("label")
-    )
-    attacks = one.flows.filter(pl.Series(one.tested) & (pl.col("label") != "benign")).with_columns(
-        kind=kind, subject=_HOST
-    )
-    wanted = attacks.group_by("subject", "kind", maintain_order=True).agg(
-        first=pl.col("known").min(), flows=pl.len()
-    )
-    found = []
-    for subject, label, first, flows in wanted.iter_rows():
+    alerts = _flagged_table(network, flagged)
+    results = []
+    for host, kind, first, flows in wanted.iter_rows():
         if flows < WORTH_FINDING:
             continue
-        theirs = alerts.filter((pl.col("subject") == subject) & (pl.col("known") >= first))
-        right = theirs.filter(pl.col("kind") == label)
-        delay = (right["known"].min() - first).total_seconds() if len(right) else None
-        found.append({
-            "host": subject, "class": label, "flows": flows, "found": bool(len(right)),
-            "found_in_any_class": bool(len(theirs)), "delay_s": delay,
+        of_host = alerts.filter((pl.col("subject") == host) & (pl.col("known") >= first))
+        in_class = of_host.filter(pl.col("kind") == kind)
+        delay = (in_class["known"].min() - first).total_seconds() if len(in_class) else None
+        results.append({
+            "host": host, "class": kind, "flows": flows, "found": bool(len(in_class)),
+            "found_in_any_class": bool(len(of_host)), "delay_s": delay,
         })  # fmt: skip
-    return found
+    return results
+
+
+def _attacks(flows: pl.DataFrame) -> pl.DataFrame:
+    """The attack flows, with `host` (whose behaviour each is) and `kind` (the class that an alert
+    of it has)."""
+    attacks = flows.filter(pl.col("label") != "benign")
+    host, kind = policy.labelled_keys(attacks, _class_numbers(attacks))
+    return attacks.with_columns(
+        host=pl.Series(host, dtype=pl.String),
+        kind=pl.Series(np.array(CLASSES)[kind], dtype=pl.String),
+    )
+
+
+def _flagged_table(network: JudgedNetwork, flagged: FlaggedFlows) -> pl.DataFrame:
+    """The flagged flows with `known` and the `subject` and `kind` of their alert."""
+    keys, number = flagged.key_numbers()
+    subject = pl.Series([key.subject for key in keys], dtype=pl.String)
+    kind = pl.Series([key.kind for key in keys], dtype=pl.String)
+    return network.flows.select("known")[flagged.rows].with_columns(
+        subject=subject[number], kind=kind[number]
+    )
+
+
+def _class_numbers(flows: pl.DataFrame) -> Ints:
+    """(n) index of each flow's label in CLASSES."""
+    return flows["label"].replace_strict(_NUMBERS, return_dtype=pl.Int64).to_numpy()
 
 
 def total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -324,7 +323,7 @@ def total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def figures(judged: Sequence[Judged], scores: Sequence[Doubles]) -> dict[str, Any]:
+def figures(judged: Sequence[JudgedNetwork], scores: Sequence[Doubles]) -> dict[str, Any]:
     """Flow-level figures of one model, all networks together, over the flows judged; `scores`: a network's (n) each."""
     bad = np.concatenate(
         [(one.flows["label"] != "benign").to_numpy()[one.tested] for one in judged]
@@ -341,7 +340,9 @@ def figures(judged: Sequence[Judged], scores: Sequence[Doubles]) -> dict[str, An
     }
 
 
-def _elsewhere(judged: Sequence[Judged], scores: Sequence[Doubles]) -> dict[str, float | None]:
+def _elsewhere(
+    judged: Sequence[JudgedNetwork], scores: Sequence[Doubles]
+) -> dict[str, float | None]:
     """The TCP attack flows of each network with WORTH_FINDING or more against the TCP flows of the networks in which
     nothing is an attack, mean over those networks: what an infected network mislabels as benign doesn't judge."""
     attacks, calm = [], [np.zeros(0)]
@@ -367,12 +368,9 @@ def _elsewhere(judged: Sequence[Judged], scores: Sequence[Doubles]) -> dict[str,
     }
 
 
-def likeliest(judged: Sequence[Judged]) -> tuple[Ints, Ints]:
+def likeliest(judged: Sequence[JudgedNetwork]) -> tuple[Ints, Ints]:
     """Numbers of the true class and of the likeliest one, of all flows judged."""
-    truth = [
-        one.flows["label"].replace_strict(_NUMBERS, return_dtype=pl.Int64).to_numpy()[one.tested]
-        for one in judged
-    ]
+    truth = [_class_numbers(one.flows)[one.tested] for one in judged]
     said = [one.scores.probability.argmax(axis=1)[one.tested] for one in judged]
     return np.concatenate(truth), np.concatenate(said)
 
@@ -452,7 +450,7 @@ def _recall(bad: Bools, score: Doubles, false: float) -> float | None:
     return round(float((score[bad] > threshold).mean()), 4)
 
 
-def _confusion(judged: Sequence[Judged]) -> dict[str, dict[str, int]]:
+def _confusion(judged: Sequence[JudgedNetwork]) -> dict[str, dict[str, int]]:
     """Label → what the bundle called it (benign below the threshold) → flows."""
     parts = []
     for one in judged:

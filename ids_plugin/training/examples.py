@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ids_plugin import features
 from ids_plugin.datasets.labelled_flows import Labelled
+from ids_plugin.pipeline import windowed
 from ids_plugin.schema import flow
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import Bools, Floats, Ints, Spec, Windows
 from ids_plugin.sources.local_networks import Locality
-from ids_plugin.windows.state import Windower
+from ids_plugin.sources.ordering import KNOWN, in_order
 
 Doubles = npt.NDArray[np.float64]
 
@@ -78,13 +78,13 @@ class Sampling:
 
 
 def windows(flows: pl.DataFrame) -> Iterator[Windows]:
-    """Windows of the flows of one sensor, in the order in which they were known, ties by uid."""
+    """Windows of the flows of one sensor, in the order and by the code of a scan."""
     locality = Locality()
     locality.see(flows)
-    ordered = locality.fill(flows).sort(flow.known(), "uid")
-    windower = Windower()
-    for start in range(0, len(ordered), _BATCH):
-        yield from windower.step(features.add(ordered[start : start + _BATCH]))
+    ordered = in_order(locality.fill(flows)).drop(KNOWN)
+    batches = (ordered[start : start + _BATCH] for start in range(0, len(ordered), _BATCH))
+    for _, batch in windowed(batches):
+        yield batch
 
 
 def as_seen_by(source: str, flows: pl.DataFrame) -> pl.DataFrame:

@@ -167,14 +167,14 @@ def calibrate(
 
 def judge(
     bundle: Bundle, networks: Sequence[Labelled], *, cascade: bool = True
-) -> list[combination.Judged]:
+) -> list[combination.ScoredNetwork]:
     """Every flow of the networks scored."""
     scorer = Scorer(bundle, cascade=cascade)
     judged = []
     for network in networks:
         batches = [(batch.flows, scorer.score(batch)) for batch in windows(network.flows)]
         judged.append(
-            combination.Judged(
+            combination.ScoredNetwork(
                 network.name,
                 pl.concat([flows for flows, _ in batches]),
                 joined([one for _, one in batches]),

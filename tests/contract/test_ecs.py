@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ids_plugin.alerts import Folder
+from ids_plugin.alerts import AlertGrouper
 from ids_plugin.schema import alert
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.score import CLASSES
@@ -41,7 +41,7 @@ def richest() -> list[Document]:
         flow(901, orig_h="2001:db8::1", resp_h="2001:db8::2"),
     ]
     flows = frame(rows)
-    folder = Folder(SENSOR, BUNDLE)
+    folder = AlertGrouper(SENSOR, BUNDLE)
     voted = scores(["scan"] * 3, [0.9] * 3)
     voted = voted._replace(
         models=dict.fromkeys(("anomaly_net", "lightgbm", "behaviour"), voted.score)

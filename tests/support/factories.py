@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from ids_plugin.alerts import AllowList, BundleFacts, Folder
+from ids_plugin.alerts import AlertGrouper, AllowList, BundleFacts
 from ids_plugin.schema import flow as schema
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.evidence import Evidence, EvidenceFeature, EvidenceFlow
@@ -174,7 +174,7 @@ def fold(
     batches: Sequence[int] = (),
 ) -> tuple[list[Document], Ledger]:
     """Documents and ledger of the flows, cut into batches before the rows `batches`, to the end of the input."""
-    folder = Folder(SENSOR, BUNDLE, allow)
+    folder = AlertGrouper(SENSOR, BUNDLE, allow)
     documents: list[Document] = []
     ledger = Ledger()
     edges = [0, *sorted(batches), len(flows)]
@@ -186,7 +186,9 @@ def fold(
     return documents + outcome.documents, ledger + outcome.ledger
 
 
-def step(folder: Folder, flows: pl.DataFrame, scored: Scores) -> tuple[list[Document], Ledger]:
+def step(
+    folder: AlertGrouper, flows: pl.DataFrame, scored: Scores
+) -> tuple[list[Document], Ledger]:
     """One batch: plans, makes the evidence that is asked for, commits."""
     plan = folder.plan(flows, scored)
     named = {

@@ -17,7 +17,7 @@ from ids_plugin.scoring.scorer import Scorer
 from ids_plugin.training import combination
 from ids_plugin.training.evaluate import (
     LOOKUP,
-    Judged,
+    JudgedNetwork,
     by_class,
     figures,
     joined,
@@ -88,7 +88,9 @@ def fit(
         )
         label = pl.Series("label", np.array(CLASSES)[relabelled(numbers, classes)])
         judged.append(
-            combination.Judged(network.name, network.flows.with_columns(label), opinion(network))
+            combination.ScoredNetwork(
+                network.name, network.flows.with_columns(label), opinion(network)
+            )
         )
     return combination.fit_thresholds(judged, list(classes), per_day)
 
@@ -155,20 +157,22 @@ def scores_of(probability: Doubles) -> Scores:
 
 def judge(
     opinion: Opinion, thresholds: dict[str, float], networks: Sequence[Network]
-) -> list[Judged]:
+) -> list[JudgedNetwork]:
     """Every flow of every network."""
     judged = []
     for network in networks:
         one = combination.with_thresholds(
-            combination.Judged(network.name, network.flows, opinion(network)), thresholds
+            combination.ScoredNetwork(network.name, network.flows, opinion(network)), thresholds
         )
         judged.append(
-            Judged(network.name, network.flows, one.scores, np.ones(len(network.flows), np.bool_))
+            JudgedNetwork(
+                network.name, network.flows, one.scores, np.ones(len(network.flows), np.bool_)
+            )
         )
     return judged
 
 
-def told(judged: Sequence[Judged], classes: Sequence[int]) -> dict[str, Any]:
+def told(judged: Sequence[JudgedNetwork], classes: Sequence[int]) -> dict[str, Any]:
     """All figures of one model on one set of networks; per class only where it tells classes apart."""
     by_flow = figures(judged, [one.scores.score for one in judged])
     networks = [of_network(one) for one in judged]

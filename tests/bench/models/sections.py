@@ -10,7 +10,7 @@ from typing import Any
 
 from ids_plugin.bundle import Bundle
 from ids_plugin.schema.score import CLASSES
-from ids_plugin.training.evaluate import Judged
+from ids_plugin.training.evaluate import JudgedNetwork
 from tests.bench.models import beside
 from tests.bench.models import cost as costs
 from tests.bench.models import records as tables
@@ -166,7 +166,7 @@ def pair(bench: Bench, cell: Cell) -> dict[str, Any]:
 
 def left_out(bench: Bench, cell: Cell) -> dict[str, Any]:
     """Each IoT-23 scenario judged by what was trained on the lab and on the others; all of them pooled."""
-    judged: list[Judged] = []
+    judged: list[JudgedNetwork] = []
     classes: list[int] = []
     networks = {network.name: network for network in bench.data.judged("iot23")}
     for scenario in IOT23:

@@ -9,7 +9,7 @@ from typing import Any
 import communityid
 import pytest
 
-from ids_plugin.alerts import BundleFacts, Folder
+from ids_plugin.alerts import AlertGrouper, BundleFacts
 from ids_plugin.schema.alert import Document
 from tests.support.factories import BUNDLE, SENSOR, alerts_of, flow, fold, frame, scores, step
 
@@ -22,7 +22,9 @@ def alert(
     **columns: Any,
 ) -> Document:
     """The alert of one flow."""
-    return step(Folder(sensor, bundle), frame([flow(0, **columns)]), scores([label], [score]))[0][0]
+    return step(
+        AlertGrouper(sensor, bundle), frame([flow(0, **columns)]), scores([label], [score])
+    )[0][0]
 
 
 def test_ids_are_the_same_every_time() -> None:

@@ -66,10 +66,7 @@ def test_thresholds_keep_to_the_budget() -> None:
     for budget in (0.0, 2.0 / days, 20.0 / days):
         thresholds = combination.fit_thresholds(judged, [0, 1], budget)
         after = [combination.with_thresholds(one, thresholds) for one in judged]
-        false = sum(
-            combination.folds(one, one.scores.over).filter(pl.col("attacks") == 0).height
-            for one in after
-        )
+        false = sum(map(combination.false_alerts, after))
         assert false <= budget * days + 1e-9
 
 
@@ -81,7 +78,8 @@ def test_the_gate_keeps_what_is_found_but_not_at_any_price() -> None:
     )
     score = np.where(benign, 0.5, one.scores.score)
     one = combination.with_thresholds(
-        combination.Judged(one.network, one.flows, one.scores._replace(score=score)), {"scan": 0.9}
+        combination.ScoredNetwork(one.network, one.flows, one.scores._replace(score=score)),
+        {"scan": 0.9},
     )
     gate = np.where(benign, rng.random(len(benign)) * 0.5, 0.8)
     assert combination.fit_gate_threshold([gate], [one], 0.001) == 0.8
@@ -90,7 +88,7 @@ def test_the_gate_keeps_what_is_found_but_not_at_any_price() -> None:
     assert np.mean(gate[benign] >= odd) == pytest.approx(0.1, abs=0.02)
 
 
-def _judged(rng: np.random.Generator) -> combination.Judged:
+def _judged(rng: np.random.Generator) -> combination.ScoredNetwork:
     from ids_plugin.schema.score import CLASSES, Scores
 
     flows = pl.concat([batch.flows for batch in windows(toy.network(int(rng.integers(1000))))])
@@ -99,7 +97,7 @@ def _judged(rng: np.random.Generator) -> combination.Judged:
         score=rng.random(size), label=np.ones(size, np.int64), probability=np.zeros((size, len(CLASSES))), models={},
         over=np.zeros(size, np.bool_), threshold=np.ones(size),
     )  # fmt: skip
-    return combination.Judged("toy", flows, scores)
+    return combination.ScoredNetwork("toy", flows, scores)
 
 
 def test_refusals(tmp_path: Path) -> None:

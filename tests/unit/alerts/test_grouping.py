@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from ids_plugin.alerts import Folder
+from ids_plugin.alerts import AlertGrouper
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.score import CLASSES
 from tests.support.factories import (
@@ -149,7 +149,7 @@ def test_a_fold_closes_when_the_clock_passes_its_last_flow_by_30_minutes() -> No
 
 
 def test_other_hosts_flows_move_the_clock() -> None:
-    folder = Folder(SENSOR, BUNDLE)
+    folder = AlertGrouper(SENSOR, BUNDLE)
     quiet = scores(["scan"], [0.1])
     assert len(step(folder, frame([flow(0)]), scores(["scan"], [0.9]))[0]) == 1
     assert step(folder, frame([flow(29 * MINUTE, "10.0.0.77")]), quiet)[0] == []
@@ -197,7 +197,7 @@ def test_documents_come_in_the_order_of_what_caused_them() -> None:
 def test_evidence_is_asked_for_few_and_the_closing_document_has_the_strongest() -> None:
     flows = frame([flow(s, uid=f"C{s}") for s in range(5)])
     scored = scores(["scan"] * 5, [0.6, 0.95, 0.7, 0.95, 0.2])
-    plan = Folder(SENSOR, BUNDLE).plan(flows, scored)
+    plan = AlertGrouper(SENSOR, BUNDLE).plan(flows, scored)
     assert plan.rows.tolist() == [0, 1]
     opened, closed = fold(flows, scored)[0]
     assert (opened["zeek"]["session_id"], opened["ids_plugin"]["score"]) == ("C0", 0.6)
@@ -208,14 +208,14 @@ def test_evidence_is_asked_for_few_and_the_closing_document_has_the_strongest() 
 def test_an_earlier_batch_that_was_stronger_keeps_its_evidence() -> None:
     flows = frame([flow(s) for s in range(4)])
     scored = scores(["scan"] * 4, [0.9, 0.6, 0.8, 0.9])
-    folder = Folder(SENSOR, BUNDLE)
+    folder = AlertGrouper(SENSOR, BUNDLE)
     step(folder, flows[:2], part(scored, 0, 2))
     assert folder.plan(flows[2:], part(scored, 2, 4)).rows.tolist() == []
 
 
 def test_planning_changes_nothing() -> None:
     flows, scored = frame([flow(0)]), scores(["scan"], [0.9])
-    folder = Folder(SENSOR, BUNDLE)
+    folder = AlertGrouper(SENSOR, BUNDLE)
     assert (
         folder.plan(flows, scored).rows.tolist() == folder.plan(flows, scored).rows.tolist() == [0]
     )
@@ -290,9 +290,9 @@ def test_open_folds_survive_as_json() -> None:
     scored = scores(labels, np.linspace(0.6, 0.9, len(flows)).tolist())
     whole = fold(flows, scored)[0]
 
-    first = Folder(SENSOR, BUNDLE)
+    first = AlertGrouper(SENSOR, BUNDLE)
     found = step(first, flows[:100], part(scored, 0, 100))[0]
-    second = Folder(SENSOR, BUNDLE)
+    second = AlertGrouper(SENSOR, BUNDLE)
     second.restore(json.loads(json.dumps(first.state())))
     found += step(second, flows[100:], part(scored, 100, len(flows)))[0]
     assert found + second.finish().documents == whole
@@ -300,7 +300,7 @@ def test_open_folds_survive_as_json() -> None:
 
 def test_the_wall_clock_is_an_argument() -> None:
     flows, scored = frame([flow(0)]), scores(["scan"], [0.9])
-    folder = Folder(SENSOR, BUNDLE)
+    folder = AlertGrouper(SENSOR, BUNDLE)
     plan = folder.plan(flows, scored)
     now = datetime(2026, 4, 1, 12, 0, 0, 5, tzinfo=UTC)
     (opened,) = folder.commit(plan, {0: evidence(flows.row(0, named=True))}, now).documents
@@ -312,7 +312,7 @@ def test_the_wall_clock_is_an_argument() -> None:
 
 
 def test_an_empty_batch_does_nothing() -> None:
-    folder = Folder(SENSOR, BUNDLE)
+    folder = AlertGrouper(SENSOR, BUNDLE)
     step(folder, frame([flow(0)]), scores(["scan"], [0.9]))
     assert step(folder, frame([]), scores([], []))[0] == []
     assert len(folder) == 1

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.score import Scores
-from tests.property.reference_folds import Fact, facts
+from tests.property.reference_groups import Fact, facts
 from tests.support.factories import Row, flow, fold, frame, scores
 
 HOSTS = ("10.0.0.1", "10.0.0.2", "8.8.8.8", "9.9.9.9")
@@ -58,7 +58,7 @@ def _grow(draw: st.DrawFn, earlier: Row, minutes: float) -> Row:
 
 
 def said(documents: list[Document]) -> list[Fact]:
-    """The facts of `reference_folds.facts`."""
+    """The facts of `reference_groups.facts`."""
     found = []
     for one in documents:
         whole = one["ids_plugin"]["fold"]
