@@ -65,6 +65,7 @@ class Pipeline:
         scorer.try_out(spec())
         self._explainer = Explainer(scorer, spec(), bundle.usual)
         self._scorer = scorer
+        self.bundle = bundle
         self.facts = BundleFacts(bundle.id, bundle.family, bundle.version)
         for _, grouper in self._sensors.values():
             grouper.bundle = self.facts

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, Protocol
+from datetime import datetime
+from typing import BinaryIO, Literal, Protocol
 
 import polars as pl
 
+from ids_plugin.errors import UsageError
 from ids_plugin.schema.reject import Reject
+
+Meter = Literal["builtin", "zeek", "suricata"]
+LONGEST_PERIOD_S = 10**9
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,35 @@ class Read:
 
 
 @dataclass(frozen=True)
+class ReadOptions:
+    """How inputs are read, whatever their kind; what doesn't concern a kind, it ignores.
+
+    Raises:
+        UsageError: `open_every_s` isn't 0 and not between 1 and 10⁹.
+    """
+
+    meter: Meter = "builtin"
+    """what measures captures"""
+    verify_checksums: bool = False
+    """captures: packets with wrong checksums don't count; without it they do, as with `zeek -C`"""
+    open_every_s: float = 0.0
+    """captures: seconds between records of a TCP connection that is still open; 0 for none"""
+    community_id: bool = False
+    """captures: fill the column `community_id`"""
+    since: datetime | None = None
+    """an index: only documents of flows that may start at this time or later"""
+    until: datetime | None = None
+    """an index: only documents of flows that may start before this time"""
+
+    def __post_init__(self) -> None:
+        if self.open_every_s != 0 and not 1 <= self.open_every_s <= LONGEST_PERIOD_S:
+            raise UsageError(
+                f"open connections every {self.open_every_s:g} seconds",
+                hint="a number from 1 on",
+            )
+
+
+@dataclass(frozen=True)
 class Input:
     """One opened input: its bytes are decompressed already."""
 
@@ -43,7 +77,7 @@ class Input:
     head: bytes
     """the first bytes (up to 64 KiB), also still to come from `stream`"""
     sensor: str
-    options: dict[str, str] = field(default_factory=dict)
+    options: ReadOptions = ReadOptions()
 
 
 class Source(Protocol):

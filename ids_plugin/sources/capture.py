@@ -57,7 +57,7 @@ class Capture:
             InputError: it isn't a capture.
             UsageError: the program that the option `meter` names isn't there.
         """
-        program = source.options.get("meter", "builtin")
+        program = source.options.meter
         if program != "builtin":
             yield from measure(program, source, batch_rows)
             return
@@ -73,10 +73,10 @@ class _Reading:
 
     def __init__(self, source: Input) -> None:
         self.source = source
-        self.decoder = Decoder(verify=source.options.get("checksums", "") == "verify")
+        self.decoder = Decoder(verify=source.options.verify_checksums)
         self.meter = meter.Meter()
-        self.every = round(_seconds(source.options.get("open_every", "0")) * 1_000_000)
-        self.community = source.options.get("community_id", "") == "yes"
+        self.every = round(source.options.open_every_s * 1_000_000)
+        self.community = source.options.community_id
         self.last: int | None = None
         """time of the last packet, ns"""
         self.named: set[str] = set()
@@ -145,20 +145,6 @@ class _Reading:
         name, sensor = self.source.name, self.source.sensor
         flows = frame(found, name, sensor, still_open=still_open, community=self.community)
         return Read(flows=flows, read=len(flows) + len(rejects), rejects=rejects, notes=notes)
-
-
-def _seconds(text: str) -> float:
-    """
-    Raises:
-        UsageError: it is no number of seconds, or less than one.
-    """
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if seconds != 0 and not 1 <= seconds <= 10**9:
-        raise UsageError(f"open connections every {text!r} seconds", hint="a number from 1 on")
-    return seconds
 
 
 class Clock:

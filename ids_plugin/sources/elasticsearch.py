@@ -13,7 +13,7 @@ from ids_plugin.config import Elasticsearch as Settings
 from ids_plugin.elastic.paging import TIME, Hit, Pages, connect, or_without, settings_for, target
 from ids_plugin.schema.flow import empty
 from ids_plugin.schema.reject import Reject
-from ids_plugin.sources import Input, Read
+from ids_plugin.sources import Input, Read, ReadOptions
 from ids_plugin.sources.ecs import MARKS, refuse_fractions
 from ids_plugin.sources.messages import KINDS, SHOWN, UNKNOWN, Reader
 from ids_plugin.sources.readers import ndjson
@@ -42,7 +42,7 @@ class Index:
         return 0.0
 
     def read(self, source: Input, batch_rows: int) -> Iterator[Read]:
-        """Steps of a page each, whatever `batch_rows`; options `since` and `until` (ISO 8601) leave out documents that
+        """Steps of a page each, whatever `batch_rows`; options `since` and `until` leave out documents that
         can't be of that period.
 
         Raises:
@@ -62,18 +62,18 @@ class Index:
             yield Read(empty(), 0, notes={"points_in_time_lost": pages.reopened})
 
 
-def period(options: Mapping[str, str]) -> list[dict[str, Any]]:
+def period(options: ReadOptions) -> list[dict[str, Any]]:
     """Filters for `since` and `until`; they keep every document whose flow may start in between.
 
     No document's time is before its flow's start: those before `since` can be left out. It is the start itself where a
     stack maps connections to fields; only such documents can be left out from `until` on.
     """
     filters: list[dict[str, Any]] = []
-    if options.get("since"):
-        since = (datetime.fromisoformat(options["since"]) - EPOCH) // MILLISECOND - ROUNDED
+    if options.since:
+        since = (options.since - EPOCH) // MILLISECOND - ROUNDED
         filters.append(or_without(TIME, {"gte": max(0, since)}))
-    if options.get("until"):
-        until = ROUNDED - (EPOCH - datetime.fromisoformat(options["until"])) // MILLISECOND
+    if options.until:
+        until = ROUNDED - (EPOCH - options.until) // MILLISECOND
         mapped = [{"exists": {"field": mark}} for marks in MARKS.values() for mark in marks]
         after = {"gte": max(0, until), "format": "epoch_millis"}
         late = {

@@ -21,7 +21,7 @@ from ids_plugin.elastic.paging import SCHEME
 from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import DEFAULT_SENSOR, empty
 from ids_plugin.schema.reject import WHOLE, Reject
-from ids_plugin.sources import Input, Read, Source
+from ids_plugin.sources import Input, Read, ReadOptions, Source
 from ids_plugin.sources.elasticsearch import Index
 from ids_plugin.sources.readers.lines import HEAD
 
@@ -143,7 +143,7 @@ def read_inputs(
     batch_rows: int,
     stdin: BinaryIO,
     sensors: Sequence[tuple[str, str]] = (),
-    options: dict[str, str] | None = None,
+    options: ReadOptions = ReadOptions(),
     elasticsearch: Callable[[], Elasticsearch] = Elasticsearch,
 ) -> Iterator[Read]:
     """All that the inputs hold, one input after the other; one that can't be read beside others that can is a reject.
@@ -153,7 +153,7 @@ def read_inputs(
         batch_rows: records a step.
         stdin: what `-` reads.
         sensors: (name, glob of file names): the first that matches names the input's sensor.
-        options: passed on to every source (`meter`, ...).
+        options: how every input is read.
         elasticsearch: gives the settings of indices' servers, but for the URL.
 
     Raises:
@@ -211,7 +211,7 @@ def open_inputs(
     *,
     stdin: BinaryIO,
     sensors: Sequence[tuple[str, str]] = (),
-    options: dict[str, str] | None = None,
+    options: ReadOptions = ReadOptions(),
     elasticsearch: Callable[[], Elasticsearch] = Elasticsearch,
 ) -> Iterator[Opened]:
     """Opens inputs one by one; the caller closes `input.stream`. Members of a directory come sorted by path.
@@ -222,13 +222,13 @@ def open_inputs(
     plugins: tuple[Source, ...] = registry.load_all("sources")
     for spec in specs:
         if spec.startswith(SCHEME):
-            source = Input(spec, io.BytesIO(), b"", _sensor(spec, sensors), options or {})
+            source = Input(spec, io.BytesIO(), b"", _sensor(spec, sensors), options)
             yield Opened(source, Index(elasticsearch()))
             continue
         known = 0
         named, paths, missing = _paths(spec)
         for path in paths:
-            opened = _opened(path, plugins, sensors, options or {}, stdin, named)
+            opened = _opened(path, plugins, sensors, options, stdin, named)
             known += bool(opened.source or opened.error or not opened.input.head)
             yield opened
         if paths and not known:
@@ -288,7 +288,7 @@ def _opened(
     path: str,
     plugins: Sequence[Source],
     sensors: Sequence[tuple[str, str]],
-    options: dict[str, str],
+    options: ReadOptions,
     stdin: BinaryIO,
     named: bool,
 ) -> Opened:

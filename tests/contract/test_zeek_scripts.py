@@ -13,7 +13,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from ids_plugin.sources import Input
+from ids_plugin.sources import Input, ReadOptions
 from ids_plugin.sources.messages import Fetched, Reader
 from ids_plugin.sources.zeek import PLUGIN
 from tests.support.captures import ACK, EPOCH, FIN, SYN, Record, ethernet, pcap, tcp, udp
@@ -99,7 +99,7 @@ def test_the_built_in_meter_sees_four_connections_in_it() -> None:
     from ids_plugin.sources.capture import PLUGIN as CAPTURE
 
     data = trace()
-    source = Input("long.pcap", io.BytesIO(data), data[:1000], "s", {"meter": "builtin"})
+    source = Input("long.pcap", io.BytesIO(data), data[:1000], "s", ReadOptions(meter="builtin"))
     flows = [
         flow for step in CAPTURE.read(source, 1000) for flow in step.flows.iter_rows(named=True)
     ]

@@ -12,7 +12,7 @@ import pytest
 
 from ids_plugin import cli
 from ids_plugin.errors import UsageError
-from ids_plugin.sources import Input
+from ids_plugin.sources import Input, ReadOptions
 from ids_plugin.sources.capture import PLUGIN
 from tests.support.captures import ACK, FIN, SYN, Record, ethernet, pcap, tcp, udp
 
@@ -30,7 +30,7 @@ DATA = pcap(Record(index * 0.01, ethernet(packet)) for index, packet in enumerat
 
 
 def flows(program: str, data: bytes = DATA) -> pl.DataFrame:
-    source = Input("talk.pcap", io.BytesIO(data), data[:1000], "sensor", {"meter": program})
+    source = Input("talk.pcap", io.BytesIO(data), data[:1000], "sensor", ReadOptions(meter=program))
     return pl.concat([step.flows for step in PLUGIN.read(source, 1000)]).sort("proto")
 
 

@@ -247,7 +247,7 @@ def test_a_period_is_asked_for_and_nothing_of_it_is_missed(there: There, tmp_pat
     period = {"since": "2023-11-14T22:13:30+00:00", "until": "2023-11-14T22:13:50.500+00:00"}
     for documents, name, fetched in ((mapped, "mapped", 23), (later, "later", 100)):
         spec = there.index(documents, name)
-        assert read_files(spec, options=period).flows.height == fetched
+        assert read_files(spec, options=ReadOptions(**{name: datetime.fromisoformat(text) for name, text in period.items()})).flows.height == fetched
         options = ["--since", period["since"], "--until", period["until"], "--quiet"]
         for source, out in ((spec, "index"), (str(log), "log")):
             assert cli.main(["flows", source, *options, "-o", str(tmp_path / out)]) == 0

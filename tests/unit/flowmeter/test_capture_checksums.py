@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ids_plugin.flowmeter.packets.checksums import MODULUS, sums
-from ids_plugin.sources import Input
+from ids_plugin.sources import Input, ReadOptions
 from ids_plugin.sources.capture import Capture
 from tests.support.captures import (
     ACK,
@@ -29,7 +29,7 @@ from tests.unit.flowmeter.test_capture_fragments import DATAGRAM, fragment
 from tests.unit.flowmeter.test_capture_options import read
 from tests.unit.flowmeter.test_capture_tunnels import TUNNELS, without
 
-VERIFY = {"checksums": "verify"}
+VERIFY = ReadOptions(verify_checksums=True)
 PLACE = {6: 16, 17: 6, 1: 2, 58: 2}
 
 

@@ -10,14 +10,14 @@ import polars as pl
 import pytest
 
 from ids_plugin.errors import UsageError
-from ids_plugin.sources import Input
+from ids_plugin.sources import Input, ReadOptions
 from ids_plugin.sources.capture import Capture
 from tests.support.captures import ACK, PSH, SYN, icmp, ip, tcp, udp
 from tests.unit.flowmeter.test_capture import CLIENT, SERVER, flows, frames, session
 from tests.unit.flowmeter.test_capture_tunnels import TUNNELS
 
 
-def read(data: bytes, options: dict[str, str], chunk_bytes: int = 1 << 16) -> list[dict[str, Any]]:
+def read(data: bytes, options: ReadOptions, chunk_bytes: int = 1 << 16) -> list[dict[str, Any]]:
     """Flows in the order given out."""
     source = Input("test.pcap", io.BytesIO(data), data[:65536], "sensor", options)
     return pl.concat([step.flows for step in Capture(chunk_bytes).read(source, 1000)]).to_dicts()
@@ -35,7 +35,7 @@ def long_session(seconds: int, step: int = 10) -> list[tuple[float, bytes]]:
 @pytest.mark.parametrize("chunk", [1 << 16, 200])
 def test_connections_still_open_are_recorded_as_they_grow(chunk: int) -> None:
     data = frames(*long_session(240))
-    found = read(data, {"open_every": "60"}, chunk)
+    found = read(data, ReadOptions(open_every_s=60), chunk)
     assert [flow["open"] for flow in found] == [True, True, True, False]
     assert [flow["duration"].total_seconds() for flow in found] == [110, 170, 230, 240], (
         "before the packet that moves the clock on"
@@ -52,20 +52,20 @@ def test_connections_still_open_are_recorded_as_they_grow(chunk: int) -> None:
 def test_only_tcp_connections_that_have_lasted_are_recorded() -> None:
     other = [(float(time), udp(CLIENT, ("10.0.0.1", 9999), b"x")) for time in range(0, 200, 10)]
     late = [(190 + time, packet) for time, packet in session(close="")]
-    found = read(frames(*sorted([*other, *late])), {"open_every": "60"})
+    found = read(frames(*sorted([*other, *late])), ReadOptions(open_every_s=60))
     assert [flow["open"] for flow in found] == [False, False]
 
 
 def test_a_jump_of_years_is_one_look() -> None:
     data = frames(*long_session(100), (10.0**8, udp(CLIENT, SERVER, b"x")))
-    found = read(data, {"open_every": "60"})
+    found = read(data, ReadOptions(open_every_s=60))
     assert [flow["open"] for flow in found].count(True) == 1
 
 
-@pytest.mark.parametrize("text", ["x", "-5", "0.5", "nan", "inf"])
-def test_a_time_that_can_not_be_is_refused(text: str) -> None:
+@pytest.mark.parametrize("seconds", [-5, 0.5, float("nan"), float("inf")])
+def test_a_time_that_can_not_be_is_refused(seconds: float) -> None:
     with pytest.raises(UsageError):
-        read(frames(*session()), {"open_every": text})
+        ReadOptions(open_every_s=seconds)
 
 
 def test_community_ids_equal_the_reference() -> None:
@@ -88,7 +88,7 @@ def test_community_ids_equal_the_reference() -> None:
         ]
     packets.append(TUNNELS["gtp"][0](packets[0], False))
     packets.append(ip("10.0.0.5", "10.0.0.6", 132, bytes(12)))
-    found = read(frames(*enumerate(packets)), {"community_id": "yes"})
+    found = read(frames(*enumerate(packets)), ReadOptions(community_id=True))
     assert len(found) > 30
     reference = communityid.CommunityID()
     for flow in found:

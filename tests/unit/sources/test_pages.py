@@ -49,8 +49,11 @@ def test_a_login_in_the_address_is_refused_and_not_repeated() -> None:
 
 def test_periods_are_asked_for_with_a_second_of_grace() -> None:
     since, until = period(
-        {"since": "1970-01-01T00:00:01.0009+00:00", "until": "1970-01-01T00:00:02.0001+00:00"}
+        ReadOptions(
+            since=datetime(1970, 1, 1, 0, 0, 1, 900, UTC),
+            until=datetime(1970, 1, 1, 0, 0, 2, 100, UTC),
+        )
     )
     assert since["bool"]["should"][0]["range"]["@timestamp"]["gte"] == 0
     assert until["bool"]["must_not"][1]["range"]["event.start"]["gte"] == 3001
-    assert period({"since": "", "until": ""}) == []
+    assert period(ReadOptions()) == []
