@@ -12,23 +12,21 @@ import re
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ids_plugin import config, kafka
+from ids_plugin import api, config, kafka
 from ids_plugin.commands import Command, Console, counted
 from ids_plugin.commands.options.inputs import (
-    BATCH_ROWS,
+    InputTally,
     add_input_options,
     exit_code,
-    locality,
-    reads,
-    unread,
-    within_period,
+    input_options,
+    interrupt_reads,
 )
 from ids_plugin.config import Config
 from ids_plugin.errors import ServiceError, UsageError
@@ -36,8 +34,7 @@ from ids_plugin.errors import ServiceError, UsageError
 from .stream.topics import partitions
 
 if TYPE_CHECKING:
-    from ids_plugin.schema.reject import Reject
-    from ids_plugin.sources import Read
+    pass
 
 SPEED = re.compile(r"(\d+(?:\.\d+)?|\.\d+)x?")
 SLEEP = 0.05
@@ -98,7 +95,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         told.progress.close()
     seconds = time.monotonic() - began
     _report(args, console, told, sender, seconds)
-    return exit_code(told.whole, args, console)
+    return exit_code(told.unread, args.inputs, console)
 
 
 class Record(NamedTuple):
@@ -110,26 +107,13 @@ class Record(NamedTuple):
     value: bytes
 
 
-class Told:
+class Told(InputTally):
     """What the inputs gave beside flows, and what the person who waits is told."""
 
     def __init__(self, console: Console) -> None:
+        super().__init__(console, "replay")
         self.console = console
-        self.progress = console.progress("replay")
-        self.read = self.rejected = self.out_of_scope = 0
-        self.whole: list[Reject] = []
-        """inputs of which nothing could be read"""
         self._waits = False
-
-    def see(self, steps: Iterable[Read]) -> Iterator[Read]:
-        """The same steps, counted."""
-        for step in steps:
-            self.read += step.read
-            self.rejected += len(step.rejects)
-            self.out_of_scope += sum(step.out_of_scope.values())
-            self.whole += unread(step.rejects)
-            self.progress("read", step.read)
-            yield step
 
     def waiting(self, why: str) -> None:
         """Kafka takes nothing more just now, or again if `why` is empty: said once."""
@@ -271,10 +255,11 @@ def _records(args: argparse.Namespace, told: Told) -> Iterator[list[Record]]:
     """All flows of the inputs in the order of scan."""
     from ids_plugin.schema.flow import known
     from ids_plugin.sinks.flow_files import to_json
-    from ids_plugin.sources.ordering import ordered
 
-    steps = (within_period(step, args) for step in told.see(reads(args)))
-    for flows in ordered(steps, batch_rows=BATCH_ROWS, locality=locality(args)):
+    options = input_options(args)
+    interrupt_reads()
+    steps = api.watched(api.read_steps(args.inputs, options), told)
+    for flows in api.iter_flows(steps, options):
         for part in flows.iter_slices(10_000):
             times = part.select(known().dt.epoch("us")).to_series()
             lines = to_json(part).split(b"\n")[: part.height]
@@ -305,7 +290,7 @@ def _report(
             {
                 "topic": args.topic,
                 "run": sender.run,
-                "read": told.read,
+                "read": told.records,
                 "rejected": told.rejected,
                 "out_of_scope": told.out_of_scope,
                 "flows": flows,

@@ -9,38 +9,50 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import polars as pl
 
 from ids_plugin import registry
-from ids_plugin.alerts import AllowList
-from ids_plugin.alerts import parse as parse_allow_list
+from ids_plugin.alerts import AllowList, read_allow_list
 from ids_plugin.bundle import Bundle, find, read
 from ids_plugin.config import Elasticsearch
-from ids_plugin.errors import ConfigError, InputError, LedgerError, MissingExtraError, UsageError
+from ids_plugin.errors import (
+    InputError,
+    LedgerError,
+    MissingExtraError,
+    ServiceError,
+    UsageError,
+)
 from ids_plugin.pipeline import BATCH, Pipeline, Scan
 from ids_plugin.pipeline import scan as scan_reads
 from ids_plugin.schema.alert import SEVERITIES, Document
 from ids_plugin.schema.flow import SCHEMA
 from ids_plugin.schema.ledger import Ledger
 from ids_plugin.schema.reject import WHOLE, Reject
-from ids_plugin.sources import Read, ReadOptions
+from ids_plugin.sinks import Delivered, RetryAfter
+from ids_plugin.sources import DEFAULT_OPTIONS, Read, ReadOptions
 from ids_plugin.sources.inputs import open_inputs, read_inputs
 from ids_plugin.sources.local_networks import Locality, networks
 from ids_plugin.sources.ordering import ordered
 from ids_plugin.windows import spec
 
 if TYPE_CHECKING:
-    from ids_plugin.compress.run import Stage
+    from ids_plugin.compression.run import Stage
     from ids_plugin.training.calibrate import Calibration
 
 BATCH_ROWS = 65_536
 """Records read at a time: large enough that per-batch costs vanish, small enough that a batch is 30 MB"""
+DOCUMENTS_PER_REQUEST = 500
+"""about 2 MB"""
+MAX_DELIVERY_WAIT_S = 5.0
+"""that a scan or an export waits for a service to take one batch; run again, it goes on where it was"""
 Severity = Literal["low", "medium", "high", "critical"]
 SEVERITY_LEVELS: tuple[Severity, ...] = ("low", "medium", "high", "critical")
 Progress = Callable[[str, int], None]
@@ -80,7 +92,7 @@ class InputOptions:
     """(name, glob of file names): the first that matches names an input's sensor; all others are one sensor"""
     local_nets: tuple[str, ...] = ()
     """local networks, such as `192.168.0.0/16`; by default each flow answers by itself (docs/semantics.md)"""
-    reading: ReadOptions = ReadOptions()
+    reading: ReadOptions = DEFAULT_OPTIONS
     """what measures captures, checksums, open connections, and the period of flows that count"""
     elasticsearch: Elasticsearch = field(default_factory=Elasticsearch)
     """settings of the servers of `elasticsearch:URL/INDEX` inputs, but for the URL"""
@@ -94,6 +106,9 @@ class InputOptions:
             ConfigError: it names what is no network.
         """
         return Locality(networks([text for text in self.local_nets if text.strip()]))
+
+
+DEFAULT_INPUT = InputOptions()
 
 
 @dataclass(frozen=True)
@@ -146,7 +161,7 @@ class ScanResult:
         timeline, report = Traffic(), Report(Path(path))
         timeline.see(self.flows)
         report.write(self.documents)
-        report.tell(
+        report.describe(
             ledger=self.ledger.to_dict(),
             traffic=timeline.buckets(),
             bundle=describe_bundle(self.bundle),
@@ -161,9 +176,14 @@ class ScanResult:
             MissingExtraError: the extra `[elastic]` isn't installed.
             ServiceError: the server can't be reached or takes no documents.
         """
-        from ids_plugin.sinks.elasticsearch import deliver_all
+        from ids_plugin.sinks.elasticsearch import Elasticsearch as ElasticsearchSink
 
-        return deliver_all(settings, self.documents)
+        known = 0
+        with contextlib.closing(ElasticsearchSink(settings)) as sink:
+            for start in range(0, len(self.documents), DOCUMENTS_PER_REQUEST):
+                batch = self.documents[start : start + DOCUMENTS_PER_REQUEST]
+                known += deliver(partial(sink.write, batch, ingested=datetime.now(UTC))).documents
+        return known
 
 
 class RunningScan:
@@ -242,17 +262,7 @@ def load_allow_list(path: str | Path) -> AllowList:
     Raises:
         ConfigError: it can't be read, or used as it is; the message has the entry.
     """
-    try:
-        return parse_allow_list(Path(path).read_text("utf-8"), str(path))
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ConfigError(
-            f"the allow-list can't be read: {reason}", location=str(path)
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            "the allow-list can't be read: it is no UTF-8 text", location=str(path)
-        ) from error
+    return read_allow_list(path) or AllowList()
 
 
 def scan(
@@ -260,7 +270,7 @@ def scan(
     *,
     bundle: Bundle | str | Path = "default",
     allow: AllowList | str | Path | None = None,
-    options: InputOptions = InputOptions(),
+    options: InputOptions = DEFAULT_INPUT,
     cascade: bool = True,
     progress: Progress = _no_progress,
 ) -> ScanResult:
@@ -304,7 +314,7 @@ def iter_scan(
     *,
     bundle: Bundle | str | Path = "default",
     allow: AllowList | str | Path | None = None,
-    options: InputOptions = InputOptions(),
+    options: InputOptions = DEFAULT_INPUT,
     cascade: bool = True,
     progress: Progress = _no_progress,
     ingested: datetime | None = None,
@@ -330,7 +340,7 @@ def iter_scan(
 
 
 def read_flows(
-    inputs: str | Path | Sequence[str | Path], *, options: InputOptions = InputOptions()
+    inputs: str | Path | Sequence[str | Path], *, options: InputOptions = DEFAULT_INPUT
 ) -> pl.DataFrame:
     """The flows of the inputs in known order, local flags filled: a Flow frame (`FLOW_SCHEMA`).
 
@@ -359,7 +369,7 @@ def read_steps(inputs: Sequence[str], options: InputOptions) -> Iterator[Read]:
 
     Raises:
         InputError: none of them could be read.
-        UsageError, ConfigError, MissingExtraError, ServiceError: an input can't be read as things are.
+        UsageError, MissingExtraError, ServiceError: an input can't be read as things are.
     """
     steps = read_inputs(
         inputs,
@@ -397,6 +407,7 @@ def train(
     data: Sequence[str],
     *,
     family: str = "anomaly_net",
+    members: Sequence[str] = ("lightgbm", "behaviour"),
     validation: Sequence[str] = (),
     labels: Path | None = None,
     seed: int = 1,
@@ -411,6 +422,7 @@ def train(
     Args:
         data: `KIND:PATH` of labelled flows (docs/datasets.md), such as `lab:tests/lab/flows/runs`.
         family: model family by its name; `ids-plugin train --help` lists them.
+        members: that vote beside the family.
         validation: networks held out to stop early and to calibrate; by default a third of `data`.
         labels: CSV of labels of `zeek:` logs.
         seed: of everything random.
@@ -427,7 +439,8 @@ def train(
     with needs_extra("training", "train"):
         from ids_plugin.training import run, tiny
         from ids_plugin.training.balance import Balance
-        from ids_plugin.training.torch_network import Fit
+        from ids_plugin.training.options import Fit
+        from ids_plugin.training.options import Options as TrainingOptions
 
         is_uniflow_family = registry.load("models", family).kind == "uniflow"
     if is_uniflow_family:
@@ -435,11 +448,12 @@ def train(
         return tiny.train(replace(options, epochs=epochs) if epochs else options, progress)
     recipe = Fit(balance=Balance(balance, focal_gamma))
     return run.train(
-        run.Options(
+        TrainingOptions(
             data=tuple(data),
             val=tuple(validation),
             labels=labels,
             family=family,
+            beside=tuple(members),
             seed=seed,
             false_per_day=false_alerts_per_day,
             fit=replace(recipe, epochs=epochs) if epochs else recipe,
@@ -474,7 +488,7 @@ def compress(
         UsageError, InputError: the bundle, the steps or the data can't be used.
     """
     with needs_extra("compression", "train"):
-        from ids_plugin.compress.run import Options, run, with_fit
+        from ids_plugin.compression.run import Options, run, with_fit
     if not data:
         raise UsageError("no data: labelled flows that fix the scales and show the cost")
     options = Options(tuple(data), tuple(steps), tuple(training), seed=seed, labels=labels)
@@ -512,7 +526,9 @@ def evaluate(
 
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     labelled = [network for text in data for network in load(text, labels)]
-    return evaluate_networks(loaded, labelled, Options(protocol, cascade, explained, seed), progress)
+    return evaluate_networks(
+        loaded, labelled, Options(protocol, cascade, explained, seed), progress
+    )
 
 
 def calibrate(
@@ -522,7 +538,7 @@ def calibrate(
     alerts_per_day: float,
     allow: AllowList | str | Path | None = None,
     only_raise: bool = False,
-    options: InputOptions = InputOptions(),
+    options: InputOptions = DEFAULT_INPUT,
     watch: Callable[[Read], None] = lambda step: None,
 ) -> Calibration:
     """The bundle with thresholds fitted to one's own normal traffic; needs no torch.
@@ -541,7 +557,7 @@ def calibrate(
         UsageError: too few flows for the budget; the message says how many are needed.
         InputError: no input could be read at all.
     """
-    from ids_plugin.training.calibrate import Calibration, Options
+    from ids_plugin.training.calibrate import Options
     from ids_plugin.training.calibrate import calibrate as calibrate_flows
 
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
@@ -549,7 +565,7 @@ def calibrate(
     names = _names(inputs)
     flows = iter_flows(watched(read_steps(names, options), watch), options, BATCH)
     asked = Options(alerts_per_day, allowed or AllowList(), only_raise)
-    return Calibration(*calibrate_flows(flows, loaded, asked, list(input_digests(names))))
+    return calibrate_flows(flows, loaded, asked, list(input_digests(names)))
 
 
 @contextlib.contextmanager
@@ -578,6 +594,23 @@ def settle(ledger: Ledger, documents: int) -> None:
     for _, counts in tuple(ledger.items()):
         counts.delivered = counts.documents
     ledger.check()
+
+
+def deliver(
+    write: Callable[[], Delivered | RetryAfter], sleep: Callable[[float], None] = time.sleep
+) -> Delivered:
+    """Calls `write`, a sink's with one batch, until the batch is written.
+
+    Raises:
+        ServiceError: the sink did not take it within MAX_DELIVERY_WAIT_S.
+    """
+    waited_s = 0.0
+    while not isinstance(answer := write(), Delivered):
+        waited_s += answer.seconds
+        if waited_s >= MAX_DELIVERY_WAIT_S:
+            raise ServiceError(answer.reason)
+        sleep(answer.seconds)
+    return answer
 
 
 def severity_level(document: Document) -> int:
@@ -642,7 +675,9 @@ def _alert_frame(documents: Sequence[Document]) -> pl.DataFrame:
             for name, dtype in ALERT_COLUMNS.items()
         },
     )
-    return frame.with_columns(pl.col("time", "first", "last").str.to_datetime("%+", time_zone="UTC"))
+    return frame.with_columns(
+        pl.col("time", "first", "last").str.to_datetime("%+", time_zone="UTC")
+    )
 
 
 def _alert_row(document: Document, closing: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

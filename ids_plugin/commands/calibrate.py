@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import io
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ids_plugin import api
+from ids_plugin.bundle import read_key, sign, write
 from ids_plugin.commands import Command, Console, counted
 from ids_plugin.commands.options.inputs import (
+    InputTally,
     add_input_options,
     exit_code,
-    read_flows,
+    input_options,
+    interrupt_reads,
 )
 from ids_plugin.errors import UsageError
-
-if TYPE_CHECKING:
-    from ids_plugin.schema.reject import Reject
 
 PER_DAY = {"hour": 24.0, "day": 1.0, "week": 1 / 7}
 SURPRISING = 0.01
@@ -60,17 +58,23 @@ def run(args: argparse.Namespace, console: Console) -> int:
         ConfigError, BundleError: a file that can't be used.
         InputError: no input could be read at all.
     """
-    from ids_plugin.alerts import AllowList, read_allow_list
-    from ids_plugin.bundle import find, read, read_key, sign, write
-    from ids_plugin.training.calibrate import Options, calibrate
-    from ids_plugin.windows import spec
-
-    allow = read_allow_list(args.allow) or AllowList()
-    options = Options(_budget(args.budget), allow, args.only_raise)
-    signing = read_key(args.key)
-    bundle = read(find(args.bundle), spec=spec())
-    whole: list[Reject] = []
-    made, report = calibrate(read_flows(args, console, whole), bundle, options, list(_data(args)))
+    per_day, signing = _budget(args.budget), read_key(args.key)
+    bundle = api.load_bundle(args.bundle)
+    options = input_options(args)
+    interrupt_reads()
+    tally = InputTally(console, "calibrate")
+    try:
+        made, report = api.calibrate(
+            bundle,
+            args.inputs,
+            alerts_per_day=per_day,
+            allow=args.allow,
+            only_raise=args.only_raise,
+            options=options,
+            watch=tally,
+        )
+    finally:
+        tally.close()
     write(made if signing is None else sign(made, signing), Path(args.out))
     if console.json:
         console.result(
@@ -82,7 +86,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             "the bundle was signed and the new one isn't: --key, or ids-plugin bundle sign"
         )
     console.say(f"wrote {args.out}: {made.id[:12]}")
-    return exit_code(whole, args, console)
+    return exit_code(tally.unread, args.inputs, console)
 
 
 def _budget(text: str) -> float:
@@ -98,22 +102,6 @@ def _budget(text: str) -> float:
             f"--budget {text!r} is no number of alerts in a time", hint="such as 20/day"
         )
     return budget
-
-
-def _data(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Names of the inputs, without their folders, and what their bytes hash to; a stream or an index has no hash."""
-    from ids_plugin.sources.inputs import open_inputs
-
-    for spec in args.inputs:
-        if spec == "-" or spec.startswith("elasticsearch:"):
-            yield {"file": spec.rpartition("/")[2], "sha256": None}
-            continue
-        for opened in open_inputs([spec], stdin=io.BytesIO()):
-            opened.input.stream.close()
-            if opened.source is not None:
-                with Path(opened.input.name).open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                yield {"file": Path(opened.input.name).name, "sha256": digest}
 
 
 def _tell(report: dict[str, Any], console: Console) -> None:

@@ -13,7 +13,7 @@ from ids_plugin.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from ids_plugin.bundle import Bundle
-    from ids_plugin.compress.run import Stage
+    from ids_plugin.compression.run import Stage
 
 _RECORDED = ("data", "train", "labels", "steps", "epochs", "fit", "seed")
 """options that a record repeats"""
@@ -72,8 +72,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
         UsageError, BundleError, InputError: the bundle, the steps or the data can't be used.
     """
     try:
-        from ids_plugin.compress.run import Options, with_fit
-        from ids_plugin.compress.run import run as compressed
+        from ids_plugin.compression.run import Options, with_fit
+        from ids_plugin.compression.run import run as compressed
     except ImportError as error:
         raise MissingExtraError(
             f"compression needs {error.name}", hint="pip install 'ids-plugin[train]'"
@@ -101,8 +101,8 @@ def _written(
     stages: list[Stage], before: Bundle, args: argparse.Namespace, console: Console
 ) -> int:
     from ids_plugin.bundle import write
-    from ids_plugin.compress.cost import as_row, measured
-    from ids_plugin.compress.run import MODEL
+    from ids_plugin.compression.cost import as_row, measured
+    from ids_plugin.compression.run import MODEL
 
     smaller = stages[-1].bundle
     write(smaller, Path(args.out))
@@ -140,8 +140,8 @@ def _tell(
 def _tiny(before: Bundle, args: argparse.Namespace, console: Console) -> int:
     """The ladder of tiny_cnn's networks, unless the bundle has it; with --fit one rung of it."""
     from ids_plugin.bundle import write
-    from ids_plugin.compress.tiny.fit import Room, fit, said
-    from ids_plugin.compress.tiny.ladder import has_ladder, ladder
+    from ids_plugin.compression.tiny.fit import Room, fit, said
+    from ids_plugin.compression.tiny.ladder import has_ladder, ladder
 
     bundle, room = before, Room.parse(args.fit) if args.fit else None
     if not has_ladder(bundle):

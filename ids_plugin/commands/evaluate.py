@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ids_plugin import api
+from ids_plugin.bundle import Bundle, require_place, seal, write
+from ids_plugin.bundle.card import judgement
 from ids_plugin.commands import Command, Console
 from ids_plugin.commands.options.record import add_record_option, recorded
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ids_plugin.bundle import Bundle
 
 PROTOCOLS = ("leave-one-out", "time", "random")
 
@@ -59,19 +61,21 @@ def run(args: argparse.Namespace, console: Console) -> int:
         BundleError, InputError: the bundle or the data can't be used.
         UsageError: a place that can't be written to.
     """
-    from ids_plugin.bundle import find, read, require_place
-    from ids_plugin.datasets.labelled_flows import load
-    from ids_plugin.training.evaluate import Options, evaluate
-    from ids_plugin.windows import spec
-
-    bundle = read(find(args.bundle), spec=spec())
+    bundle = api.load_bundle(args.bundle)
     if args.out:
         require_place(Path(args.out))
-    networks = [network for text in args.data for network in load(text, args.labels)]
-    options = Options(args.protocol, not args.ask_every_model, args.explained, args.seed)
-    with recorded(args, args.data) as kept:
-        result = evaluate(bundle, networks, options, console.say)
-        kept.update(result)
+    with recorded(args, args.data) as record:
+        result = api.evaluate(
+            bundle,
+            args.data,
+            protocol=args.protocol,
+            labels=args.labels,
+            cascade=not args.ask_every_model,
+            explained=args.explained,
+            seed=args.seed,
+            progress=console.say,
+        )
+        record.update(result)
         if args.out:
             _carded(bundle, result, args.out, console)
     if console.json:
@@ -83,9 +87,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _carded(bundle: Bundle, result: dict[str, Any], out: str, console: Console) -> None:
     """Writes the bundle with another model card, so under another id, unsigned."""
-    from ids_plugin.bundle import seal, write
-    from ids_plugin.bundle.card import judgement
-
     judged = [*bundle.manifest.get("judged", ()), judgement(result)]
     made = seal({**bundle.manifest, "judged": judged}, bundle.files)
     write(made, Path(out))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from ids_plugin.api import deliver
 from ids_plugin.commands import Command, Console, counted
 from ids_plugin.commands.options.access import access, add_access_options
 from ids_plugin.errors import IdsPluginError, InputError
@@ -150,8 +151,6 @@ def _deliver(sink: Elasticsearch, documents: list[Any]) -> Delivered:
     Raises:
         ServiceError: it didn't take them in time.
     """
-    from ids_plugin.commands.options.delivery import deliver
-
     return deliver(lambda: sink.write(documents, ingested=datetime.now(UTC)))
 
 

@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from ids_plugin import api
 from ids_plugin.commands import Command, Console, counted
 from ids_plugin.commands.options.access import access
-from ids_plugin.commands.options.inputs import add_input_options, exit_code, read_flows
+from ids_plugin.commands.options.inputs import (
+    InputTally,
+    add_input_options,
+    exit_code,
+    input_options,
+    interrupt_reads,
+)
 from ids_plugin.errors import UsageError
+from ids_plugin.pipeline import BATCH
 from ids_plugin.writing import writing
 
 if TYPE_CHECKING:
@@ -119,8 +127,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if newest is not None and proposals:
         hosts = {one.table["host"] for one in proposals}
         look_back(proposals, alerts.since(newest - timedelta(days=args.days), hosts))
-    whole: list[Reject] = []
-    flows, contradicting = _labelled(args, ruled, console, whole)
+    unread: list[Reject] = []
+    flows, contradicting = _labelled(args, ruled, console, unread)
     result = _result(verdicts, ruled, rejects, proposals, args.days)
     result["labels"] = _counted_labels(flows) | {"contradicting": contradicting}
     text = render(proposals, args.days)
@@ -131,7 +139,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
         console.result(result)
     elif not args.out:
         console.out.write(text)
-    return exit_code(whole, args, console)
+    return exit_code(unread, args.inputs, console)
 
 
 def _verdicts(args: argparse.Namespace) -> Verdicts:
@@ -168,7 +176,7 @@ def _expiry(newest: datetime | None, verdicts: Sequence[Verdict], days: int) -> 
 
 
 def _labelled(
-    args: argparse.Namespace, ruled: Sequence[Ruled], console: Console, whole: list[Reject]
+    args: argparse.Namespace, ruled: Sequence[Ruled], console: Console, unread: list[Reject]
 ) -> tuple[pl.DataFrame, int]:
     """Labelled flows, and how many contradict each other."""
     from ids_plugin.feedback.labels import Labels
@@ -176,16 +184,21 @@ def _labelled(
     labels = Labels()
     labels.evidence(ruled)
     if args.inputs:
-        from ids_plugin.bundle import find, read
-        from ids_plugin.windows import spec
-
-        bundle = read(find(args.bundle), spec=spec())
+        bundle = api.load_bundle(args.bundle)
         others = sorted({one.case.bundle[:12] for one in ruled} - {bundle.id[:12]})
         if others:
             console.complain(
                 f"alerts of bundle {', '.join(others)}, flows found with {bundle.id[:12]}: not all may be found"
             )
-        labels.traffic(read_flows(args, console, whole, of=" of the inputs"), ruled, bundle)
+        options = input_options(args)
+        interrupt_reads()
+        tally = InputTally(console, "feedback")
+        try:
+            steps = api.watched(api.read_steps(args.inputs, options), tally)
+            labels.traffic(api.iter_flows(steps, options, BATCH), ruled, bundle)
+        finally:
+            tally.close("record of the inputs")
+        unread += tally.unread
     return labels.flows()
 
 

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
+from ids_plugin import api
 from ids_plugin.commands import Command, Console, counted
 from ids_plugin.commands.options.inputs import (
-    BATCH_ROWS,
+    InputTally,
     add_input_options,
     exit_code,
-    locality,
-    reads,
-    unread,
-    within_period,
+    input_options,
+    interrupt_reads,
 )
+from ids_plugin.sinks.flow_files import write
+from ids_plugin.sources import Read
 from ids_plugin.writing import writing
-
-if TYPE_CHECKING:
-    from ids_plugin.schema.reject import Reject
-    from ids_plugin.sources import Read
 
 FORMATS = ("json", "tsv", "parquet", "arrow")
 
@@ -47,34 +44,27 @@ def run(args: argparse.Namespace, console: Console) -> int:
         InputError: no input could be read at all.
         UsageError: the output can't be written.
     """
-    from ids_plugin.sinks.flow_files import write
-    from ids_plugin.sources.ordering import ordered
+    options, output = input_options(args), args.output
+    interrupt_reads()
+    tally = InputTally(console, "flows")
 
-    counts = {"read": 0, "rejected": 0}
-    progress = console.progress("flows")
-    whole: list[Reject] = []
-
-    def tallied(steps: Iterable[Read]) -> Iterator[Read]:
-        for step in steps:
-            counts["read"] += step.read
-            counts["rejected"] += len(step.rejects)
-            whole.extend(unread(step.rejects))
-            for reject in step.rejects:
-                console.say(f"{reject.input}, {reject.place}: {reject.reason}: {reject.detail}")
-            progress("read", step.read)
-            yield within_period(step, args)
+    def watch(step: Read) -> None:
+        tally(step)
+        for reject in step.rejects:
+            console.say(f"{reject.input}, {reject.place}: {reject.reason}: {reject.detail}")
 
     try:
-        flows = ordered(tallied(reads(args)), batch_rows=BATCH_ROWS, locality=locality(args))
-        with _opened(args.output, console) as out:
-            counts["flows"] = write(flows, args.format, out)
+        steps = api.watched(api.read_steps(args.inputs, options), watch)
+        with _opened(output, console) as out:
+            flows = write(api.iter_flows(steps, options), args.format, out)
     finally:
-        progress.close()
-    if console.json and args.output:
-        console.result(counts)
-    read, flow = counted(counts["read"], "record"), counted(counts["flows"], "flow")
-    console.say(f"{read} read, {counts['rejected']:,} rejected, {flow}")
-    return exit_code(whole, args, console)
+        tally.progress.close()
+    if console.json and output:
+        console.result({"read": tally.records, "rejected": tally.rejected, "flows": flows})
+    console.say(
+        f"{counted(tally.records, 'record')} read, {tally.rejected:,} rejected, {counted(flows, 'flow')}"
+    )
+    return exit_code(tally.unread, args.inputs, console)
 
 
 @contextlib.contextmanager

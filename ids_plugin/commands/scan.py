@@ -7,32 +7,57 @@ import contextlib
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from ids_plugin.commands import Command, Console, Progress, counted
+from ids_plugin import api, registry
+from ids_plugin.api import (
+    SEVERITY_LEVELS,
+    InputOptions,
+    RunningScan,
+    ScanBatch,
+    Severity,
+    severity_level,
+)
+from ids_plugin.bundle import read_key
+from ids_plugin.commands import Command, Console, counted
 from ids_plugin.commands.options.inputs import (
     add_input_options,
     exit_code,
-    locality,
-    reads,
-    unread,
-    within_period,
+    input_options,
+    interrupt_reads,
 )
-from ids_plugin.errors import LedgerError
+from ids_plugin.schema.alert import Document
+from ids_plugin.schema.ledger import Ledger
+from ids_plugin.sinks import DescribesRun, Sink, SinkEnvironment, open_sink
+from ids_plugin.sinks.ndjson import Ndjson
+from ids_plugin.sinks.report import Report
+from ids_plugin.sinks.traffic_timeline import Traffic
 from ids_plugin.writing import writing
 
-if TYPE_CHECKING:
-    from ids_plugin.bundle import Bundle
-    from ids_plugin.pipeline import Pipeline, Scan
-    from ids_plugin.schema.alert import Document
-    from ids_plugin.schema.ledger import Ledger
-    from ids_plugin.schema.reject import Reject
-    from ids_plugin.sinks import Sink
 
-LEVELS = ("low", "medium", "high", "critical")
+@dataclass(frozen=True)
+class ScanOptions:
+    """What the command line says of a scan."""
+
+    inputs: tuple[str, ...]
+    reading: InputOptions
+    bundle: str
+    key: bytes | None
+    allow: Path | None
+    out: Path | None
+    min_severity: Severity
+    fail_on: Severity | None
+    cascade: bool
+    sinks: tuple[str, ...]
+    """further outputs, `NAME=TARGET`"""
+    config: Path | None
+    """settings for what no option and no target says"""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +67,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="DIR",
         help="write alerts.ndjson, rejects.ndjson, ledger.json and report.html there",
+    )
+    parser.add_argument(
+        "--sink",
+        action="append",
+        default=[],
+        metavar="NAME=TARGET",
+        help=f"send the documents there too, such as ndjson=alerts.ndjson or elasticsearch=https://host:9200; "
+        f"repeatable; sinks are {', '.join(registry.names('sinks'))}",
     )
     parser.add_argument(
         "--bundle", default="default", help="name, directory or .idsb file (default: %(default)s)"
@@ -55,17 +88,37 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="allow-list (TOML): what isn't to alert; counted in the ledger",
     )
     parser.add_argument(
-        "--min-severity", choices=LEVELS, default="low", help="leave out alerts below this"
+        "--min-severity", choices=SEVERITY_LEVELS, default="low", help="leave out alerts below this"
     )
     parser.add_argument(
         "--fail-on",
-        choices=LEVELS,
+        choices=SEVERITY_LEVELS,
         help="exit with 1 if there is an alert of this severity or more",
     )
     parser.add_argument(
         "--ask-every-model",
         action="store_true",
         help="score every flow with every model, without the gate: slower",
+    )
+
+
+def parse(args: argparse.Namespace) -> ScanOptions:
+    """
+    Raises:
+        UsageError, ConfigError: options that can't be, a file that can't be used.
+    """
+    return ScanOptions(
+        inputs=tuple(args.inputs),
+        reading=input_options(args),
+        bundle=args.bundle,
+        key=read_key(args.key),
+        allow=Path(args.allow) if args.allow else None,
+        out=Path(args.out) if args.out else None,
+        min_severity=args.min_severity,
+        fail_on=args.fail_on,
+        cascade=not args.ask_every_model,
+        sinks=tuple(args.sink),
+        config=Path(args.config) if args.config else None,
     )
 
 
@@ -77,128 +130,114 @@ def run(args: argparse.Namespace, console: Console) -> int:
         InputError: no input could be read at all.
         LedgerError: the ledger doesn't balance.
     """
-    from ids_plugin.alerts import read_allow_list
-    from ids_plugin.bundle import find, read, read_key
-    from ids_plugin.pipeline import Pipeline
-    from ids_plugin.windows import spec
-
-    bundle = read(find(args.bundle), spec=spec(), public_key=read_key(args.key))
-    pipeline = Pipeline(bundle, allow=read_allow_list(args.allow), cascade=not args.ask_every_model)
-    outputs = Outputs(Path(args.out) if args.out else None, console)
+    options = parse(args)
+    interrupt_reads()
+    progress = console.progress("scan")
+    scan = api.iter_scan(
+        options.inputs,
+        bundle=api.load_bundle(options.bundle, public_key=options.key),
+        allow=options.allow,
+        options=options.reading,
+        cascade=options.cascade,
+        progress=progress,
+    )
+    outputs = Outputs(options, console)
     with contextlib.ExitStack() as unless_complete:
         unless_complete.callback(outputs.abort)
-        worst = _scan(args, console, pipeline, outputs)
-        outputs.close(
-            pipeline.ledger,
-            {"id": bundle.id, "family": bundle.family, "trained_on": _trained_on(bundle)},
-        )
+        try:
+            worst = _run_into(scan, outputs, options.min_severity)
+        finally:
+            progress.close()
+        outputs.close(scan.ledger, api.describe_bundle(scan.pipeline.bundle))
         unless_complete.pop_all()
-    _tell(console, pipeline, args.out)
-    failed = args.fail_on and worst >= LEVELS.index(args.fail_on)
-    return exit_code(outputs.unread, args, console) or int(bool(failed))
+    _summarise(console, scan.ledger, options.out)
+    failed = options.fail_on is not None and worst >= SEVERITY_LEVELS.index(options.fail_on)
+    return exit_code(scan.unread, options.inputs, console) or int(failed)
 
 
-def _scan(args: argparse.Namespace, console: Console, pipeline: Pipeline, outputs: Outputs) -> int:
-    """Runs the scan into the outputs; returns the index in LEVELS of the worst alert, -1 for none."""
-    from ids_plugin.pipeline import scan
-
-    progress = console.progress("scan")
-    worst, given, hidden = -1, 0, 0
-    try:
-        for documents in scan(
-            (within_period(step, args) for step in reads(args)),
-            pipeline,
-            _how(args, outputs, progress),
-        ):
-            given += len(documents)
-            shown = [
-                document
-                for document in documents
-                if _level(document) >= LEVELS.index(args.min_severity)
-            ]
-            worst = max([worst, *(_level(one) for one in shown if one["event"]["kind"] == "alert")])
-            hidden += len(documents) - len(shown)
-            outputs.write(shown)
-    finally:
-        progress.close()
+def _run_into(scan: RunningScan, outputs: Outputs, min_severity: Severity) -> int:
+    """Runs the scan into the outputs; returns the level of the worst alert shown, -1 for none."""
+    lowest = SEVERITY_LEVELS.index(min_severity)
+    worst, hidden = -1, 0
+    for batch in scan:
+        outputs.watch(batch)
+        shown = [document for document in batch.documents if severity_level(document) >= lowest]
+        alerts = [document for document in shown if document["event"]["kind"] == "alert"]
+        worst = max([worst, *map(severity_level, alerts)])
+        hidden += len(batch.documents) - len(shown)
+        outputs.write(shown)
     if hidden:
-        pipeline.ledger.notes["below_min_severity"] = hidden
-    _settle(pipeline.ledger, given)
+        scan.ledger.notes["below_min_severity"] = hidden
     return worst
 
 
-def _settle(ledger: Ledger, given: int) -> None:
-    """Enters as delivered what the outputs were given; what --min-severity keeps out of them is noted beside.
-
-    Raises:
-        LedgerError: the ledger doesn't balance.
-    """
-    if ledger.total.documents != given:
-        raise LedgerError(
-            f"{ledger.total.documents} documents were made and {given} given to the outputs"
-        )
-    for _, counts in tuple(ledger.items()):
-        counts.delivered = counts.documents
-    ledger.check()
-
-
 class Outputs:
-    """Where a scan's results go: the files of a folder, a table, or lines of JSON; whole or not at all."""
+    """Where a scan's results go: the files of a folder, a table, lines of JSON, and any sinks; whole or not at all."""
 
-    def __init__(self, folder: Path | None, console: Console) -> None:
+    def __init__(self, options: ScanOptions, console: Console) -> None:
         """
         Raises:
-            UsageError: a file can't be made.
+            UsageError, ConfigError, MissingExtraError: a sink can't be made.
         """
-        from ids_plugin.sinks import ndjson, report, table
-        from ids_plugin.sinks.traffic_timeline import Traffic
-
-        self.traffic = Traffic()
-        self.unread: list[Reject] = []
-        """inputs of which nothing could be read"""
-        self._folder = folder
-        self._new = self._folder is not None and not self._folder.exists()
+        self._traffic = Traffic()
+        self._folder = options.out
+        self._is_new_folder = self._folder is not None and not self._folder.exists()
         self._part: Path | None = None
-        self._report: report.Report | None = None
-        self._rejects: ndjson.Ndjson | None = None
+        self._rejects: Ndjson | None = None
         self._sinks: list[Sink] = []
-        if self._folder:
-            with writing(self._folder):
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._part = part = Path(tempfile.mkdtemp(prefix=".part-", dir=self._folder))
-            self._rejects = ndjson.Ndjson(part / "rejects.ndjson")
-            self._report = report.Report(part / "report.html")
-            self._sinks += [ndjson.Ndjson(part / "alerts.ndjson"), self._report]
-        if console.json:
-            self._sinks.append(ndjson.Ndjson(console.out.buffer))
-        elif not self._folder:
-            self._sinks.append(table.Table(console.out))
+        environment = SinkEnvironment(console.out, options.config, lambda: datetime.now(UTC))
+        try:
+            if self._folder:
+                self._open_folder(self._folder)
+            if console.json:
+                self._sinks.append(open_sink("ndjson=-", environment))
+            elif not (self._folder or options.sinks):
+                self._sinks.append(open_sink("table=-", environment))
+            for specification in options.sinks:
+                self._sinks.append(open_sink(specification, environment))
+        except BaseException:
+            self.abort()
+            raise
+
+    def _open_folder(self, folder: Path) -> None:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._part = part = Path(tempfile.mkdtemp(prefix=".part-", dir=folder))
+        self._rejects = Ndjson(part / "rejects.ndjson")
+        self._sinks += [Ndjson(part / "alerts.ndjson"), Report(part / "report.html")]
+
+    def watch(self, batch: ScanBatch) -> None:
+        """What a step of the scan read: flows for a timeline, and records that could not be read."""
+        if len(batch.flows):
+            self._traffic.see(batch.flows)
+        if self._rejects:
+            self._rejects.write([reject._asdict() for reject in batch.rejects])
 
     def write(self, documents: list[Document]) -> None:
-        """Alert documents, as they are made."""
-        self._each(lambda sink: sink.write(documents))
+        """Alert documents, as they are made.
 
-    def _each(self, do: Callable[[Sink], object]) -> None:
-        """Does it with every sink. When nobody reads standard output any more, the files are still completed."""
+        Raises:
+            UsageError, ServiceError: a sink takes no documents.
+        """
+        if documents:
+            self._each(lambda sink: api.deliver(partial(sink.write, documents)))
+
+    def _each(self, action: Callable[[Sink], object]) -> None:
+        """Does it with every sink. When nobody reads standard output any more, the others are still completed."""
         for sink in tuple(self._sinks):
             try:
-                do(sink)
+                action(sink)
             except BrokenPipeError:
-                if not self._folder:
+                if len(self._sinks) == 1:
                     raise
                 self._sinks.remove(sink)
-
-    def reject(self, rejects: tuple[Reject, ...]) -> None:
-        """Records that could not be read."""
-        self.unread += unread(rejects)
-        if self._rejects:
-            self._rejects.write([reject._asdict() for reject in rejects])
 
     def close(self, ledger: Ledger, bundle: dict[str, Any]) -> None:
         """Puts everything in its place."""
         entries = ledger.to_dict()
-        if self._report:
-            self._report.describe(ledger=entries, traffic=self.traffic.buckets(), bundle=bundle)
+        for sink in self._sinks:
+            if isinstance(sink, DescribesRun):
+                sink.describe(ledger=entries, traffic=self._traffic.buckets(), bundle=bundle)
         self._each(lambda sink: sink.close())
         if self._rejects:
             self._rejects.close()
@@ -207,8 +246,8 @@ class Outputs:
                 (self._part / "ledger.json").write_bytes(
                     orjson.dumps(entries, option=orjson.OPT_INDENT_2)
                 )
-                for made in sorted(self._part.iterdir()):
-                    made.replace(self._folder / made.name)
+                for file in sorted(self._part.iterdir()):
+                    file.replace(self._folder / file.name)
                 self._part.rmdir()
 
     def abort(self) -> None:
@@ -217,37 +256,14 @@ class Outputs:
             sink.abort()
         if self._part:
             shutil.rmtree(self._part, ignore_errors=True)
-        if self._folder and self._new:
+        if self._folder and self._is_new_folder:
             with contextlib.suppress(OSError):
                 self._folder.rmdir()
 
 
-def _how(args: argparse.Namespace, outputs: Outputs, progress: Progress) -> Scan:
-    from ids_plugin.pipeline import Scan
-
-    return Scan(
-        locality=locality(args),
-        rejected=outputs.reject,
-        watch=outputs.traffic.see,
-        progress=progress,
-    )
-
-
-def _level(document: Document) -> int:
-    from ids_plugin.schema.alert import SEVERITIES
-
-    return [SEVERITIES[level] for level in LEVELS].index(document["event"]["severity"])
-
-
-def _trained_on(bundle: Bundle) -> list[str]:
-    return [
-        one["file"] for one in bundle.manifest.get("training", {}).get("data", {}).get("train", [])
-    ]
-
-
-def _tell(console: Console, pipeline: Pipeline, out: str | None) -> None:
-    total, notes = pipeline.ledger.total, pipeline.ledger.notes
-    told = [
+def _summarise(console: Console, ledger: Ledger, out: Path | None) -> None:
+    total, notes = ledger.total, ledger.notes
+    parts = [
         f"{counted(total.read, 'record')} read",
         f"{total.value('rejected'):,} rejected",
         f"{counted(total.scored, 'flow')} scored",
@@ -259,8 +275,8 @@ def _tell(console: Console, pipeline: Pipeline, out: str | None) -> None:
         (notes.get("unknown_inputs", 0), "of the files of no known kind"),
         (notes.get("empty_inputs", 0), "of the inputs empty"),
     )
-    told += [f"{count:,} {what}" for count, what in beside if count]
-    console.say(", ".join(told) + (f"; {out}/report.html shows them" if out else ""))
+    parts += [f"{count:,} {what}" for count, what in beside if count]
+    console.say(", ".join(parts) + (f"; {out}/report.html shows them" if out else ""))
 
 
 PLUGIN = Command(

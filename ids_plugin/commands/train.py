@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ids_plugin import registry
+from ids_plugin import api, registry
+from ids_plugin.bundle import require_place, write
 from ids_plugin.commands import Command, Console
 from ids_plugin.commands.options.record import add_record_option, recorded
-from ids_plugin.errors import MissingExtraError
-
-if TYPE_CHECKING:
-    from ids_plugin.bundle import Bundle
-    from ids_plugin.training.options import Options
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Options of `train`."""
     parser.add_argument(
-        "--family", default="anomaly_net", help="model family (default: %(default)s)"
+        "--family",
+        default="anomaly_net",
+        choices=registry.names("models"),
+        metavar="FAMILY",
+        help=f"model family, one of {', '.join(registry.names('models'))} (default: %(default)s)",
     )
     parser.add_argument(
         "--members",
@@ -77,34 +75,37 @@ def run(args: argparse.Namespace, console: Console) -> int:
         MissingExtraError: torch isn't installed.
         UsageError, InputError: the family, the data or a place to write to can't be used.
     """
-    try:
-        from ids_plugin.training import run
-
-        uniflow = registry.load("models", args.family).kind == "uniflow"
-    except ImportError as error:
-        raise MissingExtraError(
-            f"training needs {error.name}", hint="pip install 'ids-plugin[train]'"
-        ) from error
-    from ids_plugin.bundle import require_place, write
-
-    require_place(Path(args.out))
-    with recorded(args, [*args.data, *args.val]) as kept:
-        bundle = _uniflow(args, console) if uniflow else run.train(_options(args), console.say)
-        write(bundle, Path(args.out))
-        kept.update(
+    out = Path(args.out)
+    require_place(out)
+    with recorded(args, [*args.data, *args.val]) as record:
+        bundle = api.train(
+            args.data,
+            family=args.family,
+            validation=args.val,
+            labels=args.labels,
+            seed=args.seed,
+            epochs=args.epochs,
+            members=tuple(name for name in args.members.split(",") if name),
+            false_alerts_per_day=args.false_per_day,
+            balance=args.balance,
+            focal_gamma=args.focal,
+            progress=console.say,
+        )
+        write(bundle, out)
+        record.update(
             {
                 name: bundle.manifest.get(name)
                 for name in ("id", "training", "metrics", "thresholds")
             }
         )
-    off = [
+    silent = [
         name
         for name, threshold in (bundle.manifest.get("thresholds") or {}).items()
         if threshold >= 1.0
     ]
-    if off:
-        told = f"no threshold finds any within {args.false_per_day:g} false alerts a day: these never alert"
-        console.complain(f"{', '.join(off)}: {told}")
+    if silent:
+        message = f"no threshold finds any within {args.false_per_day:g} false alerts a day: these never alert"
+        console.complain(f"{', '.join(silent)}: {message}")
     if console.json:
         console.result(
             {"bundle": bundle.id, "out": args.out, "metrics": bundle.manifest["metrics"]}
@@ -112,32 +113,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
     else:
         console.say(f"wrote {args.out}: {bundle.id[:12]}")
     return 0
-
-
-def _options(args: argparse.Namespace) -> Options:
-    from ids_plugin.training.balance import Balance
-    from ids_plugin.training.options import Fit, Options
-
-    fit = Fit(balance=Balance(args.balance, args.focal))
-    return Options(
-        data=tuple(args.data),
-        val=tuple(args.val),
-        labels=args.labels,
-        family=args.family,
-        beside=tuple(name for name in args.members.split(",") if name),
-        seed=args.seed,
-        false_per_day=args.false_per_day,
-        fit=replace(fit, epochs=args.epochs) if args.epochs else fit,
-    )
-
-
-def _uniflow(args: argparse.Namespace, console: Console) -> Bundle:
-    from ids_plugin.training.tiny import Options, train
-
-    options = Options(tuple(args.data), tuple(args.val), seed=args.seed)
-    if args.epochs:
-        options = replace(options, epochs=args.epochs)
-    return train(options, console.say)
 
 
 PLUGIN = Command(

@@ -66,6 +66,9 @@ class ReadOptions:
             )
 
 
+DEFAULT_OPTIONS = ReadOptions()
+
+
 @dataclass(frozen=True)
 class Input:
     """One opened input: its bytes are decompressed already."""
@@ -77,7 +80,7 @@ class Input:
     head: bytes
     """the first bytes (up to 64 KiB), also still to come from `stream`"""
     sensor: str
-    options: ReadOptions = ReadOptions()
+    options: ReadOptions = DEFAULT_OPTIONS
 
 
 class Source(Protocol):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ids_plugin.errors import InputError, UsageError
+from ids_plugin.errors import InputError
 from ids_plugin.flowmeter import meter
 from ids_plugin.flowmeter.flow_frame import frame
 from ids_plugin.flowmeter.packets.capture_files import (

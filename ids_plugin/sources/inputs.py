@@ -21,7 +21,7 @@ from ids_plugin.elastic.paging import SCHEME
 from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import DEFAULT_SENSOR, empty
 from ids_plugin.schema.reject import WHOLE, Reject
-from ids_plugin.sources import Input, Read, ReadOptions, Source
+from ids_plugin.sources import DEFAULT_OPTIONS, Input, Read, ReadOptions, Source
 from ids_plugin.sources.elasticsearch import Index
 from ids_plugin.sources.readers.lines import HEAD
 
@@ -143,7 +143,7 @@ def read_inputs(
     batch_rows: int,
     stdin: BinaryIO,
     sensors: Sequence[tuple[str, str]] = (),
-    options: ReadOptions = ReadOptions(),
+    options: ReadOptions = DEFAULT_OPTIONS,
     elasticsearch: Callable[[], Elasticsearch] = Elasticsearch,
 ) -> Iterator[Read]:
     """All that the inputs hold, one input after the other; one that can't be read beside others that can is a reject.
@@ -211,7 +211,7 @@ def open_inputs(
     *,
     stdin: BinaryIO,
     sensors: Sequence[tuple[str, str]] = (),
-    options: ReadOptions = ReadOptions(),
+    options: ReadOptions = DEFAULT_OPTIONS,
     elasticsearch: Callable[[], Elasticsearch] = Elasticsearch,
 ) -> Iterator[Opened]:
     """Opens inputs one by one; the caller closes `input.stream`. Members of a directory come sorted by path.

@@ -50,6 +50,15 @@ class Options:
     """no threshold falls below the bundle's own"""
 
 
+class Calibration(NamedTuple):
+    """A bundle with other thresholds, and how they came about."""
+
+    bundle: Bundle
+    """unsigned"""
+    report: dict[str, Any]
+    """thresholds before and after, the traffic, and what held-back traffic gives; JSON-able"""
+
+
 class Batch(NamedTuple):
     """Flows that score so high that some threshold might be below."""
 
@@ -81,7 +90,7 @@ def calibrate(
     bundle: Bundle,
     options: Options,
     data: Sequence[Mapping[str, Any]],
-) -> tuple[Bundle, dict[str, Any]]:
+) -> Calibration:
     """The bundle with other thresholds, unsigned, and a report. The same input gives the same bundle.
 
     `batches`: Flow frames of normal traffic in the order in which flows were known, local flags filled; `data` says
@@ -121,7 +130,7 @@ def calibrate(
             "after": _told(alerts(traffic, after, options.allow, start=split), _days(checking)),
         },
     }
-    return _sealed(bundle, after, report, options, data), report
+    return Calibration(_sealed(bundle, after, report, options, data), report)
 
 
 def least(bundle: Bundle, thresholds: Mapping[str, float]) -> float:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ids_plugin import registry
-from ids_plugin.compress.cost import macro_f1, per_class
+from ids_plugin.compression.cost import macro_f1, per_class
 from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring.onnx import OnnxMember

@@ -21,10 +21,10 @@ import torch
 
 from ids_plugin import registry
 from ids_plugin.bundle import Bundle, describe, pack, read, seal
-from ids_plugin.compress.cost import as_row, macro_f1, macs, measured
-from ids_plugin.compress.int8 import quantised
-from ids_plugin.compress.run import MODEL, stages
-from ids_plugin.compress.unroll_lstm import unrolled
+from ids_plugin.compression.cost import as_row, macro_f1, macs, measured
+from ids_plugin.compression.int8 import quantised
+from ids_plugin.compression.run import MODEL, stages
+from ids_plugin.compression.unroll_lstm import unrolled
 from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.models import l_tcn, lstm
 from ids_plugin.schema.score import CLASSES

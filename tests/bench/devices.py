@@ -25,9 +25,9 @@ import numpy as np
 import polars as pl
 
 from ids_plugin.bundle import Bundle, read, write
-from ids_plugin.compress.tiny.fit import Room, fit
-from ids_plugin.compress.tiny.integer_network import Network, classify, scores
-from ids_plugin.compress.tiny.ladder import PUBLISHED, judged, ladder, measure, network_of
+from ids_plugin.compression.tiny.fit import Room, fit
+from ids_plugin.compression.tiny.integer_network import Network, classify, scores
+from ids_plugin.compression.tiny.ladder import PUBLISHED, judged, ladder, measure, network_of
 from ids_plugin.errors import UsageError
 from ids_plugin.schema.uniflow import CLASSES, FEATURES
 from ids_plugin.training.tiny import Options, Run, load, rows_of, train

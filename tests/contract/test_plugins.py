@@ -17,7 +17,7 @@ import pytest
 
 from ids_plugin import (
     bundle,
-    compress,
+    compression,
     features,
     models,
     registry,
@@ -40,7 +40,7 @@ from tests.support.factories import alerts_of, frame
 from tests.support.factories import flow as one_flow
 
 PROTOCOLS: dict[str, type] = {
-    "compression_steps": compress.Step,
+    "compression_steps": compression.Step,
     "models": models.ModelFamily,
     "members": scoring.Plugin,
     "sinks": sinks.Sink,

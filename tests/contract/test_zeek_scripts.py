@@ -144,7 +144,7 @@ def test_records_as_the_scripts_write_them_are_read_for_what_they_are() -> None:
     assert dict(batch.rows.select("uid", "open").iter_rows()) == {"C1": False, "C2": True}
     assert [one["written"] for one in found.counters] == [17]
     data = b"\n".join(records[:2]) + b"\n"
-    (step,) = PLUGIN.read(Input("conn.log", io.BytesIO(data), data, "s", {}), 10)
+    (step,) = PLUGIN.read(Input("conn.log", io.BytesIO(data), data, "s", ReadOptions()), 10)
     assert step.flows["open"].to_list() == [False, True]
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from ids_plugin import cli
 from ids_plugin.errors import UsageError
-from ids_plugin.sources import Input, ReadOptions
+from ids_plugin.sources import Input, Meter, ReadOptions
 from ids_plugin.sources.capture import PLUGIN
 from tests.support.captures import ACK, FIN, SYN, Record, ethernet, pcap, tcp, udp
 
@@ -29,13 +29,13 @@ TALK = (
 DATA = pcap(Record(index * 0.01, ethernet(packet)) for index, packet in enumerate(TALK))
 
 
-def flows(program: str, data: bytes = DATA) -> pl.DataFrame:
+def flows(program: Meter, data: bytes = DATA) -> pl.DataFrame:
     source = Input("talk.pcap", io.BytesIO(data), data[:1000], "sensor", ReadOptions(meter=program))
     return pl.concat([step.flows for step in PLUGIN.read(source, 1000)]).sort("proto")
 
 
 @pytest.mark.parametrize("program", ["zeek", "suricata"])
-def test_the_real_program_finds_the_same_flows(program: str) -> None:
+def test_the_real_program_finds_the_same_flows(program: Meter) -> None:
     if not shutil.which(program):
         pytest.skip(
             f"{program} is not installable here"
@@ -66,7 +66,7 @@ def test_a_scan_with_suricata_as_the_meter_balances(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("program", ["zeek", "suricata"])
 def test_a_missing_program_says_how_to_install_it(
-    program: str, monkeypatch: pytest.MonkeyPatch
+    program: Meter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UsageError, match="isn't installed"):
@@ -75,4 +75,4 @@ def test_a_missing_program_says_how_to_install_it(
 
 def test_an_unknown_meter_names_those_there_are() -> None:
     with pytest.raises(UsageError, match="builtin, zeek, suricata"):
-        flows("nfstream")
+        flows("nfstream")  # type: ignore[arg-type]

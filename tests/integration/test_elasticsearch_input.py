@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ids_plugin import cli
 from ids_plugin.config import Elasticsearch as Settings
 from ids_plugin.elastic.paging import Hit, Pages, connect, target
 from ids_plugin.errors import InputError, ServiceError
+from ids_plugin.sources import ReadOptions
 from ids_plugin.sources.elasticsearch import Index
 from ids_plugin.sources.inputs import read_inputs
 from ids_plugin.sources.ordering import ordered
@@ -247,7 +249,16 @@ def test_a_period_is_asked_for_and_nothing_of_it_is_missed(there: There, tmp_pat
     period = {"since": "2023-11-14T22:13:30+00:00", "until": "2023-11-14T22:13:50.500+00:00"}
     for documents, name, fetched in ((mapped, "mapped", 23), (later, "later", 100)):
         spec = there.index(documents, name)
-        assert read_files(spec, options=ReadOptions(**{name: datetime.fromisoformat(text) for name, text in period.items()})).flows.height == fetched
+        assert (
+            read_files(
+                spec,
+                options=ReadOptions(
+                    since=datetime.fromisoformat(period["since"]),
+                    until=datetime.fromisoformat(period["until"]),
+                ),
+            ).flows.height
+            == fetched
+        )
         options = ["--since", period["since"], "--until", period["until"], "--quiet"]
         for source, out in ((spec, "index"), (str(log), "log")):
             assert cli.main(["flows", source, *options, "-o", str(tmp_path / out)]) == 0

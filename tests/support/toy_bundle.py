@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from ids_plugin.bundle import Bundle
-from ids_plugin.compress import run as compressing
+from ids_plugin.compression import run as compressing
 from ids_plugin.schema.window import Windows
 from ids_plugin.training.examples import Sampling, windows
 from ids_plugin.training.options import Fit, Options

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import io
 import signal
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from ids_plugin.api import InputOptions
 from ids_plugin.commands import counted
 from ids_plugin.commands.options.access import access, add_login_options
 from ids_plugin.errors import UsageError
+from ids_plugin.schema.reject import WHOLE
+from ids_plugin.sources import ReadOptions
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from ids_plugin.commands import Console
     from ids_plugin.schema.reject import Reject
     from ids_plugin.sources import Read
-    from ids_plugin.sources.local_networks import Locality
 
 UNREAD = 3
 """exit code when an input asked for by its name could not be read at all"""
 
 METERS = ("builtin", "zeek", "suricata")
-BATCH_ROWS = 65_536
-"""Records read at a time: large enough that per-batch costs vanish, small enough that a batch is 30 MB"""
 
 
 def add_input_options(parser: argparse.ArgumentParser, *, least: int = 1) -> None:
@@ -83,106 +79,69 @@ def add_input_options(parser: argparse.ArgumentParser, *, least: int = 1) -> Non
     add_login_options(parser.add_argument_group("for elasticsearch: inputs"))
 
 
-def reads(args: argparse.Namespace) -> Iterator[Read]:
-    """All records of the inputs that `args` name.
+def input_options(args: argparse.Namespace) -> InputOptions:
+    """What the options say of how inputs are read.
 
     Raises:
-        UsageError: standard input is to be read and was closed; an option isn't what it should be.
-        ServiceError: the Elasticsearch of an input can't be reached, or refuses us.
+        UsageError: an option isn't what it should be; standard input is to be read and was closed.
+        ConfigError: settings don't fit together.
     """
-    from ids_plugin.sources.inputs import read_inputs
-
     if sys.stdin is None and "-" in args.inputs:
         raise UsageError("standard input is closed")
-    signal.siginterrupt(
-        signal.SIGINT, True
-    )  # or Ctrl-C waits for input: Polars has blocked reads restart
-    return read_inputs(
-        args.inputs,
-        batch_rows=BATCH_ROWS,
-        stdin=sys.stdin.buffer if sys.stdin else io.BytesIO(),
-        sensors=[_sensor(text) for text in args.sensor],
-        options={
-            "meter": args.meter,
-            "open_every": str(args.open_every),
-            "checksums": args.checksums,
-            "community_id": "yes" if getattr(args, "community_id", False) else "",
-            "since": _iso(args.since, "--since"),
-            "until": _iso(args.until, "--until"),
-        },
-        elasticsearch=lambda: access(args),
+    return InputOptions(
+        sensors=tuple(_sensor(text) for text in args.sensor),
+        local_nets=tuple(text for text in args.local_nets.split(",") if text.strip()),
+        reading=ReadOptions(
+            meter=args.meter,
+            verify_checksums=args.checksums == "verify",
+            open_every_s=args.open_every,
+            community_id=getattr(args, "community_id", False),
+            since=moment(args.since, "--since"),
+            until=moment(args.until, "--until"),
+        ),
+        elasticsearch=access(args),
+        stdin=sys.stdin.buffer if sys.stdin else None,
     )
 
 
-def within_period(step: Read, args: argparse.Namespace) -> Read:
-    """The step without the flows outside --since and --until; these are out of scope."""
-    import polars as pl
-
-    flows = step.flows
-    since, until = moment(args.since, "--since"), moment(args.until, "--until")
-    if since is not None:
-        flows = flows.filter(pl.col("ts") >= since)
-    if until is not None:
-        flows = flows.filter(pl.col("ts") < until)
-    left_out = len(step.flows) - len(flows)
-    if not left_out:
-        return step
-    return replace(step, flows=flows, out_of_scope=step.out_of_scope | {"outside_period": left_out})
+def interrupt_reads() -> None:
+    """Lets Ctrl-C end a read that waits for input: Polars has blocked reads begin again."""
+    signal.siginterrupt(signal.SIGINT, True)
 
 
-def locality(args: argparse.Namespace) -> Locality:
-    """What is local: what --local-nets says, else what the flows show.
+class InputTally:
+    """What reading the inputs of a command gave beside flows, and its progress."""
 
-    Raises:
-        ConfigError: it names what is no network.
-    """
-    from ids_plugin.sources.local_networks import Locality, networks
+    def __init__(self, console: Console, command: str) -> None:
+        self.records = self.rejected = self.out_of_scope = 0
+        self.unread: list[Reject] = []
+        """inputs of which nothing could be read"""
+        self.progress = console.progress(command)
+        self._console = console
 
-    return Locality(networks([text for text in args.local_nets.split(",") if text.strip()]))
+    def __call__(self, step: Read) -> None:
+        """Counts a step of reading."""
+        self.records += step.read
+        self.rejected += len(step.rejects)
+        self.out_of_scope += sum(step.out_of_scope.values())
+        self.unread += [reject for reject in step.rejects if reject.place == WHOLE]
+        self.progress("read", step.read)
 
-
-def unread(rejects: Iterable[Reject]) -> list[Reject]:
-    """Those that are inputs of which nothing could be read."""
-    from ids_plugin.schema.reject import WHOLE
-
-    return [reject for reject in rejects if reject.place == WHOLE]
-
-
-def read_flows(
-    args: argparse.Namespace, console: Console, whole: list[Reject], *, of: str = ""
-) -> Iterator[pl.DataFrame]:
-    """The flows of the inputs in order; inputs of which nothing could be read go into `whole`. How many records (`of`
-    what) can't be read is complained of at the end."""
-    from ids_plugin.pipeline import BATCH
-    from ids_plugin.sources.ordering import ordered
-
-    rejected = 0
-
-    def tallied() -> Iterator[Read]:
-        nonlocal rejected
-        for step in reads(args):
-            whole.extend(unread(step.rejects))
-            rejected += len(step.rejects)
-            progress("read", step.read)
-            yield within_period(step, args)
-
-    progress = console.progress(args.command)
-    try:
-        yield from ordered(tallied(), batch_rows=BATCH, locality=locality(args))
-    finally:
-        progress.close()
-    if rejected:
-        console.complain(
-            f"{counted(rejected, 'record')}{of} can't be read: ids-plugin flows says which"
-        )
+    def close(self, what: str = "record") -> None:
+        """Ends the progress, and complains of what can't be read."""
+        self.progress.close()
+        if self.rejected:
+            self._console.complain(
+                f"{counted(self.rejected, what)} can't be read: ids-plugin flows says which"
+            )
 
 
-def exit_code(inputs: Iterable[Reject], args: argparse.Namespace, console: Console) -> int:
+def exit_code(unread: Iterable[Reject], inputs: Sequence[str], console: Console) -> int:
     """Names the inputs of which nothing could be read; UNREAD if one of them was asked for by its name, else 0."""
     code = 0
-    for reject in inputs:
+    for reject in unread:
         console.complain(f"{reject.input}: {reject.detail}")
-        code = UNREAD if reject.input in args.inputs else code
+        code = UNREAD if reject.input in inputs else code
     return code
 
 
@@ -201,11 +160,6 @@ def moment(text: str | None, option: str) -> datetime | None:
             f"{option} {text!r} is no time", hint="such as 2026-11-21T06:00:00"
         ) from error
     return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
-def _iso(text: str | None, option: str) -> str:
-    found = moment(text, option)
-    return found.isoformat() if found else ""
 
 
 def _sensor(text: str) -> tuple[str, str]:

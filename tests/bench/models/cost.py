@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 
 from ids_plugin.bundle import Bundle
-from ids_plugin.compress.cost import as_row, deflated, macs, measured, parameters
-from ids_plugin.compress.run import stages
+from ids_plugin.compression.cost import as_row, deflated, macs, measured, parameters
+from ids_plugin.compression.run import stages
 from ids_plugin.scoring.lightgbm import Trees
 from ids_plugin.training.examples import Examples
 

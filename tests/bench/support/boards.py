@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ids_plugin.compress.tiny.c_header import header
-from ids_plugin.compress.tiny.integer_network import Network
+from ids_plugin.compression.tiny.c_header import header
+from ids_plugin.compression.tiny.integer_network import Network
 
 Ints = npt.NDArray[np.int64]
 FLAGS = (

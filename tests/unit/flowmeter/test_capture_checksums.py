@@ -77,7 +77,7 @@ def good() -> list[tuple[float, bytes]]:
 
 def test_packets_whose_checksums_fit_are_measured_as_ever() -> None:
     data = frames(*good())
-    assert read(data, VERIFY) == read(data, {})
+    assert read(data, VERIFY) == read(data, ReadOptions())
     assert len(flows(data)) == 6
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from ids_plugin.elastic.paging import target
 from ids_plugin.errors import UsageError
+from ids_plugin.sources import ReadOptions
 from ids_plugin.sources.elasticsearch import period
 
 

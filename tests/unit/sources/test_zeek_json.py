@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from ids_plugin.schema.flow import empty
-from ids_plugin.sources import Input
+from ids_plugin.sources import Input, ReadOptions
 from ids_plugin.sources.readers.zeek_json import messages
 from ids_plugin.sources.zeek import PLUGIN
 from tests.support.shared_data import shared
@@ -105,7 +105,7 @@ def test_real_logs_read_the_same_as_messages() -> None:
             [
                 step.flows
                 for step in PLUGIN.read(
-                    Input("conn", io.BytesIO(part), part[: 1 << 16], "s", {}), 1000
+                    Input("conn", io.BytesIO(part), part[: 1 << 16], "s", ReadOptions()), 1000
                 )
             ]
             for part in (data, sent)

@@ -7,14 +7,14 @@ import onnx
 import torch
 
 from ids_plugin import registry
-from ids_plugin.compress import Material
-from ids_plugin.compress.int8 import PLUGIN
-from ids_plugin.compress.retrain import exported, probabilities
-from ids_plugin.compress.unroll_lstm import WIDEST, unrolled
+from ids_plugin.compression import Material
+from ids_plugin.compression.int8 import PLUGIN
+from ids_plugin.compression.retrain import exported, probabilities
+from ids_plugin.compression.unroll_lstm import WIDEST, unrolled
 from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.training.options import Fit
 from ids_plugin.windows import spec
-from tests.unit.compress.test_hoist import CLASSES, examples
+from tests.unit.compression.test_hoist import CLASSES, examples
 
 
 def test_a_wide_lstm_is_written_out_and_becomes_int8() -> None:

@@ -25,10 +25,10 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from ids_plugin.compress import Material, Work
-from ids_plugin.compress.quantize_nodes import hoist
-from ids_plugin.compress.retrain import exported
-from ids_plugin.compress.unroll_lstm import unrolled
+from ids_plugin.compression import Material, Work
+from ids_plugin.compression.quantize_nodes import hoist
+from ids_plugin.compression.retrain import exported
+from ids_plugin.compression.unroll_lstm import unrolled
 from ids_plugin.errors import UsageError
 from ids_plugin.training.examples import Examples
 

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from ids_plugin import bundle
-from ids_plugin.compress.run import Options, compress
+from ids_plugin.compression.run import Options, compress
 from ids_plugin.errors import UsageError
 from tests.support import toy_bundle
 

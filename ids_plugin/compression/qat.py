@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ids_plugin.compress import Material, Work
-from ids_plugin.compress.int8 import LARGEST_WEIGHT, Scale, Scales, quantised
-from ids_plugin.compress.retrain import exported, needed, probabilities, retrain
+from ids_plugin.compression import Material, Work
+from ids_plugin.compression.int8 import LARGEST_WEIGHT, Scale, Scales, quantised
+from ids_plugin.compression.retrain import exported, needed, probabilities, retrain
 
 EPOCHS = 3
 RATE = 2e-4

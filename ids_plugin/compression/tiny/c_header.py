@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ids_plugin.compress.tiny.integer_network import (
+from ids_plugin.compression.tiny.integer_network import (
     CENTROIDS,
     TOP,
     Layer,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 
-from ids_plugin.compress import Material, Work
-from ids_plugin.compress.retrain import exported, needed, retrain
+from ids_plugin.compression import Material, Work
+from ids_plugin.compression.retrain import exported, needed, retrain
 
 
 class Tune:

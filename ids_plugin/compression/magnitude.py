@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.compress import Material, Work
-from ids_plugin.compress.retrain import exported, needed, retrain
+from ids_plugin.compression import Material, Work
+from ids_plugin.compression.retrain import exported, needed, retrain
 from ids_plugin.errors import UsageError
 
 SHARE = 0.6

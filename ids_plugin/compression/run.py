@@ -12,8 +12,8 @@ from torch import nn
 
 from ids_plugin import registry
 from ids_plugin.bundle import Bundle, seal
-from ids_plugin.compress import Material, Step, Work
-from ids_plugin.compress.cost import deflated, macro_f1, macs, parameters
+from ids_plugin.compression import Material, Step, Work
+from ids_plugin.compression.cost import deflated, macro_f1, macs, parameters
 from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.errors import UsageError
 from ids_plugin.models import WidthsFamily

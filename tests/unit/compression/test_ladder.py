@@ -10,21 +10,21 @@ import pytest
 
 from ids_plugin import cli
 from ids_plugin.bundle import Bundle, pack, read
-from ids_plugin.compress.tiny.c_header import header
-from ids_plugin.compress.tiny.cluster import shared
-from ids_plugin.compress.tiny.fit import Room, fit
-from ids_plugin.compress.tiny.integer_network import (
+from ids_plugin.compression.tiny.c_header import header
+from ids_plugin.compression.tiny.cluster import shared
+from ids_plugin.compression.tiny.fit import Room, fit
+from ids_plugin.compression.tiny.integer_network import (
     CENTROIDS,
     biggest_sum,
     classify,
     constants,
     scores,
 )
-from ids_plugin.compress.tiny.ladder import ladder, network_of
+from ids_plugin.compression.tiny.ladder import ladder, network_of
 from ids_plugin.errors import UsageError
 from ids_plugin.training.tiny import Options, load, train
 from tests.support import uniflows
-from tests.unit.compress.test_c_header import in_c
+from tests.unit.compression.test_c_header import in_c
 
 JUDGE = Path(__file__).parents[2] / "lab" / "uniflow" / "judge"
 

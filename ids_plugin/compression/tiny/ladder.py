@@ -11,10 +11,10 @@ import torch
 from onnx import numpy_helper
 
 from ids_plugin.bundle import Bundle, seal
-from ids_plugin.compress.tiny import integer_network
-from ids_plugin.compress.tiny.c_header import header
-from ids_plugin.compress.tiny.cluster import cluster, prune
-from ids_plugin.compress.tiny.integer_network import (
+from ids_plugin.compression.tiny import integer_network
+from ids_plugin.compression.tiny.c_header import header
+from ids_plugin.compression.tiny.cluster import cluster, prune
+from ids_plugin.compression.tiny.integer_network import (
     Network,
     classify,
     from_json,

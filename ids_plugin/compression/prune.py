@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.compress import Material, Work
-from ids_plugin.compress.cost import macro_f1
-from ids_plugin.compress.retrain import exported, needed, probabilities, retrain
+from ids_plugin.compression import Material, Work
+from ids_plugin.compression.cost import macro_f1
+from ids_plugin.compression.retrain import exported, needed, probabilities, retrain
 from ids_plugin.errors import UsageError
 from ids_plugin.models import Group, Part, WidthsFamily
 from ids_plugin.training.torch_network import rebuilt

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from ids_plugin import registry
-from ids_plugin.compress import Material
-from ids_plugin.compress.int8 import Scale, quantised
-from ids_plugin.compress.qat import Rounding, observed
-from ids_plugin.compress.retrain import exported, probabilities
+from ids_plugin.compression import Material
+from ids_plugin.compression.int8 import Scale, quantised
+from ids_plugin.compression.qat import Rounding, observed
+from ids_plugin.compression.retrain import exported, probabilities
 from ids_plugin.models import cnn_lstm
 from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.training.options import Fit
 from ids_plugin.windows import spec
-from tests.unit.compress.test_hoist import CLASSES, examples
+from tests.unit.compression.test_hoist import CLASSES, examples
 
 
 @pytest.mark.parametrize("name", ["anomaly_net", "cnn", "cnn_lstm", "l_tcn"])

@@ -11,8 +11,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from ids_plugin import registry
-from ids_plugin.compress import int8
-from ids_plugin.compress.quantize_nodes import hoist
+from ids_plugin.compression import int8
+from ids_plugin.compression.quantize_nodes import hoist
 from ids_plugin.schema.window import STEPS
 from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.training.examples import Examples

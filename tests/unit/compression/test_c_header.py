@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ids_plugin.compress.tiny.c_header import header
-from ids_plugin.compress.tiny.integer_network import (
+from ids_plugin.compression.tiny.c_header import header
+from ids_plugin.compression.tiny.integer_network import (
     Layer,
     Network,
     biggest_sum,

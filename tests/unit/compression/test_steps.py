@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ids_plugin import registry
-from ids_plugin.compress.prune import FEWEST, cut, groups
-from ids_plugin.compress.run import Stage, stages
+from ids_plugin.compression.prune import FEWEST, cut, groups
+from ids_plugin.compression.run import Stage, stages
 from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.training.examples import Examples, Sampling, sample
@@ -18,7 +18,7 @@ from ids_plugin.training.options import Fit
 from ids_plugin.training.torch_network import rebuilt, restore
 from ids_plugin.windows import spec
 from tests.support import toy_bundle
-from tests.unit.compress.test_hoist import examples
+from tests.unit.compression.test_hoist import examples
 
 FAMILIES = [
     name for name in registry.names("models") if registry.load("models", name).kind == "torch"

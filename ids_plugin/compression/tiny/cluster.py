@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from ids_plugin.compress.tiny.integer_network import CENTROIDS
+from ids_plugin.compression.tiny.integer_network import CENTROIDS
 from ids_plugin.models.tiny_cnn import Shape
 from ids_plugin.training.tiny import Floats, Ints, Options, fit
 

@@ -7,13 +7,13 @@ from dataclasses import asdict
 import torch
 
 from ids_plugin import registry
-from ids_plugin.compress.cost import deflated, macs, measured, parameters
-from ids_plugin.compress.int8 import quantised
+from ids_plugin.compression.cost import deflated, macs, measured, parameters
+from ids_plugin.compression.int8 import quantised
 from ids_plugin.models import l_tcn, lstm
 from ids_plugin.schema.window import STEPS
 from ids_plugin.training.torch_network import Fitted, export
 from ids_plugin.windows import spec
-from tests.unit.compress.test_hoist import CLASSES, examples
+from tests.unit.compression.test_hoist import CLASSES, examples
 
 COLUMNS, TABLE = 2 * len(spec().sequence), 2 * len(spec().table)
 HEAD = TABLE * 48 + 48 * 24

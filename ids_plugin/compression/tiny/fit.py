@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ids_plugin.bundle import Bundle, seal
-from ids_plugin.compress.tiny.c_header import header
-from ids_plugin.compress.tiny.ladder import HELD_OUT, figures, has_ladder, network_of, title
+from ids_plugin.compression.tiny.c_header import header
+from ids_plugin.compression.tiny.ladder import HELD_OUT, figures, has_ladder, network_of, title
 from ids_plugin.errors import UsageError
 
 HEADER = "ids_model.h"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.compress import Material, Work
+from ids_plugin.compression import Material, Work
 from ids_plugin.errors import UsageError
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring import Doubles
