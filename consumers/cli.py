@@ -1,10 +1,10 @@
-"""`ids-consumer …`: the processes of the wire."""
+"""`ids-consumer …`: the processes of the streaming pipeline."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ids_plugin.cli import TERMINATED, Program, execute
 from ids_plugin.commands import Command
@@ -13,25 +13,26 @@ from ids_plugin.errors import MissingExtraError
 VERBS = ("deliver", "detect", "normalise", "replay", "ship")
 
 
-def verbs() -> Iterator[Command]:
-    """All verbs, in the order of their names.
+def load(name: str) -> Command:
+    """The verb of that name.
 
     Raises:
-        MissingExtraError: what they need isn't installed.
+        MissingExtraError: what it needs isn't installed.
     """
-    for name in VERBS:
-        try:
-            yield importlib.import_module(f"{__package__}.{name}").PLUGIN
-        except ModuleNotFoundError as error:
-            hint = "pip install 'ids-plugin[kafka,elastic]'"
-            raise MissingExtraError(f"the consumers need {error.name}", hint=hint) from error
+    try:
+        command: Command = importlib.import_module(f"{__package__}.{name}").PLUGIN
+    except ModuleNotFoundError as error:
+        hint = "pip install 'ids-plugin[kafka,elastic]'"
+        raise MissingExtraError(f"the consumers need {error.name}", hint=hint) from error
+    return command
 
 
 PROGRAM = Program(
     "ids-consumer",
-    "The processes of the wire: sensors' records on Kafka → flows → alerts → Elasticsearch.",
+    "The processes of the streaming pipeline: sensors' records on Kafka → flows → alerts → Elasticsearch.",
     "example: ids-consumer detect --config ids.toml",
-    verbs,
+    lambda: VERBS,
+    load,
 )
 
 

@@ -36,14 +36,18 @@ class Program(NamedTuple):
     name: str
     help: str
     example: str
-    commands: Callable[[], Iterable[Command]]
+    names: Callable[[], Iterable[str]]
+    """names of the commands; none is imported for it"""
+    load: Callable[[str], Command]
+    """imports a command"""
 
 
 PROGRAM = Program(
     "ids-plugin",
     "Learned network intrusion detection for Zeek and Suricata pipelines that says why.",
     "example: ids-plugin scan capture.pcap --out report/",
-    lambda: registry.load_all("commands"),
+    lambda: registry.names("commands"),
+    lambda name: registry.load("commands", name),
 )
 
 
@@ -57,7 +61,8 @@ def execute(program: Program, argv: Sequence[str] | None) -> int:
     console, debug = standard(program.name), False
     try:
         with _terminable():
-            args = _parser(program).parse_args(argv)
+            arguments = sys.argv[1:] if argv is None else list(argv)
+            args = _parser(program, arguments).parse_args(arguments)
             console.json, console.quiet, debug = args.json, args.quiet, args.debug
             code: int = args.run(args, console)
             with writing("standard output"):
@@ -124,12 +129,15 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} ({self.prog} --help says more)\n")
 
 
-def _parser(program: Program) -> argparse.ArgumentParser:
+def _parser(program: Program, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser of a program; where the arguments begin with a command, only that one is imported."""
     parser = _Parser(prog=program.name, description=program.help, epilog=program.example)
     parser.add_argument("--version", action="version", version=f"{program.name} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for command in program.commands():
-        _add(commands, command)
+    names = tuple(program.names())
+    asked = next(iter(arguments), "")
+    for name in [asked] if asked in names else names:
+        _add(commands, program.load(name))
     return parser
 
 

@@ -186,7 +186,8 @@ class Outputs:
         self._rejects: Ndjson | None = None
         self._sinks: list[Sink] = []
         environment = SinkEnvironment(console.out, options.config, lambda: datetime.now(UTC))
-        try:
+        with contextlib.ExitStack() as unless_complete:
+            unless_complete.callback(self.abort)
             if self._folder:
                 self._open_folder(self._folder)
             if console.json:
@@ -195,9 +196,7 @@ class Outputs:
                 self._sinks.append(open_sink("table=-", environment))
             for specification in options.sinks:
                 self._sinks.append(open_sink(specification, environment))
-        except BaseException:
-            self.abort()
-            raise
+            unless_complete.pop_all()
 
     def _open_folder(self, folder: Path) -> None:
         with writing(folder):

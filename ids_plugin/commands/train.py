@@ -16,7 +16,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--family",
         default="anomaly_net",
-        choices=registry.names("models"),
         metavar="FAMILY",
         help=f"model family, one of {', '.join(registry.names('models'))} (default: %(default)s)",
     )

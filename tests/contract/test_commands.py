@@ -94,11 +94,23 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert command.help in " ".join(shown.split())
 
 
-def test_help_starts_without_the_libraries_that_commands_run_on() -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["scan", "--help"], ["train", "--help"]])
+def test_help_starts_without_the_optional_libraries(arguments: list[str]) -> None:
     code = (
         "import contextlib, sys; from ids_plugin import cli\n"
-        "with contextlib.suppress(SystemExit): cli.main(['scan', '--help'])\n"
-        "print(sorted({'polars', 'numpy', 'onnxruntime', 'rich', 'torch'} & set(sys.modules)), file=sys.stderr)"
+        f"with contextlib.suppress(SystemExit): cli.main({arguments!r})\n"
+        "heavy = {'torch', 'onnx', 'sklearn', 'kafka', 'elasticsearch', 'pandas'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
+
+
+def test_a_command_is_imported_alone() -> None:
+    code = (
+        "import contextlib, sys; from ids_plugin import cli\n"
+        "with contextlib.suppress(SystemExit): cli.main(['doctor', '--help'])\n"
+        "print('ids_plugin.commands.scan' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "False"
