@@ -9,23 +9,23 @@ Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 
-SECOND = 1_000_000
+SECOND_US = 1_000_000
 FIN, SYN, RST, ACK = 1, 2, 4, 16
 INACTIVE, SYN_SENT, SYN_ACK_SENT, PARTIAL, ESTABLISHED, CLOSED, RESET = range(7)
 
-ATTEMPT = 5 * SECOND
+ATTEMPT_TIMEOUT_US = 5 * SECOND_US
 """Zeek's tcp_attempt_delay: an unanswered SYN is given up."""
-CLOSE = 5 * SECOND
+CLOSE_DELAY_US = 5 * SECOND_US
 """tcp_close_delay: how long a closed connection still takes packets."""
-TCP_IDLE = 300 * SECOND
-LOGIN_IDLE = 3600 * SECOND
-OTHER_IDLE = 60 * SECOND
+TCP_IDLE_TIMEOUT_US = 300 * SECOND_US
+LOGIN_IDLE_TIMEOUT_US = 3600 * SECOND_US
+DATAGRAM_IDLE_TIMEOUT_US = 60 * SECOND_US
 LOGIN_PORTS = (21, 22, 23, 513)
 """ports of base/protocols/conn/inactivity.zeek"""
 DNS_PORTS = (53, 137, 5353, 5355)
-DNS_POLL = 10 * SECOND
+DNS_CHECK_INTERVAL_US = 10 * SECOND_US
 """dns_session_timeout: how often a DNS exchange over UDP is looked at, and ended if it has been still for"""
-DNS_STILL = 9 * SECOND
+DNS_SILENCE_US = 9 * SECOND_US
 NEVER = np.int64(1 << 62)
 
 TCP_SERVERS = (
@@ -39,20 +39,20 @@ UDP_SERVERS = (
 )  # fmt: skip
 """Zeek's likely_server_ports, as its default scripts fill it."""
 
-ADDRESSES = ("low_high", "low_low", "high_high", "high_low")
-BLOCKS = (
-    (np.int64, 1, ("first_time", "last_time", "first_packet", "missed", "parent")),
-    (np.int64, 2, ("packets", "ip_bytes", "payload", "top", "acked", "signs")),
+ADDRESS_HALVES = ("low_high", "low_low", "high_high", "high_low")
+COLUMN_BLOCKS = (
+    (np.int64, 1, ("first_time", "last_time", "first_packet", "missed_bytes", "tunnel_parent")),
+    (np.int64, 2, ("packets", "ip_bytes", "payload_bytes", "highest_sequence", "highest_ack", "signatures")),
     (np.int32, 1, ("low_port", "high_port", "protocol", "originator")),
-    (np.int32, 2, ("state", "before", "fins")),
-    (np.int64, 1, ("attempt_until", "close_at", "poll_at", "idle")),
-    (np.int64, 2, ("start", "delivered", "data_end", "trimmed", "fin_end", "last_syn", "last_fin", "last_rst")),
-    (np.int32, 2, ("closing", "closed", "seen", "resent", "zero_windows", "gaps", "given_up", "looked", "refused")),
+    (np.int32, 2, ("state", "previous_state", "fin_count")),
+    (np.int64, 1, ("attempt_until", "close_at", "dns_check_at", "idle_timeout")),
+    (np.int64, 2, ("initial_sequence", "delivered_end", "data_end", "acknowledged_end", "fin_end", "last_syn", "last_fin", "last_rst")),
+    (np.int32, 2, ("is_closing", "is_closed", "seen_letters", "retransmissions", "zero_windows", "gap_count", "is_given_up", "inspected_packets", "bad_checksums")),
 )  # fmt: skip
 """What a connection has once (1), what each of its sides has (2). Grown one by one, so that little is there twice."""
-SHOWN = 4
+ENDED_BLOCKS = 4
 """Blocks that are still asked for when a connection has ended: the first ones."""
-FIRST, SMALLEST = 1 << 6, 1 << 12
+FIRST_ROWS, MIN_GROWTH_ROWS = 1 << 6, 1 << 12
 """Rows a table begins with and grows by, at least."""
 
 
@@ -64,9 +64,9 @@ class Table:
     """
 
     def __init__(self, rows: int = 0) -> None:
-        self.keys = np.zeros((1 + len(ADDRESSES), rows), dtype=np.uint64)
+        self.keys = np.zeros((1 + len(ADDRESS_HALVES), rows), dtype=np.uint64)
         self.blocks = [
-            np.zeros((sides * len(names), rows), dtype=kind) for kind, sides, names in BLOCKS
+            np.zeros((sides * len(names), rows), dtype=kind) for kind, sides, names in COLUMN_BLOCKS
         ]
         self.live = np.zeros(rows, dtype=bool)
 
@@ -74,13 +74,13 @@ class Table:
         return len(self.live)
 
     def __getitem__(self, name: str) -> Int64s:
-        block, at, count = _PLACE[name]
+        block, at, count = _COLUMN_POSITIONS[name]
         column: Int64s = self.blocks[block][at] if count == 1 else self.blocks[block][at : at + 2].T
         return column
 
     def of(self, name: str, side: int) -> Int64s:
         """(rows,) what one side has: a view, quicker to pick rows from than both sides."""
-        block, at, _ = _PLACE[name]
+        block, at, _ = _COLUMN_POSITIONS[name]
         column: Int64s = self.blocks[block][at + side]
         return column
 
@@ -91,15 +91,15 @@ class Table:
         return hash_
 
     def address(self, name: str) -> UInt64s:
-        """(rows,) half of an address, of `ADDRESSES`."""
-        half: UInt64s = self.keys[1 + ADDRESSES.index(name)]
+        """(rows,) half of an address, of `ADDRESS_HALVES`."""
+        half: UInt64s = self.keys[1 + ADDRESS_HALVES.index(name)]
         return half
 
     def take(self, rows: Int64s) -> Table:
         """A table of these rows alone, of what is SHOWN."""
         taken = Table()
         taken.keys = self.keys.take(rows, axis=1)
-        taken.blocks = [block.take(rows, axis=1) for block in self.blocks[:SHOWN]]
+        taken.blocks = [block.take(rows, axis=1) for block in self.blocks[:ENDED_BLOCKS]]
         taken.live = self.live[rows]
         return taken
 
@@ -121,7 +121,7 @@ class Table:
         self.live[rows] = False
 
     def _grow(self, least: int) -> None:
-        more = max(least, len(self) // 8, SMALLEST if len(self) else FIRST)
+        more = max(least, len(self) // 8, MIN_GROWTH_ROWS if len(self) else FIRST_ROWS)
         wider = ((0, 0), (0, more))
         self.keys = np.pad(self.keys, wider)
         for index, block in enumerate(self.blocks):
@@ -129,16 +129,16 @@ class Table:
         self.live = np.pad(self.live, (0, more))
 
 
-def _places() -> dict[str, tuple[int, int, int]]:
+def _column_positions() -> dict[str, tuple[int, int, int]]:
     """Block, first row in it and number of rows of every column."""
     return {
         name: (index, place * sides, sides)
-        for index, (_, sides, names) in enumerate(BLOCKS)
+        for index, (_, sides, names) in enumerate(COLUMN_BLOCKS)
         for place, name in enumerate(names)
     }
 
 
-_PLACE = _places()
+_COLUMN_POSITIONS = _column_positions()
 
 
 def mix(value: UInt64s) -> UInt64s:

@@ -16,7 +16,7 @@ from ids_plugin.flowmeter import meter
 from ids_plugin.flowmeter.community_id import community_ids
 from ids_plugin.flowmeter.connection_table import Table, mix
 from ids_plugin.flowmeter.packets.decoder import ICMP, ICMP6, MAPPED, TCP, UDP
-from ids_plugin.flowmeter.tunnel_parents import seeds
+from ids_plugin.flowmeter.tunnel_parents import uid_seeds
 from ids_plugin.schema import flow
 
 Int64s = npt.NDArray[np.int64]
@@ -27,7 +27,7 @@ Bytes = npt.NDArray[np.uint8]
 BASE62 = np.frombuffer(
     b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", dtype=np.uint8
 )
-UID_LENGTH = 18
+UID_LETTERS = 18
 SPECIAL_IPV4 = (
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
     "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4",
@@ -46,15 +46,15 @@ LOCAL_IPV4 = tuple(
 LOCAL_IPV6 = tuple(map(ipaddress.IPv6Network, SPECIAL_IPV6))
 PROTOCOLS = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
 PROTOCOL_NAMES = [PROTOCOLS.get(number, "unknown_transport") for number in range(256)]
-DIGITS = np.array(
+OCTET_LETTERS = np.array(
     [list(f"{octet}.".ljust(4, "\0").encode()) for octet in range(256)], dtype=np.uint8
 )
 """(256, 4) letters of each octet and a dot, zeros behind."""
-LONGEST_ADDRESS = 39
+MAX_ADDRESS_LETTERS = 39
 
 
-def frame(
-    finished: meter.Finished,
+def flow_frame(
+    finished: meter.EndedConnections,
     name: str,
     sensor: str,
     *,
@@ -74,94 +74,104 @@ def frame(
     own, other = (row, originator), (row, 1 - originator)
     duration = table["last_time"] - table["first_time"]
     lasted = duration > 0
-    sizes = meter.sizes(table)
-    orig, resp = _end(table, swapped), _end(table, ~swapped)
+    payload_sizes = meter.payload_sizes(table)
+    orig, resp = _endpoint(table, swapped), _endpoint(table, ~swapped)
     columns = {
-        "ts": _numbers(table["first_time"], pa.timestamp("us", "UTC")),
-        "uid": _uids(seeds(table)),
-        "orig_h": _texts(*orig),
-        "orig_p": _numbers(np.where(swapped, table["high_port"], table["low_port"]), pa.uint16()),
-        "resp_h": _texts(*resp),
-        "resp_p": _numbers(np.where(swapped, table["low_port"], table["high_port"]), pa.uint16()),
-        "proto": _chosen(PROTOCOL_NAMES, table["protocol"]),
-        "service": _chosen(*meter.named_services(table)),
-        "duration": _numbers(duration, pa.duration("us"), lasted),
-        "orig_bytes": _numbers(sizes[own], pa.int64(), lasted),
-        "resp_bytes": _numbers(sizes[other], pa.int64(), lasted),
-        "conn_state": _chosen(meter.STATES, meter.conn_states(finished, sizes)),
-        "local_orig": _flags(_local(*orig)),
-        "local_resp": _flags(_local(*resp)),
-        "missed_bytes": _numbers(table["missed"], pa.int64()),
-        "history": _history(finished),
-        "orig_pkts": _numbers(table["packets"][own], pa.int64()),
-        "orig_ip_bytes": _numbers(table["ip_bytes"][own], pa.int64()),
-        "resp_pkts": _numbers(table["packets"][other], pa.int64()),
-        "resp_ip_bytes": _numbers(table["ip_bytes"][other], pa.int64()),
-        "tunnel_parents": _parents(finished),
-        "ip_proto": _numbers(table["protocol"], pa.uint8()),
-        "origin": _origins(name, table["first_packet"]),
+        "ts": _number_column(table["first_time"], pa.timestamp("us", "UTC")),
+        "uid": _uid_column(uid_seeds(table)),
+        "orig_h": address_texts(*orig),
+        "orig_p": _number_column(
+            np.where(swapped, table["high_port"], table["low_port"]), pa.uint16()
+        ),
+        "resp_h": address_texts(*resp),
+        "resp_p": _number_column(
+            np.where(swapped, table["low_port"], table["high_port"]), pa.uint16()
+        ),
+        "proto": _name_column(PROTOCOL_NAMES, table["protocol"]),
+        "service": _name_column(*meter.named_services(table)),
+        "duration": _number_column(duration, pa.duration("us"), lasted),
+        "orig_bytes": _number_column(payload_sizes[own], pa.int64(), lasted),
+        "resp_bytes": _number_column(payload_sizes[other], pa.int64(), lasted),
+        "conn_state": _name_column(meter.CONN_STATES, meter.conn_states(finished, payload_sizes)),
+        "local_orig": _bool_column(_is_special(*orig)),
+        "local_resp": _bool_column(_is_special(*resp)),
+        "missed_bytes": _number_column(table["missed_bytes"], pa.int64()),
+        "history": _history_column(finished),
+        "orig_pkts": _number_column(table["packets"][own], pa.int64()),
+        "orig_ip_bytes": _number_column(table["ip_bytes"][own], pa.int64()),
+        "resp_pkts": _number_column(table["packets"][other], pa.int64()),
+        "resp_ip_bytes": _number_column(table["ip_bytes"][other], pa.int64()),
+        "tunnel_parents": _parent_column(finished),
+        "ip_proto": _number_column(table["protocol"], pa.uint8()),
+        "origin": _origin_column(name, table["first_packet"]),
     }
     if community:
         columns["community_id"] = community_ids(table)
-    return _complete(columns, sensor, still_open)
+    return _all_columns(columns, sensor, still_open)
 
 
-def _complete(columns: dict[str, pa.Array], sensor: str, still_open: bool) -> pl.DataFrame:
+def _all_columns(columns: dict[str, pa.Array], sensor: str, still_open: bool) -> pl.DataFrame:
     """All columns of the schema in its order; what a capture can't know is null."""
     rows = len(columns["ts"])
     constant = {"sensor": sensor, "source": "capture"}
-    whole = columns | {name: _everywhere(text, rows) for name, text in constant.items()}
-    whole["open"] = _flags(np.full(rows, still_open))
+    whole = columns | {name: _constant(text, rows) for name, text in constant.items()}
+    whole["open"] = _bool_column(np.full(rows, still_open))
     whole |= {name: pa.nulls(rows, pa.large_string()) for name in flow.SCHEMA if name not in whole}
     arrow = pa.table({name: whole[name] for name in flow.SCHEMA})
     return cast(pl.DataFrame, pl.from_arrow(arrow))
 
 
-def _everywhere(text: str, rows: int) -> pa.Array:
+def _constant(text: str, rows: int) -> pa.Array:
     return pl.Series([text], dtype=pl.String).new_from_index(0, rows).to_arrow()
 
 
-def _end(table: Table, swapped: Bools) -> tuple[UInt64s, UInt64s]:
+def _endpoint(table: Table, swapped: Bools) -> tuple[UInt64s, UInt64s]:
     """Addresses in halves: of the lower end, of the higher where swapped."""
     high = np.where(swapped, table.address("high_high"), table.address("low_high"))
     return high, np.where(swapped, table.address("high_low"), table.address("low_low"))
 
 
-def _numbers(values: npt.NDArray[Any], kind: pa.DataType, known: Bools | None = None) -> pa.Array:
+def _number_column(
+    values: npt.NDArray[Any], kind: pa.DataType, known: Bools | None = None
+) -> pa.Array:
     """A column of numbers, null where not `known`; `pa.array` would load pandas where it is installed."""
     as_they_lie = np.ascontiguousarray(
         values, dtype=f"{'u' * (kind.bit_width < 64)}int{kind.bit_width}"
     )
-    return pa.Array.from_buffers(kind, len(values), [_bits(known), pa.py_buffer(as_they_lie)])
+    return pa.Array.from_buffers(kind, len(values), [_bitmap(known), pa.py_buffer(as_they_lie)])
 
 
-def _flags(values: Bools) -> pa.Array:
+def _bool_column(values: Bools) -> pa.Array:
     """A column of truth values."""
-    return pa.Array.from_buffers(pa.bool_(), len(values), [None, _bits(values)])
+    return pa.Array.from_buffers(pa.bool_(), len(values), [None, _bitmap(values)])
 
 
-def _bits(values: Bools | None) -> pa.Buffer | None:
+def _bitmap(values: Bools | None) -> pa.Buffer | None:
     return None if values is None else pa.py_buffer(np.packbits(values, bitorder="little"))
 
 
-def _chosen(names: Sequence[str | None], index: Int64s) -> pa.Array:
+def _name_column(names: Sequence[str | None], index: Int64s) -> pa.Array:
     """The name of each index."""
-    return _cells(_letters(names)[index], np.array([name is not None for name in names])[index])
+    return _text_column(
+        _letter_matrix(names)[index], np.array([name is not None for name in names])[index]
+    )
 
 
-def _letters(names: Sequence[str | None]) -> Bytes:
+def _letter_matrix(names: Sequence[str | None]) -> Bytes:
     """(n, longest) ASCII letters of names, zeros behind each."""
     return (
         np.array([name or "" for name in names], dtype="S").view(np.uint8).reshape(len(names), -1)
     )
 
 
-def _history(finished: meter.Finished) -> pa.Array:
+def _history_column(finished: meter.EndedConnections) -> pa.Array:
     """Histories as text, null where there are no letters."""
-    return texts_of(finished.letters, finished.ends, np.diff(finished.ends) > 0)
+    return text_column(
+        finished.history_letters, finished.history_ends, np.diff(finished.history_ends) > 0
+    )
 
 
-def _origins(name: str, packet: Int64s) -> pa.Array:
+def _origin_column(name: str, packet: Int64s) -> pa.Array:
     """Where the first packets stand."""
     return (f"{name}#packet " + pl.Series(packet).cast(pl.String)).to_arrow()
 
@@ -171,23 +181,23 @@ def _is_ipv4(high: UInt64s, low: UInt64s) -> Bools:
     return is_ipv4
 
 
-def _texts(high: UInt64s, low: UInt64s) -> pa.Array:
+def address_texts(high: UInt64s, low: UInt64s) -> pa.Array:
     """Canonical text of addresses."""
     octets = low.astype(">u8").view(np.uint8).reshape(-1, 8)[:, 4:]
-    letters = DIGITS[octets]
+    letters = OCTET_LETTERS[octets]
     letters[:, 3] *= letters[:, 3] != ord(".")
     letters = letters.reshape(-1, 16)
     six = np.flatnonzero(~_is_ipv4(high, low))
     if not len(six):
-        return _cells(letters)
-    letters = np.pad(letters, ((0, 0), (0, LONGEST_ADDRESS - 16)))
+        return _text_column(letters)
+    letters = np.pad(letters, ((0, 0), (0, MAX_ADDRESS_LETTERS - 16)))
     pairs, which = np.unique(np.stack([high[six], low[six]]), axis=1, return_inverse=True)
     names = [str(ipaddress.IPv6Address(pair[0] << 64 | pair[1])) for pair in pairs.T.tolist()]
-    letters[six] = _letters([name.ljust(LONGEST_ADDRESS, "\0") for name in names])[which]
-    return _cells(letters)
+    letters[six] = _letter_matrix([name.ljust(MAX_ADDRESS_LETTERS, "\0") for name in names])[which]
+    return _text_column(letters)
 
 
-def _local(high: UInt64s, low: UInt64s) -> Bools:
+def _is_special(high: UInt64s, low: UInt64s) -> Bools:
     """Whether addresses are of the special blocks."""
     number = (low & np.uint64(0xFFFFFFFF)).astype(np.int64)
     local = np.zeros(len(low), dtype=bool)
@@ -202,39 +212,39 @@ def _local(high: UInt64s, low: UInt64s) -> Bools:
     return local
 
 
-def _parents(finished: meter.Finished) -> pa.Array:
+def _parent_column(finished: meter.EndedConnections) -> pa.Array:
     """Uids of the tunnels that connections came through, null where there was none."""
-    seed = finished.table["parent"].view(np.uint64)
+    seed = finished.table["tunnel_parent"].view(np.uint64)
     if not seed.any():
         return pa.nulls(len(seed), pa.large_string())
-    named = _uids(seed, seed != 0)
+    named = _uid_column(seed, seed != 0)
     texts = named.to_pylist()
     further = [each for others in finished.parents.values() for each in others]
-    uids = iter(_uids(np.array(further, dtype=np.int64).view(np.uint64)).to_pylist())
+    uids = iter(_uid_column(np.array(further, dtype=np.int64).view(np.uint64)).to_pylist())
     for row, others in finished.parents.items():
         texts[row] = ",".join([texts[row], *islice(uids, len(others))])
     return pl.Series(texts, dtype=pl.String).to_arrow()
 
 
-def _uids(seed: UInt64s, known: Bools | None = None) -> pa.Array:
+def _uid_column(seed: UInt64s, known: Bools | None = None) -> pa.Array:
     """Zeek-shaped ids from seeds: the same ones give the same ids; null where not `known`."""
     halves = [mix(seed), mix(seed ^ np.uint64(0x9E3779B97F4A7C15))]
-    letters = np.full((len(seed), UID_LENGTH), ord("C"), dtype=np.uint8)
-    for column in range(1, UID_LENGTH):
+    letters = np.full((len(seed), UID_LETTERS), ord("C"), dtype=np.uint8)
+    for column in range(1, UID_LETTERS):
         half = column % 2
         halves[half], digit = np.divmod(halves[half], np.uint64(62))
         letters[:, column] = BASE62[digit]
-    ends = np.arange(len(seed) + 1, dtype=np.int64) * UID_LENGTH
-    return texts_of(letters, ends, known)
+    ends = np.arange(len(seed) + 1, dtype=np.int64) * UID_LETTERS
+    return text_column(letters, ends, known)
 
 
-def _cells(letters: Bytes, known: Bools | None = None) -> pa.Array:
+def _text_column(letters: Bytes, known: Bools | None = None) -> pa.Array:
     """A column from (n, width) letters, zeros behind each text; null where not `known`."""
     there = letters != 0
-    return texts_of(letters[there], np.append(0, np.cumsum(there.sum(axis=1))), known)
+    return text_column(letters[there], np.append(0, np.cumsum(there.sum(axis=1))), known)
 
 
-def texts_of(letters: Bytes, ends: Int64s, known: Bools | None = None) -> pa.Array:
+def text_column(letters: Bytes, ends: Int64s, known: Bools | None = None) -> pa.Array:
     """A column from ASCII letters, text i being letters[ends[i]:ends[i + 1]]; null where not `known`."""
     parts = pa.py_buffer(np.ascontiguousarray(ends)), pa.py_buffer(np.ascontiguousarray(letters))
-    return pa.LargeStringArray.from_buffers(len(ends) - 1, *parts, _bits(known))
+    return pa.LargeStringArray.from_buffers(len(ends) - 1, *parts, _bitmap(known))

@@ -13,15 +13,15 @@ UInt64s = npt.NDArray[np.uint64]
 Bools = npt.NDArray[np.bool_]
 
 
-class Ordered:
+class ConnectionPackets:
     """The packets of one chunk beside the connections open before it, ordered by connection and time."""
 
     def __init__(self, table: Table, packets: Packets, arrivals: Int64s) -> None:
         self.packets = packets
         self.table = table
         self.arrivals = arrivals
-        self.place = packets.number - packets.first
-        swapped, low, high, ports = _canonical(packets)
+        self.capture_index = packets.number - packets.first_number
+        swapped, low, high, ports = _order_endpoints(packets)
         proto = packets.protocol.astype(np.uint64)
         key = mix(
             low[0] * np.uint64(0x9E3779B97F4A7C15) ^ mix(low[1] + np.uint64(0x632BE59BD9B4E019))
@@ -41,54 +41,60 @@ class Ordered:
                 | proto
             )
         )
-        self.order, self.group, unique = _grouped(key)
+        self.order, self.group, unique = _group_by_key(key)
         live = np.flatnonzero(table.live)
-        which, at = _among(unique, table.hash[live])
-        self.touched = live[which]
-        self.carried = np.full(len(unique), -1, dtype=np.int64)
+        which, at = _find_keys(unique, table.hash[live])
+        self.open_rows = live[which]
+        self.open_row = np.full(len(unique), -1, dtype=np.int64)
         """row of the connection that was open before, per group; -1 where there was none"""
-        self.carried[at] = self.touched
+        self.open_row[at] = self.open_rows
         self.key, self.low, self.high, self.ports = key, low, high, ports
-        self.place = self.place[self.order]
+        self.capture_index = self.capture_index[self.order]
         self.window = packets.window[self.order]
         self.time = packets.time[self.order]
-        self.now = self.time if arrivals is packets.arrivals else arrivals[self.place]
+        self.arrival = self.time if arrivals is packets.arrivals else arrivals[self.capture_index]
         self.side = swapped[self.order].astype(np.int64)
         self.protocol = packets.protocol[self.order]
         self.flags = packets.flags[self.order]
         self.sequence = packets.sequence[self.order]
-        self.acknowledged = packets.acknowledged[self.order]
-        self.refused = packets.refused[self.order]
-        self.payload = packets.payload[self.order]
-        if self.refused.any():
-            self.payload[self.refused] = 0
-        self.first = np.ones(len(self.group), dtype=bool)
-        self.first[1:] = self.group[1:] != self.group[:-1]
+        self.ack_number = packets.ack_number[self.order]
+        self.has_bad_checksum = packets.has_bad_checksum[self.order]
+        self.payload_bytes = packets.payload_bytes[self.order]
+        if self.has_bad_checksum.any():
+            self.payload_bytes[self.has_bad_checksum] = 0
+        self.is_first_of_group = np.ones(len(self.group), dtype=bool)
+        self.is_first_of_group[1:] = self.group[1:] != self.group[:-1]
 
-    def cut(self, begins: Bools) -> None:
-        """Stretches of packets of one connection, which row of the table each is; those at `begins` get new rows."""
-        starts = self.first | begins
-        self.stretch = np.cumsum(starts.astype(np.int64)) - 1
+    def split_connections(self, begins: Bools) -> None:
+        """Stretches of packets of one connection, which row of the table each is; those at `begins_connection` get new rows."""
+        starts = self.is_first_of_group | begins
+        self.connection = np.cumsum(starts.astype(np.int64)) - 1
         """which stretch each packet is of"""
-        self.at = np.flatnonzero(starts)
+        self.connection_start = np.flatnonzero(starts)
         """first packet of each stretch"""
-        self.stop = np.append(self.at[1:], len(starts))
-        self.fresh = begins[self.at]
+        self.connection_end = np.append(self.connection_start[1:], len(starts))
+        self.is_new = begins[self.connection_start]
         """whether the stretch begins a connection"""
-        self.row = self.carried[self.group[self.at]]
-        self.row[self.fresh] = self.table.claim(int(self.fresh.sum()))
+        self.table_row = self.open_row[self.group[self.connection_start]]
+        self.table_row[self.is_new] = self.table.claim(int(self.is_new.sum()))
 
-    def follow(self, few: Ordered, place: Int64s, turned: Bools) -> None:
-        """Takes over the stretches of `few`, packets of this chunk that stand at `place`, and the sides `turned`."""
+    def adopt_connections(self, few: ConnectionPackets, place: Int64s, turned: Bools) -> None:
+        """Takes over the stretches of `few`, packets of this chunk that stand at `capture_index`, and the sides `is_reversed`."""
         if few is self:
             return
-        self.at, self.fresh, self.row = place[few.at], few.fresh, few.row
-        self.stop = np.append(self.at[1:], len(self.group))
-        self.stretch = np.repeat(np.arange(len(self.at)), self.stop - self.at)
+        self.connection_start, self.is_new, self.table_row = (
+            place[few.connection_start],
+            few.is_new,
+            few.table_row,
+        )
+        self.connection_end = np.append(self.connection_start[1:], len(self.group))
+        self.connection = np.repeat(
+            np.arange(len(self.connection_start)), self.connection_end - self.connection_start
+        )
         self.side[place[turned]] = few.side[turned]
 
 
-def _grouped(key: UInt64s) -> tuple[Int64s, Int64s, UInt64s]:
+def _group_by_key(key: UInt64s) -> tuple[Int64s, Int64s, UInt64s]:
     """Stable order by key, number of the key of each element in that order, and the keys that there are.
 
     Keys are sorted by their upper half, 16 bits at a time, which NumPy does by counting; should two keys have the same
@@ -107,7 +113,7 @@ def _grouped(key: UInt64s) -> tuple[Int64s, Int64s, UInt64s]:
     return order, np.cumsum(first.astype(np.int64)) - 1, sorted_key[np.flatnonzero(first)]
 
 
-def _among(known: UInt64s, asked: UInt64s) -> tuple[Int64s, Int64s]:
+def _find_keys(known: UInt64s, asked: UInt64s) -> tuple[Int64s, Int64s]:
     """Which of `asked` are among the keys `known`, which are sorted, and where there.
 
     Most aren't, and most of these have upper bits that no known key has.
@@ -121,19 +127,19 @@ def _among(known: UInt64s, asked: UInt64s) -> tuple[Int64s, Int64s]:
     return likely[same], at[same]
 
 
-def _canonical(
+def _order_endpoints(
     packets: Packets,
 ) -> tuple[Bools, tuple[UInt64s, UInt64s], tuple[UInt64s, UInt64s], tuple[Int64s, Int64s]]:
     """The endpoints ordered, so that both directions are one connection; `swapped` where the source is the higher."""
-    source, target = packets.source, packets.target
+    source, target = packets.source, packets.destination
     same_high, same_low = source[0] == target[0], source[1] == target[1]
     swapped = np.where(same_high, source[1] > target[1], source[0] > target[0])
-    swapped |= same_high & same_low & (packets.source_port > packets.target_port)
-    swapped &= ~packets.one_way
+    swapped |= same_high & same_low & (packets.source_port > packets.destination_port)
+    swapped &= ~packets.is_one_way
     low = tuple(np.where(swapped, t, s) for s, t in zip(source, target, strict=True))
     high = tuple(np.where(swapped, s, t) for s, t in zip(source, target, strict=True))
     ports = (
-        np.where(swapped, packets.target_port, packets.source_port),
-        np.where(swapped, packets.source_port, packets.target_port),
+        np.where(swapped, packets.destination_port, packets.source_port),
+        np.where(swapped, packets.source_port, packets.destination_port),
     )
     return swapped, (low[0], low[1]), (high[0], high[1]), ports

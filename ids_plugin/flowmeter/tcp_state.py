@@ -1,7 +1,7 @@
 """The packets that can change a connection's state, one of every connection a round.
 
 For TCP these are SYN, FIN and RST, the first packets of a side, and whatever comes behind a timeout; for DNS over UDP
-the times at which Zeek looks whether an exchange is over. What Zeek's TCP session does with them is in `Live`.
+the times at which Zeek looks whether an exchange is over. What Zeek's TCP session does with them is in `TcpStates`.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ import numpy.typing as npt
 
 from ids_plugin.flowmeter.connection_table import (
     ACK,
-    ATTEMPT,
-    CLOSE,
+    ATTEMPT_TIMEOUT_US,
+    CLOSE_DELAY_US,
     CLOSED,
-    DNS_POLL,
+    DATAGRAM_IDLE_TIMEOUT_US,
+    DNS_CHECK_INTERVAL_US,
     DNS_PORTS,
-    DNS_STILL,
+    DNS_SILENCE_US,
     ESTABLISHED,
     FIN,
     INACTIVE,
-    LOGIN_IDLE,
+    LOGIN_IDLE_TIMEOUT_US,
     LOGIN_PORTS,
     NEVER,
-    OTHER_IDLE,
     PARTIAL,
     RESET,
     RST,
     SYN,
     SYN_ACK_SENT,
     SYN_SENT,
-    TCP_IDLE,
+    TCP_IDLE_TIMEOUT_US,
     TCP_SERVERS,
     UDP_SERVERS,
     Table,
 )
-from ids_plugin.flowmeter.packet_order import Ordered
+from ids_plugin.flowmeter.packet_order import ConnectionPackets
 from ids_plugin.flowmeter.packets.decoder import TCP, UDP
 
 Int64s = npt.NDArray[np.int64]
@@ -50,176 +50,191 @@ def _ports(*numbers: int) -> Bools:
     return np.isin(np.arange(65536), numbers)
 
 
-SERVERS = np.stack([_ports(*TCP_SERVERS), _ports(*UDP_SERVERS)])
-NAMES, LOGINS = _ports(*DNS_PORTS), _ports(*LOGIN_PORTS)
-TURNED = (53, 137)
+LIKELY_SERVERS = np.stack([_ports(*TCP_SERVERS), _ports(*UDP_SERVERS)])
+NAMES, IS_LOGIN_PORT = _ports(*DNS_PORTS), _ports(*LOGIN_PORTS)
+REVERSIBLE_DNS_PORTS = (53, 137)
 """DNS ports on both sides of servers that ask each other."""
-BROADCAST = np.uint64(0x0000FFFF_FFFFFFFF)
+IPV4_BROADCAST = np.uint64(0x0000FFFF_FFFFFFFF)
 
 
-def _next(where: Bools) -> Int64s:
-    """For every position the next one at or after it where `where` holds; n + 1 elements."""
-    count = len(where)
-    places = np.append(np.flatnonzero(where), count)
-    return np.repeat(places, np.diff(places, prepend=-1))
+def _next_true(is_wanted: Bools) -> Int64s:
+    """For every position the next one at or after it where `is_wanted` holds; n + 1 elements."""
+    count = len(is_wanted)
+    positions = np.append(np.flatnonzero(is_wanted), count)
+    return np.repeat(positions, np.diff(positions, prepend=-1))
 
 
-class Walk:
+class StateTracker:
     """Rounds over the packets that can change a connection's state; afterwards the state after every packet.
 
-    Attributes `state`, `previous`, `start`, `closed` are pairs (side 0, side 1) of arrays over the packets.
+    Attributes `state`, `previous_time`, `origin`, `is_closed` are pairs (side 0, side 1) of arrays over the packets.
     """
 
-    def __init__(self, chunk: Ordered) -> None:
+    def __init__(self, chunk: ConnectionPackets) -> None:
         self.chunk = chunk
         count = len(chunk.group)
         self.count = count
-        self.begins = np.zeros(count, dtype=bool)
-        self.event = np.zeros(count, dtype=bool)
-        self.flipped = np.zeros(count, dtype=bool)
-        self.turned = np.zeros(count, dtype=bool)
-        self.state_at = np.zeros((count, 2), dtype=np.int8)
-        self.previous_at = np.zeros((count, 2), dtype=np.int8)
-        self.start_at = np.zeros((count, 2), dtype=np.int64)
-        self.closed_at = np.zeros((count, 2), dtype=bool)
-        self.originator_at = np.zeros(count, dtype=np.int64)
-        self.attempt_at = np.full(count, NEVER, dtype=np.int64)
-        self.close_at = np.full(count, NEVER, dtype=np.int64)
-        self.idle_at = np.zeros(count, dtype=np.int64)
-        self.closing = np.zeros((count, 2), dtype=bool)
-        self.polls = np.full(len(chunk.carried), NEVER, dtype=np.int64)
-        """when Zeek next looks at the DNS exchange of a group; when it found it over, if `ended`"""
-        self.ended = np.zeros(len(chunk.carried), dtype=bool)
-        self.left: list[tuple[Int64s, Int64s]] = []
+        self.begins_connection = np.zeros(count, dtype=bool)
+        self.is_recorded = np.zeros(count, dtype=bool)
+        self.is_flipped = np.zeros(count, dtype=bool)
+        self.is_reversed = np.zeros(count, dtype=bool)
+        self.recorded_state = np.zeros((count, 2), dtype=np.int8)
+        self.recorded_previous_state = np.zeros((count, 2), dtype=np.int8)
+        self.recorded_initial_sequence = np.zeros((count, 2), dtype=np.int64)
+        self.recorded_is_closed = np.zeros((count, 2), dtype=bool)
+        self.recorded_originator = np.zeros(count, dtype=np.int64)
+        self.recorded_attempt_deadline = np.full(count, NEVER, dtype=np.int64)
+        self.recorded_close_deadline = np.full(count, NEVER, dtype=np.int64)
+        self.recorded_idle_timeout = np.zeros(count, dtype=np.int64)
+        self.is_closing = np.zeros((count, 2), dtype=bool)
+        self.dns_check_at = np.full(len(chunk.open_row), NEVER, dtype=np.int64)
+        """when Zeek next looks at the DNS exchange of a group; when it found it over, if `opens_connection`"""
+        self.is_dns_ended = np.zeros(len(chunk.open_row), dtype=bool)
+        self.final_initial_sequences: list[tuple[Int64s, Int64s]] = []
         """last packets of connections, and where their sides begin as far as is known by then"""
 
     def run(self) -> None:
         """Walks all connections of the chunk."""
-        self._plain()
-        self._tcp()
-        self._spread()
+        self._track_datagrams()
+        self._track_tcp()
+        self._fill_forward()
 
     def _likely_server(self, positions: Int64s) -> tuple[Bools, Bools]:
         """Whether source and target port of these packets are those of likely servers."""
         packets, order = self.chunk.packets, self.chunk.order[positions]
-        udp = (packets.protocol[order] == UDP).astype(np.int64)
-        ports = (packets.protocol[order] == TCP) | (udp == 1)
-        return SERVERS[udp, packets.source_port[order]] & ports, SERVERS[
-            udp, packets.target_port[order]
-        ] & ports
+        is_udp = (packets.protocol[order] == UDP).astype(np.int64)
+        has_ports = (packets.protocol[order] == TCP) | (is_udp == 1)
+        return LIKELY_SERVERS[is_udp, packets.source_port[order]] & has_ports, LIKELY_SERVERS[
+            is_udp, packets.destination_port[order]
+        ] & has_ports
 
-    def _plain(self) -> None:
+    def _track_datagrams(self) -> None:
         """UDP, ICMP and other protocols: a pause ends a connection, nothing else does but the end of a DNS exchange."""
         chunk = self.chunk
-        other = chunk.protocol != TCP
-        head = np.flatnonzero(chunk.first & other)
-        row = chunk.carried[chunk.group[head]]
-        known = row >= 0
-        previous = np.empty(self.count, dtype=np.int64)
-        previous[1:] = chunk.time[:-1]
-        previous[head] = -NEVER
-        previous[head[known]] = chunk.table["last_time"][row[known]]
-        named = NAMES[chunk.packets.source_port] | NAMES[chunk.packets.target_port]
-        dns = (chunk.protocol == UDP) & named[chunk.order]
-        self.begins |= other & ~dns & (chunk.now - previous >= OTHER_IDLE)
-        asked = dns[head]
-        poll = np.full(len(head), NEVER, dtype=np.int64)
-        poll[known] = chunk.table["poll_at"][row[known]]
-        self._dns(head[asked], poll[asked], previous)
-        at = np.flatnonzero(self.begins)
-        source, target = self._likely_server(at)
-        broadcast = chunk.packets.target[1][chunk.order[at]] == BROADCAST
-        flip = source & ~target & ~broadcast & (chunk.protocol[at] == UDP)
-        self.flipped[at] = flip
-        self.originator_at[at] = np.where(flip, 1 - chunk.side[at], chunk.side[at])
-        self._answers_first(at[dns[at] & ~flip])
-        self.event |= other & (self.begins | chunk.first)
-        goes_on = head[~self.begins[head]]
-        self.originator_at[goes_on] = chunk.table["originator"][chunk.carried[chunk.group[goes_on]]]
-        self.idle_at[other] = OTHER_IDLE
+        is_datagram = chunk.protocol != TCP
+        heads = np.flatnonzero(chunk.is_first_of_group & is_datagram)
+        open_rows = chunk.open_row[chunk.group[heads]]
+        is_open = open_rows >= 0
+        previous_time = np.empty(self.count, dtype=np.int64)
+        previous_time[1:] = chunk.time[:-1]
+        previous_time[heads] = -NEVER
+        previous_time[heads[is_open]] = chunk.table["last_time"][open_rows[is_open]]
+        has_dns_port = NAMES[chunk.packets.source_port] | NAMES[chunk.packets.destination_port]
+        is_dns = (chunk.protocol == UDP) & has_dns_port[chunk.order]
+        self.begins_connection |= (
+            is_datagram & ~is_dns & (chunk.arrival - previous_time >= DATAGRAM_IDLE_TIMEOUT_US)
+        )
+        is_dns_head = is_dns[heads]
+        check_at = np.full(len(heads), NEVER, dtype=np.int64)
+        check_at[is_open] = chunk.table["dns_check_at"][open_rows[is_open]]
+        self._split_dns_exchanges(heads[is_dns_head], check_at[is_dns_head], previous_time)
+        begin_positions = np.flatnonzero(self.begins_connection)
+        source, target = self._likely_server(begin_positions)
+        broadcast = chunk.packets.destination[1][chunk.order[begin_positions]] == IPV4_BROADCAST
+        is_flipped = source & ~target & ~broadcast & (chunk.protocol[begin_positions] == UDP)
+        self.is_flipped[begin_positions] = is_flipped
+        self.recorded_originator[begin_positions] = np.where(
+            is_flipped, 1 - chunk.side[begin_positions], chunk.side[begin_positions]
+        )
+        self._reverse_dns_answers(begin_positions[is_dns[begin_positions] & ~is_flipped])
+        self.is_recorded |= is_datagram & (self.begins_connection | chunk.is_first_of_group)
+        continued_heads = heads[~self.begins_connection[heads]]
+        self.recorded_originator[continued_heads] = chunk.table["originator"][
+            chunk.open_row[chunk.group[continued_heads]]
+        ]
+        self.recorded_idle_timeout[is_datagram] = DATAGRAM_IDLE_TIMEOUT_US
 
-    def _answers_first(self, at: Int64s) -> None:
+    def _reverse_dns_answers(self, positions: Int64s) -> None:
         """DNS that begins with an answer between two servers' ports: Zeek turns it round, the packet's count too."""
         chunk, packets = self.chunk, self.chunk.packets
-        order = chunk.order[at]
-        both = np.isin(packets.source_port[order], TURNED) & np.isin(
-            packets.target_port[order], TURNED
+        order = chunk.order[positions]
+        between_servers = np.isin(packets.source_port[order], REVERSIBLE_DNS_PORTS) & np.isin(
+            packets.destination_port[order], REVERSIBLE_DNS_PORTS
         )
-        both &= packets.captured[order] > 2
-        at, order = at[both], order[both]
-        at = at[packets.data[packets.content[order] + 2] & 0x80 != 0]
-        chunk.side[at] = 1 - chunk.side[at]
-        self.originator_at[at] = chunk.side[at]
-        self.turned[at] = True
+        between_servers &= packets.captured_payload[order] > 2
+        positions, order = positions[between_servers], order[between_servers]
+        positions = positions[packets.data[packets.payload_offset[order] + 2] & 0x80 != 0]
+        chunk.side[positions] = 1 - chunk.side[positions]
+        self.recorded_originator[positions] = chunk.side[positions]
+        self.is_reversed[positions] = True
 
-    def _dns(self, head: Int64s, poll: Int64s, previous: Int64s) -> None:
+    def _split_dns_exchanges(self, heads: Int64s, check_at: Int64s, previous_time: Int64s) -> None:
         """Splits DNS exchanges where one of Zeek's looks, every ten seconds, finds them still."""
         chunk = self.chunk
-        if not len(head):
+        if not len(heads):
             return
-        size = np.int64(len(chunk.arrivals))
-        place = chunk.group * size + chunk.place
-        stops = np.append(np.flatnonzero(chunk.first), self.count)
-        end = stops[np.searchsorted(stops, head, side="right")]
-        begin = poll >= NEVER
-        self.begins[head[begin]] = True
-        poll = np.where(begin, chunk.now[head] + DNS_POLL, poll)
-        group = chunk.group[head]
-        active = np.arange(len(head))
+        arrival_count = np.int64(len(chunk.arrivals))
+        group_arrival = chunk.group * arrival_count + chunk.capture_index
+        group_ends = np.append(np.flatnonzero(chunk.is_first_of_group), self.count)
+        end = group_ends[np.searchsorted(group_ends, heads, side="right")]
+        is_new = check_at >= NEVER
+        self.begins_connection[heads[is_new]] = True
+        check_at = np.where(is_new, chunk.arrival[heads] + DNS_CHECK_INTERVAL_US, check_at)
+        group = chunk.group[heads]
+        active = np.arange(len(heads))
         while len(active):
-            fires = np.searchsorted(chunk.arrivals, poll[active])
-            happens = fires < size
-            self.polls[group[active[~happens]]] = poll[active[~happens]]
-            active, fires = active[happens], fires[happens]
-            position = np.searchsorted(place, group[active] * size + fires)
-            clock = chunk.arrivals[fires]
-            last = np.where(
-                position > head[active], chunk.time[position - 1], previous[head[active]]
+            fired_by = np.searchsorted(chunk.arrivals, check_at[active])
+            has_fired = fired_by < arrival_count
+            self.dns_check_at[group[active[~has_fired]]] = check_at[active[~has_fired]]
+            active, fired_by = active[has_fired], fired_by[has_fired]
+            position = np.searchsorted(group_arrival, group[active] * arrival_count + fired_by)
+            now = chunk.arrivals[fired_by]
+            last_time = np.where(
+                position > heads[active], chunk.time[position - 1], previous_time[heads[active]]
             )
-            over = clock - last >= DNS_STILL
-            more = position < end[active]
-            self.polls[group[active[over & ~more]]] = np.minimum(clock[over & ~more], NEVER - 1)
-            again = over & more
-            self.begins[position[again]] = True
-            poll[active[again]] = chunk.now[position[again]] + DNS_POLL
-            poll[active[~over]] = clock[~over] + DNS_POLL
-            self.ended[group[active[over & ~more]]] = True
-            active = active[~over | more]
+            is_silent = now - last_time >= DNS_SILENCE_US
+            has_more = position < end[active]
+            self.dns_check_at[group[active[is_silent & ~has_more]]] = np.minimum(
+                now[is_silent & ~has_more], NEVER - 1
+            )
+            reopens = is_silent & has_more
+            self.begins_connection[position[reopens]] = True
+            check_at[active[reopens]] = chunk.arrival[position[reopens]] + DNS_CHECK_INTERVAL_US
+            check_at[active[~is_silent]] = now[~is_silent] + DNS_CHECK_INTERVAL_US
+            self.is_dns_ended[group[active[is_silent & ~has_more]]] = True
+            active = active[~is_silent | has_more]
 
-    def _tcp(self) -> None:
+    def _track_tcp(self) -> None:
         chunk = self.chunk
         is_tcp = chunk.protocol == TCP
-        begin = np.flatnonzero(is_tcp & (chunk.first | self._new_attempts()))
-        if not len(begin):
+        attempt_begin = np.flatnonzero(is_tcp & (chunk.is_first_of_group | self._new_attempts()))
+        if not len(attempt_begin):
             return
-        self.begin = begin
-        stops = np.append(np.flatnonzero(chunk.first), self.count)
-        self.end = np.minimum(
-            np.append(begin[1:], self.count), stops[np.searchsorted(stops, begin, side="right")]
+        self.attempt_begin = attempt_begin
+        group_ends = np.append(np.flatnonzero(chunk.is_first_of_group), self.count)
+        self.attempt_end = np.minimum(
+            np.append(attempt_begin[1:], self.count),
+            group_ends[np.searchsorted(group_ends, attempt_begin, side="right")],
         )
-        marked = self._marked()
-        self.jumps = (
-            _next(marked),
-            _next(marked | (chunk.side == 0)),
-            _next(marked | (chunk.side == 1)),
+        may_change = self._state_changes()
+        self.next_candidate = (
+            _next_true(may_change),
+            _next_true(may_change | (chunk.side == 0)),
+            _next_true(may_change | (chunk.side == 1)),
         )
-        self.clock = _Clock(chunk.group, chunk.now)
-        self.acks = np.flatnonzero((chunk.flags & ACK != 0) & is_tcp & ~chunk.refused)
-        live = Live(len(begin))
-        self.visited = begin - 1
-        row = np.where(chunk.first[begin], chunk.carried[chunk.group[begin]], -1)
-        live.load(chunk.table, row)
-        live.login[row >= 0] = self._login(row[row >= 0])
-        position = begin
-        active = np.arange(len(begin))
+        self.arrival_index = _ArrivalIndex(chunk.group, chunk.arrival)
+        self.ack_positions = np.flatnonzero(
+            (chunk.flags & ACK != 0) & is_tcp & ~chunk.has_bad_checksum
+        )
+        states = TcpStates(len(attempt_begin))
+        self.last_visited = attempt_begin - 1
+        open_rows = np.where(
+            chunk.is_first_of_group[attempt_begin], chunk.open_row[chunk.group[attempt_begin]], -1
+        )
+        states.load(chunk.table, open_rows)
+        states.is_login[open_rows >= 0] = self._goes_to_login_port(open_rows[open_rows >= 0])
+        position = attempt_begin
+        active = np.arange(len(attempt_begin))
         while len(active):
-            self._round(live, active, position)
-            following = self._jump(live, active, position)
-            going = following < self.end[active]
-            over = active[~going]
-            self._guess(live, over, self.end[over] - 1)
-            self.left.append((self.end[over] - 1, live.start[over]))
-            active, position = active[going], following[going]
+            self._advance_round(states, active, position)
+            next_position = self._next_positions(states, active, position)
+            continues = next_position < self.attempt_end[active]
+            finished = active[~continues]
+            self._guess_initial_sequences(states, finished, self.attempt_end[finished] - 1)
+            self.final_initial_sequences.append(
+                (self.attempt_end[finished] - 1, states.initial_sequence[finished])
+            )
+            active, position = active[continues], next_position[continues]
 
     def _new_attempts(self) -> Bools:
         """SYNs with another number than the SYN their side sent before: each opens a connection, whatever came between.
@@ -227,325 +242,388 @@ class Walk:
         But for one that the other side seems to have answered already: these two may only have changed places.
         """
         chunk = self.chunk
-        opens = chunk.flags & (SYN | ACK) == SYN
-        again = np.zeros(self.count, dtype=bool)
-        likely = np.flatnonzero(opens & ~chunk.first)
-        for side in np.unique(chunk.side[likely]).tolist():
-            own = chunk.side == side
-            at = likely[own[likely]]
-            theirs = np.append(0, np.flatnonzero(own))
-            last = theirs[np.searchsorted(theirs, at - 1, side="right") - 1]
-            known = (chunk.group[last] == chunk.group[at]) & own[last] & opens[last]
-            again[at] = known & (chunk.sequence[last] != chunk.sequence[at])
-            again[at] &= chunk.acknowledged[at - 1] != (chunk.sequence[at] + 1) & 0xFFFFFFFF
-        return again
+        is_syn = chunk.flags & (SYN | ACK) == SYN
+        is_new_attempt = np.zeros(self.count, dtype=bool)
+        candidates = np.flatnonzero(is_syn & ~chunk.is_first_of_group)
+        for side in np.unique(chunk.side[candidates]).tolist():
+            is_own = chunk.side == side
+            own_candidates = candidates[is_own[candidates]]
+            own_positions = np.append(0, np.flatnonzero(is_own))
+            previous_syn = own_positions[
+                np.searchsorted(own_positions, own_candidates - 1, side="right") - 1
+            ]
+            follows_own_syn = (
+                (chunk.group[previous_syn] == chunk.group[own_candidates])
+                & is_own[previous_syn]
+                & is_syn[previous_syn]
+            )
+            is_new_attempt[own_candidates] = follows_own_syn & (
+                chunk.sequence[previous_syn] != chunk.sequence[own_candidates]
+            )
+            is_new_attempt[own_candidates] &= (
+                chunk.ack_number[own_candidates - 1]
+                != (chunk.sequence[own_candidates] + 1) & 0xFFFFFFFF
+            )
+        return is_new_attempt
 
-    def _marked(self) -> Bools:
+    def _state_changes(self) -> Bools:
         """Packets that may change the state of an established connection: not those that only repeat the one before."""
         chunk = self.chunk
-        control = chunk.flags & (SYN | FIN | RST)
-        marked = control != 0
-        same = (
-            (control[1:] == control[:-1])
+        control_flags = chunk.flags & (SYN | FIN | RST)
+        may_change = control_flags != 0
+        repeats = (
+            (control_flags[1:] == control_flags[:-1])
             & (chunk.side[1:] == chunk.side[:-1])
-            & (control[1:] & SYN == 0)
+            & (control_flags[1:] & SYN == 0)
         )
-        marked[1:] &= ~same | chunk.first[1:]
-        marked[1:] |= chunk.now[1:] - chunk.time[:-1] >= TCP_IDLE
-        changes: Bools = marked
+        may_change[1:] &= ~repeats | chunk.is_first_of_group[1:]
+        may_change[1:] |= chunk.arrival[1:] - chunk.time[:-1] >= TCP_IDLE_TIMEOUT_US
+        changes: Bools = may_change
         return changes
 
-    def _login(self, row: Int64s) -> Bools:
+    def _goes_to_login_port(self, rows: Int64s) -> Bools:
         """Whether connections open before the chunk go to a port where people log in."""
-        before = self.chunk.table
+        table = self.chunk.table
         port = np.where(
-            before["originator"][row] == 0, before["high_port"][row], before["low_port"][row]
+            table["originator"][rows] == 0, table["high_port"][rows], table["low_port"][rows]
         )
-        login: Bools = LOGINS[port]
-        return login
+        is_login: Bools = IS_LOGIN_PORT[port]
+        return is_login
 
-    def _jump(self, live: Live, active: Int64s, position: Int64s) -> Int64s:
+    def _next_positions(self, states: TcpStates, active: Int64s, position: Int64s) -> Int64s:
         """Where each connection's state can change next."""
-        state = live.state[active]
-        silent0, silent1 = state[:, 0] == INACTIVE, state[:, 1] == INACTIVE
+        state = states.state[active]
+        is_silent_low, is_silent_high = state[:, 0] == INACTIVE, state[:, 1] == INACTIVE
         after = position + 1
-        following = self.jumps[0][after]
-        following = np.where(silent0, self.jumps[1][after], following)
-        following = np.where(silent1, self.jumps[2][after], following)
-        following = np.where(silent0 & silent1, after, following)
+        next_position = self.next_candidate[0][after]
+        next_position = np.where(is_silent_low, self.next_candidate[1][after], next_position)
+        next_position = np.where(is_silent_high, self.next_candidate[2][after], next_position)
+        next_position = np.where(is_silent_low & is_silent_high, after, next_position)
         deadline = np.where(
-            silent0 | silent1,
-            np.minimum(live.close[active], live.attempt[active]),
-            live.close[active],
+            is_silent_low | is_silent_high,
+            np.minimum(states.close_deadline[active], states.attempt_deadline[active]),
+            states.close_deadline[active],
         )
-        timed = np.flatnonzero(deadline < NEVER)
-        expires = self.clock.first(self.chunk.group[position[timed]], deadline[timed])
-        following[timed] = np.minimum(following[timed], np.maximum(expires, after[timed]))
-        return following
+        has_deadline = np.flatnonzero(deadline < NEVER)
+        expiry_position = self.arrival_index.first_at_or_after(
+            self.chunk.group[position[has_deadline]], deadline[has_deadline]
+        )
+        next_position[has_deadline] = np.minimum(
+            next_position[has_deadline], np.maximum(expiry_position, after[has_deadline])
+        )
+        return next_position
 
-    def _round(self, live: Live, active: Int64s, position: Int64s) -> None:
+    def _advance_round(self, states: TcpStates, active: Int64s, position: Int64s) -> None:
         """One packet of every active connection."""
         chunk = self.chunk
         flags, side = chunk.flags[position], chunk.side[position]
-        step = Step(
-            who=active,
+        packets = RoundPackets(
+            index=active,
             side=side,
             time=chunk.time[position],
-            now=chunk.now[position],
+            arrival=chunk.arrival[position],
             syn=flags & SYN != 0,
             fin=flags & FIN != 0,
             rst=flags & RST != 0,
             ack=flags & ACK != 0,
             sequence=chunk.sequence[position],
-            acknowledged=chunk.acknowledged[position],
-            payload=chunk.payload[position],
+            ack_number=chunk.ack_number[position],
+            payload_bytes=chunk.payload_bytes[position],
         )
-        behind = position > self.begin[active]
-        behind &= ~live.closed[active].all(axis=1)
-        live.last[active[behind]] = chunk.time[position[behind] - 1]
-        opens = np.flatnonzero(step.syn)
-        self._guess(live, active[opens], position[opens] - 1)
-        self.visited[active] = position
-        fresh = live.ended(step)
-        if fresh.any():
-            self._begin(live, step, fresh, position[fresh])
-        heard = ~chunk.refused[position]
-        step = step if heard.all() else step.keep(heard)
-        closing = live.advance(step, self.flipped, position[heard])
-        self.closing[position[heard][closing], step.side[closing]] = True
-        self.event[position] = True
-        self.state_at[position] = live.state[active]
-        self.previous_at[position] = live.previous[active]
-        self.start_at[position] = live.start[active]
-        self.closed_at[position] = live.closed[active]
-        self.originator_at[position] = live.originator[active]
-        self.attempt_at[position] = live.attempt[active]
-        self.close_at[position] = live.close[active]
-        self.idle_at[position] = live.idle[active]
+        continues = position > self.attempt_begin[active]
+        continues &= ~states.is_closed[active].all(axis=1)
+        states.last_time[active[continues]] = chunk.time[position[continues] - 1]
+        syn_rows = np.flatnonzero(packets.syn)
+        self._guess_initial_sequences(states, active[syn_rows], position[syn_rows] - 1)
+        self.last_visited[active] = position
+        is_new = states.opens_connection(packets)
+        if is_new.any():
+            self._begin_connections(states, packets, is_new, position[is_new])
+        is_measured = ~chunk.has_bad_checksum[position]
+        packets = packets if is_measured.all() else packets.keep(is_measured)
+        is_closing = states.advance(packets, self.is_flipped, position[is_measured])
+        self.is_closing[position[is_measured][is_closing], packets.side[is_closing]] = True
+        self.is_recorded[position] = True
+        self.recorded_state[position] = states.state[active]
+        self.recorded_previous_state[position] = states.previous_state[active]
+        self.recorded_initial_sequence[position] = states.initial_sequence[active]
+        self.recorded_is_closed[position] = states.is_closed[active]
+        self.recorded_originator[position] = states.originator[active]
+        self.recorded_attempt_deadline[position] = states.attempt_deadline[active]
+        self.recorded_close_deadline[position] = states.close_deadline[active]
+        self.recorded_idle_timeout[position] = states.idle_timeout[active]
 
-    def _guess(self, live: Live, who: Int64s, position: Int64s) -> None:
+    def _guess_initial_sequences(self, states: TcpStates, index: Int64s, position: Int64s) -> None:
         """Where a silent side begins, by its peer's last acknowledgement up to `position`; rounds pass these over."""
-        last = np.searchsorted(self.acks, position, side="right") - 1
-        who, last = who[last >= 0], self.acks[last[last >= 0]]
-        since = last > self.visited[who]
-        who, last = who[since], last[since]
-        side = 1 - self.chunk.side[last]
-        silent = live.state[who, side] == INACTIVE
-        live.start[who[silent], side[silent]] = (
-            self.chunk.acknowledged[last[silent]] - 1
+        last_ack = np.searchsorted(self.ack_positions, position, side="right") - 1
+        index, last_ack = index[last_ack >= 0], self.ack_positions[last_ack[last_ack >= 0]]
+        is_unseen = last_ack > self.last_visited[index]
+        index, last_ack = index[is_unseen], last_ack[is_unseen]
+        side = 1 - self.chunk.side[last_ack]
+        is_inactive = states.state[index, side] == INACTIVE
+        states.initial_sequence[index[is_inactive], side[is_inactive]] = (
+            self.chunk.ack_number[last_ack[is_inactive]] - 1
         ) & 0xFFFFFFFF
 
-    def _begin(self, live: Live, step: Step, fresh: Bools, position: Int64s) -> None:
+    def _begin_connections(
+        self, states: TcpStates, packets: RoundPackets, is_new: Bools, position: Int64s
+    ) -> None:
         """New connections at these packets: who is the originator, and how long may it be idle."""
-        who, side = step.who[fresh], step.side[fresh]
-        self.begins[position] = True
-        source, target = self._likely_server(position)
-        opens = step.syn[fresh] & ~step.ack[fresh]
-        packets, order = self.chunk.packets, self.chunk.order[position]
-        lower = packets.source_port[order] < packets.target_port[order]
-        flip = ~opens & source & (~target | (~step.syn[fresh] & lower))
-        self.flipped[position] = flip
-        originator = np.where(flip, 1 - side, side)
-        responder_port = np.where(flip, packets.source_port[order], packets.target_port[order])
-        live.begin(who, originator, step.time[fresh])
-        live.login[who] = LOGINS[responder_port]
+        index, side = packets.index[is_new], packets.side[is_new]
+        self.begins_connection[position] = True
+        source_is_server, destination_is_server = self._likely_server(position)
+        is_plain_syn = packets.syn[is_new] & ~packets.ack[is_new]
+        all_packets, order = self.chunk.packets, self.chunk.order[position]
+        has_lower_source_port = all_packets.source_port[order] < all_packets.destination_port[order]
+        is_flipped = (
+            ~is_plain_syn
+            & source_is_server
+            & (~destination_is_server | (~packets.syn[is_new] & has_lower_source_port))
+        )
+        self.is_flipped[position] = is_flipped
+        originator = np.where(is_flipped, 1 - side, side)
+        responder_port = np.where(
+            is_flipped, all_packets.source_port[order], all_packets.destination_port[order]
+        )
+        states.begin_connections(index, originator, packets.time[is_new])
+        states.is_login[index] = IS_LOGIN_PORT[responder_port]
 
-    def _spread(self) -> None:
+    def _fill_forward(self) -> None:
         """Carries the state after the last change to every packet behind it."""
-        latest = np.maximum.accumulate(np.where(self.event, np.arange(self.count), 0))
-        self.latest = latest
-        self.state = self.state_at[latest, 0], self.state_at[latest, 1]
-        self.previous = self.previous_at[latest, 0], self.previous_at[latest, 1]
-        self.start = self.start_at[latest, 0], self.start_at[latest, 1]
-        for last, start in self.left:
-            self.start[0][last], self.start[1][last] = start.T
-        self.closed = self.closed_at[latest, 0], self.closed_at[latest, 1]
-        self.originator = self.originator_at[latest]
-        self.attempt = self.attempt_at[latest]
-        self.close = self.close_at[latest]
-        self.idle = self.idle_at[latest]
+        latest = np.maximum.accumulate(np.where(self.is_recorded, np.arange(self.count), 0))
+        self.latest_recorded = latest
+        self.state = self.recorded_state[latest, 0], self.recorded_state[latest, 1]
+        self.previous_state = (
+            self.recorded_previous_state[latest, 0],
+            self.recorded_previous_state[latest, 1],
+        )
+        self.initial_sequence = (
+            self.recorded_initial_sequence[latest, 0],
+            self.recorded_initial_sequence[latest, 1],
+        )
+        for last, start in self.final_initial_sequences:
+            self.initial_sequence[0][last], self.initial_sequence[1][last] = start.T
+        self.is_closed = self.recorded_is_closed[latest, 0], self.recorded_is_closed[latest, 1]
+        self.originator = self.recorded_originator[latest]
+        self.attempt_deadline = self.recorded_attempt_deadline[latest]
+        self.close_deadline = self.recorded_close_deadline[latest]
+        self.idle_timeout = self.recorded_idle_timeout[latest]
 
 
-class _Clock:
+class _ArrivalIndex:
     """Finds the first packet of a group at or after a time."""
 
     def __init__(self, group: Int64s, now: Int64s) -> None:
-        self.start = int(now.min())
-        self.span = min(int(now.max()) - self.start + 2, (1 << 62) // (int(group[-1]) + 1))
-        self.key = group * self.span + np.minimum(now - self.start, self.span - 1)
+        self.origin = int(now.min())
+        self.span = min(int(now.max()) - self.origin + 2, (1 << 62) // (int(group[-1]) + 1))
+        self.key = group * self.span + np.minimum(now - self.origin, self.span - 1)
 
-    def first(self, group: Int64s, time: Int64s) -> Int64s:
+    def first_at_or_after(self, group: Int64s, time: Int64s) -> Int64s:
         """Positions; that of the group's end where there is none."""
         return np.searchsorted(
-            self.key, group * self.span + np.clip(time - self.start, 0, self.span - 1)
+            self.key, group * self.span + np.clip(time - self.origin, 0, self.span - 1)
         )
 
 
 @dataclass
-class Step:
+class RoundPackets:
     """One packet of each of some connections."""
 
-    who: Int64s
+    index: Int64s
     side: Int64s
     time: Int64s
-    now: Int64s
+    arrival: Int64s
     syn: Bools
     fin: Bools
     rst: Bools
     ack: Bools
     sequence: Int64s
-    acknowledged: Int64s
-    payload: Int64s
+    ack_number: Int64s
+    payload_bytes: Int64s
 
-    def keep(self, mask: Bools) -> Step:
+    def keep(self, mask: Bools) -> RoundPackets:
         """The steps of the mask."""
-        return Step(**{name: getattr(self, name)[mask] for name in self.__dataclass_fields__})
+        return RoundPackets(
+            **{name: getattr(self, name)[mask] for name in self.__dataclass_fields__}
+        )
 
 
-class Live:
+class TcpStates:
     """State of the TCP connections under way, one a group of packets."""
 
     def __init__(self, count: int) -> None:
         self.exists = np.zeros(count, dtype=bool)
         self.state = np.zeros((count, 2), dtype=np.int8)
-        self.previous = np.zeros((count, 2), dtype=np.int8)
-        self.start = np.zeros((count, 2), dtype=np.int64)
-        self.closed = np.zeros((count, 2), dtype=bool)
+        self.previous_state = np.zeros((count, 2), dtype=np.int8)
+        self.initial_sequence = np.zeros((count, 2), dtype=np.int64)
+        self.is_closed = np.zeros((count, 2), dtype=bool)
         self.originator = np.zeros(count, dtype=np.int64)
-        self.last = np.zeros(count, dtype=np.int64)
-        self.attempt = np.full(count, NEVER, dtype=np.int64)
-        self.close = np.full(count, NEVER, dtype=np.int64)
-        self.idle = np.full(count, TCP_IDLE, dtype=np.int64)
-        self.login = np.zeros(count, dtype=bool)
+        self.last_time = np.zeros(count, dtype=np.int64)
+        self.attempt_deadline = np.full(count, NEVER, dtype=np.int64)
+        self.close_deadline = np.full(count, NEVER, dtype=np.int64)
+        self.idle_timeout = np.full(count, TCP_IDLE_TIMEOUT_US, dtype=np.int64)
+        self.is_login = np.zeros(count, dtype=bool)
 
-    def load(self, before: Table, row: Int64s) -> None:
-        """Takes over connections open before the chunk; `row` is -1 where there is none."""
-        known = row >= 0
-        row = row[known]
-        self.exists[known] = True
-        self.state[known] = before["state"][row]
-        self.previous[known] = before["before"][row]
-        self.start[known] = before["start"][row]
-        self.closed[known] = before["closed"][row] != 0
-        self.originator[known] = before["originator"][row]
-        self.last[known] = before["last_time"][row]
-        self.attempt[known] = before["attempt_until"][row]
-        self.close[known] = before["close_at"][row]
-        self.idle[known] = before["idle"][row]
+    def load(self, table: Table, rows: Int64s) -> None:
+        """Takes over connections open before the chunk; `rows` is -1 where there is none."""
+        is_open = rows >= 0
+        rows = rows[is_open]
+        self.exists[is_open] = True
+        self.state[is_open] = table["state"][rows]
+        self.previous_state[is_open] = table["previous_state"][rows]
+        self.initial_sequence[is_open] = table["initial_sequence"][rows]
+        self.is_closed[is_open] = table["is_closed"][rows] != 0
+        self.originator[is_open] = table["originator"][rows]
+        self.last_time[is_open] = table["last_time"][rows]
+        self.attempt_deadline[is_open] = table["attempt_until"][rows]
+        self.close_deadline[is_open] = table["close_at"][rows]
+        self.idle_timeout[is_open] = table["idle_timeout"][rows]
 
-    def begin(self, who: Int64s, originator: Int64s, time: Int64s) -> None:
+    def begin_connections(self, index: Int64s, originator: Int64s, time: Int64s) -> None:
         """Starts new connections."""
-        self.exists[who] = True
-        self.state[who] = INACTIVE
-        self.previous[who] = INACTIVE
-        self.start[who] = 0
-        self.closed[who] = False
-        self.originator[who] = originator
-        self.last[who] = time
-        self.attempt[who] = NEVER
-        self.close[who] = NEVER
-        self.idle[who] = TCP_IDLE
+        self.exists[index] = True
+        self.state[index] = INACTIVE
+        self.previous_state[index] = INACTIVE
+        self.initial_sequence[index] = 0
+        self.is_closed[index] = False
+        self.originator[index] = originator
+        self.last_time[index] = time
+        self.attempt_deadline[index] = NEVER
+        self.close_deadline[index] = NEVER
+        self.idle_timeout[index] = TCP_IDLE_TIMEOUT_US
 
-    def ended(self, step: Step) -> Bools:
+    def opens_connection(self, packets: RoundPackets) -> Bools:
         """Whether the packet opens a new connection: none yet, timed out, or its ports are used again."""
-        who = step.who
-        originator = self.originator[who]
-        own = self.state[who, originator]
-        other = self.state[who, 1 - originator]
-        waiting = ((own == SYN_SENT) | (own == SYN_ACK_SENT)) & (other == INACTIVE)
-        timeout = waiting & (self.attempt[who] <= step.now)
-        timeout |= self.close[who] <= step.now
-        timeout |= self.last[who] + self.idle[who] <= step.now
-        both = self.closed[who].all(axis=1)
-        asked = np.where(step.ack, 1 - originator, originator)
-        again = step.syn & (~step.ack | (own == INACTIVE))
-        same = step.sequence == self.start[who, asked]
-        reversal = ~step.ack & (own == SYN_ACK_SENT) & (other == INACTIVE)
-        reversal &= step.sequence == self.start[who, 1 - originator]
-        opens: Bools = ~self.exists[who] | timeout | (again & (both | ~(same | reversal)))
-        return opens
-
-    def advance(self, step: Step, flipped: Bools, position: Int64s) -> Bools:
-        """Sequence starts, last time and the endpoint states as Zeek's TCP session moves them; which close."""
-        who, side, other = step.who, step.side, 1 - step.side
-        mine, peer = self.state[who, side], self.state[who, other]
-        self._starts(step, mine, peer)
-        open_still = ~self.closed[who].all(axis=1)
-        self.last[who[open_still]] = step.time[open_still]
-        new_mine, new_peer, close = self._inactive(step, mine, peer, flipped, position)
-        sent = (mine == SYN_SENT) | (mine == SYN_ACK_SENT)
-        new_mine = np.where(sent & step.fin, CLOSED, new_mine)
-        new_mine = np.where(sent & step.rst, RESET, new_mine)
-        close |= sent & (step.fin | step.rst)
-        flowing = (mine == ESTABLISHED) | (mine == PARTIAL)
-        late = (mine == PARTIAL) & (peer == INACTIVE) & step.syn & ~step.ack
-        new_mine = np.where(late, SYN_SENT, new_mine)
-        normal = flowing & step.fin & ~step.rst
-        new_mine = np.where(normal, CLOSED, new_mine)
-        undo = normal & (peer == RESET) & (self.previous[who, other] == CLOSED)
-        new_peer = np.where(undo, CLOSED, new_peer)
-        new_mine = np.where(flowing & step.rst, RESET, new_mine)
-        close |= normal | flowing & step.rst
-        torn = (mine == CLOSED) & step.rst & (peer != CLOSED)
-        new_mine = np.where(torn, RESET, new_mine)
-        close |= torn
-        self._set(who, side, mine, new_mine)
-        self._set(who, other, peer, new_peer)
-        self._close(step, close)
-        return close
-
-    def _starts(self, step: Step, mine: Int8s, peer: Int8s) -> None:
-        who, side, other = step.who, step.side, 1 - step.side
-        again = (
-            (mine == ESTABLISHED) | (mine == PARTIAL) | (mine == SYN_SENT) | (mine == SYN_ACK_SENT)
+        index = packets.index
+        originator = self.originator[index]
+        originator_state = self.state[index, originator]
+        responder_state = self.state[index, 1 - originator]
+        is_unanswered = ((originator_state == SYN_SENT) | (originator_state == SYN_ACK_SENT)) & (
+            responder_state == INACTIVE
         )
-        again |= (mine == RESET) & (self.previous[who, side] == INACTIVE)
-        fresh = (mine == INACTIVE) | again & step.syn
-        value = np.where(step.syn, step.sequence, (step.sequence - 1) & 0xFFFFFFFF)
-        self.start[who[fresh], side[fresh]] = value[fresh]
-        guess = step.ack & (peer == INACTIVE)
-        self.start[who[guess], other[guess]] = (step.acknowledged[guess] - 1) & 0xFFFFFFFF
+        has_timed_out = is_unanswered & (self.attempt_deadline[index] <= packets.arrival)
+        has_timed_out |= self.close_deadline[index] <= packets.arrival
+        has_timed_out |= self.last_time[index] + self.idle_timeout[index] <= packets.arrival
+        both_closed = self.is_closed[index].all(axis=1)
+        syn_sender = np.where(packets.ack, 1 - originator, originator)
+        may_reopen = packets.syn & (~packets.ack | (originator_state == INACTIVE))
+        repeats_syn = packets.sequence == self.initial_sequence[index, syn_sender]
+        crosses_syn = (
+            ~packets.ack & (originator_state == SYN_ACK_SENT) & (responder_state == INACTIVE)
+        )
+        crosses_syn &= packets.sequence == self.initial_sequence[index, 1 - originator]
+        opens_connection: Bools = (
+            ~self.exists[index]
+            | has_timed_out
+            | (may_reopen & (both_closed | ~(repeats_syn | crosses_syn)))
+        )
+        return opens_connection
 
-    def _inactive(
-        self, step: Step, mine: Int8s, peer: Int8s, flipped: Bools, position: Int64s
+    def advance(self, packets: RoundPackets, is_flipped: Bools, position: Int64s) -> Bools:
+        """Sequence starts, last time and the endpoint states as Zeek's TCP session moves them; which close."""
+        index, side, peer = packets.index, packets.side, 1 - packets.side
+        own_state, peer_state = self.state[index, side], self.state[index, peer]
+        self._update_initial_sequences(packets, own_state, peer_state)
+        is_open = ~self.is_closed[index].all(axis=1)
+        self.last_time[index[is_open]] = packets.time[is_open]
+        new_own_state, new_peer_state, is_closing = self._first_packets(
+            packets, own_state, peer_state, is_flipped, position
+        )
+        has_sent_syn = (own_state == SYN_SENT) | (own_state == SYN_ACK_SENT)
+        new_own_state = np.where(has_sent_syn & packets.fin, CLOSED, new_own_state)
+        new_own_state = np.where(has_sent_syn & packets.rst, RESET, new_own_state)
+        is_closing |= has_sent_syn & (packets.fin | packets.rst)
+        is_flowing = (own_state == ESTABLISHED) | (own_state == PARTIAL)
+        is_late_syn = (own_state == PARTIAL) & (peer_state == INACTIVE) & packets.syn & ~packets.ack
+        new_own_state = np.where(is_late_syn, SYN_SENT, new_own_state)
+        is_orderly_close = is_flowing & packets.fin & ~packets.rst
+        new_own_state = np.where(is_orderly_close, CLOSED, new_own_state)
+        is_fin_after_reset = (
+            is_orderly_close & (peer_state == RESET) & (self.previous_state[index, peer] == CLOSED)
+        )
+        new_peer_state = np.where(is_fin_after_reset, CLOSED, new_peer_state)
+        new_own_state = np.where(is_flowing & packets.rst, RESET, new_own_state)
+        is_closing |= is_orderly_close | is_flowing & packets.rst
+        is_reset_after_close = (own_state == CLOSED) & packets.rst & (peer_state != CLOSED)
+        new_own_state = np.where(is_reset_after_close, RESET, new_own_state)
+        is_closing |= is_reset_after_close
+        self._set_state(index, side, own_state, new_own_state)
+        self._set_state(index, peer, peer_state, new_peer_state)
+        self._schedule_close(packets, is_closing)
+        return is_closing
+
+    def _update_initial_sequences(
+        self, packets: RoundPackets, own_state: Int8s, peer_state: Int8s
+    ) -> None:
+        index, side, peer = packets.index, packets.side, 1 - packets.side
+        may_restart = (
+            (own_state == ESTABLISHED)
+            | (own_state == PARTIAL)
+            | (own_state == SYN_SENT)
+            | (own_state == SYN_ACK_SENT)
+        )
+        may_restart |= (own_state == RESET) & (self.previous_state[index, side] == INACTIVE)
+        restarts = (own_state == INACTIVE) | may_restart & packets.syn
+        first_sequence = np.where(
+            packets.syn, packets.sequence, (packets.sequence - 1) & 0xFFFFFFFF
+        )
+        self.initial_sequence[index[restarts], side[restarts]] = first_sequence[restarts]
+        is_guessed = packets.ack & (peer_state == INACTIVE)
+        self.initial_sequence[index[is_guessed], peer[is_guessed]] = (
+            packets.ack_number[is_guessed] - 1
+        ) & 0xFFFFFFFF
+
+    def _first_packets(
+        self,
+        packets: RoundPackets,
+        own_state: Int8s,
+        peer_state: Int8s,
+        is_flipped: Bools,
+        position: Int64s,
     ) -> tuple[Int8s, Int8s, Bools]:
         """First packets of a side."""
-        who, side = step.who, step.side
-        first = mine == INACTIVE
-        is_orig = side == self.originator[who]
-        opens = first & step.syn & is_orig
-        new = np.where(opens, np.where(step.ack, SYN_ACK_SENT, SYN_SENT), mine)
-        self.attempt[who[opens]] = step.time[opens] + ATTEMPT
-        answers = first & step.syn & ~is_orig
-        reversal = answers & ~step.ack & (peer == SYN_ACK_SENT)
-        self.originator[who[reversal]] = side[reversal]
-        flipped[position[reversal]] = True
-        new_peer = np.where(reversal | answers & (peer == SYN_SENT), ESTABLISHED, peer)
-        new = np.where(answers, ESTABLISHED, new)
-        agreed = answers & (new_peer == ESTABLISHED) & self.login[who]
-        self.idle[who[agreed]] = LOGIN_IDLE
-        new = np.where(first & step.fin, CLOSED, new)
-        new = np.where(first & step.rst, RESET, new)
-        close = first & (step.fin | step.rst)
-        plain = first & ~(step.syn | step.fin | step.rst)
-        early = ~is_orig & (step.payload == 0) & (peer == SYN_SENT)
-        joins = step.ack & (peer == ESTABLISHED)
-        new = np.where(plain & ~early, np.where(joins, ESTABLISHED, PARTIAL), new)
-        return new.astype(np.int8), new_peer.astype(np.int8), close
-
-    def _set(self, who: Int64s, side: Int64s, old: Int8s, new: Int8s) -> None:
-        changed = old != new
-        self.previous[who[changed], side[changed]] = old[changed]
-        self.state[who[changed], side[changed]] = new[changed]
-
-    def _close(self, step: Step, close: Bools) -> None:
-        """A side is done; both done, or one by reset or alone: the connection ends soon."""
-        close = close & ~self.closed[step.who, step.side]
-        who, side = step.who[close], step.side[close]
-        self.closed[who, side] = True
-        complete = (
-            (self.state[who, side] == RESET)
-            | self.closed[who, 1 - side]
-            | (self.state[who, 1 - side] == INACTIVE)
+        index, side = packets.index, packets.side
+        is_first = own_state == INACTIVE
+        is_originator = side == self.originator[index]
+        opens = is_first & packets.syn & is_originator
+        new_own_state = np.where(opens, np.where(packets.ack, SYN_ACK_SENT, SYN_SENT), own_state)
+        self.attempt_deadline[index[opens]] = packets.time[opens] + ATTEMPT_TIMEOUT_US
+        answers = is_first & packets.syn & ~is_originator
+        reversal = answers & ~packets.ack & (peer_state == SYN_ACK_SENT)
+        self.originator[index[reversal]] = side[reversal]
+        is_flipped[position[reversal]] = True
+        new_peer_state = np.where(
+            reversal | answers & (peer_state == SYN_SENT), ESTABLISHED, peer_state
         )
-        self.close[who[complete]] = step.now[close][complete] + CLOSE
+        new_own_state = np.where(answers, ESTABLISHED, new_own_state)
+        is_login_session = answers & (new_peer_state == ESTABLISHED) & self.is_login[index]
+        self.idle_timeout[index[is_login_session]] = LOGIN_IDLE_TIMEOUT_US
+        new_own_state = np.where(is_first & packets.fin, CLOSED, new_own_state)
+        new_own_state = np.where(is_first & packets.rst, RESET, new_own_state)
+        is_closing = is_first & (packets.fin | packets.rst)
+        has_no_control_flag = is_first & ~(packets.syn | packets.fin | packets.rst)
+        is_early = ~is_originator & (packets.payload_bytes == 0) & (peer_state == SYN_SENT)
+        joins = packets.ack & (peer_state == ESTABLISHED)
+        new_own_state = np.where(
+            has_no_control_flag & ~is_early, np.where(joins, ESTABLISHED, PARTIAL), new_own_state
+        )
+        return new_own_state.astype(np.int8), new_peer_state.astype(np.int8), is_closing
+
+    def _set_state(self, index: Int64s, side: Int64s, old_state: Int8s, new_state: Int8s) -> None:
+        has_changed = old_state != new_state
+        self.previous_state[index[has_changed], side[has_changed]] = old_state[has_changed]
+        self.state[index[has_changed], side[has_changed]] = new_state[has_changed]
+
+    def _schedule_close(self, packets: RoundPackets, is_closing: Bools) -> None:
+        """A side is done; both done, or one by reset or alone: the connection ends soon."""
+        is_closing = is_closing & ~self.is_closed[packets.index, packets.side]
+        index, side = packets.index[is_closing], packets.side[is_closing]
+        self.is_closed[index, side] = True
+        is_complete = (
+            (self.state[index, side] == RESET)
+            | self.is_closed[index, 1 - side]
+            | (self.state[index, 1 - side] == INACTIVE)
+        )
+        self.close_deadline[index[is_complete]] = (
+            packets.arrival[is_closing][is_complete] + CLOSE_DELAY_US
+        )

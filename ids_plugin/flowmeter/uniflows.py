@@ -7,13 +7,13 @@ from typing import BinaryIO
 import numpy as np
 import polars as pl
 
-from ids_plugin.flowmeter.flow_frame import _texts
+from ids_plugin.flowmeter.flow_frame import address_texts
 from ids_plugin.flowmeter.packets.capture_files import chunks
 from ids_plugin.flowmeter.packets.decoder import TCP, UDP, Decoder, Packets
 from ids_plugin.schema import uniflow
 
 _PSH, _RST, _URG = 8, 4, 32
-_WAY = ["src_high", "src_low", "dst_high", "dst_low", "prt_src", "prt_dst", "proto"]
+_DIRECTION_COLUMNS = ["src_high", "src_low", "dst_high", "dst_low", "prt_src", "prt_dst", "proto"]
 
 
 def read(stream: BinaryIO) -> pl.DataFrame:
@@ -27,42 +27,42 @@ def read(stream: BinaryIO) -> pl.DataFrame:
         InputError: it isn't a capture.
     """
     decoder = Decoder()
-    packets = [_columns(decoder.decode(chunk)) for chunk in chunks(stream)]
+    packets = [_packet_columns(decoder.decode(chunk)) for chunk in chunks(stream)]
     if not packets:
         return uniflow.SCHEMA.to_frame()
-    return _numbers(_cut(pl.concat(packets)))
+    return _features(_split_at_silences(pl.concat(packets)))
 
 
-def _columns(packets: Packets) -> pl.DataFrame:
+def _packet_columns(packets: Packets) -> pl.DataFrame:
     """Its TCP and UDP packets."""
-    kept = np.isin(packets.protocol, (TCP, UDP)) & ~packets.refused
+    is_measured = np.isin(packets.protocol, (TCP, UDP)) & ~packets.has_bad_checksum
     flags = np.where(packets.protocol == TCP, packets.flags, 0)
     columns = {
         "time": packets.time,
         "src_high": packets.source[0], "src_low": packets.source[1],
-        "dst_high": packets.target[0], "dst_low": packets.target[1],
-        "prt_src": packets.source_port, "prt_dst": packets.target_port, "proto": packets.protocol,
+        "dst_high": packets.destination[0], "dst_low": packets.destination[1],
+        "prt_src": packets.source_port, "prt_dst": packets.destination_port, "proto": packets.protocol,
         "length": packets.ip_bytes,
         "psh": flags & _PSH != 0, "rst": flags & _RST != 0, "urg": flags & _URG != 0,
     }  # fmt: skip
-    return pl.DataFrame({name: values[kept] for name, values in columns.items()})
+    return pl.DataFrame({name: values[is_measured] for name, values in columns.items()})
 
 
-def _cut(packets: pl.DataFrame) -> pl.DataFrame:
+def _split_at_silences(packets: pl.DataFrame) -> pl.DataFrame:
     """With `iat` (µs since the packet before; null for a uniflow's first) and `number`, which of its way's it is."""
-    since = (pl.col("time") - pl.col("time").shift(1)).over(_WAY).clip(lower_bound=0)
-    later = since > uniflow.IDLE
+    gap = (pl.col("time") - pl.col("time").shift(1)).over(_DIRECTION_COLUMNS).clip(lower_bound=0)
+    is_after_silence = gap > uniflow.IDLE
     return packets.with_columns(
-        iat=pl.when(later).then(None).otherwise(since),
-        number=later.fill_null(value=False).cum_sum().over(_WAY),
+        iat=pl.when(is_after_silence).then(None).otherwise(gap),
+        number=is_after_silence.fill_null(value=False).cum_sum().over(_DIRECTION_COLUMNS),
     )
 
 
-def _numbers(packets: pl.DataFrame) -> pl.DataFrame:
+def _features(packets: pl.DataFrame) -> pl.DataFrame:
     def whole(value: pl.Expr) -> pl.Expr:
         return (value.fill_null(0) + 0.5).floor().cast(pl.Int64)
 
-    found = packets.group_by([*_WAY, "number"], maintain_order=True).agg(
+    uniflows = packets.group_by([*_DIRECTION_COLUMNS, "number"], maintain_order=True).agg(
         pl.col("time").first(),
         num_pkts=pl.len().cast(pl.Int64),
         mean_iat=whole(pl.col("iat").mean()),
@@ -78,14 +78,14 @@ def _numbers(packets: pl.DataFrame) -> pl.DataFrame:
         num_rst_flags=pl.col("rst").sum().cast(pl.Int64),
         num_urg_flags=pl.col("urg").sum().cast(pl.Int64),
     )
-    ends = {f"ip_{end}": _text(found, end) for end in ("src", "dst")}
-    return found.select(
+    ends = {f"ip_{end}": _address_texts(uniflows, end) for end in ("src", "dst")}
+    return uniflows.select(
         pl.col("time").cast(pl.Datetime("us", "UTC")).alias("ts"),
         *(series.alias(name) for name, series in ends.items()),
         *(pl.col(name).clip(upper_bound=uniflow.LARGEST) for name in uniflow.FEATURES),
     )
 
 
-def _text(found: pl.DataFrame, end: str) -> pl.Series:
-    high, low = found[f"{end}_high"].to_numpy(), found[f"{end}_low"].to_numpy()
-    return pl.Series(f"ip_{end}", _texts(high, low), dtype=pl.String)
+def _address_texts(uniflows: pl.DataFrame, end: str) -> pl.Series:
+    high, low = uniflows[f"{end}_high"].to_numpy(), uniflows[f"{end}_low"].to_numpy()
+    return pl.Series(f"ip_{end}", address_texts(high, low), dtype=pl.String)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ids_plugin.errors import InputError
 from ids_plugin.flowmeter import meter
-from ids_plugin.flowmeter.flow_frame import frame
+from ids_plugin.flowmeter.flow_frame import flow_frame
 from ids_plugin.flowmeter.packets.capture_files import (
     BROKEN,
     CHUNK,
@@ -101,7 +101,9 @@ class _Reading:
                 flow.empty(), 0, notes={name: count for name, count in early.items() if count}
             )
 
-    def _measure(self, chunk: Chunk) -> tuple[meter.Finished, tuple[Reject, ...], dict[str, int]]:
+    def _measure(
+        self, chunk: Chunk
+    ) -> tuple[meter.EndedConnections, tuple[Reject, ...], dict[str, int]]:
         """Connections that ended, rejects and counts; nothing of the packets is kept while frames are made."""
         packets = self.decoder.decode(chunk)
         oddities, odd = self._times(chunk)
@@ -136,14 +138,14 @@ class _Reading:
 
     def _step(
         self,
-        found: meter.Finished,
+        found: meter.EndedConnections,
         rejects: tuple[Reject, ...],
         notes: dict[str, int],
         *,
         still_open: bool = False,
     ) -> Read:
         name, sensor = self.source.name, self.source.sensor
-        flows = frame(found, name, sensor, still_open=still_open, community=self.community)
+        flows = flow_frame(found, name, sensor, still_open=still_open, community=self.community)
         return Read(flows=flows, read=len(flows) + len(rejects), rejects=rejects, notes=notes)
 
 
@@ -176,7 +178,8 @@ class Clock:
 def _rejects(source: Input, damage: list[Damage], packets: Packets) -> tuple[Reject, ...]:
     """Damage of the file and packets that contradict themselves, in the order of the capture."""
     bad = [
-        Damage(bad.number, bad.reason, "its headers say otherwise", bad.data) for bad in packets.bad
+        Damage(bad.number, bad.reason, "its headers say otherwise", bad.data)
+        for bad in packets.bad_headers
     ]
     return tuple(
         Reject(

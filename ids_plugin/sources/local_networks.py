@@ -111,7 +111,7 @@ class Locality:
         return flows.with_columns(found) if names else flows
 
     def _filled(self, sensor: str) -> list[pl.Expr]:
-        return _flags(self.networks(sensor), keep=self.rule(sensor) == "flags")
+        return _bool_column(self.networks(sensor), keep=self.rule(sensor) == "flags")
 
     def describe(self) -> dict[str, Any]:
         """For the ledger: sensor → rule and networks."""
@@ -126,10 +126,10 @@ def fill_at_once(flows: pl.DataFrame, configured: Sequence[Network] = ()) -> pl.
     networks configured, else its own flags, else private ranges."""
     if not configured and not flows["local_orig"].null_count() + flows["local_resp"].null_count():
         return flows
-    return flows.with_columns(_flags(configured or (*_PRIVATE, *_LINK), keep=not configured))
+    return flows.with_columns(_bool_column(configured or (*_PRIVATE, *_LINK), keep=not configured))
 
 
-def _flags(nets: Sequence[Network], keep: bool) -> list[pl.Expr]:
+def _bool_column(nets: Sequence[Network], keep: bool) -> list[pl.Expr]:
     found = []
     for flag, address in (("local_orig", "orig_h"), ("local_resp", "resp_h")):
         inside = within(pl.col(address), nets)

@@ -30,7 +30,7 @@ from typing import Any
 
 import polars as pl
 
-from ids_plugin.flowmeter.meter import MOST_OPEN
+from ids_plugin.flowmeter.meter import MAX_OPEN_CONNECTIONS
 from ids_plugin.flowmeter.packets.capture_files import chunks
 from ids_plugin.sources import Input
 from ids_plugin.sources.capture import PLUGIN
@@ -230,8 +230,8 @@ def _nfstream(path: Path) -> dict[str, int]:
     from nfstream import NFStreamer
 
     streamer = NFStreamer(source=str(path), n_dissections=0, n_meters=1, statistical_analysis=False)
-    sizes = [flow.bidirectional_packets for flow in streamer]
-    return {"packets": sum(sizes), "flows": len(sizes)}
+    payload_sizes = [flow.bidirectional_packets for flow in streamer]
+    return {"packets": sum(payload_sizes), "flows": len(payload_sizes)}
 
 
 def _program(name: str) -> Callable[[Path], dict[str, int]]:
@@ -285,7 +285,7 @@ def told(rate: dict[str, Any]) -> list[str]:
         "dpkt parses headers alone; others on the capture's beginning, ours on all of it; best of the runs"
     ]
     lines += [
-        f"of {flood['packets']:,} half-open connections {share:.0%} were given out early, at most {MOST_OPEN:,} kept"
+        f"of {flood['packets']:,} half-open connections {share:.0%} were given out early, at most {MAX_OPEN_CONNECTIONS:,} kept"
     ]
     return lines
 

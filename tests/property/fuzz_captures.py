@@ -54,7 +54,7 @@ SLICE = 20_000
 """Executions of one process: atheris doesn't give back the memory of what a mutator of ours returns."""
 LONGEST = 8192
 AS_IF_LARGE = (
-    (uneventful_packets, "LEAST", 0),
+    (uneventful_packets, "MIN_CHUNK_PACKETS", 0),
     (capture_files, "STRIDE", 200),
     (capture_files, "FEW", 2),
 )
@@ -118,7 +118,7 @@ def names() -> list[bytes]:
 def tunnels() -> list[bytes]:
     """Packets in packets, as deep as three."""
     inner = exchange()[0]
-    frame, session = ethernet(inner), struct.pack(">BBHI", 0x30, 0xFF, len(inner), 7)
+    flow_frame, session = ethernet(inner), struct.pack(">BBHI", 0x30, 0xFF, len(inner), 7)
     a, b = "192.0.2.1", "192.0.2.2"
     return [
         ip(a, b, 4, inner),
@@ -126,7 +126,7 @@ def tunnels() -> list[bytes]:
         ip(a, b, 4, ip(b, a, 4, inner)),
         ip(a, b, 47, b"\0\0\x08\0" + inner),
         ip(a, b, 47, b"\xb0\0\x08\0" + bytes(12) + inner),
-        ip(a, b, 47, b"\x10\0\x65\x58\0\0\0\1" + frame),
+        ip(a, b, 47, b"\x10\0\x65\x58\0\0\0\1" + flow_frame),
         ip(
             a,
             b,
@@ -136,8 +136,8 @@ def tunnels() -> list[bytes]:
             + b"\xff\x03\0\x21"
             + inner,
         ),
-        udp((a, 5555), (b, 4789), b"\x08\0\0\0\0\0\7\0" + frame),
-        udp((a, 5555), (b, 6081), b"\0\0\x65\x58\0\0\7\0" + frame),
+        udp((a, 5555), (b, 4789), b"\x08\0\0\0\0\0\7\0" + flow_frame),
+        udp((a, 5555), (b, 6081), b"\0\0\x65\x58\0\0\7\0" + flow_frame),
         udp((a, 5555), (b, 6081), b"\1\0\x08\0\0\0\7\0\0\1\0\0" + inner),
         udp((a, 2152), (b, 2152), session + inner),
         udp((a, 3544), (b, 4000), tcp(SIX, SEVEN, SYN, 1)),
@@ -228,13 +228,13 @@ def links(packets: list[bytes]) -> dict[str, bytes]:
     return found
 
 
-def seeds() -> dict[str, bytes]:
+def uid_seeds() -> dict[str, bytes]:
     """Small captures of every shape, by name."""
     groups = {"tcp": exchange(), "broken": broken_exchange(), "names": names(), "tunnels": tunnels(),
               "pieces": pieces(), "messages": messages(), "control": control()}  # fmt: skip
     found = links(exchange()[:4])
     for name, packets in groups.items():
-        records = [Record(at * 1.7, frame) for at, frame in enumerate(frames(packets))]
+        records = [Record(at * 1.7, flow_frame) for at, flow_frame in enumerate(frames(packets))]
         found[f"pcap {name}"] = pcap(records)
         found[f"pcapng {name}"] = section() + interface() + b"".join(map(enhanced, records))
     record = Record(3, ethernet(exchange()[0]))
@@ -392,7 +392,7 @@ _SEEDS: list[bytes] = []
 
 
 def _seeds() -> list[bytes]:
-    _SEEDS.extend(seeds().values() if not _SEEDS else ())
+    _SEEDS.extend(uid_seeds().values() if not _SEEDS else ())
     return _SEEDS
 
 
@@ -441,7 +441,7 @@ def guided(executions: int, corpus: Path, seed: int) -> None:
                 if getattr(function, "__module__", "") == name and hasattr(function, "__code__"):
                     atheris.instrument_func(function)
     corpus.mkdir(parents=True, exist_ok=True)
-    for name, data in seeds().items():
+    for name, data in uid_seeds().items():
         (corpus / name.replace(" ", "-")).write_bytes(data)
     flags = [f"-runs={executions}", f"-max_len={LONGEST}", f"-timeout={SLOWEST}", f"-rss_limit_mb={MOST_MEMORY}",
              f"-seed={seed}", "-print_final_stats=1"]  # fmt: skip

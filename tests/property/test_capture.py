@@ -210,7 +210,7 @@ def conversation(chance: random.Random, client: End, server: End, whole: bool) -
 @given(conversations(), st.sampled_from((3_000, 20_000, 1 << 20)))
 def test_runs_that_only_go_on_are_counted_as_if_one_by_one(made: list[Record], size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(uneventful_packets, "LEAST", 1 << 40)
+        patch.setattr(uneventful_packets, "MIN_CHUNK_PACKETS", 1 << 40)
         one_by_one = joined(pcap(made), size)
-        patch.setattr(uneventful_packets, "LEAST", 0)
+        patch.setattr(uneventful_packets, "MIN_CHUNK_PACKETS", 0)
         assert joined(pcap(made), size).equals(one_by_one)

@@ -1,6 +1,6 @@
 """Packets taken apart: link, IP and transport headers of a whole chunk at once, as columns; tunnels looked into.
 
-What can't be measured is told apart: `unhandled` counts what is no IP connection (ARP, unknown link types, ...), `bad`
+What can't be measured is told apart: `unhandled` counts what is no IP connection (ARP, unknown link types, ...), `bad_headers`
 names packets whose headers contradict themselves or are cut. Fragments wait for the rest of their datagram, which then
 counts as one packet at the time of the last, as in Zeek.
 """
@@ -88,43 +88,43 @@ class Packets:
     """µs since the epoch"""
     source: tuple[UInt64s, UInt64s]
     """address in two halves; IPv4 as ::ffff:a.b.c.d"""
-    target: tuple[UInt64s, UInt64s]
+    destination: tuple[UInt64s, UInt64s]
     protocol: Int64s
     """IP protocol number"""
     source_port: Int64s
     """ICMP: the type"""
-    target_port: Int64s
+    destination_port: Int64s
     """ICMP: the type that answers, or the code where none does"""
-    one_way: Bools
+    is_one_way: Bools
     """ICMP that has no counterpart"""
     ip_bytes: Int64s
     """as the IP header says"""
-    payload: Int64s
+    payload_bytes: Int64s
     """payload bytes by the headers"""
     flags: Int64s
     """TCP flags byte; this and the next three mean nothing where there is no TCP"""
     sequence: Int64s
-    acknowledged: Int64s
+    ack_number: Int64s
     window: Int64s
-    content: Int64s
+    payload_offset: Int64s
     """where the payload begins in `data`"""
-    captured: Int64s
+    captured_payload: Int64s
     """captured payload bytes"""
-    parent: Int64s
+    tunnel_parent: Int64s
     """the tunnel that the packet came out of: index of the packet that carried it, -2 - i for `tunnels[i]`, or -1"""
-    carries: Int64s
+    tunnel_kind: Int64s
     """kind of tunnel that the packet proves its connection to be, of `_tunnels.NAMES`; 0 for none, TOO_DEEP"""
-    refused: Bools
+    has_bad_checksum: Bools
     """the checksum doesn't fit: the packet begins a connection if there is none, and leaves its letter, nothing else"""
     data: Bytes
     arrivals: Int64s
     """µs of every packet of the chunk, also those that aren't IP"""
-    first: int
+    first_number: int
     """number of the chunk's first packet"""
     tunnels: UInt64s = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     """seeds of the uids of tunnels that aren't connections: IP in IP, GRE"""
     unhandled: dict[str, int] = field(default_factory=dict)
-    bad: list[Bad] = field(default_factory=list)
+    bad_headers: list[Bad] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.number)
@@ -178,7 +178,7 @@ class Decoder:
         packets = _join(under_way)
         packets.tunnels = np.concatenate([np.zeros(0, dtype=np.uint64), *under_way.tunnels])
         packets.unhandled = dict(under_way.notes.unhandled)
-        packets.bad = sorted(under_way.notes.bad)
+        packets.bad_headers = sorted(under_way.notes.bad)
         return packets
 
 
@@ -392,7 +392,7 @@ class _Chunk:
         self, layer: Layer, protocol: Int64s, ends: _Ends
     ) -> tuple[Int64s, Int64s, Bools, Bools]:
         """Length of the headers, protocol behind them, which are fragments, which are cut; addresses in extension
-        headers replace those in `ends`.
+        headers replace those in `history_ends`.
         """
         header = np.full(len(protocol), 40, dtype=np.int64)
         fragment, cut = np.zeros(len(protocol), dtype=bool), np.zeros(len(protocol), dtype=bool)
@@ -484,25 +484,25 @@ class _Chunk:
             number=layer.row + self.chunk.first,
             time=self.arrivals[layer.row],
             source=ends.source,
-            target=ends.target,
+            destination=ends.target,
             protocol=protocol,
             source_port=first,
-            target_port=second,
-            one_way=one_way,
+            destination_port=second,
+            is_one_way=one_way,
             ip_bytes=counted,
-            payload=payload,
+            payload_bytes=payload,
             flags=rows[:, 13].astype(np.int64),
             sequence=column(rows, 4, ">u4"),
-            acknowledged=column(rows, 8, ">u4"),
+            ack_number=column(rows, 8, ">u4"),
             window=column(rows, 14, ">u2"),
-            content=layer.at + header,
-            captured=np.clip(np.minimum(layer.captured - header, payload), 0, None),
-            parent=layer.parent,
-            carries=np.zeros(len(protocol), dtype=np.int64),
-            refused=np.zeros(len(protocol), dtype=bool),
+            payload_offset=layer.at + header,
+            captured_payload=np.clip(np.minimum(layer.captured - header, payload), 0, None),
+            tunnel_parent=layer.parent,
+            tunnel_kind=np.zeros(len(protocol), dtype=np.int64),
+            has_bad_checksum=np.zeros(len(protocol), dtype=bool),
             data=self.read.data,
             arrivals=self.arrivals,
-            first=self.chunk.first,
+            first_number=self.chunk.first,
         )
 
     def _refuse(self, part: Packets, layer: Layer, ends: _Ends) -> None:
@@ -510,24 +510,24 @@ class _Chunk:
         protocol, length = part.protocol, layer.length
         checked = (_HEADER[protocol] > 0) & (layer.captured >= length)
         none = (protocol == UDP) & (self.read.u16(layer.at + 6) == 0)
-        checked &= ~none | ((ends.source[0] != 0) & (KIND_OF_PORT[part.target_port] != VXLAN))
+        checked &= ~none | ((ends.source[0] != 0) & (KIND_OF_PORT[part.destination_port] != VXLAN))
         extra = np.where(protocol == ICMP, 0, pseudo_sums(*ends, protocol, length))
         unfit = checked & wrong_sums(self.read.data, layer.at, np.where(checked, length, 0), extra)
         for number, kind in ((TCP, "tcp"), (UDP, "udp"), (ICMP, "icmp"), (ICMP6, "icmp")):
             self.notes.drop(
                 layer, unfit & (protocol == number), f"bad_{kind}_checksum", locate=True
             )
-        part.refused |= unfit
+        part.has_bad_checksum |= unfit
 
     def _tunnel(self, work: _Work, layer: Layer, protocol: Int64s, ends: _Ends) -> None:
         """IP in IP and GRE: the packets inside; these tunnels are no connections."""
         if work.depth >= MAX_DEPTH:
             self.notes.drop(layer, np.ones(len(protocol), dtype=bool), "tunnel_too_deep")
             return
-        seeds = mix(ends.pair())
-        parent = -2 - self.tunnel_count - np.arange(len(seeds))
-        self.tunnels.append(seeds)
-        self.tunnel_count += len(seeds)
+        uid_seeds = mix(ends.pair())
+        parent = -2 - self.tunnel_count - np.arange(len(uid_seeds))
+        self.tunnels.append(uid_seeds)
+        self.tunnel_count += len(uid_seeds)
         layer = layer._replace(parent=parent)
         is_gre = protocol == GRE
         version = self.read.u8(layer.at) >> 4
@@ -551,7 +551,7 @@ class _Chunk:
 
     def _udp(self, work: _Work, part: Packets, layer: Layer, rows: Bytes) -> None:
         """UDP packets that may be tunnels: those inside, and what the packets prove about their connections."""
-        candidate = (part.protocol == UDP) & ~part.refused
+        candidate = (part.protocol == UDP) & ~part.has_bad_checksum
         if not candidate.any():
             return
         at = np.flatnonzero(candidate)
@@ -576,7 +576,7 @@ class _Chunk:
 
     def _responder(self, part: Packets, at: Int64s) -> Int64s:
         """The responder's port as Zeek sees it; of two servers that is whom the first packet went to."""
-        source, target = part.source_port[at], part.target_port[at]
+        source, target = part.source_port[at], part.destination_port[at]
         serves = LIKELY_SERVER[source]
         port = np.where(serves & ~LIKELY_SERVER[target], source, target)
         both = serves & LIKELY_SERVER[target] & (KIND_OF_PORT[source] != KIND_OF_PORT[target])
@@ -592,7 +592,7 @@ class _Chunk:
         """Packets of one kind of tunnel, at their UDP payload."""
         if work.depth >= MAX_DEPTH:
             self.notes.unhandled["tunnel_too_deep"] += len(at)
-            part.carries[at] = TOO_DEEP if kind != GTP else NONE
+            part.tunnel_kind[at] = TOO_DEEP if kind != GTP else NONE
             return
         inside = PARSERS[kind](self.read, data)
         confirmed, violates, link = inside.confirmed, inside.violates, inside.link
@@ -604,7 +604,7 @@ class _Chunk:
             confirmed = confirmed & trusted
             if kind != GTP:
                 link = np.where(trusted, link, NO_LINK)
-        part.carries[at[confirmed]] = kind
+        part.tunnel_kind[at[confirmed]] = kind
         self._enter(inside.layer, link, work.depth + 1, kind)
 
     def _trusted(self, part: Packets, at: Int64s, violates: Bools) -> Bools:
@@ -626,7 +626,10 @@ def _connection(part: Packets, packet: int) -> int:
     """A number for the two ends of a UDP packet, whichever sent it."""
     ends = [
         (int(high[packet]), int(low[packet]), int(port[packet]))
-        for (high, low), port in ((part.source, part.source_port), (part.target, part.target_port))
+        for (high, low), port in (
+            (part.source, part.source_port),
+            (part.destination, part.destination_port),
+        )
     ]
     return hash((min(ends), max(ends)))
 
@@ -693,7 +696,7 @@ _ANSWERS = _answers()
 def select(packets: Packets, which: Bools | Int64s) -> Packets:
     """The packets `which` names, by mask or index."""
     columns: dict[str, Any] = {name: getattr(packets, name)[which] for name in _COLUMNS}
-    for name in ("source", "target"):
+    for name in ("source", "destination"):
         high, low = getattr(packets, name)
         columns[name] = high[which], low[which]
     return replace(packets, **columns)
@@ -701,13 +704,13 @@ def select(packets: Packets, which: Bools | Int64s) -> Packets:
 
 _COLUMNS = frozenset(Packets.__dataclass_fields__) - {
     "source",
-    "target",
+    "destination",
     "data",
     "arrivals",
-    "first",
+    "first_number",
     "tunnels",
     "unhandled",
-    "bad",
+    "bad_headers",
 }
 
 
@@ -721,26 +724,26 @@ def _join(chunk: _Chunk) -> Packets:
         (np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64)),
     )
     columns: dict[str, Any] = dict.fromkeys(_COLUMNS, none)
-    columns |= dict.fromkeys(("one_way", "refused"), np.zeros(0, dtype=bool))
-    columns |= {"source": halves, "target": halves}
+    columns |= dict.fromkeys(("is_one_way", "has_bad_checksum"), np.zeros(0, dtype=bool))
+    columns |= {"source": halves, "destination": halves}
     if parts:
         columns = {
             name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS
         }
-        for name in ("source", "target"):
+        for name in ("source", "destination"):
             columns[name] = tuple(
                 np.concatenate([getattr(part, name)[half] for part in parts]) for half in (0, 1)
             )
     whole = Packets(
-        **columns, data=chunk.read.data, arrivals=chunk.arrivals, first=chunk.chunk.first
+        **columns, data=chunk.read.data, arrivals=chunk.arrivals, first_number=chunk.chunk.first
     )
     order = np.argsort(whole.number, kind="stable")
     whole = select(whole, order)
-    inside = np.flatnonzero(whole.parent >= 0)
+    inside = np.flatnonzero(whole.tunnel_parent >= 0)
     if len(inside):
         place = np.empty(len(order), dtype=np.int64)
         place[order] = np.arange(len(order))
-        whole.parent[inside] = place[whole.parent[inside]]
+        whole.tunnel_parent[inside] = place[whole.tunnel_parent[inside]]
     return whole
 
 

@@ -15,7 +15,7 @@ UInt64s = npt.NDArray[np.uint64]
 Bytes = npt.NDArray[np.uint8]
 Bools = npt.NDArray[np.bool_]
 
-SHOWN = 64
+ENDED_BLOCKS = 64
 """Bytes of a rejected packet that are kept for a person to look at."""
 
 
@@ -115,7 +115,7 @@ class Notes:
     def blame(self, row: int, reason: str) -> None:
         """Notes one packet, by index in the chunk, as bad."""
         start = int(self.chunk.offset[row])
-        head = self.read.bytes(start, min(SHOWN, int(self.chunk.captured[row])))
+        head = self.read.bytes(start, min(ENDED_BLOCKS, int(self.chunk.captured[row])))
         self.bad.append(Bad(self.chunk.first + row, reason, head))
 
     def reject(self, layer: Layer, mask: Bools, reason: str) -> Layer:

@@ -10,7 +10,7 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-SMALLEST, LARGEST = 64, 64_000
+MIN_GROWTH_ROWS, LARGEST = 64, 64_000
 """Bytes of a fragment that is not the last, and of a datagram, beyond which Zeek finds them odd."""
 MOST_BYTES = 16 << 20
 MOST_DATAGRAMS = 1 << 14
@@ -73,7 +73,7 @@ class Fragments:
         self.held -= found.held
         odd += _measure(found, fragment)
         odd += _insert(found, fragment.offset, fragment.payload)
-        payload = _complete(found, odd)
+        payload = _all_columns(found, odd)
         if payload is not None:
             del self.waiting[fragment.key]
             return _datagram(found, payload), odd
@@ -94,7 +94,7 @@ def _measure(found: _Incomplete, fragment: Fragment) -> list[str]:
     upper = fragment.offset + len(fragment.payload)
     if not fragment.more and found.size == 0:
         found.size = upper
-    elif fragment.more and fragment.total < SMALLEST:
+    elif fragment.more and fragment.total < MIN_GROWTH_ROWS:
         odd.append("excessively_small_fragment")
     if upper > LARGEST:
         odd.append("excessively_large_fragment")
@@ -128,7 +128,7 @@ def _insert(found: _Incomplete, offset: int, data: bytes) -> list[str]:
     return sorted(odd)
 
 
-def _complete(found: _Incomplete, odd: list[str]) -> bytes | None:
+def _all_columns(found: _Incomplete, odd: list[str]) -> bytes | None:
     """The payload, if nothing is missing; what lies beyond a hole behind the end is left out."""
     if not found.size or found.held < found.size or found.blocks[0][0] > 0:
         return None

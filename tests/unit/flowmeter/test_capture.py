@@ -44,9 +44,9 @@ def read(data: bytes, chunk_bytes: int = 1 << 16, name: str = "test.pcap") -> li
 
 def flows(data: bytes, chunk_bytes: int = 1 << 16) -> list[dict[str, Any]]:
     """Flows in order of their time."""
-    frame = pl.concat([step.flows for step in read(data, chunk_bytes)])
-    assert frame.schema == pl.Schema(flow.SCHEMA)
-    return frame.sort("ts", "origin").to_dicts()
+    flow_frame = pl.concat([step.flows for step in read(data, chunk_bytes)])
+    assert flow_frame.schema == pl.Schema(flow.SCHEMA)
+    return flow_frame.sort("ts", "origin").to_dicts()
 
 
 def frames(*packets: tuple[float, bytes]) -> bytes:

@@ -39,12 +39,12 @@ def wireless(packet: bytes, control: int = 0x08, flags: int = 0x01, logical: byt
 
 def aggregated(*packets: bytes) -> bytes:
     """An 802.11 frame of several."""
-    frame = bytes([0x88, 0x01]) + bytes(22) + b"\x80\0"
+    flow_frame = bytes([0x88, 0x01]) + bytes(22) + b"\x80\0"
     for packet in packets:
         body = SNAP + struct.pack(">H", kind_of(packet)) + packet
-        frame += bytes(12) + struct.pack(">H", len(body)) + body
-        frame += bytes(len(body) % 4)
-    return frame
+        flow_frame += bytes(12) + struct.pack(">H", len(body)) + body
+        flow_frame += bytes(len(body) % 4)
+    return flow_frame
 
 
 def tagged(kind: int, middle: bytes, inner: int | None = None) -> Callable[[bytes], bytes]:
