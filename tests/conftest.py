@@ -28,6 +28,29 @@ EXCUSED = ("not installable here", "not possible here", "shared data")
 """beginnings or parts of reasons that are no failure: programs that no package registry carries, public data sets"""
 
 
+SERVICE_FIXTURES = frozenset({"java", "kafka", "elasticsearch"})
+BROWSER_TESTS = frozenset({"test_report.py", "test_kibana_vega.py"})
+LAB_TESTS = frozenset({"test_lab.py"})
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives every test the marker of its layer (CONTRIBUTING.md): where it lies and what it takes decide."""
+    for item in items:
+        name = item.path.name
+        if name in BROWSER_TESTS:
+            item.add_marker("browser")
+        elif name in LAB_TESTS:
+            item.add_marker("lab")
+        elif item.path.parent.name == "integration" or _takes_services(item):
+            item.add_marker("integration")
+        elif item.get_closest_marker("slow") is None:
+            item.add_marker("unit")
+
+
+def _takes_services(item: pytest.Item) -> bool:
+    return bool(SERVICE_FIXTURES & set(getattr(item, "fixturenames", ())))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
