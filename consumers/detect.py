@@ -123,6 +123,7 @@ class Detect:
 
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGHUP, lambda *_: self._bundles.look_now())
+        self._service.say(self._detector.local_rule.describe("detect.local_nets"))
         self._judging(self._bundles.current)
         while not self._service.stopping:
             with self._service.patiently(self._connected) as exchange:

@@ -16,7 +16,7 @@ from ids_plugin.pipeline import BATCH, Pipeline
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.ledger import Ledger
 from ids_plugin.sources.flow_batches import decode
-from ids_plugin.sources.local_networks import fill_at_once, networks
+from ids_plugin.sources.local_networks import LocalRule, networks
 
 from .reorder_buffer import Released, ReorderBuffer, ReorderLimits
 
@@ -45,7 +45,7 @@ class Detector:
         self._patience = ReorderLimits(
             told.buffer_ms, round(told.stale_seconds * 1000), held=told.held
         )
-        self._local = networks(told.local_nets)
+        self.local_rule = LocalRule(networks(told.local_nets))
         self._arrivals: dict[int, ReorderBuffer] = {}
         self._sensors: dict[int, set[str]] = {}
         self._released: list[Released] = []
@@ -80,7 +80,7 @@ class Detector:
         for sensor in dict.fromkeys(one.sensor for one in released):
             for flows, ended in _inputs([one for one in released if one.sensor == sensor]):
                 for start in range(0, len(flows), BATCH):
-                    part = fill_at_once(flows[start : start + BATCH], self._local)
+                    part = self.local_rule.judge(flows[start : start + BATCH])
                     documents += self.pipeline.step(part, now)
                 documents += self.pipeline.end(sensor, now) if ended else []
         for one in released:

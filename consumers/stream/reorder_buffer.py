@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ids_plugin.schema.flow import SCHEMA
+from ids_plugin.schema.flow import SCHEMA, with_sensor_flags
 from ids_plugin.sources.flow_batches import NOTHING, Batch, Range, Watermarks
 
 Int64s = npt.NDArray[np.int64]
@@ -226,7 +226,7 @@ class _Held:
         self.given = given
         """the key up to which rows were given; kept by who takes them"""
         if rows is not None:
-            self.add(rows)
+            self.add(with_sensor_flags(rows))
 
     def add(self, rows: pl.DataFrame) -> None:
         """Takes rows in."""

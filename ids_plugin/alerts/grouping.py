@@ -24,14 +24,16 @@ from ids_plugin.alerts.policy import FlaggedFlows, GroupKey
 from ids_plugin.alerts.totals import Totals
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.evidence import Evidence
-from ids_plugin.schema.flow import SCHEMA
+from ids_plugin.schema.flow import SCHEMA, SENSOR_FLAGS
 from ids_plugin.schema.ledger import Ledger, tally
 from ids_plugin.schema.score import Scores
 
 DocumentOrder = tuple[int, int, int, str]
 """row that caused a document, 0 closing or 1 opening, when its group opened, id of the group"""
 
-_INTERNAL_COLUMNS = ("sensor", "source", "open", "label", "label_detail", "origin")
+_INTERNAL_COLUMNS = (
+    "sensor", "source", "open", "label", "label_detail", "origin", *SENSOR_FLAGS,
+)  # fmt: skip
 _SHOWN_COLUMNS = [name for name in SCHEMA if name not in _INTERNAL_COLUMNS]
 
 

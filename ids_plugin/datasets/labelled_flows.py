@@ -102,7 +102,7 @@ def _lab(path: Path) -> Iterator[Labelled]:
 def _frame(file: Path) -> pl.DataFrame:
     """A Flow frame from Parquet; whatever a model would quietly take for something else is refused."""
     try:
-        given = pl.read_parquet(file)
+        given = flow.with_sensor_flags(pl.read_parquet(file))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError("is no Parquet file that can be read", location=str(file)) from error
     absent = [name for name in flow.SCHEMA if name not in given.columns]

@@ -93,8 +93,8 @@ def flow_frame(
         "orig_bytes": _number_column(payload_sizes[own], pa.int64(), lasted),
         "resp_bytes": _number_column(payload_sizes[other], pa.int64(), lasted),
         "conn_state": _name_column(meter.CONN_STATES, meter.conn_states(finished, payload_sizes)),
-        "local_orig": _bool_column(_is_special(*orig)),
-        "local_resp": _bool_column(_is_special(*resp)),
+        "sensor_local_orig": _bool_column(_is_special(*orig)),
+        "sensor_local_resp": _bool_column(_is_special(*resp)),
         "missed_bytes": _number_column(table["missed_bytes"], pa.int64()),
         "history": _history_column(finished),
         "orig_pkts": _number_column(table["packets"][own], pa.int64()),
@@ -116,7 +116,12 @@ def _all_columns(columns: dict[str, pa.Array], sensor: str, still_open: bool) ->
     constant = {"sensor": sensor, "source": "capture"}
     whole = columns | {name: _constant(text, rows) for name, text in constant.items()}
     whole["open"] = _bool_column(np.full(rows, still_open))
-    whole |= {name: pa.nulls(rows, pa.large_string()) for name in flow.SCHEMA if name not in whole}
+    kinds = {pl.Boolean(): pa.bool_(), pl.String(): pa.large_string()}
+    whole |= {
+        name: pa.nulls(rows, kinds[dtype])
+        for name, dtype in flow.SCHEMA.items()
+        if name not in whole
+    }
     arrow = pa.table({name: whole[name] for name in flow.SCHEMA})
     return cast(pl.DataFrame, pl.from_arrow(arrow))
 

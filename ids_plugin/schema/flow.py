@@ -1,4 +1,4 @@
-"""A flow: Zeek's conn.log record, with Zeek's meaning of every column, and six columns of ours.
+"""A flow: Zeek's conn.log record, with Zeek's meaning of every column, and eight columns of ours.
 
 What a source can't know is null, never 0. Column names are Zeek's with `id.` left off.
 https://docs.zeek.org/en/master/scripts/base/protocols/conn/main.zeek.html
@@ -69,8 +69,20 @@ COLUMNS: tuple[Column, ...] = (
         "conn_state",
         "S0 S1 SF REJ S2 S3 RSTO RSTR RSTOS0 RSTRH SH SHR OTH",
     ),
-    Column("local_orig", pl.Boolean(), "local_orig", "the sensor calls the originator local"),
-    Column("local_resp", pl.Boolean(), "local_resp", "the sensor calls the responder local"),
+    Column(
+        "local_orig",
+        pl.Boolean(),
+        "local_orig",
+        "the originator is local (sources.local_networks); null until that is judged",
+    ),
+    Column(
+        "local_resp",
+        pl.Boolean(),
+        "local_resp",
+        "the responder is local (sources.local_networks); null until that is judged",
+    ),
+    Column("sensor_local_orig", pl.Boolean(), None, "the sensor calls the originator local"),
+    Column("sensor_local_resp", pl.Boolean(), None, "the sensor calls the responder local"),
     Column("missed_bytes", pl.Int64(), "missed_bytes", "bytes missing in content gaps"),
     Column(
         "history",
@@ -121,6 +133,11 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 SCHEMA: dict[str, pl.DataType] = {column.name: column.dtype for column in COLUMNS}
+SENSOR_FLAGS: dict[str, str] = {
+    "sensor_local_orig": "local_orig",
+    "sensor_local_resp": "local_resp",
+}
+"""What the sensor says about an address → what we judge about it."""
 ZEEK_NAMES: dict[str, str] = {column.zeek: column.name for column in COLUMNS if column.zeek}
 
 
@@ -138,3 +155,17 @@ def _empty() -> pl.DataFrame:
 def known() -> pl.Expr:
     """Time at which a flow is known, `ts + duration` (Datetime, µs): an absent duration counts as zero."""
     return pl.col("ts") + pl.col("duration").fill_null(pl.duration(microseconds=0))
+
+
+def with_sensor_flags(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with `sensor_local_orig` and `sensor_local_resp` behind `local_resp`.
+
+    Frames written before the sensor's flags and ours were kept apart have only `local_orig` and
+    `local_resp`: these are taken for what the sensor says.
+    """
+    names = frame.columns
+    if not set(SENSOR_FLAGS).isdisjoint(names) or not set(SENSOR_FLAGS.values()) <= set(names):
+        return frame
+    place = names.index("local_resp") + 1
+    flags = [pl.col(judged).alias(flag) for flag, judged in SENSOR_FLAGS.items()]
+    return frame.select(*names[:place], *flags, *names[place:])

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyarrow import ipc, parquet
 
 from ids_plugin.errors import UsageError
-from ids_plugin.schema.flow import COLUMNS, DEFAULT_SENSOR, SCHEMA, empty
+from ids_plugin.schema.flow import COLUMNS, DEFAULT_SENSOR, SCHEMA, SENSOR_FLAGS, empty
 
 FORMATS = ("json", "tsv", "parquet", "arrow")
 ZEEK_TYPES = {
@@ -25,6 +25,7 @@ ZEEK_TYPES = {
     "tunnel_parents": "set[string]",
 }
 ZEEK_COLUMNS = tuple((column.name, column.zeek) for column in COLUMNS if column.zeek)
+SENSOR_FLAG_OF = {judged: flag for flag, judged in SENSOR_FLAGS.items()}
 LABELS = (("label", "label"), ("label_detail", "detailed-label"))
 TO_ESCAPE = r'["\\\x00-\x1f]'
 
@@ -32,7 +33,8 @@ TO_ESCAPE = r'["\\\x00-\x1f]'
 def write(frames: Iterable[pl.DataFrame], form: str, out: BinaryIO) -> int:
     """Writes Flow frames and returns the number of flows.
 
-    Zeek's forms carry what a conn.log has, the labels where the first frame has any, and in JSON also `_path` of open
+    Zeek's forms carry what a conn.log has (as `local_orig` and `local_resp` what we judge, or before that what the
+    sensor says), the labels where the first frame has any, and in JSON also `_path` of open
     connections and `_system_name` of a named sensor. Parquet and Arrow carry the whole frame.
 
     Args:
@@ -92,6 +94,13 @@ def to_json(flows: pl.DataFrame) -> bytes:
     return ("\n".join(lines.to_list()) + "\n").encode()
 
 
+def _value(name: str) -> pl.Expr:
+    """A column; of one that says who is local what the sensor says, where we have not judged it."""
+    if name in SENSOR_FLAG_OF:
+        return pl.coalesce(name, SENSOR_FLAG_OF[name])
+    return pl.col(name)
+
+
 def _pair(key: str, value: pl.Expr) -> pl.Expr:
     return pl.concat_str(pl.lit(f',"{key}":'), value)
 
@@ -102,7 +111,7 @@ def _quoted(value: pl.Expr) -> pl.Expr:
 
 def _json_value(name: str) -> pl.Expr:
     """A column as JSON text, null where it is unset."""
-    column, dtype = pl.col(name), SCHEMA[name]
+    column, dtype = _value(name), SCHEMA[name]
     if name in ("ts", "duration"):
         return _seconds(name)
     if name == "tunnel_parents":
@@ -172,7 +181,7 @@ def _tsv_rows(frame: pl.DataFrame, columns: list[tuple[str, str]]) -> bytes:
 
 
 def _tsv_value(name: str) -> pl.Expr:
-    column, dtype = pl.col(name), SCHEMA[name]
+    column, dtype = _value(name), SCHEMA[name]
     if name in ("ts", "duration"):
         return _seconds(name).alias(name)
     if dtype == pl.Boolean():

@@ -18,7 +18,7 @@ import orjson
 import polars as pl
 
 from ids_plugin.errors import InputError
-from ids_plugin.schema.flow import SCHEMA
+from ids_plugin.schema.flow import SCHEMA, with_sensor_flags
 
 LIMIT = 900_000
 """Bytes of a message's value: below what a broker takes by default, 1 MiB with headers and framing."""
@@ -125,7 +125,7 @@ def _stream(rows: pl.DataFrame) -> bytes:
 def _batch(value: bytes, said: dict[str, str]) -> Batch:
     if zlib.crc32(value) != int(said["crc"]):
         raise ValueError("its checksum doesn't fit")
-    rows = pl.read_ipc_stream(value)
+    rows = with_sensor_flags(pl.read_ipc_stream(value))
     if dict(rows.schema) != WIRE:
         raise ValueError(f"its columns aren't a flow's: {_difference(rows)}")
     return Batch(

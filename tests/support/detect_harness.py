@@ -21,10 +21,10 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from ids_plugin import bundle
 from ids_plugin.pipeline import Pipeline
 from ids_plugin.schema.alert import Document
-from ids_plugin.schema.flow import SCHEMA, known
+from ids_plugin.schema.flow import SCHEMA, known, with_sensor_flags
 from ids_plugin.schema.ledger import Ledger
 from ids_plugin.sources.flow_batches import WIRE, Batch, Watermarks, encode, encode_watermarks
-from ids_plugin.sources.local_networks import fill_at_once
+from ids_plugin.sources.local_networks import LocalRule
 from tests.services import Kafka, unique
 
 LAB = Path(__file__).parents[1] / "lab/flows/runs"
@@ -39,8 +39,12 @@ def flows(sensor: str) -> pl.DataFrame:
     columns = [pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()]
     ours = {"sensor": sensor, "source": "zeek", "label": None, "label_detail": None}
     named = [pl.lit(value, pl.String).alias(name) for name, value in ours.items()]
-    run = pl.read_parquet(LAB / f"{SENSORS[sensor]}.parquet").select(columns).with_columns(named)
-    return fill_at_once(run.sort(known(), "uid"))
+    run = (
+        with_sensor_flags(pl.read_parquet(LAB / f"{SENSORS[sensor]}.parquet"))
+        .select(columns)
+        .with_columns(named)
+    )
+    return LocalRule().judge(run.sort(known(), "uid"))
 
 
 @cache

@@ -64,7 +64,7 @@ def _subscription(config: Config) -> Iterator[Found]:
 def _judging(config: Config) -> Iterator[Found]:
     from ids_plugin.alerts import read_allow_list
     from ids_plugin.bundle import find, read, read_key
-    from ids_plugin.sources.local_networks import networks
+    from ids_plugin.sources.local_networks import LocalRule, networks
     from ids_plugin.windows import spec
 
     told = config.detect
@@ -76,8 +76,9 @@ def _judging(config: Config) -> Iterator[Found]:
         hint = "set detect.public_key; without it no bundle is taken from Kafka"
         yield State.WARNING, "no public key: bundles on Kafka are refused", hint
     read_allow_list(told.allow)
-    networks(told.local_nets)
+    rule = LocalRule(networks(told.local_nets))
     yield State.OK, "allow-list and local networks can be used", ""
+    yield State.OK, rule.describe("detect.local_nets"), ""
 
 
 AREA = Area("settings", frozenset({*PROCESSES, "ship"}), look)

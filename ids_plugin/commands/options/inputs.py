@@ -48,7 +48,8 @@ def add_input_options(parser: argparse.ArgumentParser, *, least: int = 1) -> Non
         "--local-nets",
         default="",
         metavar="NETS",
-        help="comma-separated local networks; otherwise the sensor's own flags, private ranges, or the busiest address",
+        help="comma-separated local networks; otherwise private addresses and public ones that the sensor flags as"
+        " local, or where there are none the busiest address",
     )
     parser.add_argument(
         "--meter",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import polars as pl
 
 from ids_plugin.errors import DialectError
-from ids_plugin.schema.flow import DEFAULT_SENSOR, SCHEMA, empty
+from ids_plugin.schema.flow import DEFAULT_SENSOR, SCHEMA, SENSOR_FLAGS, empty
 
 EARLIEST, LATEST = 631_152_000, 4_102_444_800
 """Seconds: 1990 and 2100. A capture's clock lies between them, in whichever unit its time is written."""
@@ -86,7 +86,8 @@ def make(draft: pl.DataFrame, *, source: str, name: str, sensor: str) -> Made:
     Args:
         draft: columns of the Flow frame in loose types, absent ones unknown: `ts` Int64 µs, `duration` Float64
             seconds, ports, counts and `ip_proto` Int64, text, booleans; and `line` Int64, the record's place.
-            A `sensor` column says what the message says.
+            A `sensor` column says what the message says; `local_orig` and `local_resp` what the sensor says: they
+            become `sensor_local_orig` and `sensor_local_resp`.
         source: the plugin's name.
         name: the input's name.
         sensor: what the command says; DEFAULT_SENSOR leaves it to the message.
@@ -131,6 +132,9 @@ def _plan(columns: tuple[str, ...], source: str, sensor: str) -> tuple[pl.Expr, 
         "orig_p": pl.when(~no_ports).then(_column("orig_p", absent)),
         "resp_p": pl.when(~no_ports).then(_column("resp_p", absent)),
     }
+    for flag, judged in SENSOR_FLAGS.items():
+        ours[flag] = _column(judged, absent)
+        ours[judged] = pl.lit(None)
     typed = [
         (ours[name] if name in ours else _column(name, absent))
         .cast(dtype, strict=False)

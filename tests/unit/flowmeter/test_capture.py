@@ -87,7 +87,7 @@ def test_a_normal_connection_has_zeeks_meaning_of_every_column() -> None:
     assert (found["conn_state"], found["history"], found["service"]) == ("SF", "ShADdFf", "http")
     assert (found["orig_pkts"], found["resp_pkts"]) == (6, 4)
     assert (found["orig_ip_bytes"], found["resp_ip_bytes"]) == (6 * 40 + 100, 4 * 40 + 3000)
-    assert (found["local_orig"], found["local_resp"]) == (True, False)
+    assert (found["sensor_local_orig"], found["sensor_local_resp"]) == (True, False)
     assert (found["proto"], found["ip_proto"], found["missed_bytes"]) == ("tcp", 6, 0)
     assert (found["origin"], found["source"], found["sensor"]) == (
         "test.pcap#packet 1",
@@ -215,7 +215,7 @@ def test_udp_and_icmp() -> None:
     assert (echo["proto"], echo["conn_state"], echo["history"]) == ("icmp", "OTH", None)
     assert (unreachable["orig_p"], unreachable["resp_p"]) == (3, 1)
     assert (echo6["orig_p"], echo6["resp_p"], echo6["ip_proto"]) == (128, 129, 58)
-    assert (echo6["local_orig"], echo6["orig_h"]) == (True, "fe80::1")
+    assert (echo6["sensor_local_orig"], echo6["orig_h"]) == (True, "fe80::1")
 
 
 def test_bytes_that_were_never_seen_are_missed() -> None:

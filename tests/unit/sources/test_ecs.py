@@ -74,7 +74,7 @@ MALCOLM = (
 def test_dialects_with_payload_agree(record: dict[str, Any]) -> None:
     for form in (record, {"_index": "x", "_source": record}):
         flow = read(jsonl([form]), "ecs").row
-        assert (flow["uid"], flow["conn_state"], flow["history"], flow["local_orig"]) == (
+        assert (flow["uid"], flow["conn_state"], flow["history"], flow["sensor_local_orig"]) == (
             "C0",
             "SF",
             "Dd",
