@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ids_plugin.alerts.classes import Class
-from ids_plugin.alerts.community_id import community_id, number
 from ids_plugin.schema.alert import DATASET, ECS_VERSION, MODULE, SEVERITIES, Document
+from ids_plugin.schema.community_id import community_id, protocol_number
 from ids_plugin.schema.evidence import Evidence, EvidenceFeature, EvidenceFlow
 
 _DIGITS = 6
@@ -218,7 +218,7 @@ def _side(flow: Mapping[str, Any], side: str) -> Document:
 
 
 def _network(flow: Mapping[str, Any]) -> Document:
-    protocol = number(flow["proto"], flow["ip_proto"], flow["orig_h"])
+    protocol = protocol_number(flow["proto"], flow["ip_proto"], flow["orig_h"])
     return {
         "transport": "ipv6-icmp" if protocol == 58 else flow["proto"],
         "iana_number": None if protocol is None else str(protocol),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import polars as pl
 
 from ids_plugin.features import Group
+from ids_plugin.schema.addresses import may_be_group_address
 from ids_plugin.schema.window import Feature
 
 UNANSWERED_STATES = ("S0", "SH")
@@ -17,11 +18,7 @@ COMPLETED_STATES = ("SF", "S1", "S2", "S3", "RSTO", "RSTR")
 _TCP = pl.col("proto") == "tcp"
 _UDP = pl.col("proto") == "udp"
 _ICMP = pl.col("proto") == "icmp"
-_GROUP_ADDRESS = (
-    pl.col("resp_h")
-    .str.contains(r"^(22[4-9]|23\d)\.|^ff[0-9a-f]{2}:|^255\.255\.255\.255$|\.255$")
-    .fill_null(value=False)
-)
+_GROUP_ADDRESS = may_be_group_address("resp_h")
 _ECHO = _ICMP & pl.col("orig_p").is_in([8, 128]).fill_null(value=False)
 _HEARD = pl.coalesce("resp_pkts", "resp_ip_bytes", "resp_bytes")
 _NO_ANSWER = (_HEARD == 0).fill_null(value=False) & ~_GROUP_ADDRESS

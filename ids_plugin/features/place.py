@@ -6,6 +6,7 @@ from __future__ import annotations
 import polars as pl
 
 from ids_plugin.features import Group
+from ids_plugin.schema.addresses import is_group_address
 from ids_plugin.schema.window import Feature
 
 INFRASTRUCTURE_PORTS = (53, 67, 68, 123, 137, 138, 546, 547, 853, 1900, 3702, 5351, 5353, 5355)
@@ -33,11 +34,7 @@ LOGIN_PORTS = (
 )
 """FTP, SSH, telnet, POP3, SMB, IMAP, LDAP, SQL Server, MQTT, MySQL, RDP, PostgreSQL, VNC and usual second ports"""
 
-_GROUP = (
-    pl.col("resp_h")
-    .str.contains(r"^(22[4-9]|23\d)\.|^ff[0-9a-f]{2}:|^255\.255\.255\.255$")
-    .fill_null(value=False)
-)
+_GROUP = is_group_address("resp_h")
 _TRANSPORT = pl.col("proto").is_in(["tcp", "udp"]).fill_null(value=False)
 _LOCAL_ORIG = pl.col("local_orig").fill_null(value=False)
 _LOCAL_RESP = pl.col("local_resp").fill_null(value=False)

@@ -13,11 +13,11 @@ import polars as pl
 import pyarrow as pa
 
 from ids_plugin.flowmeter import meter
-from ids_plugin.flowmeter.community_id import community_ids
 from ids_plugin.flowmeter.connection_table import Table, mix
 from ids_plugin.flowmeter.packets.decoder import ICMP, ICMP6, MAPPED, TCP, UDP
 from ids_plugin.flowmeter.tunnel_parents import uid_seeds
 from ids_plugin.schema import flow
+from ids_plugin.schema.community_id import SCTP, community_ids
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
@@ -106,8 +106,32 @@ def flow_frame(
         "origin": _origin_column(name, table["first_packet"]),
     }
     if community:
-        columns["community_id"] = community_ids(table)
+        columns["community_id"] = _community_ids(table)
     return _all_columns(columns, sensor, still_open)
+
+
+def _community_ids(table: Table) -> pa.Array:
+    """Community IDs of a table's connections; null for SCTP, whose ports aren't known.
+
+    The table has its ends in the order that the specification asks for, ICMP's type and
+    counterpart as ports.
+    """
+    low_high, low_low, high_high, high_low = (
+        table.address(name) for name in ("low_high", "low_low", "high_high", "high_low")
+    )
+    is_ipv4 = (low_high == 0) & (low_low >> np.uint64(32) == MAPPED >> np.uint64(32))
+    protocol = table["protocol"].astype(np.uint8)
+    ports = _big_endian(np.stack([table["low_port"], table["high_port"]], axis=1), ">u2")
+    low = _big_endian(np.stack([low_high, low_low], axis=1), ">u8")
+    high = _big_endian(np.stack([high_high, high_low], axis=1), ">u8")
+    ids = pl.Series(community_ids(low, high, protocol, ports, is_ipv4), dtype=pl.String)
+    has_id = pl.Series(protocol != SCTP)
+    return ids.set(~has_id, None).to_arrow()
+
+
+def _big_endian(values: npt.NDArray[Any], dtype: str) -> Bytes:
+    """(n, bytes of a row) the rows of an array in the byte order of the network."""
+    return values.astype(dtype).view(np.uint8).reshape(len(values), -1)
 
 
 def _all_columns(columns: dict[str, pa.Array], sensor: str, still_open: bool) -> pl.DataFrame:

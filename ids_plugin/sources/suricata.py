@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 import polars as pl
 
+from ids_plugin.schema.icmp import ANSWER_TYPES, ICMP6_PROTOCOL, ICMP_PROTOCOL
 from ids_plugin.sources import Input, Read
 from ids_plugin.sources.readers import ndjson
 from ids_plugin.sources.readers.draft import text_times
@@ -32,20 +33,6 @@ SERVICES = {
 }
 """Suricata's names of application protocols where Zeek has others."""
 UNKNOWN_SERVICES = ("failed", "unknown")
-COUNTERPARTS = {8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15, 17: 18, 18: 17, 10: 9, 9: 10}
-COUNTERPARTS6 = {
-    128: 129,
-    129: 128,
-    133: 134,
-    134: 133,
-    135: 136,
-    136: 135,
-    139: 140,
-    140: 139,
-    144: 145,
-    145: 144,
-}
-"""ICMP request and reply types: Zeek puts the type that answers into the responder's port, where there is one."""
 ETHERNET, TAG = 14, 4
 """Bytes of an Ethernet header and of a VLAN tag."""
 FIN, SYN, RST = 1, 2, 4
@@ -201,13 +188,14 @@ def _least() -> pl.Expr:
 
 
 def _counterpart(v6: pl.Expr) -> pl.Expr:
-    kind = pl.col("icmp_type")
-    six = kind.replace_strict(COUNTERPARTS6, default=None, return_dtype=pl.Int64)
-    return (
-        pl.when(v6)
-        .then(six)
-        .otherwise(kind.replace_strict(COUNTERPARTS, default=None, return_dtype=pl.Int64))
-    )
+    """ICMP type that answers the flow's, null where none does: Zeek has it as the responder's
+    port."""
+    icmp_type = pl.col("icmp_type")
+    by_protocol = {
+        protocol: icmp_type.replace_strict(dict(answers), default=None, return_dtype=pl.Int64)
+        for protocol, answers in ANSWER_TYPES.items()
+    }
+    return pl.when(v6).then(by_protocol[ICMP6_PROTOCOL]).otherwise(by_protocol[ICMP_PROTOCOL])
 
 
 def _conn_state() -> pl.Expr:

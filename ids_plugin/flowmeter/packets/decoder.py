@@ -47,6 +47,7 @@ from ids_plugin.flowmeter.packets.tunnels import (
     looks_like_teredo,
     suspected,
 )
+from ids_plugin.schema import icmp
 
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
 MAPPED = np.uint64(0x0000FFFF_00000000)
@@ -72,10 +73,6 @@ MOST_REMEMBERED = 10_000
 """Connections remembered that aren't the tunnels their ports speak of."""
 FORGOTTEN = 60_000_000
 """µs of silence behind which Zeek takes UDP for a new connection."""
-
-ICMP4_PAIRS = {8: 0, 0: 8, 13: 14, 14: 13, 15: 16, 16: 15, 10: 9, 9: 10, 17: 18, 18: 17}
-ICMP6_PAIRS = {128: 129, 129: 128, 133: 134, 134: 133, 135: 136, 136: 135, 130: 131, 131: 130}
-ICMP6_PAIRS |= {139: 140, 140: 139, 144: 145, 145: 144}
 
 
 @dataclass
@@ -682,15 +679,7 @@ def _icmp_ports(
     return first, second, one_way
 
 
-def _answers() -> Int64s:
-    """(2, 256) the ICMP type that answers each, -1 where none does; ICMP for IPv4, for IPv6."""
-    pairs = np.full((2, 256), -1, dtype=np.int64)
-    for table, known in enumerate((ICMP4_PAIRS, ICMP6_PAIRS)):
-        pairs[table, list(known)] = list(known.values())
-    return pairs
-
-
-_ANSWERS = _answers()
+_ANSWERS = icmp.answer_table()
 
 
 def select(packets: Packets, which: Bools | Int64s) -> Packets:

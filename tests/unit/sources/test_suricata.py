@@ -93,6 +93,21 @@ def test_icmp_has_types_where_others_have_ports() -> None:
 
 
 @pytest.mark.parametrize(
+    ("transport", "request_type", "answer_type"),
+    [("IPv6-ICMP", 130, 131), ("IPv6-ICMP", 135, 136), ("ICMP", 8, 0), ("ICMP", 13, 14)],
+)
+def test_the_responders_port_is_the_type_that_answers(
+    transport: str, request_type: int, answer_type: int
+) -> None:
+    """As Zeek writes it, multicast listener queries and reports among them."""
+    ports = {"src_port": None, "dest_port": None, "tcp": None, "app_proto": None, "icmp_code": 0}
+    addresses = {"src_ip": "fe80::1", "dest_ip": "ff02::16"} if transport != "ICMP" else {}
+    for asked, answered in ((request_type, answer_type), (answer_type, request_type)):
+        flow = row(proto=transport, icmp_type=asked, **ports, **addresses)
+        assert (flow["orig_p"], flow["resp_p"]) == (asked, answered)
+
+
+@pytest.mark.parametrize(
     ("ours", "theirs", "answers", "state"),
     [
         ("02", "00", 0, "S0"),
