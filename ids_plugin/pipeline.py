@@ -17,8 +17,9 @@ import polars as pl
 from ids_plugin import features
 from ids_plugin.alerts import AlertGrouper, AllowList, BundleFacts
 from ids_plugin.bundle import Bundle
+from ids_plugin.engines import JudgedBatch, SensorEngine
+from ids_plugin.engines.opening import open_engine
 from ids_plugin.errors import CheckpointError
-from ids_plugin.explain import Explainer
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.ledger import Ledger, tally
 from ids_plugin.schema.reject import Reject
@@ -27,7 +28,6 @@ from ids_plugin.scoring.scorer import Scorer
 from ids_plugin.sources import Read
 from ids_plugin.sources.local_networks import Locality
 from ids_plugin.sources.ordering import ordered
-from ids_plugin.windows import spec
 from ids_plugin.windows.state import BatchWindows, Limits, Windower
 
 BATCH = 16_384
@@ -51,24 +51,21 @@ class Pipeline:
         """
         self.ledger = Ledger()
         self._allow, self._limits, self._cascade = allow, limits, cascade
-        self._sensors: dict[str, tuple[Windower, AlertGrouper]] = {}
+        self._sensors: dict[str, tuple[SensorEngine, AlertGrouper]] = {}
         self.swap(bundle)
 
     def swap(self, bundle: Bundle) -> None:
-        """Another bundle from the next batch on; windows and open folds stay.
+        """Another bundle from the next batch on; what is remembered of sensors and open groups stay.
 
         Raises:
             BundleError: it doesn't load, or was made for other windows; the one before stays.
         """
-        bundle.require(spec())
-        scorer = Scorer(bundle, cascade=self._cascade)
-        scorer.try_out(spec())
-        self._explainer = Explainer(scorer, spec(), bundle.usual)
-        self._scorer = scorer
+        self._engine = open_engine(bundle, cascade=self._cascade, limits=self._limits)
         self.bundle = bundle
         self.facts = BundleFacts(bundle.id, bundle.family, bundle.version)
-        for _, grouper in self._sensors.values():
+        for name, (sensor, grouper) in self._sensors.items():
             grouper.bundle = self.facts
+            self._sensors[name] = self._engine.sensor(sensor), grouper
 
     def step(self, flows: pl.DataFrame, ingested: datetime | None = None) -> list[Document]:
         """Documents that a batch of flows opens and closes: a Flow frame with local flags filled.
@@ -77,23 +74,19 @@ class Pipeline:
         """
         documents: list[Document] = []
         for name, part in _by_sensor(flows):
-            windower, grouper = self._sensor(name)
-            delayed, kept = windower.delayed, []
-            for windows in windower.step(features.add(part)):
-                documents += self._alerts(windows, grouper, ingested)
-                kept.append(windows.flows[["source", "replaces"]])
-            self._count(name, part, pl.concat(kept), windower.delayed - delayed)
+            sensor, grouper = self._sensor(name)
+            delayed, kept = sensor.delayed, []
+            for judged in sensor.step(part):
+                documents += self._alerts(judged, grouper, ingested)
+                kept.append(judged.flows[["source", "replaces"]])
+            self._count(name, part, pl.concat(kept), sensor.delayed - delayed)
         return documents
 
     def _alerts(
-        self, windows: BatchWindows, grouper: AlertGrouper, ingested: datetime | None
+        self, judged: JudgedBatch, grouper: AlertGrouper, ingested: datetime | None
     ) -> list[Document]:
-        scores = self._scorer.score(windows)
-        plan = grouper.plan(windows.flows, scores)
-        evidence = {
-            row: self._explainer.explain(windows, row, int(scores.label[row]))
-            for row in plan.rows.tolist()
-        }
+        plan = grouper.plan(judged.flows, judged.scores)
+        evidence = {row: judged.explain(row) for row in plan.rows.tolist()}
         outcome = grouper.commit(plan, evidence, ingested)
         self.ledger.add(outcome.ledger)
         return outcome.documents
@@ -120,8 +113,8 @@ class Pipeline:
         """Windows and folds of these sensors, as `snapshot.dump` takes them; write it before the next batch."""
         known = {name: self._sensors[name] for name in sorted(sensors) if name in self._sensors}
         return {
-            name: {"windows": windower.state(), "folds": grouper.state()}
-            for name, (windower, grouper) in known.items()
+            name: {"windows": sensor.state(), "folds": grouper.state()}
+            for name, (sensor, grouper) in known.items()
         }
 
     def restore(self, state: Mapping[str, Any]) -> list[str]:
@@ -130,10 +123,10 @@ class Pipeline:
         self.forget(state)
         anew = []
         for name, kept in state.items():
-            windower, grouper = self._sensor(name)
+            sensor, grouper = self._sensor(name)
             grouper.restore(kept["folds"])
             try:
-                windower.restore(kept["windows"])
+                sensor.restore(kept["windows"])
             except CheckpointError:
                 anew.append(name)
         return anew
@@ -141,22 +134,22 @@ class Pipeline:
     @property
     def pairs(self) -> int:
         """Pairs of hosts whose windows are kept."""
-        return sum(windower.pairs for windower, _ in self._sensors.values())
+        return sum(sensor.pairs for sensor, _ in self._sensors.values())
 
     @property
     def left_early(self) -> dict[str, int]:
         """Sensor → flows that left the windows' memory before their time because a limit was reached."""
-        return {name: windower.left_early for name, (windower, _) in sorted(self._sensors.items())}
+        return {name: sensor.left_early for name, (sensor, _) in sorted(self._sensors.items())}
 
     def _close(self, sensor: str, ingested: datetime | None) -> list[Document]:
         outcome = self._sensor(sensor)[1].finish(ingested)
         self.ledger.add(outcome.ledger)
         return outcome.documents
 
-    def _sensor(self, name: str) -> tuple[Windower, AlertGrouper]:
+    def _sensor(self, name: str) -> tuple[SensorEngine, AlertGrouper]:
         if name not in self._sensors:
             self._sensors[name] = (
-                Windower(self._limits),
+                self._engine.sensor(),
                 AlertGrouper(name, self.facts, self._allow),
             )
         return self._sensors[name]
