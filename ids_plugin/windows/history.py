@@ -14,7 +14,7 @@ from ids_plugin.schema.window import EARLIER
 Ints = npt.NDArray[np.int64]
 Halves = npt.NDArray[np.float16]
 
-DAY = 24 * 3600 * 1_000_000
+DAY_US = 24 * 3600 * 1_000_000
 _NEVER = np.iinfo(np.int64).max
 _COLUMNS = {
     "seq": np.int64,
@@ -29,7 +29,7 @@ _COLUMNS = {
 """of a flow: its number and clock, start (µs), pair and originator, the flow before it of its pair and of its
 originator (index here, -1 for none), the number of the record that replaces it"""
 _LINKS = {"before": "pair", "host_before": "origin"}
-_KEPT = (
+_EVIDENCE_COLUMNS = (
     "uid", "ts", "orig_h", "orig_p", "resp_h", "resp_p", "proto", "conn_state", "duration", "orig_bytes", "resp_bytes",
 )  # fmt: skip
 
@@ -69,45 +69,45 @@ class History:
         self.features[self.count : size] = features
         for name, values in (columns | {"replaced_at": np.full(len(features), _NEVER)}).items():
             self.columns[name][self.count : size] = values
-        kept = flows[list(_KEPT)]
-        self.frame = kept if self.count == 0 else self.frame.vstack(kept)
+        shown = flows[list(_EVIDENCE_COLUMNS)]
+        self.frame = shown if self.count == 0 else self.frame.vstack(shown)
         if self.frame.n_chunks() > 64:
             self.frame = self.frame.rechunk()
         self.count = size
 
     def earlier(self, rows: Ints) -> Ints:
         """(m, EARLIER) indices of the flows before those at index `rows`, latest first, -1 where there are none."""
-        found = np.full((len(rows), EARLIER), -1, np.int64)
+        indices = np.full((len(rows), EARLIER), -1, np.int64)
         filled = np.zeros(len(rows), np.int64)
-        at, active = self["before"][rows], np.arange(len(rows))
+        index, rows_left = self["before"][rows], np.arange(len(rows))
         seq, clock = self["seq"][rows], self["clock"][rows]
         while True:
-            going = (at >= 0) & (filled[active] < EARLIER)
-            going[going] = clock[active[going]] - self["clock"][at[going]] < DAY
-            at, active = at[going], active[going]
-            if not len(at):
-                return found
-            seen = self["replaced_at"][at] > seq[active]
-            found[active[seen], filled[active[seen]]] = at[seen]
-            filled[active[seen]] += 1
-            at = self["before"][at]
+            going = (index >= 0) & (filled[rows_left] < EARLIER)
+            going[going] = clock[rows_left[going]] - self["clock"][index[going]] < DAY_US
+            index, rows_left = index[going], rows_left[going]
+            if not len(index):
+                return indices
+            seen = self["replaced_at"][index] > seq[rows_left]
+            indices[rows_left[seen], filled[rows_left[seen]]] = index[seen]
+            filled[rows_left[seen]] += 1
+            index = self["before"][index]
 
     def of_host(self, row: int, limit: int) -> list[int]:
         """Indices of the latest flows of the originator of the flow at index `row`, itself excluded, latest first."""
-        found: list[int] = []
-        at = int(self["host_before"][row])
-        while at >= 0 and len(found) < limit and self["clock"][row] - self["clock"][at] < DAY:
-            if self["replaced_at"][at] > self["seq"][row]:
-                found.append(at)
-            at = int(self["host_before"][at])
-        return found
+        indices: list[int] = []
+        index = int(self["host_before"][row])
+        while index >= 0 and len(indices) < limit and self["clock"][row] - self["clock"][index] < DAY_US:
+            if self["replaced_at"][index] > self["seq"][row]:
+                indices.append(index)
+            index = int(self["host_before"][index])
+        return indices
 
     def prune(self, limit: int, clock: int) -> int:
         """Keeps the last EARLIER flows of each pair, none older than a day, at most `limit` flows: the pairs seen
         least recently leave first. Returns how many flows that windows could still reach had to leave."""
         if self.count <= limit:
             return 0
-        fresh = np.flatnonzero((clock - self["clock"] < DAY) & (self["replaced_at"] == _NEVER))
+        fresh = np.flatnonzero((clock - self["clock"] < DAY_US) & (self["replaced_at"] == _NEVER))
         order = fresh[np.argsort(self["pair"][fresh].astype(np.int64) * self.count - fresh)]
         pair = self["pair"][order]
         starts = (
@@ -117,12 +117,12 @@ class History:
         )
         lengths = np.diff(np.r_[starts, len(pair)])
         reachable = np.arange(len(pair)) - np.repeat(starts, lengths) < EARLIER
-        kept = order[reachable]
-        lost = max(0, len(kept) - limit)
+        remaining = order[reachable]
+        lost = max(0, len(remaining) - limit)
         if lost:
             newest = np.repeat(order[starts], lengths)[reachable]
-            kept = kept[np.lexsort((-kept, -newest))[:limit]]
-        self._select(np.sort(kept))
+            remaining = remaining[np.lexsort((-remaining, -newest))[:limit]]
+        self._select(np.sort(remaining))
         return lost
 
     def state(self) -> dict[str, Any]:
@@ -140,11 +140,11 @@ class History:
         self.count = len(self.features)
         self._tie()
 
-    def _select(self, kept: Ints) -> None:
-        self.frame = self.frame[kept].rechunk() if self.count else self.frame
-        self.features = self.features[: self.count][kept]
-        self.columns = {name: values[: self.count][kept] for name, values in self.columns.items()}
-        self.count = len(kept)
+    def _select(self, rows: Ints) -> None:
+        self.frame = self.frame[rows].rechunk() if self.count else self.frame
+        self.features = self.features[: self.count][rows]
+        self.columns = {name: values[: self.count][rows] for name, values in self.columns.items()}
+        self.count = len(rows)
         self._tie()
 
     def _tie(self) -> None:

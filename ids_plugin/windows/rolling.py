@@ -173,9 +173,9 @@ class Side:
         """Forgets the `count` oldest events; groups get their new numbers, `groups` of them."""
         self.group = renamed[self.group[count:]].astype(np.int32)
         self.values = [values[count:].copy() for values in self.values]
-        kept = np.flatnonzero(renamed >= 0)
+        remaining = np.flatnonzero(renamed >= 0)
         totals = np.zeros((*self.totals.shape[:2], groups + max(256, groups // 2)), np.int64)
-        totals[:, :, renamed[kept]] = self.totals[:, :, kept]
+        totals[:, :, renamed[remaining]] = self.totals[:, :, remaining]
         self.totals = totals
 
     def reserve(self, groups: int) -> None:

@@ -71,8 +71,8 @@ class SlotTable:
         renamed[slots] = np.arange(len(slots))
         used = self._keys != 0
         keys, old = self._keys[used], self._slots[used]
-        kept = renamed[old] >= 0
-        self._rebuild(keys[kept], renamed[old[kept]], max(1024, 4 * len(slots)))
+        is_kept = renamed[old] >= 0
+        self._rebuild(keys[is_kept], renamed[old[is_kept]], max(1024, 4 * len(slots)))
         return renamed
 
     def keys(self) -> Keys:

@@ -95,7 +95,7 @@ class Windower:
                 self._clean_up()
 
     def _chunk(self, flows: pl.DataFrame) -> BatchWindows:
-        derived: Derived = {one.name: one.to_numpy() for one in flows.select(self._derived)}
+        derived: Derived = {column.name: column.to_numpy() for column in flows.select(self._derived)}
         uid = _uids(derived)
         repeated = self._identity.duplicates(uid, _content(derived)) & derived["named"]
         if repeated.any():
@@ -154,9 +154,9 @@ class Windower:
             columns = _columns(derived, plugin)
             side.reserve(self._pairs.count if own == "pair" else self._hosts.count)
             side.append(groups[own], columns)
-            for at, horizon in enumerate(plugin.horizons):
+            for index, horizon in enumerate(plugin.horizons):
                 sums = side.step(
-                    self._log, at, expiries[horizon], order, ranks[own], columns, stride
+                    self._log, index, expiries[horizon], order, ranks[own], columns, stride
                 )
                 for measure, total in zip(plugin.measures, sums, strict=True):
                     for whose, column in self._read[plugin][measure.name, horizon]:
@@ -368,7 +368,7 @@ class BatchWindows:
         gathered = self._history.features[index].astype(np.float32)
         gathered[index < 0] = np.nan
         sequences = Sequences(
-            self._starts(index), {name: gathered[:, :, at] for at, name in enumerate(self._names)}
+            self._starts(index), {name: gathered[:, :, column_index] for column_index, name in enumerate(self._names)}
         )
         columns = [column for plugin in windows.summaries() for column in plugin.compute(sequences)]
         return np.array(columns, np.float32).T
@@ -381,12 +381,12 @@ class BatchWindows:
     def earlier(self, row: int) -> list[EarlierFlow]:
         """The earlier flows of the pair in the window of `row`, oldest first."""
         index = self._index(np.array([row]))[0]
-        return [self._flow(int(at), row) for at in index[:-1] if at >= 0]
+        return [self._flow(int(position), row) for position in index[:-1] if position >= 0]
 
     def host_flows(self, row: int, limit: int) -> list[EarlierFlow]:
         """Latest flows of the host that originates `row`, other than `row`, newest last."""
         return [
-            self._flow(at, row) for at in reversed(self._history.of_host(self._first + row, limit))
+            self._flow(position, row) for position in reversed(self._history.of_host(self._first + row, limit))
         ]
 
     def flow(self, row: int) -> EarlierFlow:
@@ -404,23 +404,23 @@ class BatchWindows:
         own = ts[index.max(axis=1)][:, None]
         return np.where(index >= 0, (own - ts[index]) / windows.SECOND, np.nan)
 
-    def _flow(self, at: int, row: int) -> EarlierFlow:
-        kept = self._history.frame.row(at, named=True)
-        ts = int(self._history["ts"][at])
+    def _flow(self, index: int, row: int) -> EarlierFlow:
+        shown = self._history.frame.row(index, named=True)
+        ts = int(self._history["ts"][index])
         duration = (
             None
-            if kept["duration"] is None
-            else round(kept["duration"] / dt.timedelta(microseconds=1))
+            if shown["duration"] is None
+            else round(shown["duration"] / dt.timedelta(microseconds=1))
         )
         return EarlierFlow(
-            uid=kept["uid"],
+            uid=shown["uid"],
             ts=ts,
             known=ts + (duration or 0),
             duration=duration,
-            reverse=kept["orig_h"] == self.flows["resp_h"][row]
-            and kept["orig_h"] != self.flows["orig_h"][row],
+            reverse=shown["orig_h"] == self.flows["resp_h"][row]
+            and shown["orig_h"] != self.flows["orig_h"][row],
             **{
-                name: kept[name]
+                name: shown[name]
                 for name in (
                     "orig_h",
                     "orig_p",
@@ -477,8 +477,8 @@ def _content(derived: Derived) -> Keys:
 def _columns(derived: Derived, plugin: Rolling) -> list[Column]:
     values = (derived[f"{plugin.role} {measure.name}"] for measure in plugin.measures)
     return [
-        Column(_small(one), m.distinct or "uid")
-        for one, m in zip(values, plugin.measures, strict=True)
+        Column(_small(numbers), measure.distinct or "uid")
+        for numbers, measure in zip(values, plugin.measures, strict=True)
     ]
 
 
@@ -486,24 +486,24 @@ def _small(values: Ints) -> npt.NDArray[np.signedinteger]:
     """(rows) the values in the smallest integers that hold them: most are flags."""
     largest = int(values.max(initial=0))
     return values.astype(
-        next(one for one in (np.int8, np.int32, np.int64) if largest <= np.iinfo(one).max)
+        next(dtype for dtype in (np.int8, np.int32, np.int64) if largest <= np.iinfo(dtype).max)
     )
 
 
 def _readings() -> dict[Rolling, dict[tuple[str, int], list[tuple[str, int]]]]:
     """Per plugin: (measure, horizon) → whose sum it is in which column of the context."""
-    found: dict[Rolling, dict[tuple[str, int], list[tuple[str, int]]]] = {}
+    columns: dict[Rolling, dict[tuple[str, int], list[tuple[str, int]]]] = {}
     column = 0
     for plugin in windows.rollings():
-        mine = found[plugin] = {
-            (m.name, horizon): [] for m in plugin.measures for horizon in plugin.horizons
+        of_plugin = columns[plugin] = {
+            (measure.name, horizon): [] for measure in plugin.measures for horizon in plugin.horizons
         }
         for reading in plugin.readings:
             for name in reading.measures:
                 for horizon in reading.horizons:
-                    mine[name, horizon].append((reading.whose, column))
+                    of_plugin[name, horizon].append((reading.whose, column))
                     column += 1
-    return found
+    return columns
 
 
 def _link(group: Ints, number: Ints, last: Ints) -> Ints:
@@ -543,8 +543,8 @@ def _used(count: int, groups: Sequence[npt.NDArray[np.signedinteger]]) -> Ints:
 
 
 def _moved(values: Ints, renamed: Ints) -> Ints:
-    kept = np.flatnonzero(renamed >= 0)
-    kept = kept[kept < len(values)]
+    remaining = np.flatnonzero(renamed >= 0)
+    remaining = remaining[remaining < len(values)]
     moved = np.full(int(renamed.max(initial=-1)) + 1, -1, np.int64)
-    moved[renamed[kept]] = values[kept]
+    moved[renamed[remaining]] = values[remaining]
     return moved
