@@ -151,8 +151,8 @@ class Ecs:
     def sniff(self, head: bytes) -> float:
         """By how many of the first lines are documents; a raw Zeek record within is left to the Zeek reader."""
         lines = [line for line in head.split(b"\n")[:SNIFFED] if line.strip()]
-        ours = sum(_is_document(line) for line in lines)
-        return 0.3 + 0.5 * ours / len(lines) if ours else 0.0
+        documents = sum(_is_document(line) for line in lines)
+        return 0.3 + 0.5 * documents / len(lines) if documents else 0.0
 
     def read(self, source: Input, batch_rows: int) -> Iterator[Read]:
         """Connections in the dialect each document shows; documents about other things are out of scope.
@@ -194,7 +194,7 @@ def classify(record: dict[str, Any]) -> Layout | OutOfScope | Bad:
         return Bad("not_ecs", "no @timestamp: not an ECS document")
     dotted = any("." in key for key in document)
     dataset = _at(document, "event.dataset", dotted)
-    found = [
+    dialects = [
         name
         for name, marks in MARKS.items()
         if any(_at(document, mark, dotted) is not None for mark in marks)
@@ -205,30 +205,30 @@ def classify(record: dict[str, Any]) -> Layout | OutOfScope | Bad:
             if isinstance(dataset, str)
             else Bad("bad_value", "event.dataset")
         )
-    if not found:
+    if not dialects:
         return OutOfScope("ecs_other")
     if (
         _at(document, "source.ip", dotted) is None
         or _at(document, "destination.ip", dotted) is None
     ):
         return Bad("no_address", "no source.ip and destination.ip: not a connection")
-    return layout(found[0], hit, dotted)
+    return layout(dialects[0], hit, dotted)
 
 
 def _at(document: dict[str, Any], path: str, dotted: bool) -> object:
     """What stands at a path."""
     if dotted:
         return document.get(path)
-    at: Any = document
+    value: Any = document
     for key in path.split("."):
-        at = at.get(key) if isinstance(at, dict) else None
-    return at
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 @cache
 def layout(dialect: str, hit: bool, dotted: bool) -> Layout:
     """Layout of a dialect's documents: under `_source` of a hit or bare, with dotted keys or nested."""
-    chosen = next(one for one in DIALECTS if one.name == dialect)
+    chosen = next(candidate for candidate in DIALECTS if candidate.name == dialect)
     root = ("_source",) if hit else ()
     marks = {f"?{path}": path for paths in MARKS.values() for path in paths}
     fields = []
@@ -237,7 +237,9 @@ def layout(dialect: str, hit: bool, dotted: bool) -> Layout:
         fields.append(
             Field(column, _kind(column), (*root, *((path,) if dotted else path.split("."))))
         )
-    return Layout(tuple(fields), derive=lambda frame: _finish(frame, chosen), ours=_ours(dialect))
+    return Layout(
+        tuple(fields), derive=lambda frame: _finish(frame, chosen), is_ours=_is_ours(dialect)
+    )
 
 
 def _kind(column: str) -> str:
@@ -251,27 +253,27 @@ def _kind(column: str) -> str:
     return "text" if text else "int"
 
 
-def _ours(dialect: str) -> pl.Expr:
+def _is_ours(dialect: str) -> pl.Expr:
     """Rows with addresses and a time, with a mark of the dialect and none of those asked before it."""
-    ours = pl.all_horizontal(pl.col("orig_h", "resp_h", "ts_text").is_not_null())
-    ours &= pl.col("dataset").is_in(CONN) | pl.col("dataset").is_null()
+    is_ours = pl.all_horizontal(pl.col("orig_h", "resp_h", "ts_text").is_not_null())
+    is_ours &= pl.col("dataset").is_in(CONN) | pl.col("dataset").is_null()
     for name, paths in MARKS.items():
         marked = pl.any_horizontal(pl.col(f"?{path}").is_not_null() for path in paths)
         if name == dialect:
-            return ours & marked
-        ours &= ~marked
+            return is_ours & marked
+        is_ours &= ~marked
     raise KeyError(dialect)
 
 
 def _finish(frame: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
     """Ports of ICMP, durations in seconds."""
     ports = {"orig_p": ["source_port", "icmp_type"], "resp_p": ["destination_port", "icmp_code"]}
-    found = [
+    port_columns = [
         pl.coalesce(name for name in names if name in frame.columns).alias(column)
         for column, names in ports.items()
     ]
     return frame.with_columns(
-        *found,
+        *port_columns,
         pl.when(dialect.per_second == NANO).then(pl.col("duration") % 1 != 0).alias(FRACTION),
         pl.col("duration") / dialect.per_second,
         pl.col("proto").str.to_lowercase().replace("ipv6-icmp", "icmp"),

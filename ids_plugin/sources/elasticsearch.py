@@ -18,7 +18,7 @@ from ids_plugin.sources.ecs import MARKS, refuse_fractions
 from ids_plugin.sources.messages import KINDS, SHOWN, UNKNOWN, Reader
 from ids_plugin.sources.readers import ndjson
 from ids_plugin.sources.readers.documents import line
-from ids_plugin.sources.readers.draft import Fault, make, refuse_wrong_units
+from ids_plugin.sources.readers.flow_builder import Fault, build_flows, refuse_wrong_units
 from ids_plugin.sources.readers.lines import LONGEST_LINE, Chunk
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -52,7 +52,7 @@ class Index:
         wanted = target(source.name)
         settings = settings_for(self._settings, wanted)
         pages = Pages(connect(settings), settings, wanted, period(source.options))
-        reader, habit = Reader(), ndjson.Habit()
+        reader, habit = Reader(), ndjson.SeenKeys()
         probed: set[str] = set()
         for hits in pages:
             page = _Page(hits, reader, source)
@@ -93,16 +93,16 @@ class _Page:
     def __init__(self, hits: Sequence[Hit], reader: Reader, source: Input) -> None:
         lines = [line(hit.document, reader.classify) for hit in hits]
         self._hits, self._reader, self._source = hits, reader, source
-        self._sensors = [one.sensor for one in lines]
-        self.texts = [one.text for one in lines]
+        self._sensors = [record.sensor for record in lines]
+        self.texts = [record.text for record in lines]
 
-    def reads(self, habit: ndjson.Habit, probed: set[str]) -> Iterator[Read]:
+    def reads(self, habit: ndjson.SeenKeys, probed: set[str]) -> Iterator[Read]:
         """One step for each kind of record there is, and one for what is none.
 
         Raises:
             DialectError: values can't be in the units they claim; looked at for the first page of each kind.
         """
-        long = [at for at, text in enumerate(self.texts) if len(text) > LONGEST_LINE]
+        too_long = [index for index, text in enumerate(self.texts) if len(text) > LONGEST_LINE]
         texts = [b"{}" if len(text) > LONGEST_LINE else text for text in self.texts]
         step = ndjson.parse(
             Chunk(b"\n".join([*texts, b""]), 0, len(texts)), self._reader.classify, habit
@@ -114,30 +114,31 @@ class _Page:
         for kind, frames in sorted(kinds.items()):
             yield self._flows(kind, ndjson.joined(frames), kind not in probed)
             probed.add(kind)
-        faults = [one for one in step.faults if one.line not in long]
+        faults = [fault for fault in step.faults if fault.line not in too_long]
         faults += [
-            Fault(at, "too_long", f"a document of {len(self.texts[at]):,} bytes") for at in long
+            Fault(index, "too_long", f"a document of {len(self.texts[index]):,} bytes")
+            for index in too_long
         ]
         if faults:
             yield Read(empty(), len(faults), self._rejects(faults), source=UNKNOWN)
-        beside: dict[str, Counter[str]] = {}
+        out_of_scope: dict[str, Counter[str]] = {}
         for reason, lines in step.out_of_scope.items():
-            beside.setdefault(KINDS.get(reason.split("_")[0], UNKNOWN), Counter())[reason] += len(
-                lines
-            )
-        for kind, reasons in sorted(beside.items()):
+            out_of_scope.setdefault(KINDS.get(reason.split("_")[0], UNKNOWN), Counter())[
+                reason
+            ] += len(lines)
+        for kind, reasons in sorted(out_of_scope.items()):
             yield Read(empty(), reasons.total(), out_of_scope=dict(reasons), source=kind)
 
-    def _flows(self, kind: str, draft: pl.DataFrame, probe: bool) -> Read:
-        said = [pl.col("sensor")] if "sensor" in draft.columns else []
+    def _flows(self, kind: str, draft: pl.DataFrame, is_first: bool) -> Read:
+        of_record = [pl.col("sensor")] if "sensor" in draft.columns else []
         sensors = pl.Series(self._sensors, dtype=pl.String).gather(draft["line"])
-        draft = draft.with_columns(sensor=pl.coalesce(*said, pl.lit(sensors)))
-        made = make(draft, source=kind, name="", sensor=self._source.sensor)
-        if probe:
+        draft = draft.with_columns(sensor=pl.coalesce(*of_record, pl.lit(sensors)))
+        made = build_flows(draft, source=kind, name="", sensor=self._source.sensor)
+        if is_first:
             refuse_fractions(draft, self._source.name)
             refuse_wrong_units(made, self._source.name)
         wrong = {fault.line for fault in made.faults}
-        places = [self._hits[at].place for at in draft["line"] if at not in wrong]
+        places = [self._hits[index].place for index in draft["line"] if index not in wrong]
         flows = made.flows.with_columns(pl.Series("origin", places, dtype=pl.String))
         return Read(flows, draft.height, self._rejects(made.faults), source=kind)
 
@@ -146,12 +147,12 @@ class _Page:
         return tuple(
             Reject(
                 name,
-                self._hits[one.line].place,
-                one.reason,
-                one.detail,
-                _shown(self.texts[one.line]),
+                self._hits[fault.line].place,
+                fault.reason,
+                fault.detail,
+                _shown(self.texts[fault.line]),
             )
-            for one in sorted(faults)
+            for fault in sorted(faults)
         )
 
 

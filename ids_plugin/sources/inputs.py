@@ -253,15 +253,15 @@ def _paths(spec: str) -> tuple[bool, list[str], list[InputError]]:
     if spec != "-" and os.path.isdir(spec):
         return False, *_members(spec)
     if spec != "-" and not os.path.lexists(spec) and glob.has_magic(spec):
-        found = sorted(path for path in glob.glob(spec, recursive=True) if not os.path.isdir(path))
-        return False, found, [] if found else [InputError("no file matches", location=spec)]
+        files = sorted(path for path in glob.glob(spec, recursive=True) if not os.path.isdir(path))
+        return False, files, [] if files else [InputError("no file matches", location=spec)]
     return True, [spec], []
 
 
 def _members(folder: str) -> tuple[list[str], list[InputError]]:
     """Regular files below a folder, hidden ones left out, sorted; and the folders that can't be read."""
     closed: list[InputError] = []
-    found: list[str] = []
+    members: list[str] = []
     for path, folders, files in os.walk(
         folder, onerror=lambda error: closed.append(_cannot(error.filename, error))
     ):
@@ -269,10 +269,10 @@ def _members(folder: str) -> tuple[list[str], list[InputError]]:
         for name in sorted(files):
             member = os.path.join(path, name)
             if not name.startswith(".") and os.path.isfile(member):
-                found.append(member)
-    if not found and not closed:
+                members.append(member)
+    if not members and not closed:
         closed = [InputError("an empty directory", location=folder)]
-    return sorted(found), closed
+    return sorted(members), closed
 
 
 def _cannot(path: str, error: OSError, what: str = "opened") -> InputError:
@@ -298,7 +298,9 @@ def _opened(
     except OSError as error:
         return _closed(path, _cannot(path, error), sensors)
     source = Input(path, stream, head, _sensor(path, sensors), options)
-    sure, plugin = max(((one.sniff(head), one) for one in plugins), key=lambda pair: pair[0])
+    sure, plugin = max(
+        ((candidate.sniff(head), candidate) for candidate in plugins), key=lambda pair: pair[0]
+    )
     if head and sure > 0:
         return Opened(source, plugin)
     if head and named:

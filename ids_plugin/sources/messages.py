@@ -22,7 +22,7 @@ from ids_plugin.schema.ledger import Ledger, tally
 from ids_plugin.sources import ecs, suricata, zeek
 from ids_plugin.sources.flow_batches import NOTHING, WIRE, Batch, Range
 from ids_plugin.sources.readers import ndjson
-from ids_plugin.sources.readers.draft import Fault, make
+from ids_plugin.sources.readers.flow_builder import Fault, build_flows
 from ids_plugin.sources.readers.lines import LONGEST_LINE, Chunk, count
 from ids_plugin.sources.readers.ndjson import Bad, Layout, OutOfScope
 
@@ -89,7 +89,7 @@ class Reader:
     def __init__(self, sensors: Mapping[str, str] | None = None) -> None:
         """`sensors`: topic → name of the sensor whose records say none."""
         self._sensors = dict(sensors or {})
-        self._habits: dict[str, ndjson.Habit] = {}
+        self._habits: dict[str, ndjson.SeenKeys] = {}
         self._marked: dict[int, tuple[Layout, Layout]] = {}
         link = suricata.Link(ethernet=True)
         self._eve = replace(suricata.FLOW, derive=link.derive)
@@ -110,9 +110,9 @@ class Reader:
 
     def _topic(self, topic: str, table: _Table, found: Messages) -> None:
         lines = self._lines(table)
-        habit = self._habits.setdefault(topic, ndjson.Habit())
+        habit = self._habits.setdefault(topic, ndjson.SeenKeys())
         piece = Chunk(b"\n".join([*lines.texts, b""]), 0, len(lines.texts))
-        step = ndjson.parse(piece, self.classify, habit) if lines.texts else ndjson.Step()
+        step = ndjson.parse(piece, self.classify, habit) if lines.texts else ndjson.ParsedChunk()
         parts: dict[str, list[pl.DataFrame]] = {}
         for frame in step.frames:
             if frame.height:
@@ -194,7 +194,7 @@ class Reader:
         several = [line for line in text.split(b"\n") if line.strip()]
         if _is_json(several[0]):
             return several
-        found = ndjson.look(text, True, self.classify)
+        found = ndjson.read_line(text, True, self.classify)
         if isinstance(found, Bad):
             lines.faults.append((at, _bad(text, found)))
         return []
@@ -326,7 +326,7 @@ def _flows(
 ) -> tuple[pl.DataFrame, tuple[Fault, ...]]:
     """Rows of WIRE and `_run` for a draft of one kind of source, and what is wrong with its other lines."""
     draft = _with_sensors(draft, lines, table)
-    made = make(draft, source=source, name="", sensor=DEFAULT_SENSOR)
+    made = build_flows(draft, source=source, name="", sensor=DEFAULT_SENSOR)
     line = draft["line"].to_numpy()
     if made.faults:
         line = line[~np.isin(line, [fault.line for fault in made.faults])]
@@ -387,7 +387,7 @@ def _reject(
         tally(counts.rejected, bad.reason)
 
 
-def _set_aside(table: _Table, lines: _Lines, beside: ndjson.Beside, found: Messages) -> None:
+def _set_aside(table: _Table, lines: _Lines, beside: ndjson.LinesByReason, found: Messages) -> None:
     """Enters records that are no flows in the ledger; keeps the sensors' own counts."""
     for reason, numbers in sorted(beside.items()):
         for line in numbers:

@@ -85,20 +85,20 @@ def measure(name: str, source: Input, batch_rows: int) -> Iterator[Read]:
             hint=program.install,
         )
     with tempfile.TemporaryDirectory(prefix="ids-plugin-") as folder:
-        where = Path(folder)
-        _lay_out(source, where)
+        work_folder = Path(folder)
+        _lay_out(source, work_folder)
         done = subprocess.run(
             program.command,
-            cwd=where,
+            cwd=work_folder,
             capture_output=True,
             text=True,
             errors="replace",
             check=False,
         )
-        said = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-        log = where / program.log
+        last_words = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        log = work_folder / program.log
         if done.returncode and not (log.exists() and log.stat().st_size):
-            raise InputError(f"{name} can't read it: {said}", location=source.name)
+            raise InputError(f"{name} can't read it: {last_words}", location=source.name)
         if log.exists():
             with log.open("rb") as stream:
                 head = stream.read(HEAD)
@@ -108,19 +108,19 @@ def measure(name: str, source: Input, batch_rows: int) -> Iterator[Read]:
                 ):
                     yield replace(step, source=program.source.name)
         if done.returncode:
-            reject = Reject(source.name, "end", f"{name}_stopped", said, "")
+            reject = Reject(source.name, "end", f"{name}_stopped", last_words, "")
             yield Read(flow.empty(), 1, (reject,), source=program.source.name)
 
 
-def _lay_out(source: Input, where: Path) -> None:
+def _lay_out(source: Input, work_folder: Path) -> None:
     """What the programs read."""
     try:
-        with (where / "capture.pcap").open("wb") as capture:
+        with (work_folder / "capture.pcap").open("wb") as capture:
             shutil.copyfileobj(source.stream, capture)
-        (where / "suricata.yaml").write_text(FLOW_ONLY)
+        (work_folder / "suricata.yaml").write_text(FLOW_ONLY)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         hint = "as much as the capture is needed there, unpacked; TMPDIR chooses another place"
         raise InputError(
-            f"can't keep the capture: {why}", location=str(where), hint=hint
+            f"can't keep the capture: {why}", location=str(work_folder), hint=hint
         ) from error

@@ -201,9 +201,9 @@ def _in_runs(file: _File, path: Path) -> _File:
     rows = min(BATCH, max(SMALLEST, HELD // runs))
     sorted_file = _File(path)
     held: list[pl.DataFrame] = []
-    for at, frame in enumerate(file.frames(file.batches), 1):
+    for number, frame in enumerate(file.frames(file.batches), 1):
         held.append(frame)
-        if sum(part.height for part in held) >= HELD or at == len(file.batches):
+        if sum(part.height for part in held) >= HELD or number == len(file.batches):
             for part in in_order(pl.concat(held)).iter_slices(rows):
                 sorted_file.write(part)
             held = []
@@ -217,14 +217,15 @@ def _read_back(file: _File) -> Iterator[pl.DataFrame]:
     batches = sorted(file.batches)
     held: list[pl.DataFrame] = []
     fresh = 0
-    for at, frame in enumerate(file.frames(batches), 1):
+    for number, frame in enumerate(file.frames(batches), 1):
         held.append(in_order(frame))
         fresh += frame.height
-        if at < len(batches) and fresh < BATCH:
+        if number < len(batches) and fresh < BATCH:
             continue
         fresh = 0
         counts = [
-            _below(part, batches[at].first) if at < len(batches) else part.height for part in held
+            _below(part, batches[number].first) if number < len(batches) else part.height
+            for part in held
         ]
         ready = [part.head(count) for part, count in zip(held, counts, strict=True) if count]
         if ready:

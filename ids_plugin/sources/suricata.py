@@ -16,7 +16,7 @@ import polars as pl
 from ids_plugin.schema.icmp import ANSWER_TYPES, ICMP6_PROTOCOL, ICMP_PROTOCOL
 from ids_plugin.sources import Input, Read
 from ids_plugin.sources.readers import ndjson
-from ids_plugin.sources.readers.draft import text_times
+from ids_plugin.sources.readers.flow_builder import text_times
 from ids_plugin.sources.readers.ndjson import Bad, Field, Layout, OutOfScope
 
 SNIFFED = 20
@@ -64,8 +64,8 @@ FIELDS = (
 )
 FLOW = Layout(
     FIELDS,
-    ours=(pl.col("event") == "flow") & pl.col("ts_text").is_not_null(),
-    beside=pl.when(
+    is_ours=(pl.col("event") == "flow") & pl.col("ts_text").is_not_null(),
+    why_out_of_scope=pl.when(
         pl.col("event").str.contains(f"^{EVENT.pattern}$") & (pl.col("event") != "flow")
     ).then(pl.concat_str(pl.lit("eve_"), "event")),
 )
@@ -79,20 +79,20 @@ class Suricata:
     def sniff(self, head: bytes) -> float:
         """By how many of the first lines are EVE events."""
         lines = [line for line in head.split(b"\n")[:SNIFFED] if line.strip()]
-        ours = sum(_is_eve(line) for line in lines)
-        return 0.4 + 0.55 * ours / len(lines) if ours else 0.0
+        eve_lines = sum(_is_eve(line) for line in lines)
+        return 0.4 + 0.55 * eve_lines / len(lines) if eve_lines else 0.0
 
     def read(self, source: Input, batch_rows: int) -> Iterator[Read]:
         """All flow events. Notes count those whose IP bytes can't be told from their frames' bytes."""
         link = Link()
         layout = replace(FLOW, derive=link.derive)
 
-        def of(record: dict[str, Any]) -> Layout | OutOfScope | Bad:
+        def classify_record(record: dict[str, Any]) -> Layout | OutOfScope | Bad:
             return classify(record, layout)
 
-        ndjson.probe(source, of, self.name)
+        ndjson.probe(source, classify_record, self.name)
         link.ethernet, link.unknown = link.ethernet is not False, 0
-        for step in ndjson.read(source, batch_rows, of, self.name):
+        for step in ndjson.read(source, batch_rows, classify_record, self.name):
             notes = {"ip_bytes_unknown": link.unknown} if link.unknown else {}
             link.unknown = 0
             yield replace(step, notes=notes)
@@ -159,20 +159,20 @@ class Link:
 
     def _ip_bytes(self, frame: pl.DataFrame) -> pl.DataFrame:
         """`orig_ip_bytes` and `resp_ip_bytes`, null where the frames can't have been Ethernet's."""
-        head = ETHERNET + TAG * pl.col("vlan").list.len().fill_null(0).cast(pl.Int64)
+        header = ETHERNET + TAG * pl.col("vlan").list.len().fill_null(0).cast(pl.Int64)
         least = _least()
         sides = {}
         for side in ("orig", "resp"):
             packets = pl.col(f"{side}_pkts")
-            sides[side] = (pl.col(f"{side}_frames") - head * packets, least * packets)
+            sides[side] = (pl.col(f"{side}_frames") - header * packets, least * packets)
         fits = pl.all_horizontal(bytes_ >= need for bytes_, need in sides.values())
-        known = frame.select(fits.alias("fits")).to_series()
+        is_plausible = frame.select(fits.alias("fits")).to_series()
         if self.ethernet is None:
-            self.ethernet = float(known.cast(pl.Float64).mean() or 1) > 1 - NOT_ETHERNET  # type: ignore[arg-type]
-        good = known.fill_null(False) & self.ethernet
-        self.unknown += frame.height - int(good.sum())
+            self.ethernet = float(is_plausible.cast(pl.Float64).mean() or 1) > 1 - NOT_ETHERNET  # type: ignore[arg-type]
+        is_known = is_plausible.fill_null(False) & self.ethernet
+        self.unknown += frame.height - int(is_known.sum())
         return frame.with_columns(
-            pl.when(good).then(bytes_).alias(f"{side}_ip_bytes")
+            pl.when(is_known).then(bytes_).alias(f"{side}_ip_bytes")
             for side, (bytes_, _) in sides.items()
         )
 
@@ -204,16 +204,16 @@ def _conn_state() -> pl.Expr:
     Zeek's own rules are in base/protocols/conn/main.zeek (`conn_state`); the order of two resets isn't known here, the
     responder's is taken to be the first.
     """
-    ours = pl.col("flags_ts").str.to_integer(base=16, strict=False)
-    theirs = pl.col("flags_tc").str.to_integer(base=16, strict=False).fill_null(0)
+    orig_flags = pl.col("flags_ts").str.to_integer(base=16, strict=False)
+    resp_flags = pl.col("flags_tc").str.to_integer(base=16, strict=False).fill_null(0)
 
     def has(flags: pl.Expr, bit: int) -> pl.Expr:
         return (flags & bit) > 0
 
-    sent, answered = has(ours, SYN), has(theirs, SYN)
+    sent, answered = has(orig_flags, SYN), has(resp_flags, SYN)
     silent = pl.col("resp_pkts") == 0
     tcp = (
-        pl.when(has(theirs, RST))
+        pl.when(has(resp_flags, RST))
         .then(
             pl.when(~answered & sent)
             .then(pl.lit("REJ"))
@@ -221,13 +221,13 @@ def _conn_state() -> pl.Expr:
             .then(pl.lit("RSTR"))
             .otherwise(pl.lit("RSTRH"))
         )
-        .when(has(ours, RST))
+        .when(has(orig_flags, RST))
         .then(pl.when(answered).then(pl.lit("RSTO")).otherwise(pl.lit("RSTOS0")))
-        .when(has(ours, FIN) & has(theirs, FIN))
+        .when(has(orig_flags, FIN) & has(resp_flags, FIN))
         .then(pl.lit("SF"))
-        .when(has(ours, FIN))
+        .when(has(orig_flags, FIN))
         .then(pl.when(answered).then(pl.lit("S2")).otherwise(pl.lit("SH")))
-        .when(has(theirs, FIN))
+        .when(has(resp_flags, FIN))
         .then(pl.when(sent).then(pl.lit("S3")).otherwise(pl.lit("SHR")))
         .when(sent & silent)
         .then(pl.lit("S0"))
@@ -247,7 +247,7 @@ def _conn_state() -> pl.Expr:
     )
     return (
         pl.when(pl.col("proto") == "tcp")
-        .then(pl.when(ours.is_not_null()).then(tcp))
+        .then(pl.when(orig_flags.is_not_null()).then(tcp))
         .when(pl.col("proto") == "udp")
         .then(udp)
         .otherwise(pl.lit("OTH"))

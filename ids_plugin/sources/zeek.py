@@ -13,7 +13,7 @@ import polars as pl
 from ids_plugin.sources import Input, Read
 from ids_plugin.sources.readers import ndjson
 from ids_plugin.sources.readers import zeek_tsv as tsv
-from ids_plugin.sources.readers.draft import COUNTS
+from ids_plugin.sources.readers.flow_builder import COUNTS
 from ids_plugin.sources.readers.ndjson import Bad, Field, Layout, OutOfScope
 
 CONN = re.compile(r"conn(-\d+)?")
@@ -36,8 +36,8 @@ class Zeek:
         if tsv.is_header(head):
             return 0.99
         lines = [line for line in head.split(b"\n")[:SNIFFED] if line.strip()]
-        ours = sum(_is_zeek(line) for line in lines)
-        return 0.4 + 0.5 * ours / len(lines) if ours else 0.0
+        zeek_lines = sum(_is_zeek(line) for line in lines)
+        return 0.4 + 0.5 * zeek_lines / len(lines) if zeek_lines else 0.0
 
     def read(self, source: Input, batch_rows: int) -> Iterator[Read]:
         """TSV or JSON, by the first bytes."""
@@ -45,9 +45,9 @@ class Zeek:
             yield from tsv.read(source, batch_rows)
             return
         open_named = bool(OPEN.search(source.name.rsplit("/", 1)[-1]))
-        of = partial(classify, open_named=open_named)
-        ndjson.probe(source, of, self.name)
-        yield from ndjson.read(source, batch_rows, of, self.name)
+        classify_record = partial(classify, open_named=open_named)
+        ndjson.probe(source, classify_record, self.name)
+        yield from ndjson.read(source, batch_rows, classify_record, self.name)
 
 
 def _is_zeek(line: bytes) -> bool:
@@ -99,34 +99,34 @@ def _plain(record: dict[str, Any], tag: str, open_named: bool) -> Layout | OutOf
 @cache
 def layout(tag: str, style: str, text: bool, opened: bool) -> Layout:
     """Layout of a conn record: inside `tag` or bare, style of its id fields, whether `ts` is text."""
-    at = (tag,) if tag else ()
-    fields = [Field("ts", "iso" if text else "time", (*at, "ts"))]
-    fields += [Field(name, kind, (*at, *_id_path(style, name))) for name, kind in ENDPOINTS]
-    fields += [Field(name, "text", (*at, name)) for name in TEXTS]
-    fields += [Field(name, "list", (*at, name)) for name in ("service", "tunnel_parents")]
-    fields += [Field("duration", "float", (*at, "duration"))]
-    fields += [Field(name, "bool", (*at, name)) for name in ("local_orig", "local_resp")]
-    fields += [Field(name, "int", (*at, name)) for name in (*COUNTS, "ip_proto")]
-    fields += [Field("label", "text", (*at, "label"))]
+    root = (tag,) if tag else ()
+    fields = [Field("ts", "iso" if text else "time", (*root, "ts"))]
+    fields += [Field(name, kind, (*root, *_id_path(style, name))) for name, kind in ENDPOINTS]
+    fields += [Field(name, "text", (*root, name)) for name in TEXTS]
+    fields += [Field(name, "list", (*root, name)) for name in ("service", "tunnel_parents")]
+    fields += [Field("duration", "float", (*root, "duration"))]
+    fields += [Field(name, "bool", (*root, name)) for name in ("local_orig", "local_resp")]
+    fields += [Field(name, "int", (*root, name)) for name in (*COUNTS, "ip_proto")]
+    fields += [Field("label", "text", (*root, "label"))]
     fields += [
-        Field("label_detail", "text", (*at, name)) for name in ("detailed-label", "label_detail")
+        Field("label_detail", "text", (*root, name)) for name in ("detailed-label", "label_detail")
     ]
     fields += [
-        Field("_path", "text", (*at, "_path")),
-        Field("sensor", "text", (*at, "_system_name")),
+        Field("_path", "text", (*root, "_path")),
+        Field("sensor", "text", (*root, "_system_name")),
     ]
     path = pl.col("_path")
     marked = pl.any_horizontal(pl.col(name).is_not_null() for name in MARKS)
     named = path.str.contains(f"^(?:{(OPEN if opened else CONN).pattern})$").fill_null(False)
-    ours = pl.col("orig_h").is_not_null() & pl.col("resp_h").is_not_null()
-    ours &= pl.col("ts_text" if text else "ts").is_not_null()
-    ours &= (marked & path.is_null()) | named if not tag else marked
+    is_ours = pl.col("orig_h").is_not_null() & pl.col("resp_h").is_not_null()
+    is_ours &= pl.col("ts_text" if text else "ts").is_not_null()
+    is_ours &= (marked & path.is_null()) | named if not tag else marked
     tidy = (
         pl.lit(opened).alias("open"),
         pl.col("tunnel_parents", "service").replace("", None),
         pl.col("label").str.to_lowercase(),
     )
-    return Layout(tuple(fields), tidy, ours=ours)
+    return Layout(tuple(fields), tidy, is_ours=is_ours)
 
 
 def _id_path(style: str, name: str) -> tuple[str, ...]:

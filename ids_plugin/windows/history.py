@@ -96,7 +96,11 @@ class History:
         """Indices of the latest flows of the originator of the flow at index `row`, itself excluded, latest first."""
         indices: list[int] = []
         index = int(self["host_before"][row])
-        while index >= 0 and len(indices) < limit and self["clock"][row] - self["clock"][index] < DAY_US:
+        while (
+            index >= 0
+            and len(indices) < limit
+            and self["clock"][row] - self["clock"][index] < DAY_US
+        ):
             if self["replaced_at"][index] > self["seq"][row]:
                 indices.append(index)
             index = int(self["host_before"][index])

@@ -95,7 +95,9 @@ class Windower:
                 self._clean_up()
 
     def _chunk(self, flows: pl.DataFrame) -> BatchWindows:
-        derived: Derived = {column.name: column.to_numpy() for column in flows.select(self._derived)}
+        derived: Derived = {
+            column.name: column.to_numpy() for column in flows.select(self._derived)
+        }
         uid = _uids(derived)
         repeated = self._identity.duplicates(uid, _content(derived)) & derived["named"]
         if repeated.any():
@@ -368,7 +370,8 @@ class BatchWindows:
         gathered = self._history.features[index].astype(np.float32)
         gathered[index < 0] = np.nan
         sequences = Sequences(
-            self._starts(index), {name: gathered[:, :, column_index] for column_index, name in enumerate(self._names)}
+            self._starts(index),
+            {name: gathered[:, :, column_index] for column_index, name in enumerate(self._names)},
         )
         columns = [column for plugin in windows.summaries() for column in plugin.compute(sequences)]
         return np.array(columns, np.float32).T
@@ -386,7 +389,8 @@ class BatchWindows:
     def host_flows(self, row: int, limit: int) -> list[EarlierFlow]:
         """Latest flows of the host that originates `row`, other than `row`, newest last."""
         return [
-            self._flow(position, row) for position in reversed(self._history.of_host(self._first + row, limit))
+            self._flow(position, row)
+            for position in reversed(self._history.of_host(self._first + row, limit))
         ]
 
     def flow(self, row: int) -> EarlierFlow:
@@ -496,7 +500,9 @@ def _readings() -> dict[Rolling, dict[tuple[str, int], list[tuple[str, int]]]]:
     column = 0
     for plugin in windows.rollings():
         of_plugin = columns[plugin] = {
-            (measure.name, horizon): [] for measure in plugin.measures for horizon in plugin.horizons
+            (measure.name, horizon): []
+            for measure in plugin.measures
+            for horizon in plugin.horizons
         }
         for reading in plugin.readings:
             for name in reading.measures:

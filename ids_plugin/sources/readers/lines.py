@@ -11,7 +11,7 @@ LONGEST_LINE = 1 << 20
 """Bytes; a longer line is no log record. The longest conn records seen are below 4 KiB."""
 HEAD = 1 << 16
 """Bytes of an input looked at before it is read: its kind and its units."""
-KEPT = 200
+SHOWN_BYTES = 200
 """Bytes kept of a line that is too long: what a reject may show."""
 
 
@@ -44,7 +44,7 @@ def chunks(stream: BinaryIO, size: int) -> Iterator[Chunk | TooLong]:
             rest = block[cut:] if cut else rest + block
             if len(rest) <= LONGEST_LINE:
                 break
-            start = rest[:KEPT]
+            start = rest[:SHOWN_BYTES]
             length, block = _skip(stream, len(rest))
             yield TooLong(start, line, length)
             rest, line = b"", line + 1
@@ -72,21 +72,24 @@ def _pieces(data: bytes, line: int) -> Iterator[Chunk | TooLong]:
     if not data:
         return
     step = LONGEST_LINE // 2
-    if all(data.find(b"\n", at, at + step) >= 0 for at in range(0, len(data) - step, step)):
+    if all(
+        data.find(b"\n", position, position + step) >= 0
+        for position in range(0, len(data) - step, step)
+    ):
         yield _chunk(data, line)
         return
-    start = at = 0
+    start = position = 0
     first = line
-    while at < len(data):
-        end = data.find(b"\n", at) + 1 or len(data)
-        if end - at > LONGEST_LINE:
-            if at > start:
-                yield _chunk(data[start:at], first)
-            yield TooLong(data[at : at + KEPT], line, end - at - 1)
+    while position < len(data):
+        end = data.find(b"\n", position) + 1 or len(data)
+        if end - position > LONGEST_LINE:
+            if position > start:
+                yield _chunk(data[start:position], first)
+            yield TooLong(data[position : position + SHOWN_BYTES], line, end - position - 1)
             start, first = end, line + 1
-        at, line = end, line + 1
-    if at > start:
-        yield _chunk(data[start:at], first)
+        position, line = end, line + 1
+    if position > start:
+        yield _chunk(data[start:position], first)
 
 
 def _chunk(data: bytes, first: int) -> Chunk:

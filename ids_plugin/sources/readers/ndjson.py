@@ -21,18 +21,24 @@ import polars as pl
 from ids_plugin.schema.flow import empty
 from ids_plugin.schema.reject import Reject
 from ids_plugin.sources import Input, Read
-from ids_plugin.sources.readers.draft import Fault, make, refuse_wrong_units, text_times, times
+from ids_plugin.sources.readers.flow_builder import (
+    Fault,
+    build_flows,
+    refuse_wrong_units,
+    text_times,
+    times,
+)
 from ids_plugin.sources.readers.lines import Chunk, TooLong, chunks, count, whole_lines
 
-CHUNK = 4 << 20
+CHUNK_BYTES = 4 << 20
 BYTES_PER_RECORD = 400
-SHOWN = 200
-TOGETHER = 32
+SHOWN_CHARS = 200
+MIN_BULK_LINES = 32
 """Lines of one layout from which on reading them in one go is faster than one by one."""
-PARTS = 8
+BULK_PARTS = 8
 """In how many parts lines are read that don't parse together."""
 INT64 = 1 << 63
-LONG = re.compile(rb"\d{19}")
+LONG_NUMBER = re.compile(rb"\d{19}")
 """A whole number that may be beyond 64 bits: exact to polars in a text column, rounded by orjson."""
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 """A lone half of a pair: polars takes it for text, orjson for damage."""
@@ -65,10 +71,10 @@ class Layout:
     tidy: tuple[pl.Expr, ...] = ()
     """draft columns out of the loose ones, and `ts` in µs"""
     derive: Callable[[pl.DataFrame], pl.DataFrame] | None = None
-    """what else is left to do with the tidy columns before `_draft.make`"""
-    ours: pl.Expr = field(default_factory=lambda: pl.lit(True))
+    """what else is left to do with the tidy columns before `flow_builder.build_flows`"""
+    is_ours: pl.Expr = field(default_factory=lambda: pl.lit(True))
     """over the loose columns: the row surely is a record of this layout"""
-    beside: pl.Expr | None = None
+    why_out_of_scope: pl.Expr | None = None
     """over the loose columns: why a row is out of scope, null where it isn't"""
     inner: str | None = None
     """path of a text that holds the record as JSON"""
@@ -92,15 +98,15 @@ class Layout:
     @cached_property
     def loose(self) -> list[pl.Expr]:
         """Columns out of the frame that polars read."""
-        found: dict[str, list[pl.Expr]] = {}
+        expressions: dict[str, list[pl.Expr]] = {}
         for item in self.fields:
-            at = pl.col(item.path[0])
+            column = pl.col(item.path[0])
             for key in item.path[1:]:
-                at = at.struct.field(key)
-            found.setdefault(_name(item), []).append(at)
+                column = column.struct.field(key)
+            expressions.setdefault(_name(item), []).append(column)
         return [
             (exprs[0] if len(exprs) == 1 else pl.coalesce(exprs)).alias(name)
-            for name, exprs in found.items()
+            for name, exprs in expressions.items()
         ]
 
     @cached_property
@@ -110,12 +116,14 @@ class Layout:
 
     def loose_of(self, keys: frozenset[str]) -> list[pl.Expr]:
         """As `loose` for a flat layout of which only `keys` were read; the other columns are null."""
-        found: dict[str, list[pl.Expr]] = {name: [] for name in self.columns}
+        expressions: dict[str, list[pl.Expr]] = {name: [] for name in self.columns}
         for item in self.fields:
             if item.path[0] in keys:
-                found[_name(item)].append(pl.col(item.path[0]))
+                expressions[_name(item)].append(pl.col(item.path[0]))
         nothing = {name: pl.lit(None, dtype=dtype) for name, dtype in self.columns.items()}
-        return [pl.coalesce(exprs or [nothing[name]]).alias(name) for name, exprs in found.items()]
+        return [
+            pl.coalesce(exprs or [nothing[name]]).alias(name) for name, exprs in expressions.items()
+        ]
 
     @cached_property
     def odd(self) -> pl.Expr:
@@ -154,7 +162,7 @@ class Bad(NamedTuple):
 
 
 _Tree = dict[str, Any]
-Beside = dict[str, list[int]]
+LinesByReason = dict[str, list[int]]
 """Numbers of the lines that are fine and no flows, by reason."""
 Classify = Callable[[dict[str, Any]], Layout | OutOfScope | Bad]
 """Which layout an object has."""
@@ -173,7 +181,7 @@ def _name(item: Field) -> str:
 
 
 @dataclass
-class Habit:
+class SeenKeys:
     """Which keys the records of a source have had so far. Absent keys cost as much to read as present ones.
 
     Reading only `keys` is right for a chunk of flat objects whenever every colon of it is accounted for: one for every
@@ -210,13 +218,13 @@ def _colons_inside(frame: pl.DataFrame) -> int:
 
 
 @dataclass
-class Step:
+class ParsedChunk:
     """What one chunk gave so far."""
 
     frames: list[pl.DataFrame] = field(default_factory=list)
     """drafts, each of one layout; rows in any order"""
     faults: list[Fault] = field(default_factory=list)
-    out_of_scope: Beside = field(default_factory=dict)
+    out_of_scope: LinesByReason = field(default_factory=dict)
 
 
 def probe(source: Input, classify: Classify, plugin: str) -> pl.DataFrame:
@@ -225,24 +233,26 @@ def probe(source: Input, classify: Classify, plugin: str) -> pl.DataFrame:
     Raises:
         DialectError: the records can't be in the units they claim.
     """
-    step = parse(whole_lines(source.head), classify, Habit())
+    step = parse(whole_lines(source.head), classify, SeenKeys())
     draft = joined(step.frames)
     refuse_wrong_units(
-        make(draft, source=plugin, name=source.name, sensor=source.sensor), source.name
+        build_flows(draft, source=plugin, name=source.name, sensor=source.sensor), source.name
     )
     return draft
 
 
 def read(source: Input, batch_rows: int, classify: Classify, plugin: str) -> Iterator[Read]:
     """Reads a stream of JSON lines to its end."""
-    size = min(CHUNK, max(1 << 16, batch_rows * BYTES_PER_RECORD))
-    habit = Habit()
+    size = min(CHUNK_BYTES, max(1 << 16, batch_rows * BYTES_PER_RECORD))
+    habit = SeenKeys()
     for piece in chunks(source.stream, size):
         if isinstance(piece, TooLong):
             yield Read(empty(), 1, (too_long(source.name, piece),))
             continue
         step = parse(piece, classify, habit)
-        made = make(joined(step.frames), source=plugin, name=source.name, sensor=source.sensor)
+        made = build_flows(
+            joined(step.frames), source=plugin, name=source.name, sensor=source.sensor
+        )
         rejects = rejects_of(source.name, piece, [*step.faults, *made.faults])
         out_of_scope = {reason: len(lines) for reason, lines in step.out_of_scope.items()}
         total = made.flows.height + len(rejects) + sum(out_of_scope.values())
@@ -251,7 +261,7 @@ def read(source: Input, batch_rows: int, classify: Classify, plugin: str) -> Ite
 
 def too_long(name: str, line: TooLong) -> Reject:
     """The reject of a line that is too long."""
-    data = line.start.decode("utf-8", "replace")[:SHOWN]
+    data = line.start.decode("utf-8", "replace")[:SHOWN_CHARS]
     return Reject(name, f"line {line.line}", "too_long", f"a line of {line.size:,} bytes", data)
 
 
@@ -269,27 +279,29 @@ def rejects_of(name: str, piece: Chunk, faults: list[Fault]) -> tuple[Reject, ..
     if not faults:
         return ()
     lines = piece.data.split(b"\n")
-    found = []
+    rejects = []
     for fault in sorted(faults):
-        data = lines[fault.line - piece.first][: 4 * SHOWN].decode("utf-8", "replace")[:SHOWN]
-        found.append(Reject(name, f"line {fault.line}", fault.reason, fault.detail, data))
-    return tuple(found)
+        data = lines[fault.line - piece.first][: 4 * SHOWN_CHARS].decode("utf-8", "replace")[
+            :SHOWN_CHARS
+        ]
+        rejects.append(Reject(name, f"line {fault.line}", fault.reason, fault.detail, data))
+    return tuple(rejects)
 
 
-def parse(piece: Chunk, classify: Classify, habit: Habit) -> Step:
+def parse(piece: Chunk, classify: Classify, habit: SeenKeys) -> ParsedChunk:
     """What the lines of a chunk are; blank ones are nothing."""
-    step = Step()
+    step = ParsedChunk()
     layout = _first_layout(piece.data, classify)
-    fast = _fast(piece, layout, habit, step.out_of_scope) if layout is not None else None
-    if fast is not None:
-        step.frames.append(fast[0])
-        if not fast[1]:
+    bulk = _whole_chunk(piece, layout, habit, step.out_of_scope) if layout is not None else None
+    if bulk is not None:
+        step.frames.append(bulk[0])
+        if not bulk[1]:
             return step
     lines = piece.data.split(b"\n")[: piece.lines]
     ended = piece.data.endswith(b"\n")
-    chosen = range(len(lines)) if fast is None else fast[1]
-    _careful(
-        ((piece.first + at, lines[at], ended or at < len(lines) - 1) for at in chosen),
+    chosen = range(len(lines)) if bulk is None else bulk[1]
+    _line_by_line(
+        ((piece.first + index, lines[index], ended or index < len(lines) - 1) for index in chosen),
         classify,
         habit,
         step,
@@ -303,12 +315,12 @@ def _first_layout(data: bytes, classify: Classify) -> Layout | None:
         record = orjson.loads(data[:end] if end >= 0 else data)
     except orjson.JSONDecodeError:
         return None
-    found = classify(record) if isinstance(record, dict) else None
-    return found if isinstance(found, Layout) and found.inner is None else None
+    layout = classify(record) if isinstance(record, dict) else None
+    return layout if isinstance(layout, Layout) and layout.inner is None else None
 
 
-def _fast(
-    piece: Chunk, layout: Layout, habit: Habit, out_of_scope: Beside
+def _whole_chunk(
+    piece: Chunk, layout: Layout, habit: SeenKeys, out_of_scope: LinesByReason
 ) -> tuple[pl.DataFrame, list[int]] | None:
     """The chunk's rows that fit the layout, and the indices of the other lines; None: it doesn't parse as a whole."""
     if b"\\" in piece.data and SURROGATE.search(piece.data):
@@ -323,23 +335,27 @@ def _fast(
         return None
     if frame.height != piece.lines:
         return None
-    line = pl.int_range(piece.first, piece.first + piece.lines, dtype=pl.Int64).alias("line")
-    fits = layout.ours.fill_null(False)
+    line_number = pl.int_range(piece.first, piece.first + piece.lines, dtype=pl.Int64).alias("line")
+    fits = layout.is_ours.fill_null(False)
     if not flat:
         fits &= ~layout.odd.fill_null(False)
-    beside = pl.lit(None, dtype=pl.String) if layout.beside is None else layout.beside
+    reason_expression = (
+        pl.lit(None, dtype=pl.String)
+        if layout.why_out_of_scope is None
+        else layout.why_out_of_scope
+    )
     loose = frame.lazy().select(columns)
     frame = loose.with_columns(
-        fits.alias("_fits"), beside.alias("_beside"), *layout.tidied, line
+        fits.alias("_fits"), reason_expression.alias("_beside"), *layout.tidied, line_number
     ).collect()
     others = (~frame["_fits"]).arg_true()
     if others.len():
         reasons = frame["_beside"].gather(others)
-        for at, reason in (
+        for index, reason in (
             zip(others, reasons, strict=True) if reasons.null_count() < reasons.len() else ()
         ):
             if reason is not None:
-                out_of_scope.setdefault(reason, []).append(piece.first + at)
+                out_of_scope.setdefault(reason, []).append(piece.first + index)
         others = others.filter(reasons.is_null())
         frame = frame.filter("_fits")
     return layout.derive(frame) if layout.derive else frame, others.to_list()
@@ -353,8 +369,8 @@ class _Line(NamedTuple):
     record: dict[str, Any]
 
 
-def _careful(
-    lines: Iterator[tuple[int, bytes, bool]], classify: Classify, habit: Habit, step: Step
+def _line_by_line(
+    lines: Iterator[tuple[int, bytes, bool]], classify: Classify, habit: SeenKeys, step: ParsedChunk
 ) -> None:
     """Looks at (number, line, whether its newline is there) one by one, and reads those of one layout together."""
     groups: dict[int, tuple[Layout, list[_Line]]] = {}
@@ -362,38 +378,40 @@ def _careful(
         text = line.strip(b" \t\r")
         if not text:
             continue
-        found = look(text, ended, classify)
-        if isinstance(found, Bad):
-            step.faults.append(Fault(number, *found))
-        elif isinstance(found, OutOfScope):
-            step.out_of_scope.setdefault(found.reason, []).append(number)
+        outcome = read_line(text, ended, classify)
+        if isinstance(outcome, Bad):
+            step.faults.append(Fault(number, *outcome))
+        elif isinstance(outcome, OutOfScope):
+            step.out_of_scope.setdefault(outcome.reason, []).append(number)
         else:
-            layout, inner, record = found
+            layout, inner, record = outcome
             groups.setdefault(id(layout), (layout, []))[1].append(_Line(number, inner, record))
     for layout, members in groups.values():
-        rest = _together(layout, members, habit, step) if len(members) >= TOGETHER else members
+        rest = _in_bulk(layout, members, habit, step) if len(members) >= MIN_BULK_LINES else members
         _one_by_one(layout, rest, step)
 
 
-def _together(layout: Layout, members: list[_Line], habit: Habit, step: Step) -> list[_Line]:
+def _in_bulk(
+    layout: Layout, members: list[_Line], habit: SeenKeys, step: ParsedChunk
+) -> list[_Line]:
     """Reads lines of one layout in one go, or in parts where they don't parse; gives back those that don't fit it."""
-    together = Chunk(b"\n".join(member.text for member in members), 0, len(members))
-    beside: Beside = {}
-    fast = _fast(together, layout, habit, beside)
-    if fast is None and len(members) < 2 * TOGETHER:
+    chunk = Chunk(b"\n".join(member.text for member in members), 0, len(members))
+    out_of_scope: LinesByReason = {}
+    bulk = _whole_chunk(chunk, layout, habit, out_of_scope)
+    if bulk is None and len(members) < 2 * MIN_BULK_LINES:
         return members
-    if fast is None:
-        size = -(-len(members) // PARTS)
-        parts = (members[at : at + size] for at in range(0, len(members), size))
-        return [member for part in parts for member in _together(layout, part, habit, step)]
-    for reason, places in beside.items():
-        step.out_of_scope.setdefault(reason, []).extend(members[at].number for at in places)
+    if bulk is None:
+        size = -(-len(members) // BULK_PARTS)
+        parts = (members[index : index + size] for index in range(0, len(members), size))
+        return [member for part in parts for member in _in_bulk(layout, part, habit, step)]
+    for reason, places in out_of_scope.items():
+        step.out_of_scope.setdefault(reason, []).extend(members[index].number for index in places)
     numbers = pl.Series("line", [member.number for member in members], dtype=pl.Int64)
-    step.frames.append(fast[0].with_columns(numbers.gather(fast[0]["line"])))
-    return [members[at] for at in fast[1]]
+    step.frames.append(bulk[0].with_columns(numbers.gather(bulk[0]["line"])))
+    return [members[index] for index in bulk[1]]
 
 
-def _one_by_one(layout: Layout, members: list[_Line], step: Step) -> None:
+def _one_by_one(layout: Layout, members: list[_Line], step: ParsedChunk) -> None:
     rows: list[tuple[Any, ...]] = []
     for member in members:
         values = _values(member.record, layout)
@@ -407,7 +425,7 @@ def _one_by_one(layout: Layout, members: list[_Line], step: Step) -> None:
         step.frames.append(layout.derive(frame) if layout.derive else frame)
 
 
-def look(
+def read_line(
     text: bytes, ended: bool, classify: Classify
 ) -> tuple[Layout, bytes, dict[str, Any]] | OutOfScope | Bad:
     """One line's layout, the text of the record itself and the record."""
@@ -419,24 +437,24 @@ def look(
         return Bad("bad_json", f"not an object but {type(record).__name__}")
     layout = classify(record)
     if isinstance(layout, Layout) and layout.inner is not None:
-        return look(str(record[layout.inner]).encode("utf-8", "replace"), True, classify)
-    if text.count(b'":') not in (len(record), _keys(record)) or LONG.search(text):
+        return read_line(str(record[layout.inner]).encode("utf-8", "replace"), True, classify)
+    if text.count(b'":') not in (len(record), _key_count(record)) or LONG_NUMBER.search(text):
         with suppress(RecursionError, ValueError):
             record = json.loads(text, object_pairs_hook=_first_wins)
             layout = classify(record)
     return (layout, text, record) if isinstance(layout, Layout) else layout
 
 
-def _keys(record: dict[str, Any]) -> int:
+def _key_count(record: dict[str, Any]) -> int:
     """Keys of an object and of all objects in it."""
-    found = 0
-    todo: list[Any] = [record]
-    while todo:
-        value = todo.pop()
-        found += len(value) if isinstance(value, dict) else 0
+    count = 0
+    pending: list[Any] = [record]
+    while pending:
+        value = pending.pop()
+        count += len(value) if isinstance(value, dict) else 0
         inner = value.values() if isinstance(value, dict) else value
-        todo.extend(item for item in inner if isinstance(item, (dict, list)))
-    return found
+        pending.extend(item for item in inner if isinstance(item, (dict, list)))
+    return count
 
 
 def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -30,8 +30,8 @@ def messages(name: str, header: bytes, lines: Iterable[bytes]) -> Iterator[bytes
         header: directives before the file's first record, empty if it has none.
         lines: records and directives without their newlines. A TSV record that isn't as its header says stays as it is.
     """
-    found = PATH.fullmatch(name)
-    tag = b'{"%s":' % found[1].encode() if found else b""
+    match = PATH.fullmatch(name)
+    tag = b'{"%s":' % match[1].encode() if match else b""
     directives = tsv.Header()
     for line in header.splitlines():
         directives = tsv.directive(directives, line)

@@ -12,19 +12,25 @@ import polars as pl
 from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import ZEEK_NAMES, empty
 from ids_plugin.sources import Input, Read
-from ids_plugin.sources.readers.draft import (
+from ids_plugin.sources.readers.flow_builder import (
     COUNTS,
+    BuiltFlows,
     Fault,
-    Made,
-    make,
+    build_flows,
     refuse_wrong_units,
     text_times,
     times,
 )
 from ids_plugin.sources.readers.lines import Chunk, TooLong, chunks, count, whole_lines
-from ids_plugin.sources.readers.ndjson import INT64, PARTS, TOGETHER, rejects_of, too_long
+from ids_plugin.sources.readers.ndjson import (
+    BULK_PARTS,
+    INT64,
+    MIN_BULK_LINES,
+    rejects_of,
+    too_long,
+)
 
-CHUNK = 4 << 20
+CHUNK_BYTES = 4 << 20
 BYTES_PER_RECORD = 150
 GLUED = "   "
 """IoT-23 puts its labels into the last field, after three spaces."""
@@ -77,7 +83,7 @@ def read(source: Input, batch_rows: int) -> Iterator[Read]:
         InputError: no `#fields` before the first record, or no ts and addresses among them.
         DialectError: the first records can't be in the units they claim.
     """
-    size = min(CHUNK, max(1 << 16, batch_rows * BYTES_PER_RECORD))
+    size = min(CHUNK_BYTES, max(1 << 16, batch_rows * BYTES_PER_RECORD))
     for made, _ in _parts_read(source, iter([whole_lines(source.head)])):
         refuse_wrong_units(made, source.name)
         break
@@ -85,12 +91,14 @@ def read(source: Input, batch_rows: int) -> Iterator[Read]:
         yield step
 
 
-def _parts_read(source: Input, pieces: Iterator[Chunk | TooLong]) -> Iterator[tuple[Made, Read]]:
+def _parts_read(
+    source: Input, pieces: Iterator[Chunk | TooLong]
+) -> Iterator[tuple[BuiltFlows, Read]]:
     """What the records between directives gave."""
     header = Header()
     for piece in pieces:
         if isinstance(piece, TooLong):
-            yield Made(empty(), ()), Read(empty(), 1, (too_long(source.name, piece),))
+            yield BuiltFlows(empty(), ()), Read(empty(), 1, (too_long(source.name, piece),))
             continue
         for part in _parts(piece):
             if part.data.startswith(b"#"):
@@ -101,16 +109,16 @@ def _parts_read(source: Input, pieces: Iterator[Chunk | TooLong]) -> Iterator[tu
 
 def _parts(piece: Chunk) -> Iterator[Chunk]:
     """Directives one by one, and the records between them."""
-    data, at, line = piece.data, 0, piece.first
-    while at < len(data):
-        if data.startswith(b"#", at):
-            end = data.find(b"\n", at) + 1 or len(data)
+    data, start, line = piece.data, 0, piece.first
+    while start < len(data):
+        if data.startswith(b"#", start):
+            end = data.find(b"\n", start) + 1 or len(data)
         else:
-            end = data.find(b"\n#", at) + 1 or len(data)
-        part = data[at:end] if (at, end) != (0, len(data)) else data
+            end = data.find(b"\n#", start) + 1 or len(data)
+        part = data[start:end] if (start, end) != (0, len(data)) else data
         lines = piece.lines if part is data else count(part, b"\n") + (not part.endswith(b"\n"))
         yield Chunk(part, line, lines)
-        at, line = end, line + lines
+        start, line = end, line + lines
 
 
 def directive(header: Header, data: bytes) -> Header:
@@ -135,7 +143,7 @@ def unescape(text: str) -> str:
     if "\\" not in text:
         return text
     raw = ESCAPE.sub(
-        lambda found: bytes.fromhex(found[1].decode()) if found[1] else b"\\", text.encode()
+        lambda match: bytes.fromhex(match[1].decode()) if match[1] else b"\\", text.encode()
     )
     return raw.decode("utf-8", "replace")
 
@@ -149,22 +157,22 @@ def _unescaped(texts: pl.Series) -> pl.Series:
     )
 
 
-def _records(source: Input, part: Chunk, header: Header) -> tuple[Made, Read]:
+def _records(source: Input, part: Chunk, header: Header) -> tuple[BuiltFlows, Read]:
     if not header.fields:
         raise InputError(
             "a Zeek log without #fields before its records", location=f"{source.name}:{part.first}"
         )
     if not header.is_conn:
         lines = sum(1 for line in part.data.split(b"\n") if line.strip())
-        beside = {f"zeek_{header.path or 'other'}": lines} if lines else {}
-        return Made(empty(), ()), Read(empty(), lines, (), beside)
+        out_of_scope = {f"zeek_{header.path or 'other'}": lines} if lines else {}
+        return BuiltFlows(empty(), ()), Read(empty(), lines, (), out_of_scope)
     columns = _columns(header, source.name)
-    frame = _fast(part, header, columns)
+    frame = _whole_chunk(part, header, columns)
     faults: list[Fault] = []
     if frame is None:
-        frame, faults = _careful(part, header, columns)
+        frame, faults = _line_by_line(part, header, columns)
     draft = _draft(frame, header, b"\\" in part.data)
-    made = make(draft, source="zeek", name=source.name, sensor=source.sensor)
+    made = build_flows(draft, source="zeek", name=source.name, sensor=source.sensor)
     rejects = rejects_of(source.name, part, [*faults, *made.faults])
     return made, Read(made.flows, made.flows.height + len(rejects), rejects)
 
@@ -172,9 +180,9 @@ def _records(source: Input, part: Chunk, header: Header) -> tuple[Made, Read]:
 def _columns(header: Header, name: str) -> list[str]:
     """Names of the fields as the reader calls them: ours where it is a flow's, `?n` where it is ignored."""
     columns: list[str] = []
-    for at, field in enumerate(header.fields):
-        column = GLUED if GLUED in field else NAMES.get(field, f"?{at}")
-        columns.append(f"?{at}" if column in columns else column)
+    for index, field in enumerate(header.fields):
+        column = GLUED if GLUED in field else NAMES.get(field, f"?{index}")
+        columns.append(f"?{index}" if column in columns else column)
     missing = [column for column in REQUIRED if column not in columns]
     if missing:
         raise InputError(
@@ -191,7 +199,7 @@ def _dtype(column: str, text_time: bool) -> pl.DataType:
     return pl.Int64() if column in INTS else pl.Float64() if column in FLOATS else pl.String()
 
 
-def _fast(part: Chunk, header: Header, columns: list[str]) -> pl.DataFrame | None:
+def _whole_chunk(part: Chunk, header: Header, columns: list[str]) -> pl.DataFrame | None:
     """All records in one go; None where a line has another number of fields or a value of another type."""
     separator = header.separator.encode()
     data = part.data.replace(b"\r\n", b"\n") if b"\r" in part.data else part.data
@@ -220,39 +228,45 @@ def _fast(part: Chunk, header: Header, columns: list[str]) -> pl.DataFrame | Non
     return frame.select(first, *used).with_columns(times(pl.col("ts")))
 
 
-def _careful(part: Chunk, header: Header, columns: list[str]) -> tuple[pl.DataFrame, list[Fault]]:
+def _line_by_line(
+    part: Chunk, header: Header, columns: list[str]
+) -> tuple[pl.DataFrame, list[Fault]]:
     """Lines with the right number of fields together as far as they parse, the others one by one."""
     lines = part.data.split(b"\n")[: part.lines]
     separator = header.separator.encode()
     whole = [
-        at
-        for at, line in enumerate(lines)
+        index
+        for index, line in enumerate(lines)
         if line.count(separator) == len(columns) - 1 and _is_text(line)
     ]
-    frames = list(_together(lines, whole, header, columns))
-    done = {at for frame in frames for at in frame["line"]}
+    frames = list(_in_bulk(lines, whole, header, columns))
+    done = {index for frame in frames for index in frame["line"]}
     ended = part.data.endswith(b"\n")
     rest = [
-        (at, line, ended or at < len(lines) - 1) for at, line in enumerate(lines) if at not in done
+        (index, line, ended or index < len(lines) - 1)
+        for index, line in enumerate(lines)
+        if index not in done
     ]
     frame, faults = _one_by_one(rest, header, columns)
     frame = pl.concat([*frames, frame]).sort("line").with_columns(pl.col("line") + part.first)
     return frame, [fault._replace(line=part.first + fault.line) for fault in faults]
 
 
-def _together(
+def _in_bulk(
     lines: list[bytes], chosen: list[int], header: Header, columns: list[str]
 ) -> Iterator[pl.DataFrame]:
     """Frames of the chosen lines, of all or of parts of them, as far as they parse; `line` is the index of a line."""
     if not chosen:
         return
-    frame = _fast(Chunk(b"\n".join(lines[at] for at in chosen), 0, len(chosen)), header, columns)
+    frame = _whole_chunk(
+        Chunk(b"\n".join(lines[index] for index in chosen), 0, len(chosen)), header, columns
+    )
     if frame is not None:
         yield frame.with_columns(pl.Series("line", chosen, dtype=pl.Int64).gather(frame["line"]))
-    elif len(chosen) >= 2 * TOGETHER:
-        size = -(-len(chosen) // PARTS)
-        for at in range(0, len(chosen), size):
-            yield from _together(lines, chosen[at : at + size], header, columns)
+    elif len(chosen) >= 2 * MIN_BULK_LINES:
+        size = -(-len(chosen) // BULK_PARTS)
+        for index in range(0, len(chosen), size):
+            yield from _in_bulk(lines, chosen[index : index + size], header, columns)
 
 
 def _is_text(line: bytes) -> bool:
@@ -273,11 +287,11 @@ def _one_by_one(
         text = line.removesuffix(b"\r")
         if not text.strip():
             continue
-        found = _record(text, header, columns, ended)
-        if isinstance(found, Fault):
-            faults.append(found._replace(line=number))
+        values = _record(text, header, columns, ended)
+        if isinstance(values, Fault):
+            faults.append(values._replace(line=number))
         else:
-            rows.append([number, *found])
+            rows.append([number, *values])
     used = [column for column in columns if not column.startswith("?")]
     schema = {"line": pl.Int64(), **{column: _dtype(column, True) for column in used}}
     frame = pl.DataFrame(rows, schema=schema, orient="row")

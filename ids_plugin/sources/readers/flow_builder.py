@@ -36,7 +36,7 @@ class Fault(NamedTuple):
     detail: str
 
 
-class Made(NamedTuple):
+class BuiltFlows(NamedTuple):
     """Flows of the good records, faults of the others, in the order read."""
 
     flows: pl.DataFrame
@@ -60,14 +60,14 @@ def times(numeric: pl.Expr) -> pl.Expr:
 
 def text_times(texts: pl.Series) -> pl.Series:
     """ISO 8601 (no offset means UTC; offsets with or without a colon), or numbers as text → Int64 µs or null."""
-    found = _iso(texts)
-    if found.null_count() == texts.null_count():
-        return found
+    micros = _iso(texts)
+    if micros.null_count() == texts.null_count():
+        return micros
     odd = texts.str.replace(r"[Zz]$", "+0000").str.replace(r"^(\d{4}-\d\d-\d\d) ", "${1}T")
     odd = odd.str.replace(r"(T\d\d:\d\d:\d\d(?:\.\d+)?)$", "${1}+0000")
     numbers = pl.select(times(pl.lit(texts.cast(pl.Float64, strict=False)))).to_series()
     return (
-        pl.select(pl.coalesce(pl.lit(found), pl.lit(_iso(odd)), pl.lit(numbers)))
+        pl.select(pl.coalesce(pl.lit(micros), pl.lit(_iso(odd)), pl.lit(numbers)))
         .to_series()
         .rename(texts.name)
     )
@@ -80,7 +80,7 @@ def _iso(texts: pl.Series) -> pl.Series:
     return micros.set(~micros.is_between(EARLIEST * 1_000_000, LATEST * 1_000_000), None)
 
 
-def make(draft: pl.DataFrame, *, source: str, name: str, sensor: str) -> Made:
+def build_flows(draft: pl.DataFrame, *, source: str, name: str, sensor: str) -> BuiltFlows:
     """Flow frame of a draft.
 
     Args:
@@ -93,7 +93,7 @@ def make(draft: pl.DataFrame, *, source: str, name: str, sensor: str) -> Made:
         sensor: what the command says; DEFAULT_SENSOR leaves it to the message.
     """
     if not draft.height:
-        return Made(empty(), ())
+        return BuiltFlows(empty(), ())
     plan = _plan(tuple(draft.columns), source, sensor)
     origin = pl.concat_str(pl.lit(f"{name}:"), pl.col("line").cast(pl.String)).alias("origin")
     made = draft.select(*plan, origin)
@@ -102,9 +102,9 @@ def make(draft: pl.DataFrame, *, source: str, name: str, sensor: str) -> Made:
         made = draft.select(*plan, origin)
     flows = made.drop("_odd")
     if not draft.select(_extremes(tuple(draft.columns))).item():
-        return Made(flows, ())
+        return BuiltFlows(flows, ())
     wrong = draft.select(pl.any_horizontal(test for _, test in _wrong(draft.columns))).to_series()
-    return Made(flows.filter(~wrong), _faults(draft.filter(wrong)))
+    return BuiltFlows(flows.filter(~wrong), _faults(draft.filter(wrong)))
 
 
 @cache
@@ -113,15 +113,15 @@ def _plan(columns: tuple[str, ...], source: str, sensor: str) -> tuple[pl.Expr, 
     absent = {
         name: pl.lit(None, dtype=dtype) for name, dtype in SCHEMA.items() if name not in columns
     }
-    said = (
+    sensor_name = (
         pl.lit(sensor)
         if sensor != DEFAULT_SENSOR
         else _column("sensor", absent).fill_null(DEFAULT_SENSOR)
     )
     no_ports = (_column("proto", absent) == "unknown_transport") & (_column("orig_p", absent) == 0)
     no_ports = (no_ports & (_column("resp_p", absent) == 0)).fill_null(False)
-    ours = {
-        "sensor": said,
+    derived = {
+        "sensor": sensor_name,
         "source": pl.lit(source),
         "open": _column("open", absent).fill_null(False),
         "ts": pl.from_epoch("ts", "us").dt.replace_time_zone("UTC"),
@@ -133,10 +133,10 @@ def _plan(columns: tuple[str, ...], source: str, sensor: str) -> tuple[pl.Expr, 
         "resp_p": pl.when(~no_ports).then(_column("resp_p", absent)),
     }
     for flag, judged in SENSOR_FLAGS.items():
-        ours[flag] = _column(judged, absent)
-        ours[judged] = pl.lit(None)
+        derived[flag] = _column(judged, absent)
+        derived[judged] = pl.lit(None)
     typed = [
-        (ours[name] if name in ours else _column(name, absent))
+        (derived[name] if name in derived else _column(name, absent))
         .cast(dtype, strict=False)
         .alias(name)
         for name, dtype in SCHEMA.items()
@@ -235,7 +235,7 @@ def canonical_address(text: str) -> str | None:
         return None
 
 
-def refuse_wrong_units(made: Made, name: str) -> None:
+def refuse_wrong_units(made: BuiltFlows, name: str) -> None:
     """Refuses a source whose first records can't be in the units it claims.
 
     Raises:
