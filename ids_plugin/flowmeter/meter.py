@@ -30,7 +30,7 @@ from ids_plugin.flowmeter.connection_table import (
     Table,
 )
 from ids_plugin.flowmeter.packet_order import ConnectionPackets
-from ids_plugin.flowmeter.packets.decoder import ICMP, ICMP6, TCP, UDP, Packets, beginnings
+from ids_plugin.flowmeter.packets.decoder import ICMP, ICMP6, TCP, UDP, Packets, payload_beginnings
 from ids_plugin.flowmeter.protocol_detection import (
     ANNOUNCES,
     BIT,
@@ -332,7 +332,7 @@ class _ChunkMeasurement:
         )
         length = packets.captured_payload[at]
         found = signs(
-            beginnings(packets.data, packets.payload_offset[at], length, WIDTH),
+            payload_beginnings(packets.data, packets.payload_offset[at], length, WIDTH),
             length,
             possible,
             port,

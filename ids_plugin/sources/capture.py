@@ -16,8 +16,8 @@ from ids_plugin.errors import InputError
 from ids_plugin.flowmeter import meter
 from ids_plugin.flowmeter.flow_frame import flow_frame
 from ids_plugin.flowmeter.packets.capture_files import (
-    BROKEN,
-    CHUNK,
+    BROKEN_LINK,
+    CHUNK_BYTES,
     PCAP_MAGICS,
     PCAPNG_MAGIC,
     Chunk,
@@ -44,7 +44,7 @@ class Capture:
 
     name = "capture"
 
-    def __init__(self, chunk_bytes: int = CHUNK) -> None:
+    def __init__(self, chunk_bytes: int = CHUNK_BYTES) -> None:
         self.chunk_bytes = chunk_bytes
 
     def sniff(self, head: bytes) -> float:
@@ -112,7 +112,7 @@ class _Reading:
 
     def _times(self, chunk: Chunk) -> tuple[list[Damage], dict[str, int]]:
         """What is odd about the packets' times: the first of each kind located, all counted; and what was cut short."""
-        there = chunk.link != BROKEN
+        there = chunk.link != BROKEN_LINK
         if not there.any():
             return [], {}
         time = chunk.time

@@ -55,8 +55,8 @@ SLICE = 20_000
 LONGEST = 8192
 AS_IF_LARGE = (
     (uneventful_packets, "MIN_CHUNK_PACKETS", 0),
-    (capture_files, "STRIDE", 200),
-    (capture_files, "FEW", 2),
+    (capture_files, "WALK_STRIDE_BYTES", 200),
+    (capture_files, "MIN_WALKS", 2),
 )
 """With these small captures are read the way large ones are."""
 CLIENT, SERVER = ("10.0.0.5", 40_000), ("93.184.216.34", 80)

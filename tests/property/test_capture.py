@@ -149,10 +149,10 @@ def test_records_are_found_from_many_places_as_from_one(payloads: list[bytes], s
     )
     for data in (file, nested):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(capture_files, "STRIDE", 1 << 40)
+            patch.setattr(capture_files, "WALK_STRIDE_BYTES", 1 << 40)
             one_by_one = framing(data)
-            patch.setattr(capture_files, "STRIDE", chance.randrange(20, 400))
-            patch.setattr(capture_files, "FEW", 2)
+            patch.setattr(capture_files, "WALK_STRIDE_BYTES", chance.randrange(20, 400))
+            patch.setattr(capture_files, "MIN_WALKS", 2)
             assert framing(data) == one_by_one
 
 

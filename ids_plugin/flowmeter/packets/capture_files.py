@@ -15,25 +15,25 @@ import numpy.typing as npt
 
 from ids_plugin.errors import InputError
 
-CHUNK = 16 << 20
+CHUNK_BYTES = 16 << 20
 """Bytes read at a time."""
-MOST_PACKETS = 40_000
+MAX_CHUNK_PACKETS = 40_000
 """Packets of a chunk: enough to hide the cost of a step over all of them, few enough for the processor's cache."""
-PADDING = 128
+PADDING_BYTES = 128
 """Zero bytes behind a chunk's data, so that headers can be read before their length is checked."""
-HEAD = 64
+HEAD_BYTES = 64
 """Bytes of every packet that are laid side by side: reading headers there is faster than where packets lie."""
-STRIDE = 1 << 16
+WALK_STRIDE_BYTES = 1 << 16
 """Bytes between places from which records are looked for at once."""
-MOST_WALKS = 1 << 16
+MAX_WALKS = 1 << 16
 """Places at once; more only if a test sets a small STRIDE."""
-FEW = 16
+MIN_WALKS = 16
 """Fewer records at a time are found faster one by one."""
-MAX_PACKET = 1 << 20
+MAX_RECORD_BYTES = 1 << 20
 """Longer records are taken for damage; four times the largest snapshot length tools write (262,144)."""
-MAX_BLOCK = 32 << 20
+MAX_BLOCK_BYTES = 32 << 20
 """Longest pcapng block that isn't a packet (name tables, decryption secrets) worth skipping over."""
-BROKEN = -1
+BROKEN_LINK = -1
 """Link type of a record that is no packet; it keeps its number."""
 
 PCAP_MAGICS = {b"\xa1\xb2\xc3\xd4": (">", 1000), b"\xd4\xc3\xb2\xa1": ("<", 1000)}
@@ -41,7 +41,7 @@ PCAP_MAGICS |= {b"\xa1\xb2\x3c\x4d": (">", 1), b"\x4d\x3c\xb2\xa1": ("<", 1)}
 PCAPNG_MAGIC = b"\x0a\x0d\x0d\x0a"
 SECTION, INTERFACE, OBSOLETE, SIMPLE, ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
 BLOCK_NAMES = {4: "name_resolution", 5: "statistics", 10: "secrets"}
-LATEST = (1 << 62) // 1_000_000_000
+MAX_TIME_S = (1 << 62) // 1_000_000_000
 """Seconds; later times can't be counted in ns."""
 
 Int64s = npt.NDArray[np.int64]
@@ -85,7 +85,7 @@ class Chunk:
 
 
 def part(chunk: Chunk, start: int, end: int) -> Chunk:
-    """Packets `start` … `end` of a chunk, with the damage among them; what else was there goes with the last."""
+    """Packets `start` … `walk_ends` of a chunk, with the damage among them; what else was there goes with the last."""
     if start == 0 and end == len(chunk.offset):
         return chunk
     columns = {name: getattr(chunk, name)[start:end] for name in _COLUMNS}
@@ -103,13 +103,13 @@ def part(chunk: Chunk, start: int, end: int) -> Chunk:
 _COLUMNS = ("offset", "captured", "length", "time", "link", "heads")
 
 
-def chunks(stream: BinaryIO, chunk_bytes: int = CHUNK) -> Iterator[Chunk]:
+def chunks(stream: BinaryIO, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
     """The packets of a capture, in pieces of about `chunk_bytes`; damage is reported and stepped over where possible.
 
     Raises:
         InputError: the stream doesn't begin as a capture does.
     """
-    window = _Window(stream, max(chunk_bytes, 64))
+    window = _StreamWindow(stream, max(chunk_bytes, 64))
     window.fill(0)
     magic = bytes(window.view[:4])
     if magic in PCAP_MAGICS and window.filled >= 24:
@@ -124,7 +124,7 @@ def chunks(stream: BinaryIO, chunk_bytes: int = CHUNK) -> Iterator[Chunk]:
     )
 
 
-class _Window:
+class _StreamWindow:
     """The part of a stream that is in memory: one buffer, used again and again."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
@@ -135,7 +135,7 @@ class _Window:
 
     def _allocate(self, size: int) -> None:
         self.size = size
-        self.bytes = bytearray(size + PADDING)
+        self.bytes = bytearray(size + PADDING_BYTES)
         self.data = np.frombuffer(self.bytes, dtype=np.uint8)
         self.view = memoryview(self.bytes)
 
@@ -150,7 +150,7 @@ class _Window:
             count = self._read_into(self.view[self.filled : self.size])
             self.ended = not count
             self.filled += count
-        self.data[self.filled : self.filled + PADDING] = 0
+        self.data[self.filled : self.filled + PADDING_BYTES] = 0
 
     def _read_into(self, room: memoryview) -> int:
         """Bytes read into `room`, 0 at the end of the stream."""
@@ -166,11 +166,11 @@ class _Window:
         return bytes(self.view[position : min(position + 64, self.filled if end is None else end)])
 
 
-def _pcap_chunks(window: _Window, order: str, nanoseconds: int) -> Iterator[Chunk]:
+def _pcap_chunks(window: _StreamWindow, order: str, nanoseconds: int) -> Iterator[Chunk]:
     link = struct.unpack_from(order + "I", window.view, 20)[0] & 0x0FFFFFFF
     number, position = 1, 24
     while True:
-        starts, position, broken = _walk_pcap(window, position, order)
+        starts, position, broken = _find_records(window, position, order)
         damage = []
         if broken:
             detail = "a record's length can't be; the rest is unreadable"
@@ -182,7 +182,7 @@ def _pcap_chunks(window: _Window, order: str, nanoseconds: int) -> Iterator[Chun
             damage.append(
                 Damage(number + len(starts), "cut_off", detail, window.beginning(position))
             )
-        parts = np.array_split(starts, max(1, -(-len(starts) // MOST_PACKETS)))
+        parts = np.array_split(starts, max(1, -(-len(starts) // MAX_CHUNK_PACKETS)))
         for part in parts:
             chunk = _pcap_chunk(window, part, order, nanoseconds, link, number)
             chunk.damage = damage if part is parts[-1] else []
@@ -194,19 +194,29 @@ def _pcap_chunks(window: _Window, order: str, nanoseconds: int) -> Iterator[Chun
         position = 0
 
 
-def _walk_pcap(window: _Window, position: int, order: str) -> tuple[Int64s, int, bool]:
+def _find_records(window: _StreamWindow, position: int, order: str) -> tuple[Int64s, int, bool]:
     """Offsets of the complete records, where the first incomplete one begins, and whether its length can't be."""
-    found, position = _side_by_side(window, position, order)
-    rest, position = _one_by_one(window, position, window.filled - 15, order)
-    at = np.append(found, np.array(rest, dtype=np.int64))
-    ends = np.append(at[1:], position)
-    wrong = ends - at > MAX_PACKET + 16
-    stop = int(np.argmax(wrong)) if wrong.any() else len(at) - (position > window.filled)
-    return at[:stop], int(at[stop]) if stop < len(at) else position, bool(wrong.any())
+    record_offsets_found, position = _walk_from_many_places(window, position, order)
+    further_offsets, position = _walk_records(window, position, window.filled - 15, order)
+    record_offsets = np.append(record_offsets_found, np.array(further_offsets, dtype=np.int64))
+    ends = np.append(record_offsets[1:], position)
+    is_too_long = ends - record_offsets > MAX_RECORD_BYTES + 16
+    stop = (
+        int(np.argmax(is_too_long))
+        if is_too_long.any()
+        else len(record_offsets) - (position > window.filled)
+    )
+    return (
+        record_offsets[:stop],
+        int(record_offsets[stop]) if stop < len(record_offsets) else position,
+        bool(is_too_long.any()),
+    )
 
 
-def _one_by_one(window: _Window, position: int, until: int, order: str) -> tuple[list[int], int]:
-    """Offsets of the records from `position` that begin before `until`, and where the next one would."""
+def _walk_records(
+    window: _StreamWindow, position: int, until: int, order: str
+) -> tuple[list[int], int]:
+    """Offsets of the records from `position` that begin before `walk_limits`, and where the next one would."""
     unpack = struct.Struct(order + "8xI").unpack_from
     data = window.bytes
     starts: list[int] = []
@@ -217,86 +227,107 @@ def _one_by_one(window: _Window, position: int, until: int, order: str) -> tuple
     return starts, position
 
 
-def _side_by_side(window: _Window, position: int, order: str) -> tuple[Int64s, int]:
+def _walk_from_many_places(window: _StreamWindow, position: int, order: str) -> tuple[Int64s, int]:
     """Records found by walks from many likely places at once, in order, and where the first one not found begins.
 
     Every walk must end where the next one begins; so they are the records that one walk would find, and a place that is
     none only costs time.
     """
-    begin = np.array([position, *_likely_records(window, position, order)], dtype=np.int64)
-    until, end = np.append(begin[1:], window.filled - 15), begin.copy()
-    if not FEW <= len(begin) <= MOST_WALKS:
+    walk_begins = np.array(
+        [position, *_likely_record_offsets(window, position, order)], dtype=np.int64
+    )
+    walk_limits, walk_ends = np.append(walk_begins[1:], window.filled - 15), walk_begins.copy()
+    if not MIN_WALKS <= len(walk_begins) <= MAX_WALKS:
         return _NONE, position
     captured = np.ndarray(
         (window.filled - 11,), dtype=order + "u4", buffer=window.bytes, offset=8, strides=(1,)
     )
-    at, walk, limit = begin, np.arange(len(begin), dtype=np.uint16), until
-    found, walks = [], []
-    while len(walk) >= FEW:
-        found.append(at)
-        walks.append(walk)
-        at = at + captured[at]
-        at += 16
-        on = at < limit
-        if not on.all():
-            end[walk[~on]] = at[~on]
-            at, walk, limit = at[on], walk[on], limit[on]
-    for one, start in zip(walk.tolist(), at.tolist(), strict=True):
-        rest, end[one] = _one_by_one(window, start, int(until[one]), order)
-        found.append(np.array(rest, dtype=np.int64))
-        walks.append(np.full(len(rest), one, dtype=np.uint16))
-    wrong = end[:-1] != begin[1:]
-    good = int(np.argmax(wrong)) if wrong.any() else len(begin) - 1
-    records = np.concatenate(found)[np.argsort(np.concatenate(walks), kind="stable")]
-    return records[: np.searchsorted(records, until[good])], int(end[good])
+    offsets, walk_numbers, limits = (
+        walk_begins,
+        np.arange(len(walk_begins), dtype=np.uint16),
+        walk_limits,
+    )
+    found_offsets, found_walks = [], []
+    while len(walk_numbers) >= MIN_WALKS:
+        found_offsets.append(offsets)
+        found_walks.append(walk_numbers)
+        offsets = offsets + captured[offsets]
+        offsets += 16
+        continues = offsets < limits
+        if not continues.all():
+            walk_ends[walk_numbers[~continues]] = offsets[~continues]
+            offsets, walk_numbers, limits = (
+                offsets[continues],
+                walk_numbers[continues],
+                limits[continues],
+            )
+    for walk_number, start in zip(walk_numbers.tolist(), offsets.tolist(), strict=True):
+        rest, walk_ends[walk_number] = _walk_records(
+            window, start, int(walk_limits[walk_number]), order
+        )
+        found_offsets.append(np.array(rest, dtype=np.int64))
+        found_walks.append(np.full(len(rest), walk_number, dtype=np.uint16))
+    is_wrong = walk_ends[:-1] != walk_begins[1:]
+    last_good = int(np.argmax(is_wrong)) if is_wrong.any() else len(walk_begins) - 1
+    records = np.concatenate(found_offsets)[np.argsort(np.concatenate(found_walks), kind="stable")]
+    return records[: np.searchsorted(records, walk_limits[last_good])], int(walk_ends[last_good])
 
 
-def _likely_records(window: _Window, position: int, order: str) -> Iterator[int]:
+def _likely_record_offsets(window: _StreamWindow, position: int, order: str) -> Iterator[int]:
     """Where records seem to begin, at most one a STRIDE: the upper half of the seconds is that of the first record."""
     head = struct.Struct(order + "2I2I")
-    half = 2 if order == "<" else 0
-    known = window.bytes[position + half : position + half + 2]
+    half_offset = 2 if order == "<" else 0
+    seconds_half = window.bytes[position + half_offset : position + half_offset + 2]
     last = window.filled - 16
-    for place in range(position + STRIDE, last, STRIDE):
-        at, tries = place - 1, 0
+    for stride_begin in range(position + WALK_STRIDE_BYTES, last, WALK_STRIDE_BYTES):
+        offset, tries = stride_begin - 1, 0
         while (
             tries < 16
-            and 0 <= (at := window.bytes.find(known, at + 1 + half, place + STRIDE) - half) <= last
+            and 0
+            <= (
+                offset := window.bytes.find(
+                    seconds_half, offset + 1 + half_offset, stride_begin + WALK_STRIDE_BYTES
+                )
+                - half_offset
+            )
+            <= last
         ):
             tries += 1
-            _, fraction, captured, length = head.unpack_from(window.bytes, at)
-            following = at + 16 + captured + half
-            sane = (
-                captured <= length <= MAX_PACKET and fraction < 1_000_000_000 and following <= last
+            _, fraction, captured, length = head.unpack_from(window.bytes, offset)
+            following = offset + 16 + captured + half_offset
+            is_plausible = (
+                captured <= length <= MAX_RECORD_BYTES
+                and fraction < 1_000_000_000
+                and following <= last
             )
-            if sane and window.bytes[following : following + 2] == known:
-                yield at
+            if is_plausible and window.bytes[following : following + 2] == seconds_half:
+                yield offset
                 break
 
 
-def stretches(data: Bytes, at: Int64s, width: int) -> Bytes:
+def byte_rows(data: Bytes, offsets: Int64s, width: int) -> Bytes:
     """(n, width) bytes from each offset; four times as fast as indexing a view of windows."""
-    texts: npt.NDArray[np.bytes_] = np.ndarray(
+    strings: npt.NDArray[np.bytes_] = np.ndarray(
         len(data) - width + 1, dtype=f"S{width}", buffer=data, strides=(1,)
     )
-    return texts[at].view(np.uint8).reshape(len(at), width)
+    return strings[offsets].view(np.uint8).reshape(len(offsets), width)
 
 
-def _words(data: Bytes, at: Int64s, count: int, order: str) -> Int64s:
+def _words(data: Bytes, offsets: Int64s, count: int, order: str) -> Int64s:
     """(count, n) 32-bit integers from each offset."""
-    words: Int64s = stretches(data, at, 4 * count).view(order + "u4").astype(np.int64).T
+    words: Int64s = byte_rows(data, offsets, 4 * count).view(order + "u4").astype(np.int64).T
     return words
 
 
 def _pcap_chunk(
-    window: _Window, at: Int64s, order: str, nanoseconds: int, link: int, number: int
+    window: _StreamWindow, offsets: Int64s, order: str, nanoseconds: int, link: int, number: int
 ) -> Chunk:
-    rows = stretches(window.data, at, 16 + HEAD)
+    rows = byte_rows(window.data, offsets, 16 + HEAD_BYTES)
     seconds, fraction, captured, length = rows[:, :16].view(order + "u4").T.astype(np.int64)
     time = seconds * 1_000_000_000 + fraction * nanoseconds
-    links = np.full(len(at), link, dtype=np.int64)
+    links = np.full(len(offsets), link, dtype=np.int64)
     length = np.maximum(length, captured)
-    return Chunk(window.data, at + 16, captured, length, time, links, number, rows[:, 16:])
+    return Chunk(window.data, offsets + 16, captured, length, time, links, number, rows[:, 16:])
 
 
 class _Interface(NamedTuple):
@@ -319,7 +350,7 @@ class _Section:
     packets: list[int] = field(default_factory=list)
 
 
-def _pcapng_chunks(window: _Window) -> Iterator[Chunk]:
+def _pcapng_chunks(window: _StreamWindow) -> Iterator[Chunk]:
     walker = _PcapNg(window)
     number = 1
     while True:
@@ -340,7 +371,7 @@ def _pcapng_chunks(window: _Window) -> Iterator[Chunk]:
 class _PcapNg:
     """Walks the blocks of a pcapng stream; holds the section's byte order and interfaces between chunks."""
 
-    def __init__(self, window: _Window) -> None:
+    def __init__(self, window: _StreamWindow) -> None:
         self.window = window
         self.sections = [_Section("<", [], [])]
         self.lost = False
@@ -373,7 +404,7 @@ class _PcapNg:
                 return self._give_up(position, "section header without a byte-order magic")
             order = ">" if magic[0] == 0x1A else "<"
             length = struct.unpack_from(order + "I", view, position + 4)[0]
-        if length < 12 or length % 4 or length > MAX_BLOCK:
+        if length < 12 or length % 4 or length > MAX_BLOCK_BYTES:
             return self._give_up(position, f"block of {length} bytes; the rest is unreadable")
         end = int(position + length)
         if end > filled:
@@ -408,17 +439,17 @@ class _PcapNg:
         view, order = self.window.view, section.order
         link, _, snaplen = struct.unpack_from(order + "2HI", view, position + 8)
         resolution, offset = 6, 0
-        at = position + 16
-        while at + 4 <= end - 4:
-            code, size = struct.unpack_from(order + "2H", view, at)
-            if code == 0 or at + 4 + size > end - 4:
+        option_offset = position + 16
+        while option_offset + 4 <= end - 4:
+            code, size = struct.unpack_from(order + "2H", view, option_offset)
+            if code == 0 or option_offset + 4 + size > end - 4:
                 break
             if code == 9 and size >= 1:
-                resolution = view[at + 4]
+                resolution = view[option_offset + 4]
             elif code == 14 and size == 8:
-                (offset,) = struct.unpack_from(order + "q", view, at + 4)
-            at += 4 + (size + 3) // 4 * 4
-        offset = min(max(offset, -LATEST), LATEST) * 1_000_000_000
+                (offset,) = struct.unpack_from(order + "q", view, option_offset + 4)
+            option_offset += 4 + (size + 3) // 4 * 4
+        offset = min(max(offset, -MAX_TIME_S), MAX_TIME_S) * 1_000_000_000
         section.interfaces.append(_Interface(link, snaplen, *_nanoseconds(resolution), offset))
         section.described.append(position)
 
@@ -431,13 +462,13 @@ class _PcapNg:
             else [_NONE] * 5
         )
         offset, captured, length, time, link = columns
-        for row in np.flatnonzero(link == BROKEN).tolist():
+        for row in np.flatnonzero(link == BROKEN_LINK).tolist():
             detail = "a packet block names no interface or is shorter than its packet"
             self.damage.append(
                 Damage(number + row, "bad_block", detail, self.window.beginning(int(offset[row])))
             )
         self.damage.sort(key=lambda damage: damage.packet)
-        data, found = self.window.data, (self.damage, self.skipped)
+        data, notes = self.window.data, (self.damage, self.skipped)
         return Chunk(
             data,
             offset,
@@ -446,26 +477,28 @@ class _PcapNg:
             time,
             link,
             number,
-            stretches(data, offset, HEAD),
-            *found,
+            byte_rows(data, offset, HEAD_BYTES),
+            *notes,
         )
 
     def _packets(self, section: _Section) -> tuple[Int64s, ...]:
         """Offset, captured bytes, length, time and link type of a section's packets."""
-        at = np.array(section.packets, dtype=np.int64)
+        block_offsets = np.array(section.packets, dtype=np.int64)
         kind, size, first, high, low, captured, length = _words(
-            self.window.data, at, 7, section.order
+            self.window.data, block_offsets, 7, section.order
         )
         simple = kind == SIMPLE
         wide = first if section.order == "<" else first >> 16
         interface = np.where(kind == ENHANCED, first, np.where(simple, 0, wide & 0xFFFF))
-        known = np.searchsorted(np.array(section.described, dtype=np.int64), at)
+        known = np.searchsorted(np.array(section.described, dtype=np.int64), block_offsets)
         body = np.where(simple, 12, 28)
         room = size - body - 4
         broken = (interface >= known) | (room < 0)
-        table = np.array(section.interfaces or [_Interface(BROKEN, 0, 1, 1, 0)], dtype=np.int64)
+        table = np.array(
+            section.interfaces or [_Interface(BROKEN_LINK, 0, 1, 1, 0)], dtype=np.int64
+        )
         chosen = table[np.clip(interface, 0, len(table) - 1)]
-        snaplen = np.where(chosen[:, 1] == 0, MAX_BLOCK, chosen[:, 1])
+        snaplen = np.where(chosen[:, 1] == 0, MAX_BLOCK_BYTES, chosen[:, 1])
         length = np.where(simple, first, length)
         captured = np.where(simple, np.minimum(np.minimum(first, snaplen), room), captured)
         broken |= captured > room
@@ -473,8 +506,14 @@ class _PcapNg:
         time = np.where(
             simple | broken, 0, _to_nanoseconds(ticks, chosen[:, 2], chosen[:, 3]) + chosen[:, 4]
         )
-        link = np.where(broken, BROKEN, chosen[:, 0])
-        return at + body, np.where(broken, 0, captured), np.maximum(length, captured), time, link
+        link = np.where(broken, BROKEN_LINK, chosen[:, 0])
+        return (
+            block_offsets + body,
+            np.where(broken, 0, captured),
+            np.maximum(length, captured),
+            time,
+            link,
+        )
 
 
 _NONE = np.zeros(0, dtype=np.int64)
@@ -483,14 +522,16 @@ _NONE = np.zeros(0, dtype=np.int64)
 def _to_nanoseconds(ticks: Int64s, multiplier: Int64s, divisor: Int64s) -> Int64s:
     """ticks * multiplier // divisor without overflow; times beyond 2^62 ns are kept at that."""
     whole, part = np.divmod(ticks, divisor)
-    seconds = np.minimum(whole, LATEST * 1_000_000_000 // np.maximum(multiplier, 1))
-    exact = (
+    seconds = np.minimum(whole, MAX_TIME_S * 1_000_000_000 // np.maximum(multiplier, 1))
+    holds_exactly_one_ip_packet = (
         part
         * (multiplier // np.gcd(multiplier, divisor))
         // (divisor // np.gcd(multiplier, divisor))
     )
     time: Int64s = seconds * multiplier + np.where(
-        part < (1 << 32), exact, (part / divisor * multiplier).astype(np.int64)
+        part < (1 << 32),
+        holds_exactly_one_ip_packet,
+        (part / divisor * multiplier).astype(np.int64),
     )
     return time
 

@@ -14,45 +14,45 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ids_plugin.flowmeter.connection_table import UDP_SERVERS, mix
-from ids_plugin.flowmeter.packets.capture_files import PADDING, Chunk, stretches
-from ids_plugin.flowmeter.packets.checksums import pseudo_sums, wrong_sums
+from ids_plugin.flowmeter.packets.capture_files import PADDING_BYTES, Chunk, byte_rows
+from ids_plugin.flowmeter.packets.checksums import pseudo_sums, wrong_checksums
 from ids_plugin.flowmeter.packets.headers import (
-    Bad,
+    BadHeader,
     Bools,
     Bytes,
+    DecodingNotes,
     Int64s,
     Layer,
-    Notes,
     Reader,
     UInt64s,
     column,
 )
-from ids_plugin.flowmeter.packets.ip_reassembly import LONGEST, Fragment, Fragments
-from ids_plugin.flowmeter.packets.link_layer import RAW, network, networks
+from ids_plugin.flowmeter.packets.ip_reassembly import MAX_IP_BYTES, Fragment, Fragments
+from ids_plugin.flowmeter.packets.link_layer import RAW, ip_layers, ip_layers_of_link
 from ids_plugin.flowmeter.packets.tunnels import (
     CARRIERS,
     GRE,
     GTP,
     IP_IN_IP,
     KIND_OF_PORT,
-    MAX_DEPTH,
+    MAX_TUNNEL_DEPTH,
     NO_LINK,
     NONE,
     PARSERS,
     TEREDO,
     TOO_DEEP,
     VXLAN,
-    exact,
     gre,
+    holds_exactly_one_ip_packet,
     looks_like_teredo,
-    suspected,
+    suspected_tunnels,
 )
 from ids_plugin.schema import icmp
 
 ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
 MAPPED = np.uint64(0x0000FFFF_00000000)
 """Low half of an IPv4 address kept as IPv6 (::ffff:a.b.c.d)."""
-HOP_BY_HOP, ROUTING, FRAGMENT, SECURED, ENCRYPTED, NOTHING, OPTIONS, MOBILITY = (
+HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, ENCRYPTED, NOTHING, OPTIONS, MOBILITY = (
     0,
     43,
     44,
@@ -63,15 +63,15 @@ HOP_BY_HOP, ROUTING, FRAGMENT, SECURED, ENCRYPTED, NOTHING, OPTIONS, MOBILITY = 
     135,
 )
 EXTENSIONS = np.zeros(256, dtype=bool)
-EXTENSIONS[[HOP_BY_HOP, ROUTING, FRAGMENT, SECURED, OPTIONS]] = True
+EXTENSIONS[[HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, OPTIONS]] = True
 MAX_EXTENSIONS = 32
 HOME_ADDRESS = 201
 """IPv6 destination option: where a mobile node belongs (RFC 6275), for Zeek its address."""
 LIKELY_SERVER = np.zeros(65536, dtype=bool)
 LIKELY_SERVER[list(UDP_SERVERS)] = True
-MOST_REMEMBERED = 10_000
+MAX_REMEMBERED = 10_000
 """Connections remembered that aren't the tunnels their ports speak of."""
-FORGOTTEN = 60_000_000
+FORGET_AFTER_US = 60_000_000
 """µs of silence behind which Zeek takes UDP for a new connection."""
 
 
@@ -121,22 +121,22 @@ class Packets:
     tunnels: UInt64s = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     """seeds of the uids of tunnels that aren't connections: IP in IP, GRE"""
     unhandled: dict[str, int] = field(default_factory=dict)
-    bad_headers: list[Bad] = field(default_factory=list)
+    bad_headers: list[BadHeader] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.number)
 
 
-class _Ends(NamedTuple):
+class _Addresses(NamedTuple):
     """Addresses of packets in halves."""
 
     source: tuple[UInt64s, UInt64s]
     target: tuple[UInt64s, UInt64s]
 
-    def keep(self, mask: Bools) -> _Ends:
+    def keep(self, mask: Bools) -> _Addresses:
         if mask.all():
             return self
-        return _Ends(*((high[mask], low[mask]) for high, low in self))
+        return _Addresses(*((high[mask], low[mask]) for high, low in self))
 
     def pair(self) -> UInt64s:
         """A number for the two of them, whichever is the source."""
@@ -161,330 +161,400 @@ class Decoder:
     def __init__(self, verify: bool = False) -> None:
         self.verify = verify
         self.fragments = Fragments()
-        self.named: set[str] = set()
+        self.located_kinds: set[str] = set()
         """kinds of packets whose first was located"""
-        self.no_tunnel: dict[int, int] = {}
+        self.not_tunnels: dict[int, int] = {}
         """connections by hash → when a packet of theirs came last"""
-        self.responder: dict[int, int] = {}
+        self.responder_ports: dict[int, int] = {}
         """the port that answers, where both could"""
 
     def decode(self, chunk: Chunk) -> Packets:
         """The IP packets of a chunk in the capture's order."""
-        under_way = _Chunk(self, chunk)
+        under_way = _ChunkDecoder(self, chunk)
         under_way.run()
-        packets = _join(under_way)
+        packets = _join_parts(under_way)
         packets.tunnels = np.concatenate([np.zeros(0, dtype=np.uint64), *under_way.tunnels])
         packets.unhandled = dict(under_way.notes.unhandled)
-        packets.bad_headers = sorted(under_way.notes.bad)
+        packets.bad_headers = sorted(under_way.notes.bad_headers)
         return packets
 
 
-class _Work(NamedTuple):
+class _IpPackets(NamedTuple):
     """Packets at their IP header."""
 
     layer: Layer
-    depth: int
+    tunnel_depth: int
     """tunnels around them"""
-    within: int
+    tunnel_kind: int
     """kind of the innermost one"""
 
 
-class _Chunk:
+class _ChunkDecoder:
     """Walks down the layers of one chunk; every step narrows the packets still under way."""
 
     def __init__(self, decoder: Decoder, chunk: Chunk) -> None:
         self.decoder = decoder
         self.chunk = chunk
-        self.notes = Notes(chunk, decoder.named)
+        self.notes = DecodingNotes(chunk, decoder.located_kinds)
         self.parts: list[Packets] = []
-        self.count = 0
+        self.packet_count = 0
         self.tunnels: list[UInt64s] = []
         self.tunnel_count = 0
         self.arrivals = chunk.time // 1000
-        self.work: deque[_Work] = deque()
+        self.queue: deque[_IpPackets] = deque()
 
     @property
-    def read(self) -> Reader:
-        return self.notes.read
+    def reader(self) -> Reader:
+        return self.notes.reader
 
     def run(self) -> None:
         """Decodes all packets of the chunk, those inside tunnels and complete datagrams too."""
-        self.work.extend(_Work(layer, 0, NONE) for layer in networks(self.notes))
-        while self.work:
-            work = self.work.popleft()
+        self.queue.extend(_IpPackets(layer, 0, NONE) for layer in ip_layers(self.notes))
+        while self.queue:
+            work = self.queue.popleft()
             if len(work.layer.row):
-                self._network(work)
+                self._split_ip_versions(work)
 
-    def _network(self, work: _Work) -> None:
+    def _split_ip_versions(self, work: _IpPackets) -> None:
         """Decodes IPv4 and IPv6 and hands on to the transports."""
         layer = self.notes.reject(work.layer, work.layer.captured < 1, "cut_ip_header")
-        version = self.notes.rows(layer, 1)[:, 0] >> 4
+        version = self.notes.header_rows(layer, 1)[:, 0] >> 4
         four, six = version == 4, version == 6
         self.notes.reject(layer, ~(four | six), "bad_ip_version")
         if four.any():
-            self._ipv4(work._replace(layer=layer.keep(four)))
+            self._decode_ipv4(work._replace(layer=layer.keep(four)))
         if six.any():
-            self._ipv6(work._replace(layer=layer.keep(six)))
+            self._decode_ipv6(work._replace(layer=layer.keep(six)))
 
-    def _ipv4(self, work: _Work) -> None:
+    def _decode_ipv4(self, work: _IpPackets) -> None:
         layer = self.notes.reject(work.layer, work.layer.captured < 20, "cut_ip_header")
-        rows = self.notes.rows(layer, 20)
-        header = (rows[:, 0] & 15).astype(np.int64) * 4
-        said = column(rows, 2, ">u2")
-        total = np.where(said == 0, layer.captured, said)
-        wrong = (header < 20) | (total < header)
-        missing = ~wrong & (total > layer.length)
-        cut = ~wrong & ~missing & (header > layer.captured)
-        unfit = ~(wrong | missing | cut) & (
-            wrong if not self.decoder.verify else self._unfit(layer, header)
+        rows = self.notes.header_rows(layer, 20)
+        header_bytes = (rows[:, 0] & 15).astype(np.int64) * 4
+        claimed_bytes = column(rows, 2, ">u2")
+        total_bytes = np.where(claimed_bytes == 0, layer.captured, claimed_bytes)
+        has_wrong_length = (header_bytes < 20) | (total_bytes < header_bytes)
+        is_incomplete = ~has_wrong_length & (total_bytes > layer.length)
+        is_cut = ~has_wrong_length & ~is_incomplete & (header_bytes > layer.captured)
+        has_wrong_checksum = ~(has_wrong_length | is_incomplete | is_cut) & (
+            has_wrong_length
+            if not self.decoder.verify
+            else self._has_wrong_ip_checksum(layer, header_bytes)
         )
         fragment = column(rows, 6, ">u2") & 0x3FFF
-        usable = ~(wrong | missing | cut | unfit)
-        good = usable & (fragment == 0)
-        if not good.all():
+        is_usable = ~(has_wrong_length | is_incomplete | is_cut | has_wrong_checksum)
+        is_good = is_usable & (fragment == 0)
+        if not is_good.all():
             for mask, reason in (
-                (wrong, "bad_ip_length"),
-                (missing, "shorter_than_claimed"),
-                (cut, "cut_ip_header"),
+                (has_wrong_length, "bad_ip_length"),
+                (is_incomplete, "shorter_than_claimed"),
+                (is_cut, "cut_ip_header"),
             ):
                 self.notes.reject(layer, mask, reason)
-            self.notes.drop(layer, unfit, "bad_ip_checksum", locate=True)
-            pieces = usable & (fragment > 0)
-            if pieces.any():
-                good |= self._fragments4(work, layer, pieces, header, total)
-            layer, rows, header, said, total = (
-                layer.keep(good),
-                rows[good],
-                header[good],
-                said[good],
-                total[good],
+            self.notes.drop(layer, has_wrong_checksum, "bad_ip_checksum", locate=True)
+            is_fragment = is_usable & (fragment > 0)
+            if is_fragment.any():
+                is_good |= self._ipv4_fragments(work, layer, is_fragment, header_bytes, total_bytes)
+            layer, rows, header_bytes, claimed_bytes, total_bytes = (
+                layer.keep(is_good),
+                rows[is_good],
+                header_bytes[is_good],
+                claimed_bytes[is_good],
+                total_bytes[is_good],
             )
         low = column(rows, 12, ">u4").astype(np.uint64), column(rows, 16, ">u4").astype(np.uint64)
-        high = np.zeros(len(total), dtype=np.uint64)
-        ends = _Ends((high, low[0] | MAPPED), (high, low[1] | MAPPED))
-        self._transport(
-            work._replace(layer=layer), header, total, rows[:, 9].astype(np.int64), ends, said
+        high = np.zeros(len(total_bytes), dtype=np.uint64)
+        addresses = _Addresses((high, low[0] | MAPPED), (high, low[1] | MAPPED))
+        self._decode_transport(
+            work._replace(layer=layer),
+            header_bytes,
+            total_bytes,
+            rows[:, 9].astype(np.int64),
+            addresses,
+            claimed_bytes,
         )
 
-    def _unfit(self, layer: Layer, header: Int64s) -> Bools:
+    def _has_wrong_ip_checksum(self, layer: Layer, header_bytes: Int64s) -> Bools:
         """Whether the checksums of IPv4 headers don't fit."""
-        size = np.clip(np.minimum(header, layer.captured), 0, None)
-        return wrong_sums(self.read.data, layer.at, size, np.zeros(len(size), dtype=np.int64))
+        size = np.clip(np.minimum(header_bytes, layer.captured), 0, None)
+        return wrong_checksums(
+            self.reader.data, layer.offset, size, np.zeros(len(size), dtype=np.int64)
+        )
 
-    def _fragments4(
-        self, work: _Work, layer: Layer, pieces: Bools, header: Int64s, total: Int64s
+    def _ipv4_fragments(
+        self,
+        work: _IpPackets,
+        layer: Layer,
+        is_fragment: Bools,
+        header_bytes: Int64s,
+        total_bytes: Int64s,
     ) -> Bools:
         """Hands fragments to the reassembler; which are to be taken as they are."""
-        found: list[tuple[int, Fragment]] = []
-        for index in np.flatnonzero(pieces).tolist():
-            at, size = int(layer.at[index]), int(header[index])
-            head = self.read.bytes(at, size)
-            place = int.from_bytes(head[6:8], "big")
+        fragments: list[tuple[int, Fragment]] = []
+        for index in np.flatnonzero(is_fragment).tolist():
+            header_offset, size = int(layer.offset[index]), int(header_bytes[index])
+            head = self.reader.bytes(header_offset, size)
+            flags_and_offset = int.from_bytes(head[6:8], "big")
             key = head[12:20], int.from_bytes(head[4:6], "big")
-            payload = self.read.bytes(at + size, int(total[index]) - size)
-            offset, more = (place & 0x1FFF) * 8, place & 0x2000 != 0
-            found.append(
-                (index, Fragment(key, head, head[9], offset, more, payload, int(total[index])))
+            payload = self.reader.bytes(header_offset + size, int(total_bytes[index]) - size)
+            offset, more = (flags_and_offset & 0x1FFF) * 8, flags_and_offset & 0x2000 != 0
+            fragments.append(
+                (
+                    index,
+                    Fragment(key, head, head[9], offset, more, payload, int(total_bytes[index])),
+                )
             )
-        return self._reassemble(work, layer, found)
+        return self._reassemble(work, layer, fragments)
 
-    def _fragments6(
+    def _ipv6_fragments(
         self,
-        work: _Work,
+        work: _IpPackets,
         layer: Layer,
-        pieces: Bools,
-        header: Int64s,
-        total: Int64s,
+        is_fragment: Bools,
+        header_bytes: Int64s,
+        total_bytes: Int64s,
         protocol: Int64s,
     ) -> Bools:
-        """The same for IPv6; `header` is the length up to behind the fragment header."""
-        found: list[tuple[int, Fragment]] = []
-        for index in np.flatnonzero(pieces).tolist():
-            at, size = int(layer.at[index]), int(header[index])
-            head = self.read.bytes(at, size)
-            place = int.from_bytes(head[-6:-4], "big")
+        """The same for IPv6; `header_bytes` is the length up to behind the fragment header."""
+        fragments: list[tuple[int, Fragment]] = []
+        for index in np.flatnonzero(is_fragment).tolist():
+            header_offset, size = int(layer.offset[index]), int(header_bytes[index])
+            head = self.reader.bytes(header_offset, size)
+            flags_and_offset = int.from_bytes(head[-6:-4], "big")
             key = head[8:40], int.from_bytes(head[-4:], "big")
-            payload = self.read.bytes(at + size, int(total[index]) - size)
+            payload = self.reader.bytes(header_offset + size, int(total_bytes[index]) - size)
             piece = Fragment(
                 key,
                 head[:-8],
                 int(protocol[index]),
-                place & 0xFFF8,
-                place & 1 != 0,
+                flags_and_offset & 0xFFF8,
+                flags_and_offset & 1 != 0,
                 payload,
-                int(total[index]),
+                int(total_bytes[index]),
             )
-            found.append((index, piece))
-        return self._reassemble(work, layer, found)
+            fragments.append((index, piece))
+        return self._reassemble(work, layer, fragments)
 
-    def _reassemble(self, work: _Work, layer: Layer, found: list[tuple[int, Fragment]]) -> Bools:
+    def _reassemble(
+        self, work: _IpPackets, layer: Layer, fragments: list[tuple[int, Fragment]]
+    ) -> Bools:
         """Takes fragments; the datagrams they complete are walked down like packets.
 
         Which packets are to be taken as they are: first fragments, where not all was captured.
         """
-        alone = np.zeros(len(layer.row), dtype=bool)
+        is_taken_alone = np.zeros(len(layer.row), dtype=bool)
         places: list[tuple[int, int, int]] = []
-        end, whole = len(self.read.data) - PADDING, bytearray()
-        for index, piece in found:
+        end, datagrams = len(self.reader.data) - PADDING_BYTES, bytearray()
+        for index, piece in fragments:
             row = int(layer.row[index])
             if layer.captured[index] < piece.total:
-                alone[index] = piece.offset == 0
+                is_taken_alone[index] = piece.offset == 0
                 if piece.offset:
-                    self.notes.blame(row, "cut_fragment")
+                    self.notes.note_bad(row, "cut_fragment")
                 continue
-            datagram, odd = self.decoder.fragments.add(piece)
-            for reason in odd:
-                self.notes.blame(row, reason)
+            datagram, oddities = self.decoder.fragments.add(piece)
+            for reason in oddities:
+                self.notes.note_bad(row, reason)
             if datagram is None:
                 self.notes.unhandled["fragments"] += 1
-            elif len(datagram) > LONGEST:
-                self.notes.blame(row, "datagram_too_long")
+            elif len(datagram) > MAX_IP_BYTES:
+                self.notes.note_bad(row, "datagram_too_long")
             else:
-                places.append((index, end + len(whole), len(datagram)))
-                whole += datagram
+                places.append((index, end + len(datagrams), len(datagram)))
+                datagrams += datagram
         if places:
-            self.notes.read = Reader(
+            self.notes.reader = Reader(
                 np.concatenate(
-                    [self.read.data[:end], np.frombuffer(whole + bytes(PADDING), np.uint8)]
+                    [
+                        self.reader.data[:end],
+                        np.frombuffer(datagrams + bytes(PADDING_BYTES), np.uint8),
+                    ]
                 )
             )
-            index, at, size = np.array(places, dtype=np.int64).T
-            self.work.append(
-                work._replace(layer=Layer(layer.row[index], at, size, size, layer.parent[index]))
+            index, offset, size = np.array(places, dtype=np.int64).T
+            self.queue.append(
+                work._replace(
+                    layer=Layer(layer.row[index], offset, size, size, layer.tunnel_parent[index])
+                )
             )
-        return alone
+        return is_taken_alone
 
-    def _ipv6(self, work: _Work) -> None:
+    def _decode_ipv6(self, work: _IpPackets) -> None:
         layer = self.notes.reject(work.layer, work.layer.captured < 40, "cut_ip_header")
-        rows = self.notes.rows(layer, 40)
-        said = column(rows, 4, ">u2")
-        ends = _Ends(_halves(rows, 8), _halves(rows, 24))
-        header, protocol, fragment, cut = self._extensions(layer, rows[:, 6].astype(np.int64), ends)
-        total = said + 40
-        missing = total > layer.length
-        cut &= ~missing
-        jumbo = ~missing & ~cut & (said == 0) & (header > 40)
-        wrong = ~missing & ~cut & ~jumbo & (header > total)
-        good = ~(missing | cut | jumbo | wrong)
-        silent = good & ~fragment & np.isin(protocol, (ENCRYPTED, MOBILITY, NOTHING))
-        good &= ~silent & ~fragment
-        if not good.all():
+        rows = self.notes.header_rows(layer, 40)
+        claimed_bytes = column(rows, 4, ">u2")
+        addresses = _Addresses(_halves(rows, 8), _halves(rows, 24))
+        header_bytes, protocol, is_fragment, is_cut = self._walk_extension_headers(
+            layer, rows[:, 6].astype(np.int64), addresses
+        )
+        total_bytes = claimed_bytes + 40
+        is_incomplete = total_bytes > layer.length
+        is_cut &= ~is_incomplete
+        is_jumbogram = ~is_incomplete & ~is_cut & (claimed_bytes == 0) & (header_bytes > 40)
+        has_wrong_length = ~is_incomplete & ~is_cut & ~is_jumbogram & (header_bytes > total_bytes)
+        is_good = ~(is_incomplete | is_cut | is_jumbogram | has_wrong_length)
+        has_no_transport = (
+            is_good & ~is_fragment & np.isin(protocol, (ENCRYPTED, MOBILITY, NOTHING))
+        )
+        is_good &= ~has_no_transport & ~is_fragment
+        if not is_good.all():
             reasons = ("shorter_than_claimed", "cut_ip_header", "jumbogram", "bad_ip_length")
-            for mask, reason in zip((missing, cut, jumbo, wrong), reasons, strict=True):
+            for mask, reason in zip(
+                (is_incomplete, is_cut, is_jumbogram, has_wrong_length), reasons, strict=True
+            ):
                 self.notes.reject(layer, mask, reason)
             for number, kind in (
                 (ENCRYPTED, "esp"),
                 (MOBILITY, "mobility"),
                 (NOTHING, "ipv6_no_next"),
             ):
-                self.notes.drop(layer, silent & (protocol == number), kind)
-            pieces = fragment & ~(missing | cut | jumbo | wrong)
-            good |= self._fragments6(work, layer, pieces, header, total, protocol)
-            layer, ends = layer.keep(good), ends.keep(good)
-            header, protocol, said, total = header[good], protocol[good], said[good], total[good]
-        whole = np.where(said == 0, layer.captured, total)
-        self._transport(work._replace(layer=layer), header, whole, protocol, ends, total)
+                self.notes.drop(layer, has_no_transport & (protocol == number), kind)
+            is_usable_fragment = is_fragment & ~(
+                is_incomplete | is_cut | is_jumbogram | has_wrong_length
+            )
+            is_good |= self._ipv6_fragments(
+                work, layer, is_usable_fragment, header_bytes, total_bytes, protocol
+            )
+            layer, addresses = layer.keep(is_good), addresses.keep(is_good)
+            header_bytes, protocol, claimed_bytes, total_bytes = (
+                header_bytes[is_good],
+                protocol[is_good],
+                claimed_bytes[is_good],
+                total_bytes[is_good],
+            )
+        transport_end = np.where(claimed_bytes == 0, layer.captured, total_bytes)
+        self._decode_transport(
+            work._replace(layer=layer),
+            header_bytes,
+            transport_end,
+            protocol,
+            addresses,
+            total_bytes,
+        )
 
-    def _extensions(
-        self, layer: Layer, protocol: Int64s, ends: _Ends
+    def _walk_extension_headers(
+        self, layer: Layer, protocol: Int64s, addresses: _Addresses
     ) -> tuple[Int64s, Int64s, Bools, Bools]:
         """Length of the headers, protocol behind them, which are fragments, which are cut; addresses in extension
         headers replace those in `history_ends`.
         """
-        header = np.full(len(protocol), 40, dtype=np.int64)
-        fragment, cut = np.zeros(len(protocol), dtype=bool), np.zeros(len(protocol), dtype=bool)
+        header_bytes = np.full(len(protocol), 40, dtype=np.int64)
+        is_fragment, is_cut = (
+            np.zeros(len(protocol), dtype=bool),
+            np.zeros(len(protocol), dtype=bool),
+        )
         routed: set[int] = set()
         for _ in range(MAX_EXTENSIONS):
-            known = EXTENSIONS[protocol] & ~fragment & ~cut
-            if not known.any():
+            is_extension = EXTENSIONS[protocol] & ~is_fragment & ~is_cut
+            if not is_extension.any():
                 break
-            at = layer.at + header
-            size = self.read.u8(at + 1)
+            extension_offset = layer.offset + header_bytes
+            size = self.reader.u8(extension_offset + 1)
             step = np.select(
-                [protocol == FRAGMENT, protocol == SECURED], [8, size * 4 + 8], size * 8 + 8
+                [protocol == FRAGMENT, protocol == AUTHENTICATION], [8, size * 4 + 8], size * 8 + 8
             )
-            cut |= known & (header + step > layer.captured)
-            known &= ~cut
+            is_cut |= is_extension & (header_bytes + step > layer.captured)
+            is_extension &= ~is_cut
             for index in np.flatnonzero(
-                known & ((protocol == ROUTING) | (protocol == OPTIONS))
+                is_extension & ((protocol == ROUTING) | (protocol == OPTIONS))
             ).tolist():
-                text = self.read.bytes(int(at[index]), int(step[index]))
-                _readdress(ends, index, text, protocol[index] == ROUTING, routed)
-            fragment |= known & (protocol == FRAGMENT)
-            protocol = np.where(known, self.read.u8(at), protocol)
-            header = header + np.where(known, step, 0)
-        return header, protocol, fragment, cut
+                text = self.reader.bytes(int(extension_offset[index]), int(step[index]))
+                _apply_extension_address(addresses, index, text, protocol[index] == ROUTING, routed)
+            is_fragment |= is_extension & (protocol == FRAGMENT)
+            protocol = np.where(is_extension, self.reader.u8(extension_offset), protocol)
+            header_bytes = header_bytes + np.where(is_extension, step, 0)
+        return header_bytes, protocol, is_fragment, is_cut
 
-    def _transport(
+    def _decode_transport(
         self,
-        work: _Work,
-        header: Int64s,
-        whole: Int64s,
+        work: _IpPackets,
+        header_bytes: Int64s,
+        ip_end: Int64s,
         protocol: Int64s,
-        ends: _Ends,
+        addresses: _Addresses,
         counted: Int64s,
     ) -> None:
-        """What stands behind IP headers of `header` bytes in packets of `whole`, of which `counted` count."""
+        """What stands behind IP headers of `header_bytes` bytes in packets of `ip_end`, of which `counted` count."""
         outer = work.layer
-        captured = np.minimum(outer.captured, whole) - header
-        layer = Layer(outer.row, outer.at + header, captured, whole - header, outer.parent)
-        nested = CARRIERS[protocol]
-        if nested.any():
-            whole_capture = outer.skip(header).keep(nested)
-            self._tunnel(work, whole_capture, protocol[nested], ends.keep(nested))
+        captured = np.minimum(outer.captured, ip_end) - header_bytes
+        layer = Layer(
+            outer.row,
+            outer.offset + header_bytes,
+            captured,
+            ip_end - header_bytes,
+            outer.tunnel_parent,
+        )
+        is_nested = CARRIERS[protocol]
+        if is_nested.any():
+            whole_capture = outer.skip(header_bytes).keep(is_nested)
+            self._unwrap_ip_tunnels(
+                work, whole_capture, protocol[is_nested], addresses.keep(is_nested)
+            )
         is_tcp = protocol == TCP
-        minimum = _HEADER[protocol]
-        short = ~nested & ((layer.length < minimum) | (layer.captured < minimum))
-        rows = self.notes.rows(layer, 20)
+        minimum = _MIN_TRANSPORT_BYTES[protocol]
+        is_cut = ~is_nested & ((layer.length < minimum) | (layer.captured < minimum))
+        rows = self.notes.header_rows(layer, 20)
         size = np.where(is_tcp, (rows[:, 12] >> 4).astype(np.int64) * 4, minimum)
-        wrong = is_tcp & ~short & ((size < 20) | (size > layer.length) | (size > layer.captured))
-        good = ~(nested | short | wrong)
-        if not good.all():
-            self.notes.reject(layer, short, "cut_transport_header")
-            self.notes.reject(layer, wrong, "bad_tcp_header_length")
-            layer, ends, rows, size = layer.keep(good), ends.keep(good), rows[good], size[good]
-            protocol, counted = protocol[good], counted[good]
-        part = self._part(layer, protocol, ends, counted, rows, size)
+        has_wrong_length = (
+            is_tcp & ~is_cut & ((size < 20) | (size > layer.length) | (size > layer.captured))
+        )
+        is_good = ~(is_nested | is_cut | has_wrong_length)
+        if not is_good.all():
+            self.notes.reject(layer, is_cut, "cut_transport_header")
+            self.notes.reject(layer, has_wrong_length, "bad_tcp_header_length")
+            layer, addresses, rows, size = (
+                layer.keep(is_good),
+                addresses.keep(is_good),
+                rows[is_good],
+                size[is_good],
+            )
+            protocol, counted = protocol[is_good], counted[is_good]
+        part = self._packet_columns(layer, protocol, addresses, counted, rows, size)
         if self.decoder.verify:
-            self._refuse(part, layer, ends)
-        said = column(rows, 4, ">u2")
+            self._mark_bad_checksums(part, layer, addresses)
+        claimed_bytes = column(rows, 4, ">u2")
         for index in np.flatnonzero(
-            (protocol == UDP) & (said > 0) & (said != layer.length)
+            (protocol == UDP) & (claimed_bytes > 0) & (claimed_bytes != layer.length)
         ).tolist():
-            self.notes.blame(int(layer.row[index]), "udp_length_mismatch")
+            self.notes.note_bad(int(layer.row[index]), "udp_length_mismatch")
         self.parts.append(part)
-        self._udp(work, part, layer, rows)
-        self.count += len(part)
+        self._find_udp_tunnels(work, part, layer, rows)
+        self.packet_count += len(part)
 
-    def _part(
+    def _packet_columns(
         self,
         layer: Layer,
         protocol: Int64s,
-        ends: _Ends,
+        addresses: _Addresses,
         counted: Int64s,
         rows: Bytes,
-        header: Int64s,
+        header_bytes: Int64s,
     ) -> Packets:
-        """The columns of packets at their transport header, whose first 20 bytes `rows` are."""
-        ports, is_udp = _HAS_PORTS[protocol], protocol == UDP
-        first, second = (
-            np.where(ports, column(rows, 0, ">u2"), 0),
-            np.where(ports, column(rows, 2, ">u2"), 0),
+        """The columns of packets at their transport header, whose first 20 bytes `header_rows` are."""
+        has_ports, is_udp = _HAS_PORTS[protocol], protocol == UDP
+        source_port, destination_port = (
+            np.where(has_ports, column(rows, 0, ">u2"), 0),
+            np.where(has_ports, column(rows, 2, ">u2"), 0),
         )
-        said = column(rows, 4, ">u2")
-        payload = np.where(is_udp & (said > 0), np.maximum(said - 8, 0), layer.length - header)
+        claimed_bytes = column(rows, 4, ">u2")
+        payload = np.where(
+            is_udp & (claimed_bytes > 0),
+            np.maximum(claimed_bytes - 8, 0),
+            layer.length - header_bytes,
+        )
         one_way = np.zeros(len(protocol), dtype=bool)
         is_icmp = (protocol == ICMP) | (protocol == ICMP6)
         if is_icmp.any():
-            first, second, one_way = _icmp_ports(rows, protocol, is_icmp, first, second)
+            source_port, destination_port, one_way = _icmp_ports(
+                rows, protocol, is_icmp, source_port, destination_port
+            )
         return Packets(
             number=layer.row + self.chunk.first,
             time=self.arrivals[layer.row],
-            source=ends.source,
-            destination=ends.target,
+            source=addresses.source,
+            destination=addresses.target,
             protocol=protocol,
-            source_port=first,
-            destination_port=second,
+            source_port=source_port,
+            destination_port=destination_port,
             is_one_way=one_way,
             ip_bytes=counted,
             payload_bytes=payload,
@@ -492,134 +562,163 @@ class _Chunk:
             sequence=column(rows, 4, ">u4"),
             ack_number=column(rows, 8, ">u4"),
             window=column(rows, 14, ">u2"),
-            payload_offset=layer.at + header,
-            captured_payload=np.clip(np.minimum(layer.captured - header, payload), 0, None),
-            tunnel_parent=layer.parent,
+            payload_offset=layer.offset + header_bytes,
+            captured_payload=np.clip(np.minimum(layer.captured - header_bytes, payload), 0, None),
+            tunnel_parent=layer.tunnel_parent,
             tunnel_kind=np.zeros(len(protocol), dtype=np.int64),
             has_bad_checksum=np.zeros(len(protocol), dtype=bool),
-            data=self.read.data,
+            data=self.reader.data,
             arrivals=self.arrivals,
             first_number=self.chunk.first,
         )
 
-    def _refuse(self, part: Packets, layer: Layer, ends: _Ends) -> None:
+    def _mark_bad_checksums(self, part: Packets, layer: Layer, addresses: _Addresses) -> None:
         """Marks packets whose TCP, UDP or ICMP checksum doesn't fit; those not captured as a whole are believed."""
         protocol, length = part.protocol, layer.length
-        checked = (_HEADER[protocol] > 0) & (layer.captured >= length)
-        none = (protocol == UDP) & (self.read.u16(layer.at + 6) == 0)
-        checked &= ~none | ((ends.source[0] != 0) & (KIND_OF_PORT[part.destination_port] != VXLAN))
-        extra = np.where(protocol == ICMP, 0, pseudo_sums(*ends, protocol, length))
-        unfit = checked & wrong_sums(self.read.data, layer.at, np.where(checked, length, 0), extra)
+        is_checked = (_MIN_TRANSPORT_BYTES[protocol] > 0) & (layer.captured >= length)
+        has_no_checksum = (protocol == UDP) & (self.reader.u16(layer.offset + 6) == 0)
+        is_checked &= ~has_no_checksum | (
+            (addresses.source[0] != 0) & (KIND_OF_PORT[part.destination_port] != VXLAN)
+        )
+        extra = np.where(protocol == ICMP, 0, pseudo_sums(*addresses, protocol, length))
+        is_wrong = is_checked & wrong_checksums(
+            self.reader.data, layer.offset, np.where(is_checked, length, 0), extra
+        )
         for number, kind in ((TCP, "tcp"), (UDP, "udp"), (ICMP, "icmp"), (ICMP6, "icmp")):
             self.notes.drop(
-                layer, unfit & (protocol == number), f"bad_{kind}_checksum", locate=True
+                layer, is_wrong & (protocol == number), f"bad_{kind}_checksum", locate=True
             )
-        part.has_bad_checksum |= unfit
+        part.has_bad_checksum |= is_wrong
 
-    def _tunnel(self, work: _Work, layer: Layer, protocol: Int64s, ends: _Ends) -> None:
+    def _unwrap_ip_tunnels(
+        self, work: _IpPackets, layer: Layer, protocol: Int64s, addresses: _Addresses
+    ) -> None:
         """IP in IP and GRE: the packets inside; these tunnels are no connections."""
-        if work.depth >= MAX_DEPTH:
+        if work.tunnel_depth >= MAX_TUNNEL_DEPTH:
             self.notes.drop(layer, np.ones(len(protocol), dtype=bool), "tunnel_too_deep")
             return
-        uid_seeds = mix(ends.pair())
-        parent = -2 - self.tunnel_count - np.arange(len(uid_seeds))
+        uid_seeds = mix(addresses.pair())
+        tunnel_parent = -2 - self.tunnel_count - np.arange(len(uid_seeds))
         self.tunnels.append(uid_seeds)
         self.tunnel_count += len(uid_seeds)
-        layer = layer._replace(parent=parent)
+        layer = layer._replace(tunnel_parent=tunnel_parent)
         is_gre = protocol == GRE
-        version = self.read.u8(layer.at) >> 4
-        plain = ~is_gre & exact(self.read, layer) & ((version == 4) == (protocol == IP_IN_IP))
-        self.notes.reject(layer, ~is_gre & ~plain, "bad_inner_ip")
-        self.work.append(_Work(layer.keep(plain), work.depth + 1, IP_IN_IP))
+        version = self.reader.u8(layer.offset) >> 4
+        is_plain = (
+            ~is_gre
+            & holds_exactly_one_ip_packet(self.reader, layer)
+            & ((version == 4) == (protocol == IP_IN_IP))
+        )
+        self.notes.reject(layer, ~is_gre & ~is_plain, "bad_inner_ip")
+        self.queue.append(_IpPackets(layer.keep(is_plain), work.tunnel_depth + 1, IP_IN_IP))
         if is_gre.any():
-            inside, link = gre(self.read, layer.keep(is_gre))
+            inside, link = gre(self.reader, layer.keep(is_gre))
             self.notes.drop(inside, link == NO_LINK, "gre")
-            self._enter(inside, link, work.depth + 1, GRE)
+            self._queue_inner_packets(inside, link, work.tunnel_depth + 1, GRE)
 
-    def _enter(self, inside: Layer, link: Int64s, depth: int, within: int) -> None:
+    def _queue_inner_packets(
+        self, inside: Layer, link_type: Int64s, tunnel_depth: int, tunnel_kind: int
+    ) -> None:
         """Goes on with packets inside tunnels from their link layer."""
-        for kind in np.unique(link[link != NO_LINK]).tolist():
+        for kind in np.unique(link_type[link_type != NO_LINK]).tolist():
             layers = (
-                network(self.notes, kind, inside.keep(link == kind))
+                ip_layers_of_link(self.notes, kind, inside.keep(link_type == kind))
                 if kind != RAW
-                else [inside.keep(link == RAW)]
+                else [inside.keep(link_type == RAW)]
             )
-            self.work.extend(_Work(layer, depth, within) for layer in layers)
+            self.queue.extend(_IpPackets(layer, tunnel_depth, tunnel_kind) for layer in layers)
 
-    def _udp(self, work: _Work, part: Packets, layer: Layer, rows: Bytes) -> None:
+    def _find_udp_tunnels(self, work: _IpPackets, part: Packets, layer: Layer, rows: Bytes) -> None:
         """UDP packets that may be tunnels: those inside, and what the packets prove about their connections."""
-        candidate = (part.protocol == UDP) & ~part.has_bad_checksum
-        if not candidate.any():
+        is_candidate = (part.protocol == UDP) & ~part.has_bad_checksum
+        if not is_candidate.any():
             return
-        at = np.flatnonzero(candidate)
-        port = self._responder(part, at)
-        kind = suspected(port, column(rows[at], 8, ">u4"), layer.captured[at] - 8)
-        found = kind != NONE
-        if not found.any():
+        candidates = np.flatnonzero(is_candidate)
+        port = self._responder_ports(part, candidates)
+        kind = suspected_tunnels(
+            port, column(rows[candidates], 8, ">u4"), layer.captured[candidates] - 8
+        )
+        is_suspect = kind != NONE
+        if not is_suspect.any():
             return
-        at, port, kind = at[found], port[found], kind[found]
-        data = Layer(*(values[at] for values in layer)).skip(8)
-        guessed = (KIND_OF_PORT[port] == NONE) & (kind == TEREDO)
-        kind[guessed & ~looks_like_teredo(self.read, data)] = NONE
-        for name in [each for each in np.flatnonzero(np.bincount(kind)).tolist() if each != NONE]:
-            these = kind == name
-            self._carried(
+        candidates, port, kind = candidates[is_suspect], port[is_suspect], kind[is_suspect]
+        data = Layer(*(values[candidates] for values in layer)).skip(8)
+        is_guessed = (KIND_OF_PORT[port] == NONE) & (kind == TEREDO)
+        kind[is_guessed & ~looks_like_teredo(self.reader, data)] = NONE
+        for tunnel_kind in [
+            each for each in np.flatnonzero(np.bincount(kind)).tolist() if each != NONE
+        ]:
+            is_kind = kind == tunnel_kind
+            self._unwrap_udp_tunnel(
                 work,
                 part,
-                name,
-                at[these],
-                data.keep(these)._replace(parent=self.count + at[these]),
+                tunnel_kind,
+                candidates[is_kind],
+                data.keep(is_kind)._replace(tunnel_parent=self.packet_count + candidates[is_kind]),
             )
 
-    def _responder(self, part: Packets, at: Int64s) -> Int64s:
+    def _responder_ports(self, part: Packets, candidates: Int64s) -> Int64s:
         """The responder's port as Zeek sees it; of two servers that is whom the first packet went to."""
-        source, target = part.source_port[at], part.destination_port[at]
+        source, destination = part.source_port[candidates], part.destination_port[candidates]
         serves = LIKELY_SERVER[source]
-        port = np.where(serves & ~LIKELY_SERVER[target], source, target)
-        both = serves & LIKELY_SERVER[target] & (KIND_OF_PORT[source] != KIND_OF_PORT[target])
-        for index in np.flatnonzero(both).tolist():
-            known = self.decoder.responder
-            if len(known) > MOST_REMEMBERED:
+        port = np.where(serves & ~LIKELY_SERVER[destination], source, destination)
+        between_servers = (
+            serves
+            & LIKELY_SERVER[destination]
+            & (KIND_OF_PORT[source] != KIND_OF_PORT[destination])
+        )
+        for index in np.flatnonzero(between_servers).tolist():
+            known = self.decoder.responder_ports
+            if len(known) > MAX_REMEMBERED:
                 known.clear()
-            key = _connection(part, int(at[index]))
-            port[index] = known.setdefault(key, int(target[index]))
+            key = _connection_key(part, int(candidates[index]))
+            port[index] = known.setdefault(key, int(destination[index]))
         return port
 
-    def _carried(self, work: _Work, part: Packets, kind: int, at: Int64s, data: Layer) -> None:
+    def _unwrap_udp_tunnel(
+        self, work: _IpPackets, part: Packets, kind: int, candidates: Int64s, data: Layer
+    ) -> None:
         """Packets of one kind of tunnel, at their UDP payload."""
-        if work.depth >= MAX_DEPTH:
-            self.notes.unhandled["tunnel_too_deep"] += len(at)
-            part.tunnel_kind[at] = TOO_DEEP if kind != GTP else NONE
+        if work.tunnel_depth >= MAX_TUNNEL_DEPTH:
+            self.notes.unhandled["tunnel_too_deep"] += len(candidates)
+            part.tunnel_kind[candidates] = TOO_DEEP if kind != GTP else NONE
             return
-        inside = PARSERS[kind](self.read, data)
-        confirmed, violates, link = inside.confirmed, inside.violates, inside.link
-        if kind == GTP and work.within == GTP:
-            violates, link = np.ones(len(at), dtype=bool), np.full(len(at), NO_LINK)
-            confirmed = ~violates
-        if violates.any() or self.decoder.no_tunnel:
-            trusted = self._trusted(part, at, violates)
-            confirmed = confirmed & trusted
+        inside = PARSERS[kind](self.reader, data)
+        is_confirmed, contradicts, link_type = (
+            inside.is_confirmed,
+            inside.contradicts,
+            inside.link_type,
+        )
+        if kind == GTP and work.tunnel_kind == GTP:
+            contradicts, link_type = (
+                np.ones(len(candidates), dtype=bool),
+                np.full(len(candidates), NO_LINK),
+            )
+            is_confirmed = ~contradicts
+        if contradicts.any() or self.decoder.not_tunnels:
+            is_trusted = self._is_trusted(part, candidates, contradicts)
+            is_confirmed = is_confirmed & is_trusted
             if kind != GTP:
-                link = np.where(trusted, link, NO_LINK)
-        part.tunnel_kind[at[confirmed]] = kind
-        self._enter(inside.layer, link, work.depth + 1, kind)
+                link_type = np.where(is_trusted, link_type, NO_LINK)
+        part.tunnel_kind[candidates[is_confirmed]] = kind
+        self._queue_inner_packets(inside.layer, link_type, work.tunnel_depth + 1, kind)
 
-    def _trusted(self, part: Packets, at: Int64s, violates: Bools) -> Bools:
+    def _is_trusted(self, part: Packets, candidates: Int64s, contradicts: Bools) -> Bools:
         """Which packets belong to connections none of whose packets so far contradicted the tunnel."""
-        known, trusted = self.decoder.no_tunnel, ~violates
-        for index, packet in enumerate(at.tolist()):
-            key, now = _connection(part, packet), int(part.time[packet])
-            if now - known.get(key, now) >= FORGOTTEN:
-                del known[key]
-            if key in known or violates[index]:
-                known[key] = now
-                trusted[index] = False
-        while len(known) > MOST_REMEMBERED:
-            del known[next(iter(known))]
-        return trusted
+        not_tunnels, is_trusted = self.decoder.not_tunnels, ~contradicts
+        for index, packet in enumerate(candidates.tolist()):
+            key, now = _connection_key(part, packet), int(part.time[packet])
+            if now - not_tunnels.get(key, now) >= FORGET_AFTER_US:
+                del not_tunnels[key]
+            if key in not_tunnels or contradicts[index]:
+                not_tunnels[key] = now
+                is_trusted[index] = False
+        while len(not_tunnels) > MAX_REMEMBERED:
+            del not_tunnels[next(iter(not_tunnels))]
+        return is_trusted
 
 
-def _connection(part: Packets, packet: int) -> int:
+def _connection_key(part: Packets, packet: int) -> int:
     """A number for the two ends of a UDP packet, whichever sent it."""
     ends = [
         (int(high[packet]), int(low[packet]), int(port[packet]))
@@ -631,35 +730,37 @@ def _connection(part: Packets, packet: int) -> int:
     return hash((min(ends), max(ends)))
 
 
-_HEADER = np.zeros(256, dtype=np.int64)
-_HEADER[[TCP, UDP, ICMP, ICMP6]] = 20, 8, 8, 8
+_MIN_TRANSPORT_BYTES = np.zeros(256, dtype=np.int64)
+_MIN_TRANSPORT_BYTES[[TCP, UDP, ICMP, ICMP6]] = 20, 8, 8, 8
 _HAS_PORTS = np.zeros(256, dtype=bool)
 _HAS_PORTS[[TCP, UDP]] = True
 
 
-def _readdress(ends: _Ends, index: int, header: bytes, routing: bool, routed: set[int]) -> None:
+def _apply_extension_address(
+    addresses: _Addresses, index: int, header: bytes, routing: bool, routed: set[int]
+) -> None:
     """Takes the final target from a routing header (types 0 and 2), the home address from destination options."""
     if routing:
         kind, left, size = header[2], header[3], header[1]
-        known = (kind == 0 and size >= 2 and size % 2 == 0) or (kind == 2 and size == 2)
-        if left and known and index not in routed:
+        is_known = (kind == 0 and size >= 2 and size % 2 == 0) or (kind == 2 and size == 2)
+        if left and is_known and index not in routed:
             routed.add(index)
-            _put(ends.target, index, header[-16:])
+            _replace_address(addresses.target, index, header[-16:])
         return
-    at = 2
-    while at < len(header):
-        if header[at] == 0:
-            at += 1
+    offset = 2
+    while offset < len(header):
+        if header[offset] == 0:
+            offset += 1
             continue
-        if at + 2 > len(header) or at + 2 + header[at + 1] > len(header):
+        if offset + 2 > len(header) or offset + 2 + header[offset + 1] > len(header):
             return
-        if header[at] == HOME_ADDRESS and header[at + 1] == 16:
-            _put(ends.source, index, header[at + 2 : at + 18])
+        if header[offset] == HOME_ADDRESS and header[offset + 1] == 16:
+            _replace_address(addresses.source, index, header[offset + 2 : offset + 18])
             return
-        at += 2 + header[at + 1]
+        offset += 2 + header[offset + 1]
 
 
-def _put(address: tuple[UInt64s, UInt64s], index: int, value: bytes) -> None:
+def _replace_address(address: tuple[UInt64s, UInt64s], index: int, value: bytes) -> None:
     address[0][index], address[1][index] = (
         int.from_bytes(value[:8], "big"),
         int.from_bytes(value[8:], "big"),
@@ -667,22 +768,22 @@ def _put(address: tuple[UInt64s, UInt64s], index: int, value: bytes) -> None:
 
 
 def _icmp_ports(
-    rows: Bytes, protocol: Int64s, is_icmp: Bools, first: Int64s, second: Int64s
+    rows: Bytes, protocol: Int64s, is_icmp: Bools, source_port: Int64s, destination_port: Int64s
 ) -> tuple[Int64s, Int64s, Bools]:
     """Type and counterpart as ports, code where there is no counterpart; the third says where."""
-    at = np.flatnonzero(is_icmp)
-    kind, code = rows[at, 0], rows[at, 1]
-    answer = _ANSWERS[(protocol[at] == ICMP6).astype(np.int64), kind]
+    icmp = np.flatnonzero(is_icmp)
+    kind, code = rows[icmp, 0], rows[icmp, 1]
+    answer = _ANSWERS[(protocol[icmp] == ICMP6).astype(np.int64), kind]
     one_way = np.zeros(len(protocol), dtype=bool)
-    one_way[at] = answer < 0
-    first[at], second[at] = kind, np.where(answer < 0, code, answer)
-    return first, second, one_way
+    one_way[icmp] = answer < 0
+    source_port[icmp], destination_port[icmp] = kind, np.where(answer < 0, code, answer)
+    return source_port, destination_port, one_way
 
 
 _ANSWERS = icmp.answer_table()
 
 
-def select(packets: Packets, which: Bools | Int64s) -> Packets:
+def select_packets(packets: Packets, which: Bools | Int64s) -> Packets:
     """The packets `which` names, by mask or index."""
     columns: dict[str, Any] = {name: getattr(packets, name)[which] for name in _COLUMNS}
     for name in ("source", "destination"):
@@ -703,11 +804,11 @@ _COLUMNS = frozenset(Packets.__dataclass_fields__) - {
 }
 
 
-def _join(chunk: _Chunk) -> Packets:
+def _join_parts(chunk: _ChunkDecoder) -> Packets:
     """The parts in the capture's order, whatever a packet carried behind it."""
     parts = [part for part in chunk.parts if len(part)]
     if len(parts) == 1:
-        return replace(parts[0], data=chunk.read.data)
+        return replace(parts[0], data=chunk.reader.data)
     none, halves = (
         np.zeros(0, dtype=np.int64),
         (np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64)),
@@ -724,10 +825,10 @@ def _join(chunk: _Chunk) -> Packets:
                 np.concatenate([getattr(part, name)[half] for part in parts]) for half in (0, 1)
             )
     whole = Packets(
-        **columns, data=chunk.read.data, arrivals=chunk.arrivals, first_number=chunk.chunk.first
+        **columns, data=chunk.reader.data, arrivals=chunk.arrivals, first_number=chunk.chunk.first
     )
     order = np.argsort(whole.number, kind="stable")
-    whole = select(whole, order)
+    whole = select_packets(whole, order)
     inside = np.flatnonzero(whole.tunnel_parent >= 0)
     if len(inside):
         place = np.empty(len(order), dtype=np.int64)
@@ -736,10 +837,10 @@ def _join(chunk: _Chunk) -> Packets:
     return whole
 
 
-def beginnings(data: Bytes, at: Int64s, length: Int64s, width: int) -> Bytes:
-    """(n, width) first bytes of payloads of `length` bytes at `at` in a chunk's data, zeros behind their end."""
+def payload_beginnings(data: Bytes, offsets: Int64s, length: Int64s, width: int) -> Bytes:
+    """(n, width) first bytes of payloads of `length` bytes at `offsets` in a chunk's data, zeros behind their end."""
     padded = data if len(data) >= width else np.concatenate([data, np.zeros(width, dtype=np.uint8)])
-    start = np.clip(at, 0, len(padded) - width)
-    rows = stretches(padded, start, width)
+    start = np.clip(offsets, 0, len(padded) - width)
+    rows = byte_rows(padded, start, width)
     rows *= np.arange(width) < length[:, None]
     return rows

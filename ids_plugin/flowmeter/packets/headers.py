@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ids_plugin.flowmeter.packets.capture_files import HEAD, PADDING, Chunk, stretches
+from ids_plugin.flowmeter.packets.capture_files import HEAD_BYTES, PADDING_BYTES, Chunk, byte_rows
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]
@@ -24,13 +24,13 @@ class Layer(NamedTuple):
 
     row: Int64s
     """index in the chunk"""
-    at: Int64s
+    offset: Int64s
     """where the header begins in the data"""
     captured: Int64s
     """captured bytes from there on"""
     length: Int64s
     """bytes from there on that were on the wire"""
-    parent: Int64s
+    tunnel_parent: Int64s
     """the tunnel they came out of, as `Packets.parent`"""
 
     def keep(self, mask: Bools) -> Layer:
@@ -40,9 +40,13 @@ class Layer(NamedTuple):
         return Layer(*(column[mask] for column in self))
 
     def skip(self, count: Int64s | int) -> Layer:
-        """The packets `count` bytes further on."""
+        """The packets `packet_count` bytes further on."""
         return Layer(
-            self.row, self.at + count, self.captured - count, self.length - count, self.parent
+            self.row,
+            self.offset + count,
+            self.captured - count,
+            self.length - count,
+            self.tunnel_parent,
         )
 
 
@@ -51,37 +55,37 @@ class Reader:
 
     def __init__(self, data: Bytes) -> None:
         self.data = data
-        self.limit = len(data) - PADDING
+        self.last_offset = len(data) - PADDING_BYTES
 
-    def rows(self, at: Int64s, width: int) -> Bytes:
+    def rows(self, offsets: Int64s, width: int) -> Bytes:
         """(n, width) bytes from each offset, at most PADDING."""
-        return stretches(self.data, np.minimum(at, self.limit), width)
+        return byte_rows(self.data, np.minimum(offsets, self.last_offset), width)
 
-    def u8(self, at: Int64s) -> Int64s:
+    def u8(self, offsets: Int64s) -> Int64s:
         """Bytes at each offset."""
-        return self.data[np.clip(at, 0, self.limit)].astype(np.int64)
+        return self.data[np.clip(offsets, 0, self.last_offset)].astype(np.int64)
 
-    def u16(self, at: Int64s) -> Int64s:
+    def u16(self, offsets: Int64s) -> Int64s:
         """16-bit integers at each offset."""
-        pairs = stretches(self.data, np.clip(at, 0, self.limit), 2)
+        pairs = byte_rows(self.data, np.clip(offsets, 0, self.last_offset), 2)
         return pairs.view(">u2").ravel().astype(np.int64)
 
-    def bytes(self, at: int, count: int) -> bytes:
+    def bytes(self, offset: int, count: int) -> bytes:
         """Bytes of one packet."""
-        return self.data[at : at + count].tobytes()
+        return self.data[offset : offset + count].tobytes()
 
 
 def column(rows: Bytes, start: int, kind: str) -> Int64s:
     """Big-endian integers of type `kind` at the same place of every row."""
     if not len(rows):
         return np.zeros(0, dtype=np.int64)
-    found: Int64s = (
+    values: Int64s = (
         rows[:, start : start + np.dtype(kind).itemsize].view(kind)[:, 0].astype(np.int64)
     )
-    return found
+    return values
 
 
-class Bad(NamedTuple):
+class BadHeader(NamedTuple):
     """A packet whose headers can't be believed, or that can't be used as a whole."""
 
     number: int
@@ -89,49 +93,49 @@ class Bad(NamedTuple):
     data: bytes
 
 
-class Notes:
+class DecodingNotes:
     """One chunk on its way through the layers: its bytes, and who was left out where."""
 
     def __init__(self, chunk: Chunk, named: set[str]) -> None:
         self.chunk = chunk
-        self.named = named
+        self.located_kinds = named
         """kinds of packets whose first was located before"""
-        self.read = Reader(chunk.data)
+        self.reader = Reader(chunk.data)
         self.unhandled: Counter[str] = Counter()
-        self.bad: list[Bad] = []
-        self.all = np.arange(len(chunk.offset))
+        self.bad_headers: list[BadHeader] = []
+        self.all_rows = np.arange(len(chunk.offset))
 
-    def rows(self, layer: Layer, width: int) -> Bytes:
+    def header_rows(self, layer: Layer, width: int) -> Bytes:
         """(n, width) bytes from each packet's header on, at most PADDING; to be read only."""
-        at, offset = layer.at, self.chunk.offset
-        if layer.row is not self.all:
-            offset = offset[layer.row]
-        depth = int(at[0] - offset[0]) if len(at) else HEAD
-        if 0 <= depth <= HEAD - width and (at - offset == depth).all():
-            heads = self.chunk.heads if layer.row is self.all else self.chunk.heads[layer.row]
+        header_offsets, packet_offsets = layer.offset, self.chunk.offset
+        if layer.row is not self.all_rows:
+            packet_offsets = packet_offsets[layer.row]
+        depth = int(header_offsets[0] - packet_offsets[0]) if len(header_offsets) else HEAD_BYTES
+        if 0 <= depth <= HEAD_BYTES - width and (header_offsets - packet_offsets == depth).all():
+            heads = self.chunk.heads if layer.row is self.all_rows else self.chunk.heads[layer.row]
             return heads[:, depth : depth + width]
-        return self.read.rows(at, width)
+        return self.reader.rows(header_offsets, width)
 
-    def blame(self, row: int, reason: str) -> None:
+    def note_bad(self, row: int, reason: str) -> None:
         """Notes one packet, by index in the chunk, as bad."""
         start = int(self.chunk.offset[row])
-        head = self.read.bytes(start, min(ENDED_BLOCKS, int(self.chunk.captured[row])))
-        self.bad.append(Bad(self.chunk.first + row, reason, head))
+        head = self.reader.bytes(start, min(ENDED_BLOCKS, int(self.chunk.captured[row])))
+        self.bad_headers.append(BadHeader(self.chunk.first + row, reason, head))
 
     def reject(self, layer: Layer, mask: Bools, reason: str) -> Layer:
         """Notes the packets of `mask` as bad; the others."""
         if not mask.any():
             return layer
         for row in layer.row[mask].tolist():
-            self.blame(row, reason)
+            self.note_bad(row, reason)
         return layer.keep(~mask)
 
     def drop(self, layer: Layer, mask: Bools, kind: str, *, locate: bool = False) -> Layer:
         """Counts the packets of `mask` as nothing we measure, the capture's first located if asked for; the others."""
         if not mask.any():
             return layer
-        if locate and kind not in self.named:
-            self.named.add(kind)
-            self.blame(int(layer.row[np.argmax(mask)]), kind)
+        if locate and kind not in self.located_kinds:
+            self.located_kinds.add(kind)
+            self.note_bad(int(layer.row[np.argmax(mask)]), kind)
         self.unhandled[kind] += int(mask.sum())
         return layer.keep(~mask)

@@ -10,13 +10,13 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-MIN_GROWTH_ROWS, LARGEST = 64, 64_000
+MIN_GROWTH_ROWS, MAX_DATAGRAM_BYTES = 64, 64_000
 """Bytes of a fragment that is not the last, and of a datagram, beyond which Zeek finds them odd."""
-MOST_BYTES = 16 << 20
-MOST_DATAGRAMS = 1 << 14
+MAX_HELD_BYTES = 16 << 20
+MAX_DATAGRAMS = 1 << 14
 """What incomplete datagrams may hold together; beyond it the oldest is given up."""
-LONGEST = 65_535
-SECURED = 51
+MAX_IP_BYTES = 65_535
+AUTHENTICATION = 51
 """IPv6's authentication header, whose length counts in words of four bytes."""
 
 Key = tuple[bytes, int]
@@ -42,126 +42,141 @@ class Fragment(NamedTuple):
 class _Incomplete:
     header: bytes
     protocol: int
-    size: int = 0
+    total_bytes: int = 0
     """payload bytes of the whole; 0 while no last fragment came"""
     blocks: list[tuple[int, bytes]] = field(default_factory=list)
     """(offset, bytes) in order, none overlapping"""
-    held: int = 0
+    held_bytes: int = 0
     """bytes of them"""
 
 
 class Fragments:
     """Incomplete datagrams of a capture."""
 
-    def __init__(self, most_bytes: int = MOST_BYTES, most_datagrams: int = MOST_DATAGRAMS) -> None:
+    def __init__(
+        self, most_bytes: int = MAX_HELD_BYTES, most_datagrams: int = MAX_DATAGRAMS
+    ) -> None:
         self.most_bytes, self.most_datagrams = most_bytes, most_datagrams
-        self.waiting: dict[Key, _Incomplete] = {}
-        self.held = 0
+        self.incomplete: dict[Key, _Incomplete] = {}
+        self.held_bytes = 0
         self.given_up = 0
         """fragmented datagrams dropped for want of room"""
 
     def add(self, fragment: Fragment) -> tuple[bytes | None, list[str]]:
         """The datagram that this fragment completes, under the headers of the one that came first; what is odd."""
-        odd: list[str] = []
-        found = self.waiting.get(fragment.key)
-        if found is None:
-            found = self.waiting[fragment.key] = _Incomplete(fragment.header, fragment.protocol)
-        elif fragment.protocol != found.protocol or len(fragment.header) != len(found.header):
-            odd.append("fragment_protocol_inconsistency")
+        oddities: list[str] = []
+        datagram = self.incomplete.get(fragment.key)
+        if datagram is None:
+            datagram = self.incomplete[fragment.key] = _Incomplete(
+                fragment.header, fragment.protocol
+            )
+        elif fragment.protocol != datagram.protocol or len(fragment.header) != len(datagram.header):
+            oddities.append("fragment_protocol_inconsistency")
         if fragment.offset == 0:
-            found.protocol = fragment.protocol
-        self.held -= found.held
-        odd += _measure(found, fragment)
-        odd += _insert(found, fragment.offset, fragment.payload)
-        payload = _all_columns(found, odd)
+            datagram.protocol = fragment.protocol
+        self.held_bytes -= datagram.held_bytes
+        oddities += _note_size(datagram, fragment)
+        oddities += _insert_payload(datagram, fragment.offset, fragment.payload)
+        payload = _all_columns(datagram, oddities)
         if payload is not None:
-            del self.waiting[fragment.key]
-            return _datagram(found, payload), odd
-        self.held += found.held
+            del self.incomplete[fragment.key]
+            return _build_datagram(datagram, payload), oddities
+        self.held_bytes += datagram.held_bytes
         self._make_room()
-        return None, odd
+        return None, oddities
 
     def _make_room(self) -> None:
-        while self.held > self.most_bytes or len(self.waiting) > self.most_datagrams:
-            oldest = next(iter(self.waiting))
-            self.held -= self.waiting.pop(oldest).held
+        while self.held_bytes > self.most_bytes or len(self.incomplete) > self.most_datagrams:
+            oldest = next(iter(self.incomplete))
+            self.held_bytes -= self.incomplete.pop(oldest).held_bytes
             self.given_up += 1
 
 
-def _measure(found: _Incomplete, fragment: Fragment) -> list[str]:
+def _note_size(datagram: _Incomplete, fragment: Fragment) -> list[str]:
     """Takes the size that a fragment implies into account."""
-    odd = []
+    oddities = []
     upper = fragment.offset + len(fragment.payload)
-    if not fragment.more and found.size == 0:
-        found.size = upper
+    if not fragment.more and datagram.total_bytes == 0:
+        datagram.total_bytes = upper
     elif fragment.more and fragment.total < MIN_GROWTH_ROWS:
-        odd.append("excessively_small_fragment")
-    if upper > LARGEST:
-        odd.append("excessively_large_fragment")
-    if found.size and (upper > found.size or (not fragment.more and upper < found.size)):
-        odd.append("fragment_size_inconsistency")
-        found.size = max(found.size, upper)
-    return odd
+        oddities.append("excessively_small_fragment")
+    if upper > MAX_DATAGRAM_BYTES:
+        oddities.append("excessively_large_fragment")
+    if datagram.total_bytes and (
+        upper > datagram.total_bytes or (not fragment.more and upper < datagram.total_bytes)
+    ):
+        oddities.append("fragment_size_inconsistency")
+        datagram.total_bytes = max(datagram.total_bytes, upper)
+    return oddities
 
 
-def _insert(found: _Incomplete, offset: int, data: bytes) -> list[str]:
+def _insert_payload(datagram: _Incomplete, offset: int, data: bytes) -> list[str]:
     """Puts in those bytes of `data` that aren't there yet."""
-    odd: set[str] = set()
+    oddities: set[str] = set()
     pieces: list[tuple[int, bytes]] = []
-    first = max(bisect_left(found.blocks, (offset,)) - 1, 0)
-    for begin, held in found.blocks[first:]:
-        end, upper = begin + len(held), offset + len(data)
-        if begin >= upper or not data:
+    first = max(bisect_left(datagram.blocks, (offset,)) - 1, 0)
+    for block_begin, held_bytes in datagram.blocks[first:]:
+        end, upper = block_begin + len(held_bytes), offset + len(data)
+        if block_begin >= upper or not data:
             break
         if end <= offset:
             continue
-        low, high = max(begin, offset), min(end, upper)
-        same = held[low - begin : high - begin] == data[low - offset : high - offset]
-        odd.add("fragment_overlap" if same else "fragment_inconsistency")
-        if offset < begin:
-            pieces.append((offset, data[: begin - offset]))
+        low, high = max(block_begin, offset), min(end, upper)
+        same = (
+            held_bytes[low - block_begin : high - block_begin] == data[low - offset : high - offset]
+        )
+        oddities.add("fragment_overlap" if same else "fragment_inconsistency")
+        if offset < block_begin:
+            pieces.append((offset, data[: block_begin - offset]))
         data, offset = data[end - offset :], end
     for piece in (*pieces, (offset, data)):
         if piece[1]:
-            insort(found.blocks, piece)
-            found.held += len(piece[1])
-    return sorted(odd)
+            insort(datagram.blocks, piece)
+            datagram.held_bytes += len(piece[1])
+    return sorted(oddities)
 
 
-def _all_columns(found: _Incomplete, odd: list[str]) -> bytes | None:
+def _all_columns(datagram: _Incomplete, oddities: list[str]) -> bytes | None:
     """The payload, if nothing is missing; what lies beyond a hole behind the end is left out."""
-    if not found.size or found.held < found.size or found.blocks[0][0] > 0:
+    if (
+        not datagram.total_bytes
+        or datagram.held_bytes < datagram.total_bytes
+        or datagram.blocks[0][0] > 0
+    ):
         return None
     upper, used = 0, 0
-    for begin, data in found.blocks:
+    for begin, data in datagram.blocks:
         if begin > upper:
             break
         upper, used = begin + len(data), used + 1
-    if upper < found.size:
+    if upper < datagram.total_bytes:
         return None
-    if upper > found.size and "fragment_size_inconsistency" not in odd:
-        odd.append("fragment_size_inconsistency")
-    return b"".join(data for _, data in found.blocks[:used])
+    if upper > datagram.total_bytes and "fragment_size_inconsistency" not in oddities:
+        oddities.append("fragment_size_inconsistency")
+    return b"".join(data for _, data in datagram.blocks[:used])
 
 
-def _datagram(found: _Incomplete, payload: bytes) -> bytes:
+def _build_datagram(datagram: _Incomplete, payload: bytes) -> bytes:
     """The packet that was fragmented, longer than its header can say where the fragments made it so."""
-    header = bytearray(found.header)
+    header = bytearray(datagram.header)
     total = len(header) + len(payload)
     if header[0] >> 4 == 4:
         header[2:4], header[6:8], header[10:12] = (
-            (total & LONGEST).to_bytes(2, "big"),
+            (total & MAX_IP_BYTES).to_bytes(2, "big"),
             b"\0\0",
             b"\0\0",
         )
-        words = sum(int.from_bytes(header[at : at + 2], "big") for at in range(0, len(header), 2))
-        header[10:12] = (LONGEST - words % LONGEST).to_bytes(2, "big")
+        words = sum(
+            int.from_bytes(header[offset : offset + 2], "big")
+            for offset in range(0, len(header), 2)
+        )
+        header[10:12] = (MAX_IP_BYTES - words % MAX_IP_BYTES).to_bytes(2, "big")
         return bytes(header) + payload
-    header[4:6] = (total - 40 & LONGEST).to_bytes(2, "big")
-    place, following, at = 6, header[6], 40
-    while at < len(header):
-        place, size = at, header[at + 1]
-        at += size * 4 + 8 if following == SECURED else size * 8 + 8
-        following = header[place]
-    header[place] = found.protocol
+    header[4:6] = (total - 40 & MAX_IP_BYTES).to_bytes(2, "big")
+    next_header_offset, following, offset = 6, header[6], 40
+    while offset < len(header):
+        next_header_offset, size = offset, header[offset + 1]
+        offset += size * 4 + 8 if following == AUTHENTICATION else size * 8 + 8
+        following = header[next_header_offset]
+    header[next_header_offset] = datagram.protocol
     return bytes(header) + payload

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ids_plugin.flowmeter.packets.capture_files import BROKEN
-from ids_plugin.flowmeter.packets.headers import Int64s, Layer, Notes, column
+from ids_plugin.flowmeter.packets.capture_files import BROKEN_LINK
+from ids_plugin.flowmeter.packets.headers import DecodingNotes, Int64s, Layer, column
 
 ETHERNET, WIRELESS, RAW = 1, 105, 101
 IPV4, IPV6, VN_TAG, FABRIC_PATH, MPLS, PPPOE, PBB = (
@@ -33,30 +33,30 @@ NAMES = {
     0x0806: "arp", 0x8035: "rarp", 0x88CC: "lldp", 0x888E: "eapol", 0x8863: "pppoe_discovery", LLC: "llc", IPX: "ipx",
     PPP_CONTROL: "ppp_control", PSEUDOWIRE: "mpls_pseudowire", UNDEFINED: "undefined_ethertype",
 }  # fmt: skip
-MOST_TAGS = 16
+MAX_TAGS = 16
 FAMILIES = (2, 10, 24, 28, 30)
 """Address families of IPv4 and of IPv6 on Linux, NetBSD, FreeBSD and macOS."""
-MOST_TLVS = 64
-MOST_SUBFRAMES = 64
+MAX_TLVS = 64
+MAX_SUBFRAMES = 64
 NFLOG_PAYLOAD = 9
 
 
-def networks(notes: Notes) -> list[Layer]:
+def ip_layers(notes: DecodingNotes) -> list[Layer]:
     """The chunk's packets at their IP header."""
     chunk = notes.chunk
-    nowhere = np.full(len(chunk.offset), -1, dtype=np.int64)
-    everything = Layer(notes.all, chunk.offset, chunk.captured, chunk.length, nowhere)
-    found: list[Layer] = []
-    alike = len(chunk.link) and (chunk.link == chunk.link[0]).all()
-    for kind in [int(chunk.link[0])] if alike else np.unique(chunk.link).tolist():
-        if kind != BROKEN:
-            found += network(
-                notes, kind, everything if alike else everything.keep(chunk.link == kind)
+    no_tunnel = np.full(len(chunk.offset), -1, dtype=np.int64)
+    everything = Layer(notes.all_rows, chunk.offset, chunk.captured, chunk.length, no_tunnel)
+    layers: list[Layer] = []
+    is_one_link_type = len(chunk.link) and (chunk.link == chunk.link[0]).all()
+    for kind in [int(chunk.link[0])] if is_one_link_type else np.unique(chunk.link).tolist():
+        if kind != BROKEN_LINK:
+            layers += ip_layers_of_link(
+                notes, kind, everything if is_one_link_type else everything.keep(chunk.link == kind)
             )
-    return found
+    return layers
 
 
-def network(notes: Notes, kind: int, layer: Layer) -> list[Layer]:
+def ip_layers_of_link(notes: DecodingNotes, kind: int, layer: Layer) -> list[Layer]:
     """Packets of one link type at their IP header; of a foreign one the first packet is named, all are counted."""
     step = LINKS.get(kind)
     if step is not None:
@@ -65,103 +65,115 @@ def network(notes: Notes, kind: int, layer: Layer) -> list[Layer]:
     return []
 
 
-def ethernet(notes: Notes, layer: Layer) -> list[Layer]:
+def ethernet(notes: DecodingNotes, layer: Layer) -> list[Layer]:
     """Frames of Ethernet II, and of 802.3 with SNAP."""
     layer = notes.reject(layer, layer.captured <= 16, "cut_link_header")
-    return [ethertypes(notes, layer.skip(14), column(notes.rows(layer, 14), 12, ">u2"))]
+    return [ethertypes(notes, layer.skip(14), column(notes.header_rows(layer, 14), 12, ">u2"))]
 
 
-def ethertypes(notes: Notes, layer: Layer, kind: Int64s) -> Layer:
+def ethertypes(notes: DecodingNotes, layer: Layer, kind: Int64s) -> Layer:
     """Packets behind an Ethernet type: steps over whatever stands before IP, counts what carries none."""
-    known = IS_IP[kind]
-    if known.all():
+    is_ip = IS_IP[kind]
+    if is_ip.all():
         return layer
-    place = np.flatnonzero(~known)
-    rest, kind = layer.keep(~known), kind[place]
-    for _ in range(MOST_TAGS):
-        step, kind = _tag(notes, rest, kind)
+    not_ip = np.flatnonzero(~is_ip)
+    rest, kind = layer.keep(~is_ip), kind[not_ip]
+    for _ in range(MAX_TAGS):
+        step, kind = _step_over_tag(notes, rest, kind)
         if not step.any():
             break
         rest = rest.skip(step)
     reached = IS_IP[kind]
     for other, count in zip(*np.unique(kind[~reached], return_counts=True), strict=True):
         notes.unhandled[NAMES.get(int(other), f"ethertype_{int(other):#06x}")] += int(count)
-    place, rest = place[reached], rest.keep(reached)
-    at, captured, length = layer.at.copy(), layer.captured.copy(), layer.length.copy()
-    at[place], captured[place], length[place] = rest.at, rest.captured, rest.length
-    known[place] = True
-    return Layer(layer.row, at, captured, length, layer.parent).keep(known)
+    not_ip, rest = not_ip[reached], rest.keep(reached)
+    offset, captured, length = layer.offset.copy(), layer.captured.copy(), layer.length.copy()
+    offset[not_ip], captured[not_ip], length[not_ip] = rest.offset, rest.captured, rest.length
+    is_ip[not_ip] = True
+    return Layer(layer.row, offset, captured, length, layer.tunnel_parent).keep(is_ip)
 
 
-def _tag(notes: Notes, layer: Layer, kind: Int64s) -> tuple[Int64s, Int64s]:
+def _step_over_tag(notes: DecodingNotes, layer: Layer, kind: Int64s) -> tuple[Int64s, Int64s]:
     """Bytes of what each Ethernet type announces, 0 where it isn't to be stepped over, and the type behind it."""
-    read, at = notes.read, layer.at
+    read, offset = notes.reader, layer.offset
     tagged, labelled = np.isin(kind, VLAN_TYPES), np.isin(kind, MPLS_TYPES)
     step = np.select(
         [tagged | labelled, kind == VN_TAG, kind == PPPOE, kind == PBB, kind == FABRIC_PATH],
         [4, 6, 8, 18, 16],
         0,
     )
-    inner = np.where(step > 0, read.u16(at + np.maximum(step - 2, 0)), kind)
-    bottom = labelled & (read.u8(at + 2) & 1 == 1)
-    version = read.u8(at + 4) >> 4
-    inner = np.where(
+    inner_kind = np.where(step > 0, read.u16(offset + np.maximum(step - 2, 0)), kind)
+    bottom = labelled & (read.u8(offset + 2) & 1 == 1)
+    version = read.u8(offset + 4) >> 4
+    inner_kind = np.where(
         labelled,
         np.select([~bottom, version == 4, version == 6], [kind, IPV4, IPV6], PSEUDOWIRE),
-        inner,
+        inner_kind,
     )
-    inner = np.where(kind == PPPOE, _of_ppp(inner), inner)
-    short = kind <= 1500
-    if short.any():
-        start, control = read.u16(at), read.u8(at + 2)
+    inner_kind = np.where(kind == PPPOE, _ethertype_of_ppp(inner_kind), inner_kind)
+    is_length = kind <= 1500
+    if is_length.any():
+        start, control = read.u16(offset), read.u8(offset + 2)
         header = np.where(control & 3 == 3, 3, 4)
-        snap = short & (start == 0xAAAA)
-        ours = snap & (read.u8(at + header) == 0) & (read.u16(at + header + 1) == 0)
-        step = np.where(ours, header + 5, step)
+        is_snap = is_length & (start == 0xAAAA)
+        is_snap_ethertype = (
+            is_snap & (read.u8(offset + header) == 0) & (read.u16(offset + header + 1) == 0)
+        )
+        step = np.where(is_snap_ethertype, header + 5, step)
         other = np.where(start == 0xFFFF, IPX, LLC)
-        inner = np.where(short, np.where(ours, read.u16(at + header + 3), other), inner)
-    return step, np.where((inner > 1500) & (inner < 1536), UNDEFINED, inner)
+        inner_kind = np.where(
+            is_length, np.where(is_snap_ethertype, read.u16(offset + header + 3), other), inner_kind
+        )
+    return step, np.where((inner_kind > 1500) & (inner_kind < 1536), UNDEFINED, inner_kind)
 
 
-def _of_ppp(protocol: Int64s) -> Int64s:
+def _ethertype_of_ppp(protocol: Int64s) -> Int64s:
     """The Ethernet type that stands for a PPP protocol."""
     return np.select(
         [protocol == 0x21, protocol == 0x57, protocol == 0x281], [IPV4, IPV6, MPLS], PPP_CONTROL
     )
 
 
-def _ppp(notes: Notes, layer: Layer) -> list[Layer]:
+def _ppp(notes: DecodingNotes, layer: Layer) -> list[Layer]:
     """PPP, with HDLC-like framing or without."""
     layer = notes.reject(layer, layer.captured <= 4, "cut_link_header")
-    framed = np.where(notes.read.u16(layer.at) == 0xFF03, 2, 0)
-    return [ethertypes(notes, layer.skip(framed + 2), _of_ppp(notes.read.u16(layer.at + framed)))]
+    framed = np.where(notes.reader.u16(layer.offset) == 0xFF03, 2, 0)
+    return [
+        ethertypes(
+            notes,
+            layer.skip(framed + 2),
+            _ethertype_of_ppp(notes.reader.u16(layer.offset + framed)),
+        )
+    ]
 
 
-def _serial(notes: Notes, layer: Layer) -> list[Layer]:
+def _serial(notes: DecodingNotes, layer: Layer) -> list[Layer]:
     """PPP with HDLC framing, always."""
     layer = notes.reject(layer, layer.captured <= 4, "cut_link_header")
-    return [ethertypes(notes, layer.skip(4), _of_ppp(notes.read.u16(layer.at + 2)))]
+    return [ethertypes(notes, layer.skip(4), _ethertype_of_ppp(notes.reader.u16(layer.offset + 2)))]
 
 
-def _cooked(header: int, kind_at: int) -> Callable[[Notes, Layer], list[Layer]]:
-    def step(notes: Notes, layer: Layer) -> list[Layer]:
+def _linux_cooked(header: int, kind_at: int) -> Callable[[DecodingNotes, Layer], list[Layer]]:
+    def step(notes: DecodingNotes, layer: Layer) -> list[Layer]:
         layer = notes.reject(layer, layer.captured <= header, "cut_link_header")
         return [
-            ethertypes(notes, layer.skip(header), column(notes.rows(layer, header), kind_at, ">u2"))
+            ethertypes(
+                notes, layer.skip(header), column(notes.header_rows(layer, header), kind_at, ">u2")
+            )
         ]
 
     return step
 
 
-def _loopback(notes: Notes, layer: Layer) -> list[Layer]:
+def _loopback(notes: DecodingNotes, layer: Layer) -> list[Layer]:
     """An address family in the order of whoever captured."""
     layer = notes.reject(layer, layer.captured <= 4, "cut_link_header")
-    high, low = notes.read.u16(layer.at), notes.read.u16(layer.at + 2)
+    high, low = notes.reader.u16(layer.offset), notes.reader.u16(layer.offset + 2)
     little = (high & 0xFF) << 8 | high >> 8
-    return [_family(notes, layer.skip(4), np.where(low == 0, little, low))]
+    return [_keep_ip_families(notes, layer.skip(4), np.where(low == 0, little, low))]
 
 
-def _family(notes: Notes, layer: Layer, family: Int64s) -> Layer:
+def _keep_ip_families(notes: DecodingNotes, layer: Layer, family: Int64s) -> Layer:
     """Counts packets that aren't of IP."""
     foreign = ~np.isin(family, FAMILIES)
     for kind, count in zip(*np.unique(family[foreign], return_counts=True), strict=True):
@@ -169,54 +181,57 @@ def _family(notes: Notes, layer: Layer, family: Int64s) -> Layer:
     return layer.keep(~foreign)
 
 
-def _fddi(notes: Notes, layer: Layer) -> list[Layer]:
+def _fddi(notes: DecodingNotes, layer: Layer) -> list[Layer]:
     return [notes.reject(layer, layer.captured <= 21, "cut_link_header").skip(21)]
 
 
-def _raw(notes: Notes, layer: Layer) -> list[Layer]:
+def _raw(notes: DecodingNotes, layer: Layer) -> list[Layer]:
     return [layer]
 
 
-def _nflog(notes: Notes, layer: Layer) -> list[Layer]:
+def _nflog(notes: DecodingNotes, layer: Layer) -> list[Layer]:
     """Linux's netfilter log: type-length-values, one of which is the packet."""
     layer = notes.reject(layer, layer.captured <= 4, "cut_link_header")
-    layer = notes.drop(layer, notes.read.u8(layer.at + 1) != 0, "nflog_version")
-    family = notes.read.u8(layer.at)
+    layer = notes.drop(layer, notes.reader.u8(layer.offset + 1) != 0, "nflog_version")
+    family = notes.reader.u8(layer.offset)
     offset = np.full(len(family), 4, dtype=np.int64)
-    found = np.zeros(len(family), dtype=bool)
-    lost = np.zeros(len(family), dtype=bool)
-    for _ in range(MOST_TLVS):
-        lost |= ~found & (layer.captured - offset <= 4)
-        size, kind = _little(notes, layer.at + offset), _little(notes, layer.at + offset + 2)
-        here = ~found & ~lost & (kind == NFLOG_PAYLOAD)
-        found |= here
-        lost |= ~found & (size < 4)
-        if (found | lost).all():
+    is_found = np.zeros(len(family), dtype=bool)
+    is_lost = np.zeros(len(family), dtype=bool)
+    for _ in range(MAX_TLVS):
+        is_lost |= ~is_found & (layer.captured - offset <= 4)
+        size, kind = (
+            _little_endian(notes, layer.offset + offset),
+            _little_endian(notes, layer.offset + offset + 2),
+        )
+        is_payload = ~is_found & ~is_lost & (kind == NFLOG_PAYLOAD)
+        is_found |= is_payload
+        is_lost |= ~is_found & (size < 4)
+        if (is_found | is_lost).all():
             break
-        offset = np.where(found | lost, offset, offset + (size + 3) // 4 * 4)
+        offset = np.where(is_found | is_lost, offset, offset + (size + 3) // 4 * 4)
     inside = layer.skip(offset + 4)
-    notes.reject(inside, ~found, "nflog_without_packet")
-    return [_family(notes, inside.keep(found), family[found])]
+    notes.reject(inside, ~is_found, "nflog_without_packet")
+    return [_keep_ip_families(notes, inside.keep(is_found), family[is_found])]
 
 
-def _little(notes: Notes, at: Int64s) -> Int64s:
-    value = notes.read.u16(at)
+def _little_endian(notes: DecodingNotes, offset: Int64s) -> Int64s:
+    value = notes.reader.u16(offset)
     return (value & 0xFF) << 8 | value >> 8
 
 
-def _radiotap(notes: Notes, layer: Layer) -> list[Layer]:
+def _radiotap(notes: DecodingNotes, layer: Layer) -> list[Layer]:
     layer = notes.reject(layer, layer.captured <= 4, "cut_link_header")
-    size = _little(notes, layer.at + 2)
+    size = _little_endian(notes, layer.offset + 2)
     short = size >= layer.captured
     notes.reject(layer, short, "cut_link_header")
     return wireless(notes, layer.keep(~short).skip(size[~short]))
 
 
-def wireless(notes: Notes, layer: Layer) -> list[Layer]:
+def wireless(notes: DecodingNotes, layer: Layer) -> list[Layer]:
     """802.11 data frames, aggregated ones (A-MSDU) too; what is encrypted or no data is counted."""
     layer = notes.reject(layer, layer.captured <= 24, "cut_link_header")
-    read = notes.read
-    control, flags = read.u8(layer.at), read.u8(layer.at + 1)
+    read = notes.reader
+    control, flags = read.u8(layer.offset), read.u8(layer.offset + 1)
     data, secret = control & 0x48 == 0x08, flags & 0x40 != 0
     notes.drop(layer, ~data, "80211_no_data")
     notes.drop(layer, data & secret, "80211_encrypted")
@@ -224,48 +239,50 @@ def wireless(notes: Notes, layer: Layer) -> list[Layer]:
     layer, control, flags = layer.keep(usable), control[usable], flags[usable]
     header = np.where(flags & 3 == 3, 30, 24)
     quality = control & 0x80 != 0
-    several = quality & (read.u8(layer.at + header) & 0x80 != 0)
+    several = quality & (read.u8(layer.offset + header) & 0x80 != 0)
     header = header + np.where(quality, 2, 0)
     short = layer.captured <= header
     notes.reject(layer, short, "cut_link_header")
     inside = layer.skip(header)
-    found = [_logical(notes, inside.keep(~several & ~short))]
-    return found + _subframes(notes, inside.keep(several & ~short))
+    layers = [_llc_snap(notes, inside.keep(~several & ~short))]
+    return layers + _subframes(notes, inside.keep(several & ~short))
 
 
-def _logical(notes: Notes, layer: Layer) -> Layer:
+def _llc_snap(notes: DecodingNotes, layer: Layer) -> Layer:
     """Behind LLC and SNAP of an 802.11 frame; other LLC is counted."""
     layer = notes.reject(layer, layer.captured < 8, "cut_link_header")
-    read = notes.read
+    read = notes.reader
     snap = (
-        (read.u16(layer.at) == 0xAAAA)
-        & (read.u16(layer.at + 2) == 0x0300)
-        & (read.u16(layer.at + 4) == 0)
+        (read.u16(layer.offset) == 0xAAAA)
+        & (read.u16(layer.offset + 2) == 0x0300)
+        & (read.u16(layer.offset + 4) == 0)
     )
     layer = notes.drop(layer, ~snap, "llc")
-    return ethertypes(notes, layer.skip(8), read.u16(layer.at + 6))
+    return ethertypes(notes, layer.skip(8), read.u16(layer.offset + 6))
 
 
-def _subframes(notes: Notes, layer: Layer) -> list[Layer]:
+def _subframes(notes: DecodingNotes, layer: Layer) -> list[Layer]:
     """The frames that aggregated frames consist of, the first of all, then the second, ..."""
-    found: list[Layer] = []
-    for _ in range(MOST_SUBFRAMES):
+    layers: list[Layer] = []
+    for _ in range(MAX_SUBFRAMES):
         layer = layer.keep(layer.captured > 0)
         if not len(layer.row):
             break
-        size = notes.read.u16(layer.at + 12)
+        size = notes.reader.u16(layer.offset + 12)
         short = (layer.captured < 14) | (layer.captured < size + 14)
         notes.reject(layer, short, "cut_subframe")
         layer, size = layer.keep(~short), size[~short]
         inside = layer.skip(14)
-        found.append(_logical(notes, Layer(inside.row, inside.at, size, size, inside.parent)))
+        layers.append(
+            _llc_snap(notes, Layer(inside.row, inside.offset, size, size, inside.tunnel_parent))
+        )
         layer = inside.skip(size)
         padding = size % 4
         layer = layer.skip(np.where(layer.captured >= padding, padding, 0))
-    return found
+    return layers
 
 
-LINKS: dict[int, Callable[[Notes, Layer], list[Layer]]] = {
+LINKS: dict[int, Callable[[DecodingNotes, Layer], list[Layer]]] = {
     0: _loopback,
     108: _loopback,
     ETHERNET: ethernet,
@@ -274,8 +291,8 @@ LINKS: dict[int, Callable[[Notes, Layer], list[Layer]]] = {
     50: _serial,
     WIRELESS: wireless,
     127: _radiotap,
-    113: _cooked(16, 14),
-    276: _cooked(20, 0),
+    113: _linux_cooked(16, 14),
+    276: _linux_cooked(20, 0),
     239: _nflog,
     **dict.fromkeys((12, 14, RAW, 228, 229), _raw),
 }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ids_plugin.flowmeter.packets.checksums import MODULUS, sums
+from ids_plugin.flowmeter.packets.checksums import MODULUS, checksum_sums
 from ids_plugin.sources import Input, ReadOptions
 from ids_plugin.sources.capture import Capture
 from tests.support.captures import (
@@ -89,7 +89,9 @@ def test_sums_of_stretches_wherever_they_begin() -> None:
     words = [
         struct.unpack(f">{(len(text) + 1) // 2}H", text + b"\0" * (len(text) % 2)) for text in texts
     ]
-    assert (sums(data, at, length) % MODULUS).tolist() == [sum(each) % MODULUS for each in words]
+    assert (checksum_sums(data, at, length) % MODULUS).tolist() == [
+        sum(each) % MODULUS for each in words
+    ]
 
 
 def test_a_tcp_packet_that_does_not_fit_leaves_its_letter_alone() -> None:

@@ -130,8 +130,8 @@ def test_incomplete_datagrams_are_no_flows_and_bounded() -> None:
     for number in range(100):
         key = number.to_bytes(8, "big"), 1
         assert waiting.add(Fragment(key, bytes(20), 17, 0, True, bytes(800), 820)) == (None, [])
-    assert len(waiting.waiting) == 5
-    assert (waiting.given_up, waiting.held) == (95, 4000)
+    assert len(waiting.incomplete) == 5
+    assert (waiting.given_up, waiting.held_bytes) == (95, 4000)
 
 
 def test_a_cut_first_fragment_is_taken_as_it_is() -> None:
