@@ -35,6 +35,8 @@ class Verdict(NamedTuple):
     score: float
     threshold: float
     models: Mapping[str, float]
+    detector: str = ""
+    """name of the detector that says so; "" where the bundle's members decide together"""
 
 
 class GroupFacts(NamedTuple):
@@ -75,6 +77,7 @@ def exhibit(
         "network": _network(flow),
         "zeek": _zeek(flow),
         "ids_plugin": {
+            **({"detector": verdict.detector} if verdict.detector else {}),
             "score": _number(verdict.score),
             "threshold": _number(verdict.threshold),
             "scores": {name: _number(score) for name, score in verdict.models.items()},

@@ -37,6 +37,8 @@ class FlowsByKey:
     """(n) index in `keys`, ascending"""
     clock: Ints
     """(n) µs since the epoch, ascending within a key"""
+    quiet_us: Ints
+    """(n) µs that a group stays open after each flow"""
 
     def group_numbers(self, chosen: Bools | None = None) -> Ints:
         """(m) number of the group of each chosen flow, from 0, ascending.
@@ -45,8 +47,9 @@ class FlowsByKey:
             chosen: (n) the flows that are over the threshold; all where None.
         """
         if chosen is None:
-            return np.cumsum(opening_flows(self.key, self.clock)) - 1
-        return np.cumsum(opening_flows(self.key[chosen], self.clock[chosen])) - 1
+            return np.cumsum(opening_flows(self.key, self.clock, None, self.quiet_us)) - 1
+        opening = opening_flows(self.key[chosen], self.clock[chosen], None, self.quiet_us[chosen])
+        return np.cumsum(opening) - 1
 
     def count_without(self, wanted: Bools, chosen: Bools | None = None) -> int:
         """How many groups of the chosen flows hold no wanted flow.
@@ -66,7 +69,9 @@ def by_key(flagged: FlaggedFlows) -> FlowsByKey:
     """The flagged flows of one sensor sorted by their key."""
     keys, number = flagged.key_numbers()
     position = np.argsort(number, kind="stable")
-    return FlowsByKey(keys, position, number[position], flagged.clock[position])
+    return FlowsByKey(
+        keys, position, number[position], flagged.clock[position], flagged.quiet_us[position]
+    )
 
 
 def groups(flagged: FlaggedFlows) -> list[CountedGroup]:

@@ -1,7 +1,7 @@
 """The rule that divides the flows of one key into alert groups, by the sensor's clock alone.
 
 A group opens with the first flow of its key. It closes when the clock reaches QUIET_GAP_US after
-its latest flow, and at the latest MAX_GROUP_SPAN_US after its first one; the next flow of the key
+its latest flow (later where the flow was judged by a longer look back: `quiet_us`), and at the latest MAX_GROUP_SPAN_US after its first one; the next flow of the key
 then opens another group. Everything that groups flows, counts alerts or fits thresholds to a
 number of alerts uses this module.
 """
@@ -30,21 +30,26 @@ class GroupTimes(NamedTuple):
     """at its first flow"""
     latest: int
     """at its latest flow"""
+    quiet_us: int = QUIET_GAP_US
+    """how long it waits for another flow, as its latest flow says"""
 
     @property
     def deadline(self) -> int:
         """Clock at which the group closes unless a flow comes before."""
-        return min(self.latest + QUIET_GAP_US, self.opened + MAX_GROUP_SPAN_US)
+        return min(self.latest + self.quiet_us, self.opened + MAX_GROUP_SPAN_US)
 
     @property
     def closed_by(self) -> str:
         """Why the group closes at its deadline: `quiet` or `day`."""
-        is_quiet = self.latest + QUIET_GAP_US <= self.opened + MAX_GROUP_SPAN_US
+        is_quiet = self.latest + self.quiet_us <= self.opened + MAX_GROUP_SPAN_US
         return "quiet" if is_quiet else "day"
 
 
 def opening_flows(
-    key: Ints, clock: Ints, open_groups: Mapping[int, GroupTimes] | None = None
+    key: Ints,
+    clock: Ints,
+    open_groups: Mapping[int, GroupTimes] | None = None,
+    quiet_us: Ints | None = None,
 ) -> Bools:
     """(n) which flows open a group; all others join the group of the flow before them.
 
@@ -52,11 +57,13 @@ def opening_flows(
         key: (n) number of each flow's key, ascending.
         clock: (n) µs since the epoch, ascending within a key.
         open_groups: key number → the group that earlier flows of the key left open.
+        quiet_us: (n) µs that a group waits after each flow; QUIET_GAP_US where None.
     """
     is_opening = np.ones(len(key), np.bool_)
     if not len(key):
         return is_opening
-    is_opening[1:] = (np.diff(key) != 0) | (np.diff(clock) >= QUIET_GAP_US)
+    gap = QUIET_GAP_US if quiet_us is None else quiet_us[:-1]
+    is_opening[1:] = (np.diff(key) != 0) | (np.diff(clock) >= gap)
     run_starts = np.flatnonzero(is_opening)
     opened = clock[run_starts]
     for number, times in (open_groups or {}).items():

@@ -19,7 +19,7 @@ from ids_plugin.alerts import document, policy
 from ids_plugin.alerts.allow_list import AllowList
 from ids_plugin.alerts.classes import classes
 from ids_plugin.alerts.document import BundleFacts, GroupFacts, Verdict
-from ids_plugin.alerts.group_rule import GroupTimes, Ints, opening_flows
+from ids_plugin.alerts.group_rule import QUIET_GAP_US, GroupTimes, Ints, opening_flows
 from ids_plugin.alerts.policy import FlaggedFlows, GroupKey
 from ids_plugin.alerts.totals import Totals
 from ids_plugin.schema.alert import Document
@@ -61,11 +61,13 @@ class AlertGroup:
     shown: Document
     """what a document says of the strongest flow"""
     totals: Totals = field(default_factory=Totals)
+    quiet: int = QUIET_GAP_US
+    """µs that it waits for another flow, as its latest flow says"""
 
     @property
     def times(self) -> GroupTimes:
         """The clock times that decide when it closes."""
-        return GroupTimes(self.opened, self.latest)
+        return GroupTimes(self.opened, self.latest, self.quiet)
 
 
 class GroupPart(NamedTuple):
@@ -198,7 +200,9 @@ class AlertGrouper:
             for number, key in enumerate(keys)
             if key in self._groups
         }
-        is_opening = opening_flows(numbers, flagged.clock[positions], open_groups)
+        is_opening = opening_flows(
+            numbers, flagged.clock[positions], open_groups, flagged.quiet_us[positions]
+        )
         is_first = np.diff(numbers, prepend=-1) != 0
         starts = np.flatnonzero(is_opening | is_first).tolist()
         parts: dict[GroupKey, list[GroupPart]] = {key: [] for key in keys}
@@ -244,6 +248,7 @@ class AlertGrouper:
         if len(joining):
             group.totals.add(flagged.flows, joining)
         group.latest = int(flagged.clock[part.positions[-1]])
+        group.quiet = int(flagged.quiet_us[part.positions[-1]])
         if part.strongest >= 0:
             group.best = float(flagged.score[part.strongest])
             group.shown = run.exhibits[int(flagged.rows[part.strongest])]
@@ -331,6 +336,9 @@ def _exhibits(
     exhibits = {}
     for row, flow in zip(plan.rows.tolist(), flows.iter_rows(named=True), strict=True):
         models = {name: float(values[row]) for name, values in plan.scores.models.items()}
-        verdict = Verdict(float(plan.scores.score[row]), float(plan.scores.threshold[row]), models)
+        detector = "" if plan.scores.detector is None else str(plan.scores.detector[row])
+        verdict = Verdict(
+            float(plan.scores.score[row]), float(plan.scores.threshold[row]), models, detector
+        )
         exhibits[row] = document.exhibit(flow, verdict, evidence[row], bundle)
     return exhibits

@@ -2,7 +2,8 @@
 
 The subject is the local host; where both or neither are local, the originator; for a flood always
 the victim. What external originators do to every host that the internet can reach is inbound
-noise, whatever class the models give it.
+noise, whatever class the models give it. A bundle's detectors say by themselves whose behaviour
+they found.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from ids_plugin.alerts.group_rule import QUIET_GAP_US
 from ids_plugin.alerts.totals import Flows
 from ids_plugin.schema.alert import ACTOR, TARGET
 from ids_plugin.schema.score import CLASSES, Scores
@@ -72,6 +74,8 @@ class FlaggedFlows(NamedTuple):
     label: Ints
     """index of the class, after policy"""
     flows: Flows
+    quiet_us: Ints
+    """µs that a group stays open after the flow"""
 
     def key(self, position: int) -> GroupKey:
         """Key of the group that a flow belongs to."""
@@ -111,9 +115,15 @@ def flag(flows: pl.DataFrame, scores: Scores, over: Ints) -> FlaggedFlows:
         over: rows over the threshold, ascending.
     """
     chosen = flows[over, _COLUMNS]
-    is_external = has_external_originator(chosen)
-    label = _policy_labels(scores.label[over], scores.probability[over], is_external)
-    is_target = is_external | (label == _FLOOD)
+    if scores.is_target is None:
+        is_external = has_external_originator(chosen)
+        label = _policy_labels(scores.label[over], scores.probability[over], is_external)
+        is_target = is_external | (label == _FLOOD)
+    else:
+        label, is_target = scores.label[over], scores.is_target[over]
+    quiet_us = np.full(len(over), QUIET_GAP_US, np.int64)
+    if scores.quiet_us is not None:
+        quiet_us = np.maximum(quiet_us, scores.quiet_us[over])
     orig_h, resp_h = chosen["orig_h"].to_list(), chosen["resp_h"].to_list()
     peers = _sides(orig_h, resp_h, ~is_target)
     return FlaggedFlows(
@@ -126,6 +136,7 @@ def flag(flows: pl.DataFrame, scores: Scores, over: Ints) -> FlaggedFlows:
         is_target=is_target,
         label=label,
         flows=_totals_columns(chosen, peers),
+        quiet_us=quiet_us,
     )
 
 

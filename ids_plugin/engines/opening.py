@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ids_plugin.bundle import Bundle
 from ids_plugin.engines import Engine
+from ids_plugin.engines.detectors import DetectorEngine
 from ids_plugin.engines.windows import WindowEngine
 from ids_plugin.windows.state import Limits
 
@@ -18,4 +19,6 @@ def open_engine(bundle: Bundle, *, cascade: bool = True, limits: Limits | None =
     Raises:
         BundleError: the bundle doesn't load, or was made for other windows.
     """
+    if bundle.manifest.get("detectors"):
+        return DetectorEngine(bundle, limits=limits)
     return WindowEngine(bundle, cascade=cascade, limits=limits)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ids_plugin.alerts.allow_list import Entry
+from ids_plugin.alerts.group_rule import QUIET_GAP_US
 from ids_plugin.alerts.policy import FlaggedFlows
 from ids_plugin.alerts.totals import SUMS, Flows
 from ids_plugin.schema.alert import SEVERITIES, TARGET
@@ -171,4 +172,5 @@ def _flows(case: Case, peers: Sequence[str], ports: Sequence[int | None]) -> Fla
             open=np.zeros(len(pairs), np.bool_),
             replaces=np.zeros(len(pairs), np.bool_),
         ),
+        quiet_us=np.full(len(pairs), QUIET_GAP_US, np.int64),
     )

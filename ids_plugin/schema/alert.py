@@ -42,6 +42,12 @@ class Field(NamedTuple):
 
 FIELDS: tuple[Field, ...] = (
     Field(
+        "ids_plugin.detector",
+        "keyword",
+        False,
+        "the detector that says so; left out where a bundle's members decide together",
+    ),
+    Field(
         "ids_plugin.score",
         "double",
         False,

@@ -36,6 +36,12 @@ class Scores(NamedTuple):
     """(n) score reaches the bundle's threshold of the label"""
     threshold: npt.NDArray[np.float64]
     """(n) that threshold"""
+    is_target: npt.NDArray[np.bool_] | None = None
+    """(n) whether the label is about the responder; None: policy decides whose behaviour it is"""
+    quiet_us: npt.NDArray[np.int64] | None = None
+    """(n) µs that an alert group stays open after the flow; None: as long as any"""
+    detector: npt.NDArray[np.str_] | None = None
+    """(n) name of the detector whose label it is, "" for none; None: the bundle has no detectors"""
 
 
 class Contributions(NamedTuple):

@@ -54,8 +54,11 @@ class Limits:
 class Windower:
     """Turns the flows of one sensor, in known order, into windows; keeps state between batches."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, rolling: bool = True) -> None:
+        """`rolling`: keep the rolling sums of hosts and pairs; without them `BatchWindows.context`
+        is empty, and only the earlier flows of pairs and hosts are kept."""
         self.spec = windows.spec()
+        plugins = windows.rollings() if rolling else ()
         self.limits = limits or Limits()
         self.duplicates = self.replaced = self.left_early = 0
         self.clock = np.iinfo(np.int64).min
@@ -70,12 +73,11 @@ class Windower:
         self._last_of_host: Ints = np.zeros(0, np.int64)
         self._history = History(len(self.spec.flow))
         self._sides = {
-            plugin: Side(len(plugin.horizons), len(plugin.measures))
-            for plugin in windows.rollings()
+            plugin: Side(len(plugin.horizons), len(plugin.measures)) for plugin in plugins
         }
         self._read = _readings()
-        self._derived = _derived()
-        self._low = dict.fromkeys({h for plugin in windows.rollings() for h in plugin.horizons}, 0)
+        self._derived = _derived(plugins)
+        self._low = dict.fromkeys({h for plugin in plugins for h in plugin.horizons}, 0)
 
     @property
     def pairs(self) -> int:
@@ -134,6 +136,10 @@ class Windower:
     ) -> Floats:
         """(n, context): the sums that features read."""
         rows = len(clock)
+        if not self._sides:
+            unlinked = np.full(rows, -1, np.int64)
+            self._log.append(clock, dict.fromkeys(self._last, unlinked) | {"uid": replaces})
+            return np.zeros((rows, 0), np.float32)
         predecessors = {"uid": replaces} | self._predecessors(derived, groups)
         self._log.append(clock, predecessors)
         expiries = {
@@ -295,7 +301,8 @@ class Windower:
 
     def _compact(self) -> None:
         """Forgets events, hosts and pairs that nothing refers to; the others are numbered anew, by their keys."""
-        before = max(min(self._low.values()), self._log.end - self.limits.visible)
+        low = min(self._low.values(), default=self._log.end)
+        before = max(low, self._log.end - self.limits.visible)
         dropped = before - self._log.first
         self._log.drop(before)
         groups = {plugin: side.group[dropped:] for plugin, side in self._sides.items()}
@@ -447,7 +454,7 @@ def _instants(microseconds: Ints) -> pl.Series:
     return pl.Series(microseconds, dtype=pl.Int64).cast(flow.SCHEMA["ts"])
 
 
-def _derived() -> list[pl.Expr]:
+def _derived(plugins: Sequence[Rolling]) -> list[pl.Expr]:
     """All that a batch's flows are asked for, at once: starting Polars' engine takes longer than most of it."""
     named = pl.col("uid").is_not_null()
     return [
@@ -461,7 +468,7 @@ def _derived() -> list[pl.Expr]:
         pl.col("resp_p").fill_null(0).cast(pl.UInt64).alias("port"),
         *(
             measure.value.cast(pl.Int64).fill_null(0).alias(f"{plugin.role} {measure.name}")
-            for plugin in windows.rollings()
+            for plugin in plugins
             for measure in plugin.measures
         ),
     ]

@@ -25,6 +25,8 @@ FRONT_DOOR = {"api", "cli", "commands", "ids_plugin"}
 MAY_IMPORT = {
     "pipeline": ROOMS - {"commands", "compression", "models", "training"},
     "windows": {"features"},
+    "detectors": {"features", "scoring", "windows"},
+    "engines": {"detectors", "explain", "features", "scoring", "windows"},
     "sources": {"elastic", "flowmeter"},
     "sinks": {"elastic"},
     "datasets": {"sources"},

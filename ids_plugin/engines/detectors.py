@@ -1,0 +1,159 @@
+"""Detectors side by side: each class is found by its own; the union of what they find alerts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ids_plugin import features, registry
+from ids_plugin.bundle import Bundle
+from ids_plugin.detectors import Detector, Findings, SensorDetector
+from ids_plugin.engines import JudgedBatch, SensorEngine
+from ids_plugin.errors import BundleError, CheckpointError
+from ids_plugin.schema.evidence import Evidence
+from ids_plugin.schema.score import CLASSES, Scores
+from ids_plugin.windows.state import Limits, Windower
+
+MADE_BY = "detectors 1"
+"""version of the state"""
+
+
+class DetectorEngine:
+    """A bundle with detectors."""
+
+    def __init__(self, bundle: Bundle, *, limits: Limits | None = None) -> None:
+        """
+        Raises:
+            BundleError: a detector doesn't load, or two have the same name.
+        """
+        self.detectors: dict[str, Detector] = {}
+        self.limits = limits
+        for entry in bundle.manifest["detectors"]:
+            detector: Detector = registry.load("detectors", entry["kind"]).open(bundle, entry)
+            if detector.name in self.detectors:
+                raise BundleError(f"two detectors are called {detector.name!r}")
+            self.detectors[detector.name] = detector
+
+    def sensor(self, before: SensorEngine | None = None) -> SensorEngine:
+        """The state of a sensor; what detectors remember stays when the bundle changes."""
+        if isinstance(before, DetectorSensor):
+            return DetectorSensor(self, before.windower, before.memories)
+        return DetectorSensor(self, Windower(self.limits, rolling=False), {})
+
+
+class DetectorSensor:
+    """What the detectors remember of one sensor."""
+
+    def __init__(
+        self, engine: DetectorEngine, windower: Windower, before: Mapping[str, SensorDetector]
+    ) -> None:
+        self.windower = windower
+        self.memories = {
+            name: detector.sensor(before.get(name)) for name, detector in engine.detectors.items()
+        }
+
+    @property
+    def delayed(self) -> int:
+        """Flows that came behind the clock."""
+        return self.windower.delayed
+
+    @property
+    def left_early(self) -> int:
+        """Flows that left the memory before their time because a limit was reached."""
+        return self.windower.left_early
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of hosts that are remembered."""
+        return self.windower.pairs
+
+    def step(self, flows: pl.DataFrame) -> Iterator[JudgedBatch]:
+        """The flows of a batch, judged by every detector."""
+        for windows in self.windower.step(features.add(flows)):
+            findings = {name: memory.step(windows) for name, memory in self.memories.items()}
+            union = Union(findings, len(windows))
+            yield JudgedBatch(windows.flows, union.scores(), union.explain)
+
+    def state(self) -> dict[str, Any]:
+        """The windower's and the detectors'."""
+        return {
+            "made_by": MADE_BY,
+            "windower": self.windower.state(),
+            "detectors": {name: memory.state() for name, memory in self.memories.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up a `state`; a detector that it doesn't know begins anew.
+
+        Raises:
+            CheckpointError: another version or another kind of engine made it.
+        """
+        if state.get("made_by") != MADE_BY:
+            raise CheckpointError(
+                "the state was kept by another version, which this one can't read"
+            )
+        self.windower.restore(state["windower"])
+        for name, memory in self.memories.items():
+            if name in state["detectors"]:
+                memory.restore(state["detectors"][name])
+
+
+class Union:
+    """What several detectors say of the same n flows.
+
+    A flow has the label of one detector: of those over their threshold, the one with the highest score; the first of
+    the bundle where scores are equal.
+    """
+
+    def __init__(self, findings: Mapping[str, Findings], flows: int) -> None:
+        self._findings = dict(findings)
+        self._flows = flows
+        self._winner = np.full(flows, -1, np.int64)
+        self._position = np.zeros(flows, np.int64)
+
+    def scores(self) -> Scores:
+        """(n) of all flows; those that no detector has a word for score 0."""
+        rows = self._flows
+        score, threshold = np.zeros(rows), np.ones(rows)
+        label = np.ones(rows, np.int64)
+        is_target, is_over = np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
+        quiet_us = np.zeros(rows, np.int64)
+        probability = np.zeros((rows, len(CLASSES)))
+        by_detector: dict[str, Any] = {}
+        for number, (name, found) in enumerate(self._findings.items()):
+            by_detector[name] = own = np.full(rows, np.nan)
+            own[found.rows] = found.score
+            probability[found.rows, found.label] = np.maximum(
+                probability[found.rows, found.label], found.score
+            )
+            reaches = found.score >= found.threshold
+            better = (reaches & ~is_over[found.rows]) | (
+                (reaches == is_over[found.rows]) & (found.score > score[found.rows])
+            )
+            chosen = found.rows[better]
+            score[chosen], threshold[chosen] = found.score[better], found.threshold[better]
+            label[chosen], is_target[chosen] = found.label[better], found.is_target[better]
+            is_over[chosen], quiet_us[chosen] = reaches[better], found.quiet_us[better]
+            self._winner[chosen] = number
+            self._position[chosen] = np.flatnonzero(better)
+        probability[:, 0] = 1 - score
+        names = np.array(["", *self._findings])
+        return Scores(
+            score=score,
+            label=label,
+            probability=probability,
+            models=by_detector,
+            over=is_over,
+            threshold=threshold,
+            is_target=is_target,
+            quiet_us=quiet_us,
+            detector=names[self._winner + 1],
+        )
+
+    def explain(self, row: int) -> Evidence:
+        """Evidence of the detector whose label a row has."""
+        findings: Sequence[Findings] = list(self._findings.values())
+        return findings[int(self._winner[row])].explain(int(self._position[row]))
