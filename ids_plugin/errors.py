@@ -11,8 +11,8 @@ IdsPluginError
 ├── CheckpointError       a checkpoint is damaged, or of another version   exit code 2
 └── ServiceError          a service is unreachable                         exit code 4
 
-Each carries where it happened (`location`: file, line, packet, topic/partition/offset) and what to do next (`hint`).
-The command line prints `str(error)` on one line; nobody else formats errors.
+Each carries where it happened (`location`: file, line, packet, topic/partition/offset) and what to
+do next (`hint`). The command line prints `str(error)` on one line; nobody else formats errors.
 """
 
 from __future__ import annotations

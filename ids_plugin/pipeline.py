@@ -1,7 +1,7 @@
 """The whole sentence: source → features → windows → scoring → explain → alerts → sinks.
 
-`Pipeline` is the same for a capture on a laptop and a live stream: flows in, alert documents out. `scan` puts the
-sources and their order before it.
+`Pipeline` is the same for a capture on a laptop and a live stream: flows in, alert documents out.
+`scan` puts the sources and their order before it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ BATCH = 16_384
 
 
 class Pipeline:
-    """Flows in the order in which they were known → alert documents. One bundle, any number of sensors."""
+    """Flows in the order in which they were known → alert documents.
+
+    One bundle, any number of sensors.
+    """
 
     def __init__(
         self,
@@ -55,7 +58,8 @@ class Pipeline:
         self.swap(bundle)
 
     def swap(self, bundle: Bundle) -> None:
-        """Another bundle from the next batch on; what is remembered of sensors and open groups stay.
+        """Another bundle from the next batch on; what is remembered of sensors and open groups
+        stay.
 
         Raises:
             BundleError: it doesn't load, or was made for other windows; the one before stays.
@@ -99,7 +103,8 @@ class Pipeline:
         return documents
 
     def end(self, sensor: str, ingested: datetime | None = None) -> list[Document]:
-        """The end of one sensor's input: closing documents of its folds; then it is as if it had never been seen."""
+        """The end of one sensor's input: closing documents of its folds; then it is as if it had
+        never been seen."""
         documents = self._close(sensor, ingested)
         self.forget([sensor])
         return documents
@@ -110,7 +115,8 @@ class Pipeline:
             self._sensors.pop(sensor, None)
 
     def state(self, sensors: Iterable[str]) -> dict[str, Any]:
-        """Windows and folds of these sensors, as `snapshot.dump` takes them; write it before the next batch."""
+        """Windows and folds of these sensors, as `snapshot.dump` takes them; write it before the
+        next batch."""
         known = {name: self._sensors[name] for name in sorted(sensors) if name in self._sensors}
         return {
             name: {"windows": sensor.state(), "folds": grouper.state()}
@@ -118,8 +124,11 @@ class Pipeline:
         }
 
     def restore(self, state: Mapping[str, Any]) -> list[str]:
-        """Takes up the sensors of a `state`, in place of what is known of them. Windows that another version kept
-        otherwise begin anew, open folds go on: returns the sensors where it is so."""
+        """Takes up the sensors of a `state`, in place of what is known of them.
+
+        Windows that another version kept otherwise begin anew, open folds go on: returns the
+        sensors where it is so.
+        """
         self.forget(state)
         anew = []
         for name, kept in state.items():
@@ -138,7 +147,8 @@ class Pipeline:
 
     @property
     def left_early(self) -> dict[str, int]:
-        """Sensor → flows that left the windows' memory before their time because a limit was reached."""
+        """Sensor → flows that left the windows' memory before their time because a limit was
+        reached."""
         return {name: sensor.left_early for name, (sensor, _) in sorted(self._sensors.items())}
 
     def _close(self, sensor: str, ingested: datetime | None) -> list[Document]:
@@ -192,7 +202,8 @@ class Scan:
 def scan(
     reads: Iterable[Read], pipeline: Pipeline, how: Scan, ingested: datetime | None = None
 ) -> Iterator[list[Document]]:
-    """Everything the sources give, in known order, through the pipeline; documents come as they are made.
+    """Everything the sources give, in known order, through the pipeline; documents come as they are
+    made.
 
     Raises:
         InputError: an input could not be read at all, or the disk for sorting is full.

@@ -1,4 +1,6 @@
-"""The allow-list: what an analyst knows to be fine. Decided per flow, before folding, by event time.
+"""The allow-list: what an analyst knows to be fine.
+
+Decided per flow, before folding, by event time.
 
 ```toml
 [[allow]]
@@ -10,7 +12,8 @@ class = "scan"           # as the alert would say
 note = "inventory scanner"
 expires = 2027-01-01     # last day (UTC) on which the entry holds; or a date and time
 ```
-All that an entry says must fit; it says at least one of host, cidr, port and class. The first entry that fits counts.
+All that an entry says must fit; it says at least one of host, cidr, port and class. The first entry
+that fits counts.
 """
 
 from __future__ import annotations
@@ -68,7 +71,8 @@ class Entry:
         return fit
 
     def _sides(self, flows: FlaggedFlows) -> Bools:
-        """Host and network stand on opposite sides; the role is the host's, or the network's where it is alone."""
+        """Host and network stand on opposite sides; the role is the host's, or the network's where
+        it is alone."""
         first = self._is_host if self.host is not None else self._is_in
         forward, backward = first(flows.orig_h), first(flows.resp_h)
         if self.host is not None and self.cidr is not None:
@@ -119,7 +123,8 @@ def parse(text: str, location: str) -> AllowList:
     """Reads the text of an allow-list; `location` is its file's name, for messages.
 
     Raises:
-        ConfigError: no TOML, an unknown key (the nearest known one is named) or a value that makes no sense.
+        ConfigError: no TOML, an unknown key (the nearest known one is named) or a value that makes
+            no sense.
     """
     try:
         table = tomllib.loads(text)

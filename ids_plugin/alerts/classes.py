@@ -1,4 +1,5 @@
-"""What the product says of each class: severity, risk, ATT&CK technique, words; the data is in classes.toml."""
+"""What the product says of each class: severity, risk, ATT&CK technique, words; the data is in
+classes.toml."""
 
 from __future__ import annotations
 

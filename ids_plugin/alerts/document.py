@@ -66,7 +66,8 @@ def instant(microseconds: int) -> str:
 def exhibit(
     flow: Mapping[str, Any], verdict: Verdict, evidence: Evidence, bundle: BundleFacts
 ) -> Document:
-    """The part of a document that is about one flow: JSON-able, so that an open fold can be kept and restored.
+    """The part of a document that is about one flow: JSON-able, so that an open fold can be kept
+    and restored.
 
     `flow` is a row of the Flow frame with times and durations in µs.
     """
@@ -153,7 +154,8 @@ def _document(
 
 
 def message(group: GroupFacts, alert: bool) -> str:
-    """One line that becomes the alert's name: who does what to whom, and in a closed fold how much of it."""
+    """One line that becomes the alert's name: who does what to whom, and in a closed fold how much
+    of it."""
     totals = group.totals
     peers = totals["top_peers"]
     more = "more than " if totals["peers_relation"] == "gte" else ""
@@ -209,7 +211,8 @@ def _group(group: GroupFacts, state: dict[str, str]) -> Document:
 
 
 def _side(flow: Mapping[str, Any], side: str) -> Document:
-    """ECS `source` or `destination`; as in Elastic's Zeek integration its bytes are IP bytes and ICMP has no ports."""
+    """ECS `source` or `destination`; as in Elastic's Zeek integration its bytes are IP bytes and
+    ICMP has no ports."""
     address = flow[f"{side}_h"]
     return {
         "address": address,
@@ -303,7 +306,8 @@ def _evidence_feature(one: EvidenceFeature) -> Document:
 
 
 def _number(value: float | None) -> float | None:
-    """Six digits after the point, so that another processor's last bits don't show; None where it isn't a number."""
+    """Six digits after the point, so that another processor's last bits don't show; None where it
+    isn't a number."""
     return None if value is None or not math.isfinite(value) else round(float(value), _DIGITS)
 
 

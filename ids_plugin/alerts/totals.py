@@ -25,7 +25,8 @@ SUMS = ("orig_bytes", "resp_bytes", "ip_bytes", "packets")
 
 
 class Flows(NamedTuple):
-    """Flows over the threshold as columns, in the order in which they were known; times in µs since the epoch."""
+    """Flows over the threshold as columns, in the order in which they were known; times in µs since
+    the epoch."""
 
     ts: Ints
     known: Ints
@@ -45,7 +46,10 @@ class Flows(NamedTuple):
 
 @dataclass
 class Totals:
-    """Sums over the flows of one fold. A growing connection counts once, with its latest numbers."""
+    """Sums over the flows of one fold.
+
+    A growing connection counts once, with its latest numbers.
+    """
 
     count: int = 0
     first: int = 0
@@ -72,7 +76,8 @@ class Totals:
         self.ports.update([port for row in fresh if (port := flows.port[row]) is not None])
 
     def _grow(self, flows: Flows, rows: Ints) -> tuple[Ints, Ints]:
-        """The rows that count as flows, and those whose numbers hold: a replacing record is only in the second."""
+        """The rows that count as flows, and those whose numbers hold: a replacing record is only in
+        the second."""
         special = np.flatnonzero(flows.open[rows] | flows.replaces[rows])
         counted, summed = np.ones(len(rows), np.bool_), np.ones(len(rows), np.bool_)
         here: dict[str, int] = {}
@@ -126,7 +131,8 @@ class Totals:
 
 
 def _count(peers: Counter[str], values: list[str]) -> bool:
-    """Counts values in their order; beyond MOST_PEERS distinct ones new ones are left out: whether there were any."""
+    """Counts values in their order; beyond MOST_PEERS distinct ones new ones are left out: whether
+    there were any."""
     if len(peers) + len(values) <= MOST_PEERS or len(peers.keys() | set(values)) <= MOST_PEERS:
         peers.update(values)
         return False

@@ -1,4 +1,5 @@
-"""Numbers as an analyst reads them: natural units, phrases, and the one sentence that says what happened."""
+"""Numbers as an analyst reads them: natural units, phrases, and the one sentence that says what
+happened."""
 
 from __future__ import annotations
 
@@ -52,26 +53,22 @@ def _scaled(value: float, steps: tuple[tuple[str, float], ...]) -> str:
     return f"{value / size:.3g} {name}"
 
 
-def sentence(label: str, flow: EarlierFlow, values: Values, usual: Values) -> str:
+def sentence(label: str, flow: EarlierFlow, values: Values, baseline: Values) -> str:
     """What, who, how often, compared with what: one sentence of names, counts and times.
 
-    `values` and `usual` are table features in natural units, of this flow and of normal traffic.
+    `values` and `baseline` are table features in natural units, of this flow and of normal traffic.
     """
-    return _SENTENCES.get(label, _other)(_Numbers(flow, values, usual))
+    return _SENTENCES.get(label, _other)(_FlowNumbers(flow, values, baseline))
 
 
-class _Numbers:
+class _FlowNumbers:
     """The numbers of one flow, ready for a sentence."""
 
-    def __init__(self, flow: EarlierFlow, values: Values, usual: Values) -> None:
+    def __init__(self, flow: EarlierFlow, values: Values, baseline: Values) -> None:
         self.orig, self.resp = flow.orig_h, flow.resp_h
-        self.port = (
-            ""
-            if flow.resp_p is None or flow.proto == "icmp"
-            else f" port {flow.resp_p}/{flow.proto}"
-        )
-        self.flow = flow
-        self._values, self._usual = values, usual
+        has_port = flow.resp_p is not None and flow.proto != "icmp"
+        self.port = f" port {flow.resp_p}/{flow.proto}" if has_port else ""
+        self._values, self._baseline = values, baseline
 
     def count(self, name: str, what: str = "") -> str:
         """`1 host`, `412 hosts`; the number alone without `what`."""
@@ -79,84 +76,112 @@ class _Numbers:
         return f"{number:,} {what if number == 1 else what + 's'}" if what else f"{number:,}"
 
     def size(self, name: str) -> str:
+        """Bytes with their unit: `1.2 MB`."""
         return amount(self._values.get(name) or 0, "B")
 
     def number(self, name: str) -> float:
+        """The value of a feature, 0 where it is unknown."""
         return self._values.get(name) or 0.0
 
-    def usually(self, name: str, unit: str = "") -> str:
-        """The comparison with normal traffic; nothing where that has as much."""
-        usual = self._usual.get(name)
-        return (
-            ""
-            if usual is None or usual >= self.number(name)
-            else f"; normal traffic shows {amount(usual, unit)}"
-        )
+    def comparison(self, name: str, unit: str = "") -> str:
+        """The comparison with normal traffic; empty where normal traffic has as much."""
+        baseline = self._baseline.get(name)
+        if baseline is None or baseline >= self.number(name):
+            return ""
+        return f"; normal traffic shows {amount(baseline, unit)}"
 
 
-def _scan(n: _Numbers) -> str:
-    ports, hosts, services = (
-        "pair_failed_ports_600s",
-        "orig_acts_failed_peers_600s",
-        "orig_acts_failed_services_600s",
-    )
-    if n.number(ports) > n.number(hosts):
-        return f"{n.orig} tried {n.count(ports, 'port')} of {n.resp} without success in 10 min{n.usually(ports)}."
-    told = f"{n.orig} tried {n.count(services, 'service')} of {n.count(hosts, 'host')} without success in 10 min"
-    return f"{told}, last {n.resp}{n.port}{n.usually(services)}."
-
-
-def _brute_force(n: _Numbers) -> str:
-    logins = n.count("pair_logins_600s", "session")
-    told = f"{n.orig} opened {logins} with the login service at {n.resp}{n.port} in 10 min"
-    return f"{told}, {n.count('pair_logins_60s')} of them in the last minute{n.usually('pair_logins_600s')}."
-
-
-def _flood(n: _Numbers) -> str:
-    packets, flows, peers = (
-        f"resp_acted_upon_{what}_60s" for what in ("packets", "flows", "peers")
-    )
-    told = f"{n.resp} received {n.count(packets, 'packet')} in {n.count(flows, 'flow')} from {n.count(peers, 'host')}"
-    return f"{told} in 1 min, this one from {n.orig}{n.usually(packets)}."
-
-
-def _command_and_control(n: _Numbers) -> str:
-    contacts, failed, median = "pair_flows_3600s", "pair_failed_3600s", n.number("interval_median")
-    every = f", about every {amount(median, 's')}" if median else ""
-    vain = f", {n.count(failed)} of them in vain" if n.number(failed) else ""
-    alike = (
-        f", {amount(n.number('same_size'), '0-1')} of the last ones alike in size"
-        if n.number("same_size")
-        else ""
-    )
-    told = f"{n.orig} contacted {n.resp}{n.port} {n.count(contacts, 'time')} in 1 h"
-    return f"{told}{every}{vain}{alike}{n.usually(contacts)}."
-
-
-def _exfiltration(n: _Numbers) -> str:
-    told = f"{n.orig} sent {n.size('pair_sent_3600s')} to {n.resp}{n.port} in 1 h in {n.count('pair_flows_3600s', 'flow')}"
+def _scan(flow: _FlowNumbers) -> str:
+    failed_ports = "pair_failed_ports_600s"
+    failed_hosts = "orig_acts_failed_peers_600s"
+    failed_services = "orig_acts_failed_services_600s"
+    if flow.number(failed_ports) > flow.number(failed_hosts):
+        ports = flow.count(failed_ports, "port")
+        comparison = flow.comparison(failed_ports)
+        return f"{flow.orig} tried {ports} of {flow.resp} without success in 10 min{comparison}."
+    services, hosts = flow.count(failed_services, "service"), flow.count(failed_hosts, "host")
+    comparison = flow.comparison(failed_services)
     return (
-        f"{told} and received {n.size('pair_received_3600s')}{n.usually('pair_sent_3600s', 'B')}."
+        f"{flow.orig} tried {services} of {hosts} without success in 10 min, "
+        f"last {flow.resp}{flow.port}{comparison}."
     )
 
 
-def _spreading(n: _Numbers) -> str:
-    peers = "orig_acts_peers_600s"
-    told = f"{n.orig} knocked at {n.count(peers, 'host')} in 10 min, last {n.resp}{n.port}"
-    return f"{told}: {n.count('orig_acts_failed_peers_600s')} did not answer{n.usually(peers)}."
+def _brute_force(flow: _FlowNumbers) -> str:
+    sessions = flow.count("pair_logins_600s", "session")
+    last_minute = flow.count("pair_logins_60s")
+    return (
+        f"{flow.orig} opened {sessions} with the login service at {flow.resp}{flow.port} "
+        f"in 10 min, "
+        f"{last_minute} of them in the last minute{flow.comparison('pair_logins_600s')}."
+    )
 
 
-def _inbound_noise(n: _Numbers) -> str:
-    told = f"{n.resp} was approached from outside by {n.count('resp_acted_upon_peers_3600s', 'host')} in 1 h"
-    return f"{told} ({n.count('resp_acted_upon_flows_3600s', 'flow')}), this time by {n.orig}{n.port and ' at' + n.port}."
+def _flood(flow: _FlowNumbers) -> str:
+    packets = flow.count("resp_acted_upon_packets_60s", "packet")
+    flows = flow.count("resp_acted_upon_flows_60s", "flow")
+    peers = flow.count("resp_acted_upon_peers_60s", "host")
+    comparison = flow.comparison("resp_acted_upon_packets_60s")
+    return (
+        f"{flow.resp} received {packets} in {flows} from {peers} in 1 min, "
+        f"this one from {flow.orig}{comparison}."
+    )
 
 
-def _other(n: _Numbers) -> str:
-    told = f"{n.orig} and {n.resp}{n.port} exchanged {n.count('pair_flows_3600s', 'flow')} in 1 h"
-    return f"{told}, unlike normal traffic{n.usually('pair_flows_3600s')}."
+def _command_and_control(flow: _FlowNumbers) -> str:
+    contacts = "pair_flows_3600s"
+    sentence = f"{flow.orig} contacted {flow.resp}{flow.port} {flow.count(contacts, 'time')} in 1 h"
+    median_s = flow.number("interval_median")
+    if median_s:
+        sentence += f", about every {amount(median_s, 's')}"
+    if flow.number("pair_failed_3600s"):
+        sentence += f", {flow.count('pair_failed_3600s')} of them in vain"
+    same_size = flow.number("same_size")
+    if same_size:
+        sentence += f", {amount(same_size, '0-1')} of the last ones alike in size"
+    return f"{sentence}{flow.comparison(contacts)}."
 
 
-_SENTENCES: dict[str, Callable[[_Numbers], str]] = {
+def _exfiltration(flow: _FlowNumbers) -> str:
+    sent, received = flow.size("pair_sent_3600s"), flow.size("pair_received_3600s")
+    flows = flow.count("pair_flows_3600s", "flow")
+    comparison = flow.comparison("pair_sent_3600s", "B")
+    return (
+        f"{flow.orig} sent {sent} to {flow.resp}{flow.port} in 1 h in {flows} "
+        f"and received {received}{comparison}."
+    )
+
+
+def _spreading(flow: _FlowNumbers) -> str:
+    hosts = flow.count("orig_acts_peers_600s", "host")
+    unanswered = flow.count("orig_acts_failed_peers_600s")
+    comparison = flow.comparison("orig_acts_peers_600s")
+    return (
+        f"{flow.orig} knocked at {hosts} in 10 min, last {flow.resp}{flow.port}: "
+        f"{unanswered} did not answer{comparison}."
+    )
+
+
+def _inbound_noise(flow: _FlowNumbers) -> str:
+    hosts = flow.count("resp_acted_upon_peers_3600s", "host")
+    flows = flow.count("resp_acted_upon_flows_3600s", "flow")
+    port = f" at{flow.port}" if flow.port else ""
+    return (
+        f"{flow.resp} was approached from outside by {hosts} in 1 h ({flows}), "
+        f"this time by {flow.orig}{port}."
+    )
+
+
+def _other(flow: _FlowNumbers) -> str:
+    flows = flow.count("pair_flows_3600s", "flow")
+    comparison = flow.comparison("pair_flows_3600s")
+    return (
+        f"{flow.orig} and {flow.resp}{flow.port} exchanged {flows} in 1 h, "
+        f"unlike normal traffic{comparison}."
+    )
+
+
+_SENTENCES: dict[str, Callable[[_FlowNumbers], str]] = {
     "scan": _scan,
     "brute_force": _brute_force,
     "flood": _flood,

@@ -1,1 +1,4 @@
-"""Feedback: analysts' verdicts → allow-list proposals and labelled flows. Nothing is applied here."""
+"""Feedback: analysts' verdicts → allow-list proposals and labelled flows.
+
+Nothing is applied here.
+"""

@@ -24,11 +24,13 @@ class Alerts(Protocol):
 
     Raises, whatever it is asked:
         InputError: a file can't be read, or holds what is no alert document.
-        MissingExtraError, ConfigError, ServiceError: Elasticsearch can't be asked, or doesn't answer.
+        MissingExtraError, ConfigError, ServiceError: Elasticsearch can't be asked, or doesn't
+        answer.
     """
 
     def judged(self, ids: Collection[str]) -> dict[str, Case]:
-        """`event.id` → the alert of that document, with evidence; those that aren't there are left out."""
+        """`event.id` → the alert of that document, with evidence; those that aren't there are left
+        out."""
         ...
 
     def newest(self) -> datetime | None:
@@ -36,7 +38,8 @@ class Alerts(Protocol):
         ...
 
     def since(self, moment: datetime, hosts: Collection[str]) -> Iterator[Case]:
-        """Alerts of that time and later; those that can't have to do with any of the hosts may be left out."""
+        """Alerts of that time and later; those that can't have to do with any of the hosts may be
+        left out."""
         ...
 
 

@@ -1,7 +1,9 @@
-"""A case: what an alert's documents tell of its fold, and how much of it an entry of an allow-list would hide.
+"""A case: what an alert's documents tell of its fold, and how much of it an entry of an allow-list
+would hide.
 
-A document names the ten commonest peers and ports of a fold, not which went with which, nor the others. So the answer
-is "whole" only where it is certain, and "part" wherever some of its flows might be hidden.
+A document names the ten commonest peers and ports of a fold, not which went with which, nor the
+others. So the answer is "whole" only where it is certain, and "part" wherever some of its flows
+might be hidden.
 """
 
 from __future__ import annotations
@@ -58,7 +60,8 @@ class Case:
     """flows, as documents have them"""
 
     def joined(self, other: Case) -> Case:
-        """Both documents of one fold as one case: totals of the closed one, id of the open one, evidence of both."""
+        """Both documents of one fold as one case: totals of the closed one, id of the open one,
+        evidence of both."""
         total, opening = (self, other) if self.closed else (other, self)
         known = {flow.get("uid"): flow for flow in (*opening.evidence, *total.evidence)}
         return replace(
@@ -136,7 +139,8 @@ _SOME_PORT = -1
 
 
 def _might_fit(entry: Entry, case: Case) -> bool:
-    """Whether it hides a flow with a peer or a port that isn't named: those it names itself are tried."""
+    """Whether it hides a flow with a peer or a port that isn't named: those it names itself are
+    tried."""
     if case.every_peer and case.every_port:
         return False
     named = (entry.host, None if entry.cidr is None else str(entry.cidr.network_address))
@@ -146,7 +150,8 @@ def _might_fit(entry: Entry, case: Case) -> bool:
 
 
 def _flows(case: Case, peers: Sequence[str], ports: Sequence[int | None]) -> FlaggedFlows:
-    """One flow between the subject and each of the peers to each of the ports, as the allow-list sees flows."""
+    """One flow between the subject and each of the peers to each of the ports, as the allow-list
+    sees flows."""
     pairs = list(product(peers, ports))
     acted_upon = case.role == TARGET
     subject, others = [case.subject] * len(pairs), [peer for peer, _ in pairs]

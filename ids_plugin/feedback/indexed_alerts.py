@@ -1,7 +1,9 @@
-"""What Elasticsearch holds of alerts: our documents, and what analysts said of them in Elastic Security.
+"""What Elasticsearch holds of alerts: our documents, and what analysts said of them in Elastic
+Security.
 
-Elastic Security's alerts are copies of our documents with `kibana.alert.*` beside them: status, tags, the reason for
-closing, and the id of the document that they stand for. Their names may be nested or dotted.
+Elastic Security's alerts are copies of our documents with `kibana.alert.*` beside them: status,
+tags, the reason for closing, and the id of the document that they stand for. Their names may be
+nested or dotted.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ REASONS: Mapping[str, str] = {
     "true_positive": TRUE,
     "benign_positive": BENIGN,
 }
-"""Kibana's reasons for closing an alert that are verdicts; `duplicate`, `automated_closure` and `other` aren't"""
+"""Kibana's reasons for closing an alert that are verdicts; `duplicate`, `automated_closure` and
+`other` aren't"""
 
 _STATUS, _TAGS, _REASON, _USER, _SINCE = (
     f"kibana.alert.workflow_{name}"
@@ -47,7 +50,8 @@ _EVIDENCE = "ids_plugin.evidence.flows"
 
 @dataclass(frozen=True)
 class Meanings:
-    """What tags, and an alert that was closed without saying why, mean: verdicts, by lower-case tag."""
+    """What tags, and an alert that was closed without saying why, mean: verdicts, by lower-case
+    tag."""
 
     tags: Mapping[str, str]
     closed: str | None = None
@@ -56,7 +60,8 @@ class Meanings:
 def security_verdicts(settings: Settings, space: str, meanings: Meanings) -> Verdicts:
     """What analysts said of our alerts in one space of Kibana.
 
-    A tag counts whatever the alert's status; then the reason for closing; then, if `meanings` says so, being closed.
+    A tag counts whatever the alert's status; then the reason for closing; then, if `meanings` says
+    so, being closed.
 
     Raises:
         MissingExtraError, ConfigError: Elasticsearch can't be asked as things are.
@@ -122,7 +127,8 @@ def _verdict(alert: Document, meanings: Meanings, source: str, place: str) -> Ve
 
 
 def _values(document: object, name: str) -> list[str]:
-    """What a document holds under a dotted name, however much of the name is nested; lists are taken apart."""
+    """What a document holds under a dotted name, however much of the name is nested; lists are
+    taken apart."""
     if isinstance(document, list):
         return [value for one in document for value in _values(one, name)]
     if not name:
@@ -140,7 +146,8 @@ def _values(document: object, name: str) -> list[str]:
 def alerts_by(
     settings: Settings, field: str, values: Sequence[str], *, evidence: bool = False
 ) -> Iterator[Document]:
-    """Our alert documents in which a keyword is one of `values`; their evidence flows only where asked for.
+    """Our alert documents in which a keyword is one of `values`; their evidence flows only where
+    asked for.
 
     Raises:
         MissingExtraError, ConfigError, InputError, ServiceError: as `security_verdicts`.
@@ -151,7 +158,8 @@ def alerts_by(
 
 
 def alerts_since(settings: Settings, since: str, hosts: Sequence[str]) -> Iterator[Document]:
-    """Our alert documents of that time (ISO 8601) and later that name one of the hosts, without evidence.
+    """Our alert documents of that time (ISO 8601) and later that name one of the hosts, without
+    evidence.
 
     Raises:
         MissingExtraError, ConfigError, InputError, ServiceError: as `security_verdicts`.

@@ -1,7 +1,8 @@
-"""Judged alerts → labelled flows, as `train --data lab:FILE` reads them: a class, or benign, and who said so.
+"""Judged alerts → labelled flows, as `train --data lab:FILE` reads them: a class, or benign, and
+who said so.
 
-The alert's document holds a few flows, its evidence. All flows of the fold are found in the traffic itself, by scoring
-it again: those over their threshold that fold under the alert's key in its time.
+The alert's document holds a few flows, its evidence. All flows of the fold are found in the traffic
+itself, by scoring it again: those over their threshold that fold under the alert's key in its time.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ _EVIDENCE = (
 
 @dataclass
 class Labels:
-    """Labelled flows as they are found; one that judged alerts label differently is in none of them."""
+    """Labelled flows as they are found; one that judged alerts label differently is in none of
+    them."""
 
     parts: list[pl.DataFrame] = field(default_factory=list)
 
@@ -53,12 +55,13 @@ class Labels:
     def traffic(
         self, batches: Iterable[pl.DataFrame], ruled: Sequence[Ruled], bundle: Bundle
     ) -> None:
-        """Adds the flows of the alerts' folds among those of `batches`: Flow frames in the order in which flows were
-        known, local flags filled."""
+        """Adds the flows of the alerts' folds among those of `batches`: Flow frames in the order in
+        which flows were known, local flags filled."""
         self.parts.extend(_folded(batches, ruled, bundle))
 
     def flows(self) -> tuple[pl.DataFrame, int]:
-        """(Flow frame in the order of `ts`, each flow once), and how many contradict each other and were left out."""
+        """(Flow frame in the order of `ts`, each flow once), and how many contradict each other and
+        were left out."""
         both = pl.concat([pl.DataFrame(schema=flow.SCHEMA), *self.parts])
         key = ("sensor", "uid", "orig_h", "resp_h", "orig_p", "resp_p")
         agreed = both.filter(pl.col("label").n_unique().over(key) == 1)

@@ -1,4 +1,6 @@
-"""Verdicts and alerts → proposals for the allow-list, each with what it would have hidden. Nothing is applied here.
+"""Verdicts and alerts → proposals for the allow-list, each with what it would have hidden.
+
+Nothing is applied here.
 
 ```python
 ruled, unknown = rule(verdicts, cases)
@@ -6,8 +8,9 @@ proposals = propose(ruled, expires)
 look_back(proposals, cases_of_the_last_days)
 text = render(proposals, days)
 ```
-A proposal is as narrow as the alert that led to it: its host in its role, its class, and its peer and port where it had
-but one. One that might hide any flow of an alert that was judged true is withheld.
+A proposal is as narrow as the alert that led to it: its host in its role, its class, and its peer
+and port where it had but one. One that might hide any flow of an alert that was judged true is
+withheld.
 """
 
 from __future__ import annotations
@@ -44,10 +47,11 @@ class Ruled(NamedTuple):
 def rule(
     verdicts: Iterable[Verdict], cases: Mapping[str, Case]
 ) -> tuple[list[Ruled], list[Verdict]]:
-    """The verdict that holds for each judged alert, and the verdicts on alerts that aren't among `cases`.
+    """The verdict that holds for each judged alert, and the verdicts on alerts that aren't among
+    `cases`.
 
-    `cases`: `event.id` of any document → its alert. The newest verdict holds; of two at one time the one read later,
-    and one without a time is older than all others.
+    `cases`: `event.id` of any document → its alert. The newest verdict holds; of two at one time
+    the one read later, and one without a time is older than all others.
     """
     by_fold: dict[str, list[Verdict]] = {}
     unknown = []
@@ -209,7 +213,8 @@ def _value(value: object) -> str:
 
 
 def _line(text: str) -> str:
-    """What others wrote, as part of one line of ours: no line break or escape of theirs gets through."""
+    """What others wrote, as part of one line of ours: no line break or escape of theirs gets
+    through."""
     clean = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
     return clean if len(clean) <= _LONGEST else clean[: _LONGEST - 1] + "…"
 

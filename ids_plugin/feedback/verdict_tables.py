@@ -4,7 +4,8 @@
 event.id,verdict,note,analyst,time
 3f0c…,false,inventory scanner,anna,2026-11-21T09:30:00Z
 ```
-`event.id` and `verdict` (true, false, benign) have to be there, in any order; times without an offset are UTC.
+`event.id` and `verdict` (true, false, benign) have to be there, in any order; times without an
+offset are UTC.
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ class Evidence:
     flows: tuple[EvidenceFlow, ...]
     features: tuple[EvidenceFeature, ...]
     method: str
-    """how flows and features were found, see explain: `attention`, `step_occlusion`, `tree_shap`, …, joined with +"""
+    """how flows and features were found, see explain: `attention`, `step_occlusion`, `tree_shap`,
+    …, joined with +"""
     faithfulness: float
     """how far the score falls when the named evidence is taken away, 0–1"""
     behaviours: dict[str, float]

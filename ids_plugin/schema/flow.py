@@ -12,11 +12,13 @@ from typing import NamedTuple
 import polars as pl
 
 DEFAULT_SENSOR = "default"
-"""Name of the sensor when neither the command nor the record says one: all inputs of a command are one sensor."""
+"""Name of the sensor when neither the command nor the record says one: all inputs of a command are
+one sensor."""
 
 
 class Column(NamedTuple):
-    """One column of the Flow frame; `zeek` is its name in a conn.log, None where the column is ours."""
+    """One column of the Flow frame; `zeek` is its name in a conn.log, None where the column is
+    ours."""
 
     name: str
     dtype: pl.DataType
@@ -153,7 +155,8 @@ def _empty() -> pl.DataFrame:
 
 
 def known() -> pl.Expr:
-    """Time at which a flow is known, `ts + duration` (Datetime, µs): an absent duration counts as zero."""
+    """Time at which a flow is known, `ts + duration` (Datetime, µs): an absent duration counts as
+    zero."""
     return pl.col("ts") + pl.col("duration").fill_null(pl.duration(microseconds=0))
 
 

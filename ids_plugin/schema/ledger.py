@@ -1,12 +1,14 @@
-"""The ledger: what became of every record and every document, per source and sensor. It balances or the run failed.
+"""The ledger: what became of every record and every document, per source and sensor.
+
+It balances or the run failed.
 
 read = parsed + rejected
 parsed = scored + duplicate + replaced + out_of_scope
 over_threshold = opened + folded + suppressed
 documents = delivered + refused + pending
 
-`delayed` is a count beside them. Ledgers of stages and processes add up: `normalise` reads, `detect` scores,
-`deliver` writes; only the sum has to balance.
+`delayed` is a count beside them. Ledgers of stages and processes add up: `normalise` reads,
+`detect` scores, `deliver` writes; only the sum has to balance.
 """
 
 from __future__ import annotations
@@ -99,7 +101,8 @@ class Ledger:
         self._entries: dict[tuple[str, str], Counts] = {}
 
     def of(self, source: str, sensor: str) -> Counts:
-        """The counters of a source (an input, or the kind of it) and a sensor; made when they are new."""
+        """The counters of a source (an input, or the kind of it) and a sensor; made when they are
+        new."""
         return self._entries.setdefault((source, sensor), Counts())
 
     def items(self) -> Iterable[tuple[tuple[str, str], Counts]]:

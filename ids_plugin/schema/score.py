@@ -22,7 +22,10 @@ CLASSES: tuple[str, ...] = (
 
 
 class Scores(NamedTuple):
-    """Scores of n flows. A flow's row depends on its window and the bundle alone, to the last bit."""
+    """Scores of n flows.
+
+    A flow's row depends on its window and the bundle alone, to the last bit.
+    """
 
     score: npt.NDArray[np.float64]
     """(n) calibrated 0–1: how sure the bundle is that the flow isn't benign"""

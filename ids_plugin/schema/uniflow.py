@@ -1,7 +1,9 @@
-"""A uniflow: the packets of one direction of a connection, in sixteen numbers; what `tiny_cnn` classifies.
+"""A uniflow: the packets of one direction of a connection, in sixteen numbers; what `tiny_cnn`
+classifies.
 
-The numbers are those of MQTT-IoT-IDS2020's uniflow files (Hindy et al. 2020, https://doi.org/10.21227/bhxy-ep04),
-in whole units that a microcontroller counts in: bytes and microseconds.
+The numbers are those of MQTT-IoT-IDS2020's uniflow files (Hindy et al. 2020,
+https://doi.org/10.21227/bhxy-ep04), in whole units that a microcontroller counts in: bytes and
+microseconds.
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ COLUMNS = (
     Column("num_rst_flags", "packets", "TCP packets with the RST flag"),
     Column("num_urg_flags", "packets", "TCP packets with the URG flag"),
 )
-"""In order. Means and deviations are rounded to whole units, halves up; no number is over LARGEST."""
+"""In order.
+
+Means and deviations are rounded to whole units, halves up; no number is over LARGEST.
+"""
 FEATURES = tuple(column.name for column in COLUMNS)
 LARGEST = 2**32 - 2
 CLASSES = ("normal", "aggressive_scan", "udp_scan", "ssh_brute_force", "mqtt_brute_force")
@@ -56,12 +61,14 @@ SCHEMA = pl.Schema({**_TYPES, **dict.fromkeys(FEATURES, pl.Int64())})
 
 
 def fingerprint() -> str:
-    """SHA-256 (hex) over names, units and order of the sixteen: ties a bundle to the code that computes them."""
+    """SHA-256 (hex) over names, units and order of the sixteen: ties a bundle to the code that
+    computes them."""
     return hashlib.sha256(json.dumps([column[:2] for column in COLUMNS]).encode()).hexdigest()
 
 
 def describe() -> dict[str, Any]:
-    """What a manifest says of uniflows: fingerprint, and the sixteen in order with their units; none has a window."""
+    """What a manifest says of uniflows: fingerprint, and the sixteen in order with their units;
+    none has a window."""
     return {
         "fingerprint": fingerprint(),
         "earlier": 0,

@@ -1,7 +1,8 @@
-"""A window: a flow as the last step, up to k earlier flows of its pair before it, and what its hosts did of late.
+"""A window: a flow as the last step, up to k earlier flows of its pair before it, and what its
+hosts did of late.
 
-Feature values are float32, NaN where the source can't know them. Everything a model sees has a name here or in a
-feature file; addresses, uids, absolute times and raw port numbers are not among them.
+Feature values are float32, NaN where the source can't know them. Everything a model sees has a name
+here or in a feature file; addresses, uids, absolute times and raw port numbers are not among them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import numpy.typing as npt
 import polars as pl
 
 EARLIER = 10
-"""k: how many earlier flows of the same pair a window holds at most; SEMANTICS of all five published systems."""
+"""k: how many earlier flows of the same pair a window holds at most; SEMANTICS of all five
+published systems."""
 STEPS = EARLIER + 1
 """Steps of a window: the earlier flows, then the flow itself."""
 
@@ -27,7 +29,8 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Feature(NamedTuple):
-    """One number a model sees: its name, unit, and how a sentence calls it ("failed connections in 10 min")."""
+    """One number a model sees: its name, unit, and how a sentence calls it ("failed connections in
+    10 min")."""
 
     name: str
     unit: str
@@ -36,7 +39,8 @@ class Feature(NamedTuple):
 
 @dataclass(frozen=True)
 class Spec:
-    """Names and order of everything in a window; its fingerprint ties a bundle to the code that computes them."""
+    """Names and order of everything in a window; its fingerprint ties a bundle to the code that
+    computes them."""
 
     flow: tuple[Feature, ...]
     """of every step: columns of the Flow frame that `features/` adds"""
@@ -66,7 +70,8 @@ class Spec:
 
 
 class Steps(NamedTuple):
-    """The sequence part of m windows; the flow itself is the last step, missing steps stand first and are masked."""
+    """The sequence part of m windows; the flow itself is the last step, missing steps stand first
+    and are masked."""
 
     values: Floats
     """(m, STEPS, len(spec.sequence))"""
@@ -114,7 +119,8 @@ class Windows(Protocol):
 
 
 class EarlierFlow(NamedTuple):
-    """What evidence says of an earlier flow; times in µs since the epoch, durations in µs, None where unknown."""
+    """What evidence says of an earlier flow; times in µs since the epoch, durations in µs, None
+    where unknown."""
 
     uid: str
     ts: int

@@ -1,8 +1,8 @@
 """Thresholds fitted to one's own normal traffic; needs no torch.
 
-The traffic is divided in time: the earlier part fits the thresholds, the later part shows what they give. A flow that
-the allow-list hides can't alert and counts as ordinary. An alert is a fold of one flow or more: as many flows over a
-day as the budget allows are at most as many alerts.
+The traffic is divided in time: the earlier part fits the thresholds, the later part shows what they
+give. A flow that the allow-list hides can't alert and counts as ordinary. An alert is a fold of one
+flow or more: as many flows over a day as the budget allows are at most as many alerts.
 """
 
 from __future__ import annotations
@@ -91,10 +91,12 @@ def calibrate(
     options: Options,
     data: Sequence[Mapping[str, Any]],
 ) -> Calibration:
-    """The bundle with other thresholds, unsigned, and a report. The same input gives the same bundle.
+    """The bundle with other thresholds, unsigned, and a report.
 
-    `batches`: Flow frames of normal traffic in the order in which flows were known, local flags filled; `data` says
-    what they were read from, for the bundle's card.
+    The same input gives the same bundle.
+
+    `batches`: Flow frames of normal traffic in the order in which flows were known, local flags
+    filled; `data` says what they were read from, for the bundle's card.
 
     Raises:
         UsageError: too few flows for such a budget; the message says how many are needed.
@@ -134,8 +136,8 @@ def calibrate(
 
 
 def least(bundle: Bundle, thresholds: Mapping[str, float]) -> float:
-    """The lowest threshold there can be: LEAST, or lower where the bundle's own are; and what passes the gate at least,
-    because what doesn't isn't looked at."""
+    """The lowest threshold there can be: LEAST, or lower where the bundle's own are; and what
+    passes the gate at least, because what doesn't isn't looked at."""
     gate = bundle.manifest.get("gate") or {}
     return max(min([LEAST, *thresholds.values()]), float(gate.get("threshold", 0.0)))
 
@@ -160,7 +162,8 @@ def alerts(
     start: int = np.iinfo(np.int64).min,
     stop: int = np.iinfo(np.int64).max,
 ) -> tuple[int, list[Document]]:
-    """How many flows known after `start` and up to `stop` are over, and the closing documents of their folds."""
+    """How many flows known after `start` and up to `stop` are over, and the closing documents of
+    their folds."""
     limits = np.array([thresholds.get(name, np.inf) for name in CLASSES])
     groupers: dict[str, AlertGrouper] = {}
     documents: list[Document] = []
@@ -198,7 +201,8 @@ def _own(bundle: Bundle) -> dict[str, float]:
 
 
 def _candidates(traffic: Traffic, split: int, allow: AllowList) -> tuple[Doubles, Ints]:
-    """Score and label of the high-scoring flows that fit the thresholds, but for those that the allow-list hides."""
+    """Score and label of the high-scoring flows that fit the thresholds, but for those that the
+    allow-list hides."""
     score, label = [np.zeros(0)], [np.zeros(0, np.int64)]
     for batch in traffic.high:
         rows = np.flatnonzero(batch.known <= split)

@@ -29,8 +29,9 @@ _GRID = np.r_[
 def fit_combination(
     opinions: Mapping[str, Doubles], held_out: Examples, known: Sequence[int]
 ) -> dict[str, object]:
-    """Weights and biases of least weighted log-loss on networks the members never saw, drawn a little towards equal
-    weights and no bias; classes nobody was trained on are left out. `known` are the classes of the members."""
+    """Weights and biases of least weighted log-loss on networks the members never saw, drawn a
+    little towards equal weights and no bias; classes nobody was trained on are left out. `known`
+    are the classes of the members."""
     rows = np.flatnonzero(np.isin(held_out.label, known))
     logs = {
         name: np.log(np.maximum(opinion[rows][:, list(known)], FLOOR))
@@ -97,7 +98,8 @@ def fit_thresholds(
 
     A knapsack over classes (dynamic programming), exact where classes share no alert group. What
     external originators do is one group whatever its class, so the alerts of all classes together
-    are counted in the end, and the budget is lowered until they keep to it; of equals the strictest.
+    are counted in the end, and the budget is lowered until they keep to it; of equals the
+    strictest.
     """
     budget = int(false_per_day * sum(network.days for network in networks))
     choices = {label: _choices(networks, label) for label in known if label != 0}
@@ -200,9 +202,10 @@ def with_thresholds(judged: ScoredNetwork, thresholds: Mapping[str, float]) -> S
 def fit_gate_threshold(
     passed: Sequence[Doubles], networks: Sequence[ScoredNetwork], missed: float
 ) -> float:
-    """The highest gate value that keeps all but a `missed` share of the flows over a threshold, and of every class
-    that is found in a network at least the flow the gate is surest of; but for this it lets no more than a share of
-    _PASSES of the benign flows through, since one odd flow would cost the speed the gate is there for."""
+    """The highest gate value that keeps all but a `missed` share of the flows over a threshold, and
+    of every class that is found in a network at least the flow the gate is surest of; but for this
+    it lets no more than a share of _PASSES of the benign flows through, since one odd flow would
+    cost the speed the gate is there for."""
     over = np.concatenate(
         [gate[judged.scores.over] for gate, judged in zip(passed, networks, strict=True)]
     )
@@ -222,7 +225,8 @@ def fit_gate_threshold(
 
 
 def report(networks: Sequence[ScoredNetwork]) -> dict[str, object]:
-    """What the thresholds give: activities found in their class and in any, folds without an attack, days."""
+    """What the thresholds give: activities found in their class and in any, folds without an
+    attack, days."""
     found = right = total = false = 0
     missed: list[str] = []
     for judged in networks:

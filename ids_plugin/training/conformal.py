@@ -1,8 +1,10 @@
-"""Thresholds from normal traffic and a budget: split conformal prediction (Papadopoulos et al. 2002).
+"""Thresholds from normal traffic and a budget: split conformal prediction (Papadopoulos et al.
+2002).
 
-How strange a flow is, is how far its score's log-odds are above its class's threshold; so one shift moves all
-thresholds and the balance between the classes stays that of training. Of n normal flows floor((n + 1) α) - 1 may
-be over. If the flows to come are exchangeable with these, each is over with a probability of at most α.
+How strange a flow is, is how far its score's log-odds are above its class's threshold; so one shift
+moves all thresholds and the balance between the classes stays that of training. Of n normal flows
+floor((n + 1) α) - 1 may be over. If the flows to come are exchangeable with these, each is over
+with a probability of at most α.
 """
 
 from __future__ import annotations
@@ -18,18 +20,21 @@ from ids_plugin.schema.window import Ints
 from ids_plugin.scoring import Doubles
 
 LEAST = 0.8
-"""score below which nothing is called an attack, whatever the budget: what the gate is trained to let pass"""
+"""score below which nothing is called an attack, whatever the budget: what the gate is trained to
+let pass"""
 
 
 class Fitted(NamedTuple):
-    """Thresholds by class, and the shift of their log-odds: -inf where they stand as low as they may."""
+    """Thresholds by class, and the shift of their log-odds: -inf where they stand as low as they
+    may."""
 
     thresholds: dict[str, float]
     shift: float
 
 
 def needed(alpha: float) -> int:
-    """How many normal flows a false-alarm rate of α takes at least: the smallest n with n ≥ 1/α - 1."""
+    """How many normal flows a false-alarm rate of α takes at least: the smallest n with n ≥ 1/α -
+    1."""
     count = max(math.ceil(1 / alpha - 1), 0)
     while count and allowed(count - 1, alpha) >= 0:
         count -= 1
@@ -54,8 +59,9 @@ def fit(
 ) -> Fitted:
     """Thresholds that at most `over` of the normal flows reach.
 
-    `score`, `label` (m): of all that score `least` or more, whatever the number of the others. A class whose threshold
-    is 1 or more, or isn't there, is off and stays so. `only_raise` keeps thresholds from falling below the given ones.
+    `score`, `label` (m): of all that score `least` or more, whatever the number of the others. A
+    class whose threshold is 1 or more, or isn't there, is off and stays so. `only_raise` keeps
+    thresholds from falling below the given ones.
     """
     own = np.array([thresholds.get(name, np.inf) for name in CLASSES])
     odds = np.array([_log_odds(limit) for limit in own.tolist()])

@@ -1,7 +1,9 @@
-"""What a bundle is worth on labelled networks: hosts found, false alerts, flow-level figures, and honest floors.
+"""What a bundle is worth on labelled networks: hosts found, false alerts, flow-level figures, and
+honest floors.
 
-Beside the bundle and each of its members stand two rules that know nothing: a lookup table on (proto, conn_state,
-history), taught on the other networks (or the other part of the same one), and "TCP = malicious".
+Beside the bundle and each of its members stand two rules that know nothing: a lookup table on
+(proto, conn_state, history), taught on the other networks (or the other part of the same one), and
+"TCP = malicious".
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ class JudgedNetwork:
     deletions: tuple[Deletion, ...] = ()
     """results of the deletion test"""
     alone: pl.DataFrame = field(default_factory=pl.DataFrame)
-    """attack flows: `label`, `host` (whose behaviour it is) and, per member, the class that member alone calls it"""
+    """attack flows: `label`, `host` (whose behaviour it is) and, per member, the class that member
+    alone calls it"""
 
 
 def evaluate(
@@ -123,8 +126,8 @@ def _judge(
 
 
 def _deletion(deletions: Sequence[Deletion]) -> dict[str, Any]:
-    """How many explanations name what matters more than chance does: as a whole, their features alone, and their
-    earlier flows alone by how these were found."""
+    """How many explanations name what matters more than chance does: as a whole, their features
+    alone, and their earlier flows alone by how these were found."""
     by_method: dict[str, dict[str, int]] = {}
     for one in deletions:
         if one.method:
@@ -157,7 +160,8 @@ def _members(scorer: Scorer, batch: Windows) -> pl.DataFrame:
 
 
 def _alone(judged: Sequence[JudgedNetwork]) -> dict[str, dict[str, dict[str, float]]]:
-    """Class → member → share of its flows, and of its hosts, that the member alone calls that class."""
+    """Class → member → share of its flows, and of its hosts, that the member alone calls that
+    class."""
     flows = pl.concat([one.alone.with_columns(network=pl.lit(one.name)) for one in judged])
     members = [name for name in flows.columns if name not in ("label", "host", "network")]
     found: dict[str, dict[str, dict[str, float]]] = {}
@@ -216,7 +220,8 @@ def _opinions(judged: Sequence[JudgedNetwork], options: Options) -> Iterator[dic
 
 
 def _lookup(taught: Sequence[pl.DataFrame], flows: pl.DataFrame) -> Doubles:
-    """(n) share of malicious flows among those taught with the same key; of all taught where the key is new."""
+    """(n) share of malicious flows among those taught with the same key; of all taught where the
+    key is new."""
     if not taught or not sum(len(one) for one in taught):
         return np.zeros(len(flows))
     seen = pl.concat([one.select(*LOOKUP, bad=pl.col("label") != "benign") for one in taught])
@@ -324,7 +329,8 @@ def total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def figures(judged: Sequence[JudgedNetwork], scores: Sequence[Doubles]) -> dict[str, Any]:
-    """Flow-level figures of one model, all networks together, over the flows judged; `scores`: a network's (n) each."""
+    """Flow-level figures of one model, all networks together, over the flows judged; `scores`: a
+    network's (n) each."""
     bad = np.concatenate(
         [(one.flows["label"] != "benign").to_numpy()[one.tested] for one in judged]
     )
@@ -343,8 +349,9 @@ def figures(judged: Sequence[JudgedNetwork], scores: Sequence[Doubles]) -> dict[
 def _elsewhere(
     judged: Sequence[JudgedNetwork], scores: Sequence[Doubles]
 ) -> dict[str, float | None]:
-    """The TCP attack flows of each network with WORTH_FINDING or more against the TCP flows of the networks in which
-    nothing is an attack, mean over those networks: what an infected network mislabels as benign doesn't judge."""
+    """The TCP attack flows of each network with WORTH_FINDING or more against the TCP flows of the
+    networks in which nothing is an attack, mean over those networks: what an infected network
+    mislabels as benign doesn't judge."""
     attacks, calm = [], [np.zeros(0)]
     for one, score in zip(judged, scores, strict=True):
         tcp = (one.flows["proto"] == "tcp").to_numpy() & one.tested
@@ -376,7 +383,8 @@ def likeliest(judged: Sequence[JudgedNetwork]) -> tuple[Ints, Ints]:
 
 
 def by_class(truth: Ints, said: Ints) -> dict[str, Any]:
-    """Accuracy, macro-F1 over the classes that occur, their precision, recall and F1, and the confusion matrix.
+    """Accuracy, macro-F1 over the classes that occur, their precision, recall and F1, and the
+    confusion matrix.
 
     Args:
         truth: (n) class numbers.
@@ -412,7 +420,8 @@ def by_class(truth: Ints, said: Ints) -> dict[str, Any]:
 
 
 def binary(bad: Bools, said: Bools, score: Doubles) -> dict[str, float | None]:
-    """Malicious against benign: macro-F1 of what was `said`, area under the ROC curve and recall of the `score`."""
+    """Malicious against benign: macro-F1 of what was `said`, area under the ROC curve and recall of
+    the `score`."""
     return {
         "f1": _f1(bad, said),
         "auc": _auc(bad, score),
@@ -443,7 +452,8 @@ def _auc(bad: Bools, score: Doubles) -> float | None:
 
 
 def _recall(bad: Bools, score: Doubles, false: float) -> float | None:
-    """Share of the attacks above the threshold that at most a `false` share of the benign flows exceeds."""
+    """Share of the attacks above the threshold that at most a `false` share of the benign flows
+    exceeds."""
     if not bad.any() or bad.all():
         return None
     threshold = float(np.quantile(score[~bad], 1 - false, method="higher"))
