@@ -22,15 +22,19 @@ import orjson
 
 from ids_plugin.errors import UsageError
 from ids_plugin.sinks import STANDARD_OUTPUT, Delivered, SinkEnvironment, TrafficBucket
+from ids_plugin.sinks.script_bundle import bundle_modules
 from ids_plugin.sinks.whole_file import WholeFile
 
 Document = Mapping[str, Any]
 
 CHUNK = 128
-"""Documents a chunk: at 6 kB each, opening an alert unpacks 0.8 MB, which takes milliseconds"""
+"""documents a chunk: at 6 kB each, opening an alert unpacks 0.8 MB, which takes milliseconds"""
 ROWS = 16 * CHUNK
-"""Rows a chunk: all are unpacked at the start, and few large chunks unpack faster than many small ones"""
-SCRIPTS = ("vega.min.js", "vega-lite.min.js", "vega-interpreter.min.js", "charts.js", "report.js")
+"""rows a chunk: all are unpacked at the start, and few large chunks unpack faster than many small
+ones"""
+LIBRARIES = ("vega.min.js", "vega-lite.min.js", "vega-interpreter.min.js")
+ENTRY_MODULE = "main"
+"""of the folder assets/report, whose ES modules become one inline script"""
 
 
 class Report:
@@ -158,7 +162,7 @@ def _row(document: Document) -> dict[str, Any]:
     """What the list shows, sorts by and searches: the page reads the rest only when the alert is opened."""
     return {
         "id": _at(document, "event", "id"),
-        "fold": _at(document, "ids_plugin", "fold", "id"),
+        "group": _at(document, "ids_plugin", "fold", "id"),
         "state": _at(document, "ids_plugin", "fold", "state"),
         "role": _at(document, "ids_plugin", "fold", "role"),
         "host": _at(document, "ids_plugin", "fold", "subject"),
@@ -203,12 +207,17 @@ def _at(document: Any, *path: str) -> Any:
 
 @cache
 def _page() -> tuple[str, str]:
-    """The page before and after the data: template, style, scripts, and the policy that allows just these."""
+    """The page before and after the data.
+
+    It is the template with the style, the scripts, and the policy that allows just these.
+    """
     assets = files(__package__).joinpath("assets")
     style = assets.joinpath("report.css").read_text("utf-8")
-    scripts = [assets.joinpath(name).read_text("utf-8") for name in SCRIPTS]
+    libraries = [assets.joinpath(name).read_text("utf-8") for name in LIBRARIES]
+    script = bundle_modules(_modules(), ENTRY_MODULE)
+    allowed = " ".join(_hash(text) for text in (*libraries, script))
     policy = (
-        f"default-src 'none'; script-src {' '.join(map(_hash, scripts))}; style-src {_hash(style)}; "
+        f"default-src 'none'; script-src {allowed}; style-src {_hash(style)}; "
         "base-uri 'none'; form-action 'none'"
     )
     template = assets.joinpath("template.html").read_text("utf-8")
@@ -219,9 +228,19 @@ def _page() -> tuple[str, str]:
         .replace("{{style}}", style)
         .replace("{{notice}}", notice)
     )
-    return head, after.replace(
-        "{{scripts}}", "\n".join(f"<script>{script}</script>" for script in scripts)
-    )
+    scripts = [f"<script>{library}</script>" for library in libraries]
+    scripts.append(f'<script type="module">{script}</script>')
+    return head, after.replace("{{scripts}}", "\n".join(scripts))
+
+
+def _modules() -> dict[str, str]:
+    """Name → source of the page's modules."""
+    folder = files(__package__).joinpath("assets", "report")
+    return {
+        path.name.removesuffix(".js"): path.read_text("utf-8")
+        for path in folder.iterdir()
+        if path.name.endswith(".js")
+    }
 
 
 def _hash(text: str) -> str:

@@ -57,7 +57,7 @@ def test_the_policy_allows_our_own_scripts_and_nothing_else(tmp_path: Path) -> N
     page = _write(tmp_path / "report.html")
     policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', page)
     assert policy is not None
-    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    scripts = re.findall(r'<script(?: type="module")?>(.*?)</script>', page, re.DOTALL)
     hashes = [
         base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
     ]
