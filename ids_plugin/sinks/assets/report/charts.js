@@ -1,6 +1,6 @@
 /* Vega-Lite specifications, from data to a drawn chart. Colours are CSS variables, so that theme
-   and print need no new drawing. Expressions run in Vega's interpreter, as the page's policy allows no
-   eval. Vega is loaded before this module, as the globals vega, vegaLite and vegaInterpreter. */
+   and print need no new drawing. Expressions run in Vega's interpreter, as the page's policy allows
+   no eval. Vega is loaded before this module, as the globals vega, vegaLite, vegaInterpreter. */
 
 import { LEVELS } from "./page.js";
 
