@@ -621,11 +621,11 @@ def severity_level(document: Document) -> int:
 
 def describe_bundle(bundle: Bundle) -> dict[str, Any]:
     """Id, family and training files of a bundle, as a report shows them."""
-    training = bundle.manifest.get("training", {}).get("data", {}).get("train", [])
+    training = bundle.manifest.training.data.get("train", ())
     return {
         "id": bundle.id,
         "family": bundle.family,
-        "trained_on": [source["file"] for source in training],
+        "trained_on": [data.file for data in training],
     }
 
 

@@ -18,6 +18,14 @@ from ids_plugin.bundle.files import (
     sign,
     write,
 )
+from ids_plugin.bundle.manifest import (
+    Combination,
+    Judgement,
+    Manifest,
+    MemberEntry,
+    PrefilterEntry,
+    TrainingRecord,
+)
 
 __all__ = [
     "FORMAT",
@@ -25,6 +33,12 @@ __all__ = [
     "MANIFEST",
     "SUFFIX",
     "Bundle",
+    "Combination",
+    "Judgement",
+    "Manifest",
+    "MemberEntry",
+    "PrefilterEntry",
+    "TrainingRecord",
     "describe",
     "difference",
     "find",

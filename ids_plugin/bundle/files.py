@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ids_plugin.bundle.manifest import Manifest
 from ids_plugin.config import read_bytes
 from ids_plugin.errors import BundleError, UsageError
 from ids_plugin.schema.window import EARLIER, Spec
@@ -29,10 +30,7 @@ SIGNATURE = "signature"
 SUFFIX = ".idsb"
 LARGEST = 64 << 20
 """Bytes a bundle may hold: what serves on a gateway is under 2 MB; more is a mistake or a zip bomb."""
-REQUIRED = ("id", "files", "family", "version", "classes", "schema", "members")
 SHIPPED = Path(__file__).parents[1] / "bundles"
-
-Manifest = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,26 +46,25 @@ class Bundle:
     @property
     def id(self) -> str:
         """SHA-256 (hex) over the contents."""
-        return str(self.manifest["id"])
+        return self.manifest.id
 
     @property
     def family(self) -> str:
-        return str(self.manifest["family"])
+        return self.manifest.family
 
     @property
     def version(self) -> str:
-        return str(self.manifest["version"])
+        return self.manifest.version
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return tuple(self.manifest["classes"])
+        return self.manifest.classes
 
     @property
-    def usual(self) -> dict[str, float]:
-        """Feature → median of benign training windows, on the feature's own scale; unknown ones left out."""
-        return {
-            name: float(seen["median"]) for name, seen in self.manifest.get("reference", {}).items()
-        }
+    def baseline(self) -> dict[str, float]:
+        """Feature → median of benign training windows, on the feature's own scale; features that were
+        never known are left out."""
+        return {name: float(seen.median) for name, seen in self.manifest.baseline.items()}
 
     def file(self, name: str) -> bytes:
         """Contents of one file.
@@ -85,13 +82,17 @@ class Bundle:
         Raises:
             BundleError: the fingerprints differ; the message names the columns that do.
         """
-        if self.manifest["schema"]["fingerprint"] == spec.fingerprint:
+        schema = self.manifest.schema
+        if schema.fingerprint == spec.fingerprint:
             return
-        if "uniflow" in self.manifest["schema"]:
-            told = "is for microcontrollers and classifies directions of connections, not flows"
-            raise BundleError(told, location=self.location, hint="docs/devices.md")
+        if schema.uniflow is not None:
+            raise BundleError(
+                "is for microcontrollers and classifies directions of connections, not flows",
+                location=self.location,
+                hint="docs/devices.md",
+            )
         raise BundleError(
-            f"made for other windows: {difference(self.manifest['schema'], describe(spec))}",
+            f"made for other windows: {difference(schema.document, describe(spec))}",
             location=self.location,
             hint="train it again with this version, or install the version that made it",
         )
@@ -135,16 +136,29 @@ def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 
 def seal(
-    manifest: Mapping[str, Any], files: Mapping[str, bytes], private_key: bytes | None = None
+    manifest: Manifest | Mapping[str, Any],
+    files: Mapping[str, bytes],
+    private_key: bytes | None = None,
 ) -> Bundle:
-    """The bundle of `files` (name → contents): hashes and id filled in, signed where a PEM key is given."""
+    """The bundle of `files` (name → contents).
+
+    Args:
+        manifest: all but `format`, `files` and `id`, which are filled in.
+        files: name → contents.
+        private_key: PEM Ed25519 key that signs it.
+
+    Raises:
+        BundleError: a key of the manifest is missing or has a value of another type.
+        UsageError: the key is none.
+    """
+    described = manifest.document if isinstance(manifest, Manifest) else manifest
     hashes = {name: hashlib.sha256(files[name]).hexdigest() for name in sorted(files)}
-    whole: Manifest = json.loads(
-        json.dumps({**manifest, "format": FORMAT, "files": hashes}, allow_nan=False)
-    )
+    document = {**described, "format": FORMAT, "files": hashes}
+    whole: dict[str, Any] = json.loads(json.dumps(document, allow_nan=False))
     whole["id"] = _identity(whole)
-    signature = None if private_key is None else _sign(whole["id"], private_key)
-    return Bundle(whole, dict(files), signature)
+    sealed = Manifest.read(whole)
+    signature = None if private_key is None else _sign(sealed.id, private_key)
+    return Bundle(sealed, dict(files), signature)
 
 
 def sign(bundle: Bundle, private_key: bytes) -> Bundle:
@@ -271,7 +285,8 @@ def _identity(manifest: Mapping[str, Any]) -> str:
 
 
 def _contents(bundle: Bundle) -> dict[str, bytes]:
-    text = json.dumps(bundle.manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    document = bundle.manifest.document
+    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     contents = {MANIFEST: text.encode(), **bundle.files}
     return contents if bundle.signature is None else {**contents, SIGNATURE: bundle.signature}
 
@@ -305,20 +320,18 @@ def _check_size(size: int, where: str) -> None:
 
 def _manifest(text: bytes, where: str) -> Manifest:
     try:
-        manifest = json.loads(text)
+        document = json.loads(text)
     except ValueError as error:
         raise BundleError(f"{MANIFEST} is damaged or cut short", location=where) from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+    if not isinstance(document, dict) or not isinstance(document.get("format"), int):
         raise BundleError(f"{MANIFEST} is not that of a bundle", location=where)
-    if manifest["format"] > FORMAT:
+    if document["format"] > FORMAT:
         raise BundleError(
-            f"format {manifest['format']} is newer than this version reads ({FORMAT})",
+            f"format {document['format']} is newer than this version reads ({FORMAT})",
             location=where,
         )
-    absent = [key for key in REQUIRED if key not in manifest]
-    if absent:
-        raise BundleError(f"{MANIFEST} lacks {', '.join(absent)}", location=where)
-    if manifest["id"] != _identity(manifest):
+    manifest = Manifest.read(document, location=where)
+    if manifest.id != _identity(document):
         raise BundleError(
             f"{MANIFEST} was changed: its id doesn't fit its contents", location=where
         )
@@ -326,7 +339,7 @@ def _manifest(text: bytes, where: str) -> Manifest:
 
 
 def _check_files(manifest: Manifest, files: Mapping[str, bytes], where: str) -> None:
-    hashes: dict[str, str] = manifest["files"]
+    hashes = manifest.files
     for name in sorted({*hashes, *files}):
         if name not in files:
             raise BundleError(f"{name} is missing", location=where)

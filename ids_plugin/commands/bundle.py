@@ -98,7 +98,7 @@ def _show(args: argparse.Namespace, console: Console) -> int:
 
     bundle = read(find(args.bundle))
     if console.json:
-        console.result(bundle.manifest)
+        console.result(bundle.manifest.document)
         return 0
     for name, value in card(bundle):
         print(f"{name:<16} {value}", file=console.out)
@@ -112,7 +112,7 @@ def _verify(args: argparse.Namespace, console: Console) -> int:
 
     public = read_key(args.key)
     bundle = read(find(args.bundle), public_key=public)
-    if bundle.manifest["schema"]["fingerprint"] != uniflow.fingerprint():
+    if bundle.manifest.schema.fingerprint != uniflow.fingerprint():
         bundle.require(spec())
     if console.json:
         console.result({"intact": True, "signed": bundle.signature is not None, **_facts(bundle)})

@@ -76,10 +76,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     finally:
         tally.close()
     write(made if signing is None else sign(made, signing), Path(args.out))
+    calibration = made.manifest.document["calibration"]
     if console.json:
-        console.result(
-            {"bundle": made.id, "of": made.manifest["calibration"]["of"], "out": args.out, **report}
-        )
+        console.result({"bundle": made.id, "of": calibration["of"], "out": args.out, **report})
     _tell(report, console)
     if bundle.signature is not None and signing is None:
         console.complain(

@@ -102,7 +102,7 @@ def _written(
 ) -> int:
     from ids_plugin.bundle import write
     from ids_plugin.compression.cost import as_row, measured
-    from ids_plugin.compression.run import MODEL
+    from ids_plugin.training.torch_network import MODEL
 
     smaller = stages[-1].bundle
     write(smaller, Path(args.out))
@@ -140,7 +140,7 @@ def _tell(
 def _tiny(before: Bundle, args: argparse.Namespace, console: Console) -> int:
     """The ladder of tiny_cnn's networks, unless the bundle has it; with --fit one rung of it."""
     from ids_plugin.bundle import write
-    from ids_plugin.compression.tiny.fit import Room, fit, said
+    from ids_plugin.compression.tiny.fit import Room, described, fit
     from ids_plugin.compression.tiny.ladder import has_ladder, ladder
 
     bundle, room = before, Room.parse(args.fit) if args.fit else None
@@ -155,10 +155,10 @@ def _tiny(before: Bundle, args: argparse.Namespace, console: Console) -> int:
         "bundle": bundle.id,
         "from": before.id,
         "out": args.out,
-        "rungs": bundle.manifest["members"],
+        "rungs": bundle.manifest.document["members"],
     }
-    told["device"] = bundle.manifest.get("device")
-    return _tell(told, said(bundle), args, console)
+    told["device"] = bundle.manifest.document.get("device")
+    return _tell(told, described(bundle), args, console)
 
 
 PLUGIN = Command(

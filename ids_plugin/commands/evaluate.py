@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ids_plugin import api
 from ids_plugin.bundle import Bundle, require_place, seal, write
-from ids_plugin.bundle.card import judgement
+from ids_plugin.bundle.card import judgement_of
 from ids_plugin.commands import Command, Console
 from ids_plugin.commands.options.record import add_record_option, recorded
 
@@ -87,8 +87,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 def _carded(bundle: Bundle, result: dict[str, Any], out: str, console: Console) -> None:
     """Writes the bundle with another model card, so under another id, unsigned."""
-    judged = [*bundle.manifest.get("judged", ()), judgement(result)]
-    made = seal({**bundle.manifest, "judged": judged}, bundle.files)
+    judged = [*bundle.manifest.judged, judgement_of(result)]
+    made = seal(bundle.manifest.replaced(judged=judged), bundle.files)
     write(made, Path(out))
     if bundle.signature is not None:
         console.complain("the bundle was signed and the new one isn't: ids-plugin bundle sign")

@@ -93,21 +93,17 @@ def run(args: argparse.Namespace, console: Console) -> int:
         write(bundle, out)
         record.update(
             {
-                name: bundle.manifest.get(name)
+                name: bundle.manifest.document.get(name)
                 for name in ("id", "training", "metrics", "thresholds")
             }
         )
-    silent = [
-        name
-        for name, threshold in (bundle.manifest.get("thresholds") or {}).items()
-        if threshold >= 1.0
-    ]
+    silent = [name for name, threshold in bundle.manifest.thresholds.items() if threshold >= 1.0]
     if silent:
         message = f"no threshold finds any within {args.false_per_day:g} false alerts a day: these never alert"
         console.complain(f"{', '.join(silent)}: {message}")
     if console.json:
         console.result(
-            {"bundle": bundle.id, "out": args.out, "metrics": bundle.manifest["metrics"]}
+            {"bundle": bundle.id, "out": args.out, "metrics": bundle.manifest.document["metrics"]}
         )
     else:
         console.say(f"wrote {args.out}: {bundle.id[:12]}")

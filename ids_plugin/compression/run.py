@@ -11,7 +11,7 @@ import numpy as np
 from torch import nn
 
 from ids_plugin import registry
-from ids_plugin.bundle import Bundle, seal
+from ids_plugin.bundle import Bundle, MemberEntry, seal
 from ids_plugin.compression import Material, Step, Work
 from ids_plugin.compression.cost import deflated, macro_f1, macs, parameters
 from ids_plugin.datasets.labelled_flows import load
@@ -23,9 +23,8 @@ from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.training.examples import Examples, Sampling, sample
 from ids_plugin.training.options import Fit, Progress, quiet
 from ids_plugin.training.run import known_as
-from ids_plugin.training.torch_network import WEIGHTS, restore
+from ids_plugin.training.torch_network import MODEL, WEIGHTS, restore
 
-MODEL = "model.onnx"
 _SHOWN = 2_000
 
 
@@ -58,11 +57,11 @@ class Stage:
     step: str
     bundle: Bundle
     row: dict[str, Any]
-    """what it cost: the row of `manifest["compression"]`"""
+    """what it cost: the row of `manifest.compression`"""
 
 
 def compress(bundle: Bundle, options: Options, progress: Progress = quiet) -> Bundle:
-    """A smaller bundle; `manifest["compression"]` has size, work, macro-F1 and score differences after every step.
+    """A smaller bundle; `manifest.compression` has size, work, macro-F1 and score differences after every step.
 
     Raises:
         UsageError: the bundle has no network, a step is unknown, or something is missing that it needs.
@@ -76,7 +75,7 @@ def run(bundle: Bundle, options: Options, progress: Progress = quiet) -> Iterato
     """As `stages`, with windows of the data that the options name."""
     _member(bundle)
     recipe(options.steps)
-    known = bundle.manifest.get("training", {}).get("classes", CLASSES)
+    known = bundle.manifest.trained_classes
 
     def windows(specs: tuple[str, ...], sampling: Sampling) -> Examples:
         networks = [
@@ -123,8 +122,8 @@ def stages(
             work = step.apply(work, material, value)
         record.append({"step": name, **_cost(work, material, None if step is None else before)})
         progress(f"{name}: {record[-1]}")
-        manifest = {**bundle.manifest, "compression": list(record)}
-        yield Stage(name, seal(manifest, {**files, entry["file"]: work.model}), record[-1])
+        manifest = bundle.manifest.replaced(compression=record)
+        yield Stage(name, seal(manifest, {**files, MODEL: work.model}), record[-1])
 
 
 def recipe(steps: Sequence[str]) -> list[tuple[str, Step, float | None]]:
@@ -153,20 +152,21 @@ def recipe(steps: Sequence[str]) -> list[tuple[str, Step, float | None]]:
     return found
 
 
-def _member(bundle: Bundle) -> dict[str, Any]:
+def _member(bundle: Bundle) -> MemberEntry:
     """The manifest's entry of the network."""
-    found = [entry for entry in bundle.manifest["members"] if entry.get("file") == MODEL]
-    if not found or MODEL not in bundle.files:
+    networks = [entry for entry in bundle.manifest.members if entry.file == MODEL]
+    if not networks or MODEL not in bundle.files:
         raise UsageError("has no network that could be compressed", location=bundle.location)
-    return dict(found[0])
+    return networks[0]
 
 
 def _material(
-    bundle: Bundle, entry: dict[str, Any], held_out: Examples, train: Examples | None, fit: Fit, seed: int,
+    bundle: Bundle, entry: MemberEntry, held_out: Examples, train: Examples | None, fit: Fit, seed: int,
     progress: Progress, shown: int,
 ) -> tuple[Material, Work]:  # fmt: skip
-    classes = tuple(CLASSES.index(name) for name in entry["classes"])
-    family = registry.load("models", entry["name"])
+    classes = tuple(CLASSES.index(name) for name in entry.classes)
+    is_family = entry.name in registry.names("models")
+    family = registry.load("models", entry.name if is_family else bundle.family)
     module: nn.Module | None = None
     if WEIGHTS in bundle.files:
         try:

@@ -31,8 +31,8 @@ class DetectorEngine:
         """
         self.detectors: dict[str, Detector] = {}
         self.limits = limits
-        for entry in bundle.manifest["detectors"]:
-            detector: Detector = registry.load("detectors", entry["kind"]).open(bundle, entry)
+        for entry in bundle.manifest.detectors:
+            detector: Detector = registry.load("detectors", entry.kind).open(bundle, entry.document)
             if detector.name in self.detectors:
                 raise BundleError(f"two detectors are called {detector.name!r}")
             self.detectors[detector.name] = detector

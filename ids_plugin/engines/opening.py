@@ -19,6 +19,6 @@ def open_engine(bundle: Bundle, *, cascade: bool = True, limits: Limits | None =
     Raises:
         BundleError: the bundle doesn't load, or was made for other windows.
     """
-    if bundle.manifest.get("detectors"):
+    if bundle.manifest.detectors:
         return DetectorEngine(bundle, limits=limits)
     return WindowEngine(bundle, cascade=cascade, limits=limits)

@@ -31,7 +31,7 @@ class WindowEngine:
         bundle.require(spec())
         self.scorer = Scorer(bundle, cascade=cascade)
         self.scorer.try_out(spec())
-        self.explainer = Explainer(self.scorer, spec(), bundle.usual)
+        self.explainer = Explainer(self.scorer, spec(), bundle.baseline)
         self.limits = limits
 
     def sensor(self, before: SensorEngine | None = None) -> SensorEngine:

@@ -14,12 +14,12 @@ What a member can do beyond probabilities, it shows by having the methods:
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from ids_plugin.bundle import Bundle
+from ids_plugin.bundle import Bundle, MemberEntry
 from ids_plugin.schema.window import Bools, Floats
 
 Doubles = npt.NDArray[np.float64]
@@ -82,7 +82,7 @@ class Plugin(Protocol):
 
     name: str
 
-    def open(self, bundle: Bundle, entry: dict[str, Any]) -> Member:
+    def open(self, bundle: Bundle, entry: MemberEntry) -> Member:
         """The member that `entry` of the manifest's `members` describes.
 
         Raises:

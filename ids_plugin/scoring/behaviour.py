@@ -7,11 +7,11 @@ counts, bytes, seconds as they are; features on a log scale are compared on that
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ids_plugin.bundle import Bundle
+from ids_plugin.bundle import Bundle, MemberEntry
 from ids_plugin.errors import BundleError
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import Bools, Floats
@@ -176,10 +176,10 @@ class Behaviours:
 
     name = "behaviour"
 
-    def open(self, bundle: Bundle, entry: dict[str, Any]) -> BehaviourMember:
+    def open(self, bundle: Bundle, entry: MemberEntry) -> BehaviourMember:
         """As scoring.Plugin."""
-        schema = bundle.manifest["schema"]
-        table = [*schema["flow"], *schema["context"], *schema["summary"]]
+        schema = bundle.manifest.schema
+        table = [*schema.flow, *schema.context, *schema.summary]
         columns = {name: (index, unit) for index, (name, unit) in enumerate(table)}
         absent = {
             term.feature for b in BEHAVIOURS for pattern in b.patterns for term in pattern

@@ -10,12 +10,11 @@ import importlib.util
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ids_plugin.bundle import Bundle
+from ids_plugin.bundle import Bundle, MemberEntry
 from ids_plugin.errors import BundleError, MissingExtraError
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import Bools, Floats
@@ -130,10 +129,11 @@ class LightGBM:
 
     name = "lightgbm"
 
-    def open(self, bundle: Bundle, entry: dict[str, Any]) -> TreeMember:
+    def open(self, bundle: Bundle, entry: MemberEntry) -> TreeMember:
         """As scoring.Plugin."""
-        trees = Trees(bundle.file(entry["file"]), f"{bundle.location}/{entry['file']}")
-        classes = tuple(CLASSES.index(name) for name in entry["classes"])
+        file = entry.require_file()
+        trees = Trees(bundle.file(file), f"{bundle.location}/{file}")
+        classes = tuple(CLASSES.index(name) for name in entry.classes)
         if trees.outputs != len(classes):
             raise BundleError(
                 f"{trees.outputs} outputs for {len(classes)} classes", location=bundle.location

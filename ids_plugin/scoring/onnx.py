@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-from ids_plugin.bundle import Bundle
+from ids_plugin.bundle import Bundle, MemberEntry
 from ids_plugin.errors import BundleError
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import STEPS, Bools, Floats
@@ -87,10 +87,11 @@ class Onnx:
 
     name = "onnx"
 
-    def open(self, bundle: Bundle, entry: dict[str, Any]) -> OnnxMember:
+    def open(self, bundle: Bundle, entry: MemberEntry) -> OnnxMember:
         """As scoring.Plugin."""
-        classes = tuple(CLASSES.index(name) for name in entry["classes"])
-        return OnnxMember(bundle.file(entry["file"]), classes, f"{bundle.location}/{entry['file']}")
+        classes = tuple(CLASSES.index(name) for name in entry.classes)
+        file = entry.require_file()
+        return OnnxMember(bundle.file(file), classes, f"{bundle.location}/{file}")
 
 
 PLUGIN = Onnx()

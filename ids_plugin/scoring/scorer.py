@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from ids_plugin import registry
-from ids_plugin.bundle import Bundle
+from ids_plugin.bundle import Bundle, Combination, PrefilterEntry
 from ids_plugin.errors import BundleError
 from ids_plugin.schema.score import CLASSES, Contributions, Scores
 from ids_plugin.schema.window import STEPS, Bools, Floats, Ints, Spec, Windows
@@ -37,15 +37,19 @@ class Scorer:
         """
         manifest = bundle.manifest
         self.bundle = bundle
+        if manifest.combination is None:
+            raise BundleError("manifest.json: combination is missing", location=bundle.location)
         self.members: dict[str, Member] = {
-            entry["name"]: registry.load("members", entry["kind"]).open(bundle, entry)
-            for entry in manifest["members"]
+            entry.name: registry.load("members", entry.kind).open(bundle, entry)
+            for entry in manifest.members
         }
-        self._combination = _Combination(manifest["combination"])
+        self._combination = _Combination(manifest.combination)
         self._thresholds = np.array(
-            [float(manifest["thresholds"].get(name, np.inf)) for name in bundle.classes]
+            [float(manifest.thresholds.get(name, np.inf)) for name in bundle.classes]
         )
-        self._prefilter = _Prefilter(bundle) if cascade and manifest.get("gate") else None
+        self._prefilter: _Prefilter | None = None
+        if cascade and manifest.prefilter is not None:
+            self._prefilter = _Prefilter(bundle, manifest.prefilter)
         self._spec: Spec | None = None
 
     def score(self, windows: Windows) -> Scores:
@@ -153,10 +157,10 @@ class _Combination:
     """Stacking (Wolpert 1992): multinomial logistic over the members' log-probabilities, a weight per member and a
     bias per class, fitted on networks the members never saw; so it is the calibration too."""
 
-    def __init__(self, parameters: dict[str, Any]) -> None:
-        self.weights: dict[str, float] = parameters["weights"]
-        self._bias: dict[str, float] = parameters["bias"]
-        self._floor = float(parameters["floor"])
+    def __init__(self, combination: Combination) -> None:
+        self.weights = combination.weights
+        self._bias = combination.bias
+        self._floor = float(combination.floor)
 
     def of(self, opinions: dict[str, Doubles]) -> Doubles:
         """(m, len(CLASSES)); classes without a bias are those nobody was trained on: 0."""
@@ -179,11 +183,10 @@ class _Combination:
 class _Prefilter:
     """The first stage of the cascade: a few shallow trees over columns that are there anyway; below its threshold nothing else is asked."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        entry = bundle.manifest["gate"]
-        self.threshold = float(entry["threshold"])
-        self._trees = Trees(bundle.file(entry["file"]), f"{bundle.location}/{entry['file']}")
-        self._features: list[str] = entry["features"]
+    def __init__(self, bundle: Bundle, entry: PrefilterEntry) -> None:
+        self.threshold = float(entry.threshold)
+        self._trees = Trees(bundle.file(entry.file), f"{bundle.location}/{entry.file}")
+        self._features = entry.features
         if self._trees.inputs != len(self._features):
             raise BundleError(
                 "the prefilter's columns aren't those the manifest names", location=bundle.location
@@ -194,7 +197,7 @@ class _Prefilter:
         return self._trees.probabilities(prefilter_columns(windows, self._features))[:, 0]
 
 
-def prefilter_columns(windows: Windows, names: list[str]) -> Floats:
+def prefilter_columns(windows: Windows, names: Sequence[str]) -> Floats:
     """(n, len(names)): the named flow and context features of every row."""
     context = {feature.name: index for index, feature in enumerate(windows.spec.context)}
     columns = [

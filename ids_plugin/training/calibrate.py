@@ -137,9 +137,10 @@ def calibrate(
 
 def least(bundle: Bundle, thresholds: Mapping[str, float]) -> float:
     """The lowest threshold there can be: LEAST, or lower where the bundle's own are; and what
-    passes the gate at least, because what doesn't isn't looked at."""
-    gate = bundle.manifest.get("gate") or {}
-    return max(min([LEAST, *thresholds.values()]), float(gate.get("threshold", 0.0)))
+    passes the prefilter at least, because nothing below it is scored."""
+    prefilter = bundle.manifest.prefilter
+    passed = 0.0 if prefilter is None else float(prefilter.threshold)
+    return max(min([LEAST, *thresholds.values()]), passed)
 
 
 def observe(batches: Iterable[pl.DataFrame], bundle: Bundle, least: float) -> Traffic:
@@ -196,8 +197,9 @@ def alerts(
 
 def _own(bundle: Bundle) -> dict[str, float]:
     """The thresholds of training, also of a bundle that was calibrated since."""
-    before: dict[str, float] = bundle.manifest.get("calibration", {}).get("thresholds_before")
-    return before or dict(bundle.manifest["thresholds"])
+    calibration = bundle.manifest.calibration
+    before = {} if calibration is None else dict(calibration.thresholds_before)
+    return before or dict(bundle.manifest.thresholds)
 
 
 def _candidates(traffic: Traffic, split: int, allow: AllowList) -> tuple[Doubles, Ints]:
@@ -284,16 +286,15 @@ def _sealed(
         name: report["held_back"]["after"][name]
         for name in ("over", "alerts", "alerts_per_day", "by_class")
     }
+    earlier = bundle.manifest.calibration
     calibration = {
         "method": "split conformal, one shift of the log-odds of all classes; earlier flows fit, later ones check",
-        "of": bundle.manifest.get("calibration", {}).get("of", bundle.id),
+        "of": bundle.id if earlier is None else earlier.of,
         "data": [dict(one) for one in data],
         "allowed": [entry.name for entry in options.allow.entries],
         "only_raise": options.only_raise,
         **kept,
         "held_back": held | after,
     }
-    return seal(
-        {**bundle.manifest, "thresholds": dict(thresholds), "calibration": calibration},
-        bundle.files,
-    )
+    manifest = bundle.manifest.replaced(thresholds=dict(thresholds), calibration=calibration)
+    return seal(manifest, bundle.files)

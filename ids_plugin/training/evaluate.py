@@ -99,7 +99,7 @@ def _judge(
     bundle: Bundle, network: Labelled, options: Options, rng: np.random.Generator
 ) -> JudgedNetwork:
     scorer = Scorer(bundle, cascade=options.cascade)
-    explainer = Explainer(scorer, spec(), bundle.usual)
+    explainer = Explainer(scorer, spec(), bundle.baseline)
     flows, scores, alone = [], [], []
     deletions: list[Deletion] = []
     for batch in windows(network.flows):

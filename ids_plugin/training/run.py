@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 
 from ids_plugin import registry
-from ids_plugin.bundle import Bundle, describe, seal
+from ids_plugin.bundle import Bundle, PrefilterEntry, describe, seal
 from ids_plugin.datasets.labelled_flows import Labelled, load
-from ids_plugin.errors import InputError, UsageError
+from ids_plugin.errors import BundleError, InputError, UsageError
 from ids_plugin.models import ModelFamily
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring import Doubles
@@ -27,6 +27,8 @@ from ids_plugin.training.options import Options, Progress, quiet
 from ids_plugin.training.torch_network import MODEL, WEIGHTS
 
 VERSION = "1"
+PREFILTER = "gate.txt"
+"""what a bundle calls the trees of its prefilter"""
 CONFIDENT = 0.8
 """Score that the gate learns to foresee: below every threshold that calibration gives."""
 _LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "polars", "torch")
@@ -60,7 +62,7 @@ def train(options: Options, progress: Progress = quiet) -> Bundle:
     progress(f"windows: {len(train_set)} to train, {len(stop_set)} to stop early")
     bundle = assemble(options, split, train_set, stop_set, progress)
     calibrating = [
-        known_as(network, bundle.manifest["training"]["classes"]) for network in split.calibrate
+        known_as(network, bundle.manifest.trained_classes) for network in split.calibrate
     ]
     bundle = combine(bundle, sample(calibrating, options.sampling, options.seed + 2))
     bundle = add_prefilter(bundle, train_set, options)
@@ -118,10 +120,10 @@ def divide(options: Options) -> Split:
 
 def combine(bundle: Bundle, held_out: Examples) -> Bundle:
     """The bundle with the members' combination fitted on windows of networks they never saw."""
-    known = [CLASSES.index(name) for name in bundle.manifest["training"]["classes"]]
+    known = [CLASSES.index(name) for name in bundle.manifest.trained_classes]
     opinions = Scorer(bundle).member_probabilities(held_out.steps, held_out.mask, held_out.table)
     fitted = combination.fit_combination(opinions, held_out, known)
-    return seal({**bundle.manifest, "combination": fitted}, bundle.files)
+    return seal(bundle.manifest.replaced(combination=fitted), bundle.files)
 
 
 def add_prefilter(bundle: Bundle, train_set: Examples, options: Options) -> Bundle:
@@ -134,15 +136,16 @@ def add_prefilter(bundle: Bundle, train_set: Examples, options: Options) -> Bund
     text, names = boosted_trees.fit_prefilter(
         train_set, score >= CONFIDENT, options.prefilter_rounds, options.seed
     )
-    gate = {"file": "gate.txt", "features": names, "threshold": 0.0}
-    return seal({**bundle.manifest, "gate": gate}, {**bundle.files, "gate.txt": text})
+    prefilter = {"file": PREFILTER, "features": names, "threshold": 0.0}
+    manifest = bundle.manifest.replaced(prefilter=prefilter)
+    return seal(manifest, {**bundle.files, PREFILTER: text})
 
 
 def calibrate(
     bundle: Bundle, networks: Sequence[Labelled], options: Options, progress: Progress
 ) -> Bundle:
     """The bundle with its thresholds and its gate's fitted on all flows of networks its members never saw."""
-    known = [CLASSES.index(name) for name in bundle.manifest["training"]["classes"]]
+    known = [CLASSES.index(name) for name in bundle.manifest.trained_classes]
     judged = judge(bundle, networks, cascade=False)
     thresholds = combination.fit_thresholds(judged, known, options.false_per_day)
     judged = [combination.with_thresholds(one, thresholds) for one in judged]
@@ -153,16 +156,14 @@ def calibrate(
     metrics = combination.report(judged)
     progress(f"thresholds {thresholds}, gate spares {spared:.1%} of the benign calibration flows")
     progress(f"on the calibration networks: {metrics}")
-    changed = {
-        "thresholds": thresholds,
-        "gate": {
-            **bundle.manifest["gate"],
-            "threshold": threshold,
-            "spares_of_benign": round(spared, 4),
-        },
-        "metrics": {"calibration": metrics},
-    }
-    return seal({**bundle.manifest, **changed}, bundle.files)
+    manifest = bundle.manifest.replaced(
+        thresholds=thresholds,
+        prefilter=_prefilter(bundle).replaced(
+            threshold=threshold, spares_of_benign=round(spared, 4)
+        ),
+        metrics={"calibration": metrics},
+    )
+    return seal(manifest, bundle.files)
 
 
 def judge(
@@ -183,8 +184,16 @@ def judge(
     return judged
 
 
+def _prefilter(bundle: Bundle) -> PrefilterEntry:
+    entry = bundle.manifest.prefilter
+    if entry is None:
+        raise BundleError("manifest.json: gate is missing", location=bundle.location)
+    return entry
+
+
 def _prefilter_scores(bundle: Bundle, network: Labelled) -> Doubles:
-    trees, names = Trees(bundle.file("gate.txt")), bundle.manifest["gate"]["features"]
+    prefilter = _prefilter(bundle)
+    trees, names = Trees(bundle.file(prefilter.file)), prefilter.features
     return np.concatenate(
         [
             trees.probabilities(prefilter_columns(batch, names))[:, 0]

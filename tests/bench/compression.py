@@ -23,7 +23,7 @@ from ids_plugin import registry
 from ids_plugin.bundle import Bundle, describe, pack, read, seal
 from ids_plugin.compression.cost import as_row, macro_f1, macs, measured
 from ids_plugin.compression.int8 import quantised
-from ids_plugin.compression.run import MODEL, stages
+from ids_plugin.compression.run import stages
 from ids_plugin.compression.unroll_lstm import unrolled
 from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.models import l_tcn, lstm
@@ -32,7 +32,7 @@ from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.training.examples import Examples, Sampling, sample
 from ids_plugin.training.options import Fit, Options
 from ids_plugin.training.run import divide
-from ids_plugin.training.torch_network import WEIGHTS, Fitted, export, fit, restore, weights
+from ids_plugin.training.torch_network import MODEL, WEIGHTS, Fitted, export, fit, restore, weights
 from tests.bench.support.page import between
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,7 +172,7 @@ def compressed(
 
 def judged(rows: list[dict[str, Any]], bundle: Bundle, data: Data, work: Path) -> None:
     """Adds macro-F1 on the judge runs to every row."""
-    classes = tuple(CLASSES.index(name) for name in bundle.manifest["members"][0]["classes"])
+    classes = tuple(CLASSES.index(name) for name in bundle.manifest.members[0].classes)
     judge = data.judge
     for row in rows:
         member = OnnxMember((work / row["model"]).read_bytes(), classes, row["model"])
@@ -211,7 +211,7 @@ def timed(
 def _full(work: Path, data: Data) -> bytes:
     """The fp32 network with every step of every layer computed."""
     bundle = read(work / "l_tcn.idsb")
-    classes = tuple(CLASSES.index(name) for name in bundle.manifest["members"][0]["classes"])
+    classes = tuple(CLASSES.index(name) for name in bundle.manifest.members[0].classes)
     spec = data.held_out().spec
     module = l_tcn.PLUGIN.build(spec, len(classes), tree=False)
     module.load_state_dict(

@@ -80,7 +80,7 @@ def figures(seed: int, work: Path) -> dict[str, Any]:
     """One seed: baseline, rungs by both splits, steps, and what C made of the judged rows."""
     bundle = bundle_of("runs", RUNS, (), seed, work)
     judge = load([JUDGE])
-    told = [one["sha256"] for one in bundle.manifest["training"]["data"]["train"]]
+    told = [file.sha256 for file in bundle.manifest.training.data["train"]]
     data = [run for run in load([RUNS]) if run.sha256 in told]
     held = [run for run in load([RUNS]) if run.sha256 not in told]
     found: dict[str, Any] = {
@@ -91,20 +91,20 @@ def figures(seed: int, work: Path) -> dict[str, Any]:
             "judge": len(rows_of(judge)[1]),
             "classes": _counts(judge),
         },
-        "features": bundle.manifest["members"][3]["features"],
-        "steps": bundle.manifest["compression"],
+        "features": bundle.manifest.members[3].features,
+        "steps": bundle.manifest.compression,
     }
     by_rows, tested = random_rows(seed, work)
-    for rung, other in zip(bundle.manifest["members"], by_rows.manifest["members"], strict=True):
+    for rung, other in zip(bundle.manifest.members, by_rows.manifest.members, strict=True):
         network = network_of(bundle, rung)
-        found["rungs"][rung["name"]] = {
-            **rung,
+        found["rungs"][rung.name] = {
+            **rung.document,
             "judge": measure(network, judge),
             "random": measure(network_of(by_rows, other), tested),
             "activities": activities(network, judge),
-            "in_c": in_c(network, judge, work / "host" / rung["name"]),
+            "in_c": in_c(network, judge, work / "host" / rung.name),
         }
-        say(f"seed {seed}, {rung['name']}: {found['rungs'][rung['name']]['judge']}")
+        say(f"seed {seed}, {rung.name}: {found['rungs'][rung.name]['judge']}")
     found["devices"] = {name: _fitted(bundle, room) for name, room in DEVICES.items()}
     return found
 
@@ -196,16 +196,16 @@ def boards(bundle: Bundle, folder: Path) -> dict[str, Any]:
     counts, _ = rows_of(load([JUDGE]))
     shown = counts[np.random.default_rng(1).choice(len(counts), SIMULATED_ROWS, replace=False)]
     found: dict[str, Any] = {}
-    for rung in bundle.manifest["members"]:
-        network, place = network_of(bundle, rung), folder / rung["name"]
+    for rung in bundle.manifest.members:
+        network, place = network_of(bundle, rung), folder / rung.name
         made = {board.name: sizes(network, board, place) for board in BOARDS if board.there}
-        found[rung["name"]] = {"sizes": made}
+        found[rung.name] = {"sizes": made}
         if network.whole and shutil.which("simavr") and BOARDS[0].there:
             rows = shown if network.shape.parameters < 5_000 else shown[:10]
             ran = simulated(network, rows, place)
             if ran is not None:
                 same = bool(np.array_equal(ran["scores"], scores(network, rows)))
-                found[rung["name"]]["simulated"] = {
+                found[rung.name]["simulated"] = {
                     "rows": len(rows),
                     "same": same,
                     "ms": ran["ms"],
@@ -218,7 +218,7 @@ def boards(bundle: Bundle, folder: Path) -> dict[str, Any]:
 
 def _fitted(bundle: Bundle, room: str) -> dict[str, Any]:
     try:
-        return {"room": room, **fit(bundle, Room.parse(room)).manifest["device"]}
+        return {"room": room, **fit(bundle, Room.parse(room)).manifest.document["device"]}
     except UsageError as error:
         return {"room": room, "nothing": str(error)}
 

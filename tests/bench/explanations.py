@@ -120,9 +120,9 @@ def trained(name: str, split: Split, train_set: Examples, stop_set: Examples, se
     bundle = assemble(
         options, split, train_set, stop_set, lambda text: print(text, file=sys.stderr)
     )
-    classes = bundle.manifest["training"]["classes"]
+    classes = bundle.manifest.trained_classes
     alone = {"weights": {name: 1.0}, "bias": dict.fromkeys(classes, 0.0), "floor": 1e-6}
-    return seal({**bundle.manifest, "combination": alone}, bundle.files)
+    return seal(bundle.manifest.replaced(combination=alone), bundle.files)
 
 
 def drawn(batch: Windows, rng: np.random.Generator) -> Ints:
@@ -148,7 +148,7 @@ def _try(
     for trust, found in tried.items():
         if silent and trust != "tested":
             continue
-        explainer = Explainer(scorer, spec(), scorer.bundle.usual, trust)
+        explainer = Explainer(scorer, spec(), scorer.bundle.baseline, trust)
         for at in np.flatnonzero(scores.score >= 0.5)[: explained - len(found)].tolist():
             row, label = int(rows[at]), int(scores.label[at])
             began = process_time()

@@ -187,7 +187,7 @@ def test_a_family_builds_what_its_kind_says(name: str) -> None:
 
 @pytest.mark.parametrize("name", registry.names("members"))
 def test_a_member_gives_probabilities_of_every_class(name: str) -> None:
-    entries = [entry for entry in default().manifest["members"] if entry["kind"] == name]
+    entries = [entry for entry in default().manifest.members if entry.kind == name]
     assert entries, "the shipped bundle has none of this kind"
     spec = windows.spec()
     for entry in entries:

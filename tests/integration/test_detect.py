@@ -120,7 +120,7 @@ def test_a_bundle_is_swapped_while_running_and_a_broken_one_refused(
         stream.send(first)
         before = stream.wait(5)
         assert bundles_of(before) == {shipped.version}
-        newer = bundle.seal(shipped.manifest | {"version": "newer"}, shipped.files)
+        newer = bundle.seal(shipped.manifest.replaced(version="newer"), shipped.files)
         bundle.write(newer, inplace)
         process.send_signal(signal.SIGHUP)
         stream.until(lambda: f"bundle {newer.id[:12]} judges" in stream.log())
@@ -153,11 +153,13 @@ def test_a_bundle_from_kafka_has_to_be_signed(
     )
     bundle.write(bundle.sign(shipped, private.read_bytes()), configured)
     other = bundle.seal(
-        shipped.manifest | {"version": "other"}, shipped.files, private.read_bytes()
+        shipped.manifest.replaced(version="other"), shipped.files, private.read_bytes()
     )
     bundle.write(other, newer)
     bundle.write(
-        bundle.seal(shipped.manifest | {"version": "foreign"}, shipped.files, strange.read_bytes()),
+        bundle.seal(
+            shipped.manifest.replaced(version="foreign"), shipped.files, strange.read_bytes()
+        ),
         foreign,
     )
     settings = {"IDS_DETECT_BUNDLE": str(configured), "IDS_DETECT_PUBLIC_KEY": str(public)}

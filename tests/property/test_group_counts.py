@@ -91,8 +91,8 @@ TRAFFIC: dict[str, Callable[[], list[Row]]] = {
 def easily_alarmed(threshold: float) -> Bundle:
     """The default bundle with low thresholds, and no prefilter in the way."""
     bundle = read(find("default"))
-    thresholds = dict.fromkeys(bundle.manifest["thresholds"], threshold)
-    return seal({**bundle.manifest, "thresholds": thresholds, "gate": None}, bundle.files)
+    thresholds = dict.fromkeys(bundle.manifest.thresholds, threshold)
+    return seal(bundle.manifest.replaced(thresholds=thresholds, prefilter=None), bundle.files)
 
 
 def traffic(kind: str) -> pl.DataFrame:
@@ -133,7 +133,7 @@ def test_evaluate_and_calibrate_count_the_alerts_of_a_scan(kind: str, threshold:
     reads = [Read(flows, len(flows), source="zeek", sensor=SENSOR)]
     batches = ordered(reads, batch_rows=100, locality=Locality())
     seen = calibrate.observe(batches, bundle, 0.0)
-    _, documents = calibrate.alerts(seen, bundle.manifest["thresholds"], AllowList())
+    _, documents = calibrate.alerts(seen, bundle.manifest.thresholds, AllowList())
     assert alerts(documents) == wanted
 
 

@@ -253,7 +253,7 @@ def test_windows_of_another_version_begin_anew_and_folds_go_on() -> None:
 
 def test_a_bundle_is_swapped_between_two_batches() -> None:
     """A document names the bundle that judged the flow it shows: what opened the fold, or its strongest flow."""
-    other = bundle.seal(shipped().manifest | {"version": "other"}, shipped().files)
+    other = bundle.seal(shipped().manifest.replaced(version="other"), shipped().files)
     shown = [one["zeek"]["session_id"] for one in alone()]
     opened, strongest = sorted(network()["uid"].to_list().index(uid) for uid in shown)
     pipeline = Pipeline(shipped())
@@ -286,10 +286,11 @@ def test_the_wall_clock_is_what_it_is_told() -> None:
 
 
 def test_a_bundle_for_other_windows_is_refused() -> None:
-    schema = shipped().manifest["schema"]
+    schema = shipped().manifest.schema
     foreign = bundle.seal(
-        shipped().manifest
-        | {"schema": schema | {"fingerprint": "0" * 64, "summary": schema["summary"][1:]}},
+        shipped().manifest.replaced(
+            schema=schema.replaced(fingerprint="0" * 64, summary=schema.summary[1:])
+        ),
         shipped().files,
     )
     with pytest.raises(BundleError, match="window_flows is missing"):

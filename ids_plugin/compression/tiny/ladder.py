@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 
-from ids_plugin.bundle import Bundle, seal
+from ids_plugin.bundle import Bundle, MemberEntry, TrainingRecord, seal
 from ids_plugin.compression.tiny import integer_network
 from ids_plugin.compression.tiny.c_header import header
 from ids_plugin.compression.tiny.cluster import cluster, prune
@@ -22,7 +22,7 @@ from ids_plugin.compression.tiny.integer_network import (
     quantise,
     to_json,
 )
-from ids_plugin.errors import UsageError
+from ids_plugin.errors import BundleError, UsageError
 from ids_plugin.models.tiny_cnn import Shape
 from ids_plugin.schema import uniflow
 from ids_plugin.schema.uniflow import CLASSES, FEATURES
@@ -56,19 +56,18 @@ def ladder(
         UsageError: it is no bundle of tiny_cnn's networks, or the data aren't those it was trained with.
         InputError: data that can't be read.
     """
-    if (
-        bundle.manifest["schema"]["fingerprint"] != uniflow.fingerprint()
-        or "optimised.onnx" not in bundle.files
-    ):
+    training = bundle.manifest.training
+    is_uniflow = bundle.manifest.schema.fingerprint == uniflow.fingerprint()
+    if not is_uniflow or "optimised.onnx" not in bundle.files:
         raise UsageError(
             "has no fp32 networks of tiny_cnn",
             location=bundle.location,
             hint="train --family tiny_cnn",
         )
-    train, held = _told_apart(bundle, load(data))
+    train, held = _by_use(bundle, training, load(data))
     counts, label = rows_of(train)
-    options = Options((), seed=seed, **bundle.manifest["training"]["options"])
-    floats = {one["name"]: network_of(bundle, one) for one in bundle.manifest["members"]}
+    options = Options((), seed=seed, **training.options)
+    floats = {member.name: network_of(bundle, member) for member in bundle.manifest.members}
     progress(f"ladder: retraining with {len(label):,} uniflows")
     steps = _optimised(floats["optimised"], (counts, label), options)
     rungs = {
@@ -90,8 +89,12 @@ def ladder(
             f"{row['name']}: {row['flash']:,} bytes of flash, {row['ram']:,} of RAM, accuracy {row['accuracy']:.2%}"
         )
     taken = [{"step": name, **_cost(network, held)} for name, network in steps.items()]
-    told = {"members": rows, "compression": taken, "metrics": {HELD_OUT: figures(rows)}}
-    return seal({**bundle.manifest, **told}, files)
+    manifest = bundle.manifest.replaced(
+        members=rows,
+        compression=taken,
+        metrics={HELD_OUT: {row["name"]: figures(row) for row in rows}},
+    )
+    return seal(manifest, files)
 
 
 def title(bundle: Bundle, rung: str) -> str:
@@ -99,29 +102,32 @@ def title(bundle: Bundle, rung: str) -> str:
     return f"ids-plugin: tiny_cnn, {rung}, from bundle {bundle.id[:12]}"
 
 
-def figures(rungs: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Accuracy and macro-F1 by rung."""
-    return {rung["name"]: {key: rung[key] for key in ("accuracy", "macro_f1")} for rung in rungs}
+def figures(rung: Mapping[str, Any]) -> dict[str, float]:
+    """Accuracy and macro-F1 of a rung's row in the manifest."""
+    return {key: rung[key] for key in ("accuracy", "macro_f1")}
 
 
 def has_ladder(bundle: Bundle) -> bool:
     """Whether it is one of tiny_cnn's whose rungs were measured."""
-    here = bundle.manifest["schema"]["fingerprint"] == uniflow.fingerprint()
-    return here and all("flash" in rung for rung in bundle.manifest["members"])
+    is_uniflow = bundle.manifest.schema.fingerprint == uniflow.fingerprint()
+    return is_uniflow and all(rung.flash is not None for rung in bundle.manifest.members)
 
 
-def _told_apart(bundle: Bundle, runs: list[Run]) -> tuple[list[Run], list[Run]]:
-    found = []
+def _by_use(
+    bundle: Bundle, training: TrainingRecord, runs: list[Run]
+) -> tuple[list[Run], list[Run]]:
+    """The runs to train on and those to measure on, as the bundle's training used them."""
+    parts = []
     for use in ("train", "measure"):
-        wanted = {one["sha256"]: one["file"] for one in bundle.manifest["training"]["data"][use]}
-        found.append([run for run in runs if run.sha256 in wanted])
+        wanted = {data.sha256: data.file for data in training.data.get(use, ())}
+        parts.append([run for run in runs if run.sha256 in wanted])
         absent = wanted.keys() - {run.sha256 for run in runs}
         if absent:
             what = f"{wanted[min(absent)]} isn't among the data, with which the bundle was made"
             raise UsageError(
                 what, location=bundle.location, hint="--data with what was given to train"
             )
-    return found[0], found[1]
+    return parts[0], parts[1]
 
 
 def _optimised(network: Network, rows: tuple[Ints, Ints], options: Options) -> dict[str, Network]:
@@ -162,17 +168,20 @@ def weights_of(network: Network) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in found.items()}
 
 
-def network_of(bundle: Bundle, member: dict[str, Any]) -> Network:
+def network_of(bundle: Bundle, member: MemberEntry) -> Network:
     """A member of a tiny_cnn bundle, ready to compute."""
-    data = bundle.file(member["file"])
-    if member["file"].endswith(".json"):
+    file = member.require_file()
+    data = bundle.file(file)
+    if file.endswith(".json"):
         return from_json(data)
-    shape = Shape(**{**member["shape"], "hidden": tuple(member["shape"]["hidden"])})
+    if member.shape is None:
+        raise BundleError(f"member {member.name}: shape is missing", location=bundle.location)
+    shape = Shape(**{**member.shape, "hidden": tuple(member.shape["hidden"])})
     arrays = {
         one.name: numpy_helper.to_array(one)
         for one in onnx.load_from_string(data).graph.initializer
     }
-    return of_floats(shape, [FEATURES.index(name) for name in member["features"]], arrays)
+    return of_floats(shape, [FEATURES.index(name) for name in member.features], arrays)
 
 
 def describe(name: str, network: Network, held: Sequence[Run]) -> dict[str, Any]:

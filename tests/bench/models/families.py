@@ -52,10 +52,8 @@ def together(
 ) -> Bundle:
     """The members of trained bundles with a combination of their own."""
     first = parts[0]
-    manifest = {
-        **first.manifest,
-        "members": [one for part in parts for one in part.manifest["members"]],
-    }
+    members = [member for part in parts for member in part.manifest.members]
+    manifest = first.manifest.replaced(members=members)
     files = {name: contents for part in parts for name, contents in part.files.items()}
     return finished(settings, seal(manifest, files), data, calibrating)
 
@@ -67,12 +65,12 @@ def finished(
     classes = known(bundle)
     bundle = combine(bundle, replace(data.combine, label=relabelled(data.combine.label, classes)))
     thresholds = fit(of_bundle(bundle), calibrating, classes, settings.false_per_day)
-    return seal({**bundle.manifest, "thresholds": thresholds}, bundle.files)
+    return seal(bundle.manifest.replaced(thresholds=thresholds), bundle.files)
 
 
 def known(bundle: Bundle) -> list[int]:
     """Class numbers that a bundle was taught."""
-    return [CLASSES.index(name) for name in bundle.manifest["training"]["classes"]]
+    return [CLASSES.index(name) for name in bundle.manifest.trained_classes]
 
 
 def fit(
@@ -197,6 +195,5 @@ def _by_kind(networks: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
 
 
 def _with_training(bundle: Bundle, **more: Any) -> Bundle:
-    return seal(
-        {**bundle.manifest, "training": {**bundle.manifest["training"], **more}}, bundle.files
-    )
+    training = bundle.manifest.training.replaced(**more)
+    return seal(bundle.manifest.replaced(training=training), bundle.files)

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from ids_plugin import registry
-from ids_plugin.bundle import Bundle, seal
+from ids_plugin.bundle import describe, seal
 from ids_plugin.datasets.feature_tables import Table, load_table
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import STEPS, Feature, Ints, Spec
@@ -134,14 +134,22 @@ def _trained(data: Parts, family: str, seed: int, settings: Settings) -> Doubles
         data.stop,
         say,
     )
-    entry = {
-        "name": family,
-        "kind": made.kind,
-        "file": made.file,
-        "classes": [CLASSES[c] for c in made.classes],
+    manifest = {
+        "family": family,
+        "version": "1",
+        "classes": list(CLASSES),
+        "schema": describe(data.train.spec),
+        "members": [
+            {
+                "name": family,
+                "kind": made.kind,
+                "file": made.file,
+                "classes": [CLASSES[label] for label in made.classes],
+            }
+        ],
     }
-    bundle: Bundle = seal({"family": family, "members": [entry]}, {made.file: made.data})
-    opened = registry.load("members", made.kind).open(bundle, entry)
+    bundle = seal(manifest, {made.file: made.data})
+    opened = registry.load("members", made.kind).open(bundle, bundle.manifest.members[0])
     test = data.test
     cuts = [slice(start, start + 4096) for start in range(0, len(test), 4096)]
     return np.concatenate(

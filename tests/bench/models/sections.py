@@ -129,7 +129,7 @@ def of_flows(bench: Bench, family: str, seed: int, sets: Sequence[str]) -> dict[
         bundle = bench.combined(family, seed) if "+" in family else bench.lab_bundle(family, seed)
         opinion, thresholds, classes = (
             of_bundle(bundle),
-            bundle.manifest["thresholds"],
+            dict(bundle.manifest.thresholds),
             known(bundle),
         )
     return {
@@ -141,8 +141,8 @@ def lab(bench: Bench, cell: Cell) -> dict[str, Any]:
     """The lab's unseen runs."""
     result: dict[str, Any] = of_flows(bench, cell.family, cell.seed, ("lab",))["lab"]
     if cell.family in LEARNERS:
-        training = bench.lab_bundle(cell.family, cell.seed).manifest["training"]
-        result["training"] = {"cpu_s": training["cpu_s"], "fit": training["options"]["fit"]}
+        training = bench.lab_bundle(cell.family, cell.seed).manifest.training
+        result["training"] = {"cpu_s": training.document["cpu_s"], "fit": training.options["fit"]}
     return {**result, "made_from": bench.data.lab.record()}
 
 
@@ -160,7 +160,8 @@ def sources(bench: Bench, cell: Cell) -> dict[str, Any]:
 def pair(bench: Bench, cell: Cell) -> dict[str, Any]:
     """A combination on the lab's unseen runs and on IoT-23."""
     sets = ("lab", "iot23") if iot23() else ("lab",)
-    weights = bench.combined(cell.family, cell.seed).manifest["combination"]["weights"]
+    manifest = bench.combined(cell.family, cell.seed).manifest
+    weights = manifest.document["combination"]["weights"]
     return {**of_flows(bench, cell.family, cell.seed, sets), "weights": weights}
 
 
@@ -177,7 +178,7 @@ def left_out(bench: Bench, cell: Cell) -> dict[str, Any]:
             bundle = bench.left_out_bundle(cell.family, cell.seed, scenario)
             opinion, thresholds, classes = (
                 of_bundle(bundle),
-                bundle.manifest["thresholds"],
+                dict(bundle.manifest.thresholds),
                 known(bundle),
             )
         judged += judge(opinion, thresholds, here)

@@ -43,17 +43,17 @@ def test_show_tells_what_it_was_trained_on(capsys: pytest.CaptureFixture[str]) -
     assert run("show", "default") == 0
     shown = capsys.readouterr().out
     assert DEFAULT.id in shown
-    for member in DEFAULT.manifest["members"]:
-        assert member["name"] in shown
-    for networks in DEFAULT.manifest["training"]["data"].values():
-        assert all(one["file"] in shown for one in networks)
-    for label in DEFAULT.manifest["thresholds"]:
+    for member in DEFAULT.manifest.members:
+        assert member.name in shown
+    for files in DEFAULT.manifest.training.data.values():
+        assert all(used.file in shown for used in files)
+    for label in DEFAULT.manifest.thresholds:
         assert label in shown
 
 
 def test_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bundle", "--json", "show", "default"]) == 0
-    assert json.loads(capsys.readouterr().out) == DEFAULT.manifest
+    assert json.loads(capsys.readouterr().out) == DEFAULT.manifest.document
     assert cli.main(["bundle", "--json", "list"]) == 0
     row = json.loads(capsys.readouterr().out)
     assert (row["name"], row["id"]) == ("default", DEFAULT.id)

@@ -52,8 +52,8 @@ def test_a_bundle_is_calibrated_verified_and_scans(
     made = bundle.read(out, spec=spec())
     assert (result["bundle"], result["of"]) == (made.id, toy_bundle.trained().id)
     digest = hashlib.sha256(log.read_bytes()).hexdigest()
-    assert made.manifest["calibration"]["data"] == [{"file": "conn.log", "sha256": digest}]
-    assert made.manifest["files"] == toy_bundle.trained().manifest["files"]
+    assert made.manifest.document["calibration"]["data"] == [{"file": "conn.log", "sha256": digest}]
+    assert made.manifest.files == toy_bundle.trained().manifest.files
     assert "held back:" in said.err
 
     assert cli.main([*told, str(tmp_path / "again"), "--quiet"]) == 0

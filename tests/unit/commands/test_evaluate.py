@@ -47,7 +47,7 @@ def test_every_protocol(protocol: str, data: str, capsys: pytest.CaptureFixture[
     assert (found["bundle"], found["protocol"], found["seed"]) == (shipped.id, protocol, 1)
     assert [one["name"] for one in found["networks"]] == ["toy-31", "toy-32"]
     assert {len(one["sha256"]) for one in found["data"]} == {64}
-    members = {member["name"] for member in shipped.manifest["members"]}
+    members = {member.name for member in shipped.manifest.members}
     assert found["models"].keys() == {"lookup", "tcp_is_malicious", "bundle"} | members
     for figures in found["models"].values():
         assert figures.keys() == FIGURES

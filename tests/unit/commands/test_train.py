@@ -37,9 +37,9 @@ def test_a_bundle_is_trained_compressed_and_scans(
     assert (told["bundle"], told["out"], told["metrics"]) == (
         trained.id,
         str(large),
-        trained.manifest["metrics"],
+        trained.manifest.metrics,
     )
-    assert trained.manifest["training"]["seed"] == 3
+    assert trained.manifest.training.seed == 3
 
     kept = json.loads(record.read_text())
     assert (kept["command"], kept["options"]["seed"], kept["result"]["id"]) == (
@@ -99,8 +99,8 @@ def test_a_bundle_is_trained_compressed_and_scans(
     assert found["bundle"] == compressed.id
     judged = bundle.read(tmp_path / "judged", spec=spec())
     assert dict(judged.files) == dict(compressed.files)
-    assert [one["of"] for one in judged.manifest["judged"]] == [compressed.id]
-    assert "192.168" not in json.dumps(judged.manifest["judged"])
+    assert [judgement.of for judgement in judged.manifest.judged] == [compressed.id]
+    assert "192.168" not in json.dumps(judged.manifest.document["judged"])
     assert cli.main(["bundle", "show", str(tmp_path / "judged")]) == 0
     card = capsys.readouterr().out
     assert f"unseen: {found['total']['found']} of 3 (host, class) found in class" in card

@@ -12,7 +12,7 @@ from ids_plugin import cli
 from ids_plugin.bundle import Bundle, pack, read
 from ids_plugin.compression.tiny.c_header import header
 from ids_plugin.compression.tiny.cluster import shared
-from ids_plugin.compression.tiny.fit import Room, fit
+from ids_plugin.compression.tiny.fit import Room, fit, rungs_of
 from ids_plugin.compression.tiny.integer_network import (
     CENTROIDS,
     biggest_sum,
@@ -47,34 +47,36 @@ def made(trained: Bundle, folder: Path) -> Bundle:
 def test_rungs_shrink_and_each_computes_the_same_in_c(
     made: Bundle, folder: Path, tmp_path: Path
 ) -> None:
-    rungs = made.manifest["members"]
-    assert [rung["name"] for rung in rungs] == [
+    rungs = made.manifest.members
+    assert [rung.name for rung in rungs] == [
         "original", "original_int8", "pre_optimised", "optimised", "optimised_int8"
     ]  # fmt: skip
     counts = np.concatenate([run.counts for run in load([f"uniflow:{folder}", f"uniflow:{JUDGE}"])])
     for rung in rungs:
-        network, place = network_of(made, rung), tmp_path / rung["name"]
+        network, place = network_of(made, rung), tmp_path / rung.name
         place.mkdir()
         said, found = in_c(network, counts, place)
         assert np.array_equal(found, scores(network, counts))
         assert np.array_equal(said, classify(network, counts))
         assert (
-            made.file(f"{rung['name']}.h").decode().partition("\n")[2]
+            made.file(f"{rung.name}.h").decode().partition("\n")[2]
             == header(network, "").partition("\n")[2]
         )
-        assert rung["bytes"] == constants(network) < rung["flash"]
-        assert 0 <= rung["accuracy"] <= 1
+        assert rung.flash is not None
+        assert rung.accuracy is not None
+        assert rung.document["bytes"] == constants(network) < rung.flash
+        assert 0 <= rung.accuracy <= 1
         assert not network.whole or biggest_sum(network) < 2**31
     small = network_of(made, rungs[-1])
     assert small.shared
     assert all((layer.weight == 0).mean() >= 0.5 for layer in small.layers)
-    assert rungs[-1]["bytes"] < 600 < rungs[0]["bytes"] == 4 * 26_365
+    assert rungs[-1].document["bytes"] < 600 < rungs[0].document["bytes"] == 4 * 26_365
 
 
 def test_steps_are_measured_alone_and_together_and_it_repeats(
     made: Bundle, trained: Bundle, folder: Path
 ) -> None:
-    steps = {row["step"]: row for row in made.manifest["compression"]}
+    steps = {row["step"]: row for row in made.manifest.compression}
     assert steps.keys() == {
         "fp32",
         "pruned",
@@ -99,29 +101,27 @@ def test_zero_is_a_centroid_and_zeros_stay() -> None:
 
 
 def test_the_most_accurate_rung_that_fits_is_picked(made: Bundle) -> None:
-    rungs = {rung["name"]: rung for rung in made.manifest["members"]}
+    rungs = {rung.entry.name: rung for rung in rungs_of(made)}
     for text in ("flash=32k,ram=2k", "flash=4k,ram=512", "flash=1m,ram=520k"):
         room = Room.parse(text)
         picked = fit(made, room)
-        (member,), device = picked.manifest["members"], picked.manifest["device"]
+        (member,), device = picked.manifest.members, picked.manifest.device
         fits = [
-            rung
-            for rung in rungs.values()
-            if rung["flash"] <= room.flash and rung["ram"] <= room.ram
+            rung for rung in rungs.values() if rung.flash <= room.flash and rung.ram <= room.ram
         ]
-        assert rungs[member["name"]]["accuracy"] == max(rung["accuracy"] for rung in fits)
-        assert {one["name"] for one in device["too_large"]} == rungs.keys() - {
-            rung["name"] for rung in fits
-        }
-        assert set(picked.files) == {member["file"], "ids_model.h"}
+        assert rungs[member.name].accuracy == max(rung.accuracy for rung in fits)
+        assert device is not None
+        too_large = {rung.name for rung in device.too_large}
+        assert too_large == rungs.keys() - {rung.entry.name for rung in fits}
+        assert set(picked.files) == {member.file, "ids_model.h"}
         assert b"int ids_classify" in picked.file("ids_model.h")
         assert scores(network_of(picked, member), np.ones((1, 16), np.int64)).shape == (1, 5)
 
 
 def test_nothing_fits_says_what_the_smallest_needs(made: Bundle) -> None:
-    least = min(made.manifest["members"], key=lambda rung: rung["flash"])
+    least = min(rungs_of(made), key=lambda rung: rung.flash)
     with pytest.raises(
-        UsageError, match=f"{least['name']} needs {least['flash']:,} bytes of flash"
+        UsageError, match=f"{least.entry.name} needs {least.flash:,} bytes of flash"
     ):
         fit(made, Room.parse("flash=1k,ram=2k"))
 

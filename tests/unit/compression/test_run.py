@@ -13,7 +13,7 @@ from tests.support import toy_bundle
 
 def test_the_network_is_smaller_and_the_cost_is_stated() -> None:
     before, after = toy_bundle.trained(), toy_bundle.small()
-    plain, small = after.manifest["compression"]
+    plain, small = after.manifest.compression
     assert (plain["step"], small["step"]) == ("fp32", "int8")
     assert small["bytes"] == len(after.files["model.onnx"]) < 0.75 * len(before.files["model.onnx"])
     assert small["deflated"] < small["bytes"]
@@ -50,12 +50,16 @@ def test_compressing_again_gives_the_same_bytes() -> None:
 def test_refusals() -> None:
     made = toy_bundle.trained()
     without = bundle.seal(
-        {**made.manifest, "members": []}, {"lightgbm.txt": made.files["lightgbm.txt"]}
+        made.manifest.replaced(members=[]), {"lightgbm.txt": made.files["lightgbm.txt"]}
     )
     data = (toy_bundle.folder(),)
     with pytest.raises(UsageError, match="no network"):
         compress(without, Options(data=data))
-    for step, told in (("magic", "magic"), ("prune=much", "no number"), ("", "no compress plugin")):
+    for step, told in (
+        ("magic", "magic"),
+        ("prune=much", "no number"),
+        ("", "no compression_steps plugin"),
+    ):
         with pytest.raises(UsageError, match=told):
             compress(made, Options(data=data, steps=(step,)))
     with pytest.raises(UsageError, match="no step"):

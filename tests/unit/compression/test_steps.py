@@ -77,7 +77,7 @@ def test_pruning_makes_tensors_smaller_and_every_step_has_its_row() -> None:
     assert pruned.row["parameters"] < 0.6 * plain.row["parameters"]
     assert pruned.row["macs"] < 0.6 * plain.row["macs"]
     assert pruned.row["bytes"] == distilled.row["bytes"] > 1.2 * small.row["bytes"]
-    assert [row["step"] for row in small.bundle.manifest["compression"]] == [
+    assert [row["step"] for row in small.bundle.manifest.compression] == [
         "fp32",
         "prune=0.7",
         "distil",
@@ -115,7 +115,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 
 def test_arrays_give_the_network_back() -> None:
     bundle = toy_bundle.trained()
-    known = [CLASSES.index(name) for name in bundle.manifest["members"][0]["classes"]]
+    known = [CLASSES.index(name) for name in bundle.manifest.members[0].classes]
     network = restore(
         registry.load("models", bundle.family), spec(), len(known), bundle.files["weights.npz"]
     )

@@ -35,10 +35,8 @@ def scored() -> Scores:
 
 
 def explainer() -> Explainer:
-    reference = scorer().bundle.manifest["reference"]
-    return Explainer(
-        scorer(), batch().spec, {name: one["median"] for name, one in reference.items()}
-    )
+    reference = scorer().bundle.manifest.baseline
+    return Explainer(scorer(), batch().spec, {name: one.median for name, one in reference.items()})
 
 
 def alerting(count: int = 12) -> list[int]:
@@ -140,7 +138,7 @@ def test_what_is_unknown_or_speaks_against_is_never_named() -> None:
 def test_a_feature_shows_what_was_seen_beside_what_is_usual() -> None:
     row = int(np.flatnonzero(scored().over & (scored().label == CLASSES.index("scan")))[-1])
     evidence = explainer().explain(batch(), row, CLASSES.index("scan"))
-    reference = scorer().bundle.manifest["reference"]
+    reference = scorer().bundle.manifest.baseline
     for feature in evidence.features:
         assert feature.name in {one.name for one in batch().spec.table}
         assert (feature.expected is None) == (feature.name not in reference)
@@ -167,14 +165,14 @@ def test_the_method_names_what_was_used() -> None:
 
 def test_contributions_of_trees_are_exact() -> None:
     made = scorer().bundle
-    entry = next(one for one in made.manifest["members"] if one["kind"] == "lightgbm")
+    entry = next(member for member in made.manifest.members if member.kind == "lightgbm")
     table = batch().table(np.array(alerting(40)))
-    for label in entry["classes"]:
-        shares = scorer().contributions(table, CLASSES.index(label))[entry["name"]].values
+    for label in entry.classes:
+        shares = scorer().contributions(table, CLASSES.index(label))[entry.name].values
         opinion = scorer().member_probabilities(*batch().steps(np.array(alerting(40))), table)[
-            entry["name"]
+            entry.name
         ]
-        benign = scorer().contributions(table, 0)[entry["name"]].values
+        benign = scorer().contributions(table, 0)[entry.name].values
         margin = shares.sum(axis=1) - benign.sum(axis=1)
         sure = opinion[:, CLASSES.index(label)], opinion[:, 0]
         assert np.allclose(margin, np.log(sure[0]) - np.log(sure[1]), atol=1e-6)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ids_plugin import bundle
+from ids_plugin.bundle import MemberEntry
 from ids_plugin.errors import BundleError
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import STEPS, Floats
@@ -26,7 +27,9 @@ def member(described: dict[str, object]) -> BehaviourMember:
         "schema": described,
         "members": [],
     }
-    return behaviour.PLUGIN.open(bundle.seal(manifest, {}), {"name": "behaviour"})
+    return behaviour.PLUGIN.open(
+        bundle.seal(manifest, {}), MemberEntry(name="behaviour", kind="behaviour")
+    )
 
 
 def row(terms: tuple[Term, ...]) -> Floats:

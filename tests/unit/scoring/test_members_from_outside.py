@@ -84,7 +84,7 @@ class ToyKind:
     name = "class_means"
 
     def open(self, bundle, entry):
-        return ToyMember(json.loads(bundle.file(entry["file"])), entry["classes"])
+        return ToyMember(json.loads(bundle.file(entry.require_file())), entry.classes)
 
 
 FAMILY, TRAINER, MEMBER = ToyFamily(), ToyTrainer(), ToyKind()
@@ -118,7 +118,7 @@ def _class_means(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 def renamed(made: Bundle, old: str, new: str) -> Bundle:
     """The bundle with a member of another name."""
-    manifest: dict[str, Any] = json.loads(json.dumps(dict(made.manifest)))
+    manifest: dict[str, Any] = json.loads(json.dumps(made.manifest.document))
     for member in manifest["members"]:
         member["name"] = new if member["name"] == old else member["name"]
     weights = manifest["combination"]["weights"]
@@ -162,7 +162,7 @@ def test_a_members_name_changes_no_explanation() -> None:
     for made in (shipped, renamed(shipped, "lightgbm", "trees")):
         scorer = Scorer(made, cascade=False)
         scores = scorer.score(windows)
-        explainer = Explainer(scorer, windows.spec, made.usual)
+        explainer = Explainer(scorer, windows.spec, made.baseline)
         rows = np.flatnonzero(scores.over)[::20][:30].tolist()
         evidence.append([explainer.explain(windows, row, int(scores.label[row])) for row in rows])
     assert len(evidence[0]) > 5

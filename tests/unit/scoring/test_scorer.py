@@ -95,7 +95,7 @@ def test_contributions_sum_to_the_trees_raw_score() -> None:
     table = windows.table(np.arange(50))
     trees = Trees(made.file("lightgbm.txt"))
     shares = Scorer(made).contributions(table, CLASSES.index("scan"))["lightgbm"].values
-    at = made.manifest["members"][1]["classes"].index("scan")
+    at = made.manifest.members[1].classes.index("scan")
     assert shares.shape == (50, len(windows.spec.table) + 1)
     assert np.allclose(shares.sum(axis=1), trees.raw(table)[:, at])
 

@@ -46,12 +46,11 @@ def bundle() -> Bundle:
 @pytest.fixture(scope="module")
 def nervous(bundle: Bundle) -> Bundle:
     """A bundle that takes normal traffic for attacks: every flow scores high, and 8 % are over."""
-    combination = bundle.manifest["combination"]
-    bias = combination["bias"] | {"benign": combination["bias"]["benign"] - 6.0}
-    return seal(
-        {**bundle.manifest, "gate": None, "combination": {**combination, "bias": bias}},
-        bundle.files,
-    )
+    combination = bundle.manifest.combination
+    assert combination is not None
+    bias = {**combination.bias, "benign": combination.bias["benign"] - 6.0}
+    manifest = bundle.manifest.replaced(prefilter=None, combination=combination.replaced(bias=bias))
+    return seal(manifest, bundle.files)
 
 
 def test_thresholds_keep_the_budget_on_traffic_held_back(
@@ -68,14 +67,14 @@ def test_thresholds_keep_the_budget_on_traffic_held_back(
     assert report["needed"] <= report["flows"]
     assert held["after"]["alerts"] <= held["after"]["over"]
     assert held["after"]["alerts_per_day"] <= 2000
-    assert made.manifest["thresholds"] == report["thresholds"] != nervous.manifest["thresholds"]
+    assert made.manifest.thresholds == report["thresholds"] != nervous.manifest.thresholds
 
 
 def test_the_pipeline_gives_the_alerts_that_the_report_says(
     normal: pl.DataFrame, nervous: Bundle
 ) -> None:
     made, report = calibrate(batches(normal), nervous, Options(500), DATA)
-    traffic = observe(batches(normal), nervous, least(nervous, nervous.manifest["thresholds"]))
+    traffic = observe(batches(normal), nervous, least(nervous, nervous.manifest.thresholds))
     pipeline = Pipeline(made)
     documents = [
         one for batch in batches(normal) for one in pipeline.step(batch)
@@ -116,7 +115,7 @@ def test_the_same_traffic_gives_the_same_bundle_however_it_is_cut(
     second, _ = calibrate(batches(normal, 1111), bundle, Options(100), DATA)
     again, _ = calibrate(batches(normal), first, Options(100), DATA)
     assert first.id == second.id == again.id != bundle.id
-    assert first.manifest["calibration"]["of"] == bundle.id
+    assert first.manifest.document["calibration"]["of"] == bundle.id
     assert first.signature is None
 
 
@@ -151,7 +150,7 @@ def test_what_the_allow_list_hides_costs_nothing(bundle: Bundle) -> None:
 
 
 def test_thresholds_may_be_told_only_to_rise(normal: pl.DataFrame, bundle: Bundle) -> None:
-    own = bundle.manifest["thresholds"]
+    own = bundle.manifest.thresholds
     _, free = calibrate(batches(normal), bundle, Options(20_000), DATA)
     _, bound = calibrate(batches(normal), bundle, Options(20_000, only_raise=True), DATA)
     assert any(free["thresholds"][name] < limit for name, limit in own.items())
@@ -160,11 +159,11 @@ def test_thresholds_may_be_told_only_to_rise(normal: pl.DataFrame, bundle: Bundl
 
 def test_the_card_says_on_what_and_names_no_host(normal: pl.DataFrame, nervous: Bundle) -> None:
     made, report = calibrate(batches(normal), nervous, Options(2000), DATA)
-    card = made.manifest["calibration"]
+    card = made.manifest.document["calibration"]
     assert (card["data"], card["budget_per_day"], card["flows"]) == (DATA, 2000, report["flows"])
     assert "192.168.1." not in json.dumps(card)
     assert any("192.168.1." in message for message in report["as_it_was"]["largest"])
-    assert card["thresholds_before"] == nervous.manifest["thresholds"]
+    assert card["thresholds_before"] == nervous.manifest.thresholds
 
 
 def test_pauses_are_no_time_in_which_something_was_watched(

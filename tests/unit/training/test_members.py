@@ -95,7 +95,7 @@ def test_a_bundle_of_what_knows_only_normal_traffic_alerts_without_naming_a_clas
         data=toy_bundle.options().data, family="ae_lstm", beside=(), fit=FIT, false_per_day=1_000
     )
     made = train(options)
-    assert made.manifest["training"]["classes"] == ["benign", "other"]
+    assert made.manifest.trained_classes == ("benign", "other")
     assert made.id == bundle.seal(made.manifest, made.files).id
     judged = evaluate(made, load(toy_bundle.folder()), Judging(explained=5), quiet)
     assert judged["total"]["found_in_any_class"] > 0

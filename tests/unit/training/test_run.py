@@ -31,12 +31,10 @@ def test_whole_networks_are_held_out() -> None:
 
 
 def test_the_manifest_says_what_it_was_trained_on() -> None:
-    training = toy_bundle.trained().manifest["training"]
-    assert training["classes"] == ["benign", "scan", "brute_force", "command_and_control"]
-    assert {len(one["sha256"]) for networks in training["data"].values() for one in networks} == {
-        64
-    }
-    assert training["seed"] == 1
+    training = toy_bundle.trained().manifest.training
+    assert training.classes == ("benign", "scan", "brute_force", "command_and_control")
+    assert {len(file.sha256) for files in training.data.values() for file in files} == {64}
+    assert training.seed == 1
 
 
 def test_no_activity_drowns_the_others() -> None:

@@ -44,20 +44,20 @@ def test_it_learns_repeats_and_says_what_with(folder: Path) -> None:
     options = Options((f"uniflow:{folder}",), epochs=8, rate=2e-2, rate_original=5e-3)
     bundle = train(options)
     assert pack(bundle) == pack(train(options))
-    assert bundle.manifest["task"] == "class of one direction of a connection"
+    assert bundle.manifest.task == "class of one direction of a connection"
     assert bundle.classes == CLASSES
-    told = bundle.manifest["training"]["data"]
-    assert (len(told["train"]), len(told["measure"])) == (2, 1)
+    data = bundle.manifest.training.data
+    assert (len(data["train"]), len(data["measure"])) == (2, 1)
     (held,) = [
-        run for run in load([f"uniflow:{folder}"]) if run.sha256 == told["measure"][0]["sha256"]
+        run for run in load([f"uniflow:{folder}"]) if run.sha256 == data["measure"][0].sha256
     ]
-    for member in bundle.manifest["members"]:
-        used = [FEATURES.index(name) for name in member["features"]]
+    for member in bundle.manifest.members:
+        used = [FEATURES.index(name) for name in member.features]
         session = onnxruntime.InferenceSession(
-            bundle.file(member["file"]), providers=["CPUExecutionProvider"]
+            bundle.file(member.require_file()), providers=["CPUExecutionProvider"]
         )
         (logits,) = session.run(None, {"unit": vectors(held.counts[:, used])})
-        assert (logits.argmax(axis=1) == held.label).mean() > 0.35, member["name"]
+        assert (logits.argmax(axis=1) == held.label).mean() > 0.35, member.name
 
 
 def test_equal_rows_of_a_run_are_one_and_counted(tmp_path: Path) -> None:
