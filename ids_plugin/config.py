@@ -1,4 +1,4 @@
-"""Settings of the wire: one TOML file, every key also as `IDS_<SECTION>_<KEY>`, secrets also from files.
+"""Settings of the streaming pipeline: one TOML file, every key also as `IDS_<SECTION>_<KEY>`, secrets also from files.
 
 The environment wins over the file. A secret's key with `_file` behind it names a file that holds the secret. Lists are
 comma-separated in the environment, tables are `key=value` pairs. Unknown sections and keys are refused.
@@ -212,20 +212,20 @@ class Kibana:
                 )
 
 
-def _check_access(told: Elasticsearch | Kibana) -> None:
+def _check_access(access: Elasticsearch | Kibana) -> None:
     """
     Raises:
         ConfigError: it isn't an address, or we would be two at once.
     """
-    if urlsplit(told.url).scheme not in ("http", "https"):
+    if urlsplit(access.url).scheme not in ("http", "https"):
         raise ConfigError("url is no http or https address")
-    if "@" in urlsplit(told.url).netloc:
+    if "@" in urlsplit(access.url).netloc:
         raise ConfigError(
             "url holds a user or a password", hint="they belong into username and password_file"
         )
-    if told.api_key and (told.username or told.password):
+    if access.api_key and (access.username or access.password):
         raise ConfigError("either an API key or username and password")
-    if bool(told.username) != bool(told.password):
+    if bool(access.username) != bool(access.password):
         raise ConfigError("username and password belong together")
 
 
@@ -256,8 +256,8 @@ class Config:
         """Every secret there is, for whoever has to keep them out of sight."""
         for section in fields(self):
             values = getattr(self, section.name)
-            for one in fields(values):
-                value = getattr(values, one.name)
+            for setting in fields(values):
+                value = getattr(values, setting.name)
                 if isinstance(value, Secret):
                     yield value.reveal()
 
@@ -277,15 +277,15 @@ def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) 
         ConfigError: a file can't be read, a key or a section isn't known, a value isn't what it has to be.
     """
     sections = get_type_hints(Config)
-    given = _from_file(path, sections) if path is not None else {}
+    written = _from_file(path, sections) if path is not None else {}
     for (section, key), value in _from_environment(environment, sections).items():
-        values = given.setdefault(section, {})
+        values = written.setdefault(section, {})
         values.pop(key.removesuffix(FILE) if key.endswith(FILE) else key + FILE, None)
         values[key] = value
     where = str(path) if path else "environment"
     return Config(
         **{
-            name: _section(kind, f"{where}: [{name}]", given.get(name, {}))
+            name: _section(kind, f"{where}: [{name}]", written.get(name, {}))
             for name, kind in sections.items()
         }
     )
@@ -301,7 +301,7 @@ def _from_file(path: Path, sections: Mapping[str, type]) -> dict[str, dict[str, 
         ) from error
     except ValueError as error:
         raise ConfigError(f"is no TOML: {error}", location=str(path)) from error
-    given: dict[str, dict[str, _Value]] = {}
+    written: dict[str, dict[str, _Value]] = {}
     for name, values in document.items():
         place = _place(path, text, name)
         if name not in sections:
@@ -312,16 +312,16 @@ def _from_file(path: Path, sections: Mapping[str, type]) -> dict[str, dict[str, 
         for key in values:
             if key not in keys:
                 raise _unknown("key", f"{name}.{key}", key, keys, _place(path, text, name, key))
-        given[name] = {
+        written[name] = {
             key: _Value(value, _place(path, text, name, key)) for key, value in values.items()
         }
-    return given
+    return written
 
 
 def _from_environment(
     environment: Mapping[str, str], sections: Mapping[str, type]
 ) -> dict[tuple[str, str], _Value]:
-    given = {}
+    written = {}
     for variable, value in sorted(environment.items()):
         name, _, key = variable.removeprefix(PREFIX).lower().partition("_")
         if not variable.startswith(PREFIX) or not key:
@@ -339,8 +339,8 @@ def _from_environment(
                 "environment",
                 f"{PREFIX}{name.upper()}_",
             )
-        given[name, key] = _Value(value, variable)
-    return given
+        written[name, key] = _Value(value, variable)
+    return written
 
 
 def _unknown(
@@ -366,24 +366,24 @@ def _keys(section: type) -> dict[str, Any]:
     return keys
 
 
-def _section(kind: type, place: str, given: Mapping[str, _Value]) -> Any:
+def _section(kind: type, place: str, written: Mapping[str, _Value]) -> Any:
     hints = get_type_hints(kind)
     values = {}
-    for one in fields(kind):
-        if Secret in get_args(hints[one.name]):
-            found = _secret(one.name, given)
-            if found is not None:
-                values[one.name] = found
-        elif one.name in given:
-            values[one.name] = _value(one, hints[one.name], given[one.name])
+    for setting in fields(kind):
+        if Secret in get_args(hints[setting.name]):
+            secret_value = _secret(setting.name, written)
+            if secret_value is not None:
+                values[setting.name] = secret_value
+        elif setting.name in written:
+            values[setting.name] = _value(setting, hints[setting.name], written[setting.name])
     try:
         return kind(**values)
     except ConfigError as error:
         raise ConfigError(error.message, location=place, hint=error.hint) from None
 
 
-def _secret(name: str, given: Mapping[str, _Value]) -> Secret | None:
-    plain, file = given.get(name), given.get(name + FILE)
+def _secret(name: str, written: Mapping[str, _Value]) -> Secret | None:
+    plain, file = written.get(name), written.get(name + FILE)
     if plain and file:
         raise ConfigError(f"either {name} or {name}{FILE}", location=file.place)
     if plain:
@@ -446,48 +446,48 @@ def _why_unreadable(error: OSError | UnicodeDecodeError) -> str:
     return (error.strerror or str(error)).lower()
 
 
-def _value(one: Field[Any], kind: Any, given: _Value) -> Any:
+def _value(setting: Field[Any], kind: Any, written: _Value) -> Any:
     """A value as its field wants it.
 
     Raises:
         ConfigError: it is something else.
     """
-    value, told = given.value, one.name
+    value, name = written.value, setting.name
     kind = _bare(kind)
     if get_origin(kind) is Literal:
-        return _choice(told, get_args(kind), given)
+        return _choice(name, get_args(kind), written)
     wanted, convert = _KINDS[kind]
     try:
-        found = convert(value)
+        converted = convert(value)
     except (ValueError, TypeError, AttributeError):
         raise ConfigError(
-            f"{told} has to be {wanted}, not {value!r}", location=given.place
+            f"{name} has to be {wanted}, not {value!r}", location=written.place
         ) from None
-    least, most = one.metadata.get("least"), one.metadata.get("most")
-    if least is not None and not least <= found <= most:
+    least, most = setting.metadata.get("least"), setting.metadata.get("most")
+    if least is not None and not least <= converted <= most:
         bounds = (
             f"at least {least:g}" if most == float("inf") else f"between {least:g} and {most:g}"
         )
-        raise ConfigError(f"{told} has to be {bounds}, not {value}", location=given.place)
-    return found
+        raise ConfigError(f"{name} has to be {bounds}, not {value}", location=written.place)
+    return converted
 
 
 def _bare(kind: Any) -> Any:
     """A type without its `| None`."""
     return (
-        next(one for one in get_args(kind) if one is not NoneType)
+        next(member for member in get_args(kind) if member is not NoneType)
         if NoneType in get_args(kind)
         else kind
     )
 
 
-def _choice(told: str, choices: tuple[str, ...], given: _Value) -> str:
-    if given.value in choices:
-        return str(given.value)
-    near = get_close_matches(str(given.value).upper(), choices, n=1)
+def _choice(name: str, choices: tuple[str, ...], written: _Value) -> str:
+    if written.value in choices:
+        return str(written.value)
+    near = get_close_matches(str(written.value).upper(), choices, n=1)
     hint = f"did you mean {near[0]}?" if near else None
-    message = f"{told} has to be one of {', '.join(choices)}, not {given.value}"
-    raise ConfigError(message, location=given.place, hint=hint)
+    message = f"{name} has to be one of {', '.join(choices)}, not {written.value}"
+    raise ConfigError(message, location=written.place, hint=hint)
 
 
 def _text(value: Any) -> str:
@@ -515,10 +515,10 @@ def _float(value: Any) -> float:
 
 
 def _truth(value: Any) -> bool:
-    found = {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
-    if found is None:
+    truth = {"true": True, "1": True, "false": False, "0": False}.get(str(value).lower())
+    if truth is None:
         raise ValueError
-    return found
+    return truth
 
 
 def _texts(value: Any) -> tuple[str, ...]:
@@ -559,13 +559,13 @@ def _place(path: Path, text: str, section: str, key: str | None = None) -> str:
         header = re.match(r"\s*\[\s*([\w-]+)", line)
         if header:
             inside = header[1] == section
-        found = (
+        match = (
             re.match(rf"\s*{re.escape(key)}\s*=", line)
             if key and inside
             else header
             if inside
             else None
         )
-        if found or re.match(rf"\s*{re.escape(section)}\.?{re.escape(key or '')}\s*=", line):
+        if match or re.match(rf"\s*{re.escape(section)}\.?{re.escape(key or '')}\s*=", line):
             return f"{path}:{number}"
     return str(path)

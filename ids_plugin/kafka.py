@@ -120,16 +120,16 @@ def reaching(config: Config) -> Iterator[None]:
         raise ServiceError("a topic is missing", location=where, hint=hint) from error
     except errors.AuthorizationError as error:
         raise ServiceError(
-            f"Kafka refuses us: {_told(error)}", location=where, hint=_NOT_ALLOWED
+            f"Kafka refuses us: {_error_text(error)}", location=where, hint=_NOT_ALLOWED
         ) from error
     except (errors.KafkaConfigurationError, AssertionError) as error:
         raise ConfigError(f"kafka: {error}", location=where) from error
     except (errors.KafkaTimeoutError, errors.KafkaConnectionError, OSError) as error:
-        what, hint = _why(config, _told(error))
+        what, hint = _why(config, _error_text(error))
         raise ServiceError(f"no answer from Kafka: {what}", location=where, hint=hint) from error
     except errors.KafkaError as error:
         raise ServiceError(
-            f"Kafka refuses: {_told(error)}", location=where, hint="see the broker's log"
+            f"Kafka refuses: {_error_text(error)}", location=where, hint="see the broker's log"
         ) from error
 
 
@@ -150,45 +150,54 @@ def _kafka() -> Any:
 
 def _access(config: Config) -> dict[str, Any]:
     """The configuration as kafka-python has it."""
-    told = config.kafka
+    kafka_settings = config.kafka
     settings: dict[str, Any] = {
-        "bootstrap_servers": list(told.bootstrap),
-        "security_protocol": told.security_protocol,
-        "ssl_check_hostname": told.ssl_check_hostname,
-        "client_id": told.client_id,
+        "bootstrap_servers": list(kafka_settings.bootstrap),
+        "security_protocol": kafka_settings.security_protocol,
+        "ssl_check_hostname": kafka_settings.ssl_check_hostname,
+        "client_id": kafka_settings.client_id,
         "bootstrap_timeout_ms": BOOTSTRAP_MS,
         "reconnect_backoff_max_ms": 2_000,
     }
     for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
-        path = getattr(told, name)
+        path = getattr(kafka_settings, name)
         settings[name] = str(path) if path else None
-    _check_certificates(told)
-    settings["ssl_password"] = told.ssl_password.reveal() if told.ssl_password else None
-    if told.sasl_mechanism:
-        settings["sasl_mechanism"] = told.sasl_mechanism
-        settings["sasl_plain_username"] = told.sasl_username
+    _check_certificates(kafka_settings)
+    settings["ssl_password"] = (
+        kafka_settings.ssl_password.reveal() if kafka_settings.ssl_password else None
+    )
+    if kafka_settings.sasl_mechanism:
+        settings["sasl_mechanism"] = kafka_settings.sasl_mechanism
+        settings["sasl_plain_username"] = kafka_settings.sasl_username
         settings["sasl_plain_password"] = (
-            told.sasl_password.reveal() if told.sasl_password else None
+            kafka_settings.sasl_password.reveal() if kafka_settings.sasl_password else None
         )
-    if told.sasl_oauth_token_file:
-        settings["sasl_oauth_token_provider"] = _token_provider(told.sasl_oauth_token_file)
+    if kafka_settings.sasl_oauth_token_file:
+        settings["sasl_oauth_token_provider"] = _token_provider(
+            kafka_settings.sasl_oauth_token_file
+        )
     return settings
 
 
-def _check_certificates(told: Settings) -> None:
+def _check_certificates(kafka_settings: Settings) -> None:
     """
     Raises:
         ConfigError: a file isn't there, or isn't what it is meant to be.
     """
-    password = told.ssl_password.reveal() if told.ssl_password else ""
-    for name, path in (("ssl_cafile", told.ssl_cafile), ("ssl_certfile", told.ssl_certfile)):
+    password = kafka_settings.ssl_password.reveal() if kafka_settings.ssl_password else ""
+    for name, path in (
+        ("ssl_cafile", kafka_settings.ssl_cafile),
+        ("ssl_certfile", kafka_settings.ssl_certfile),
+    ):
         if path is None:
             continue
         try:
             if name == "ssl_cafile":
                 ssl.create_default_context(cafile=path)
             else:
-                ssl.create_default_context().load_cert_chain(path, told.ssl_keyfile, password)
+                ssl.create_default_context().load_cert_chain(
+                    path, kafka_settings.ssl_keyfile, password
+                )
         except ssl.SSLError as error:
             raise ConfigError(
                 f"kafka.{name} isn't what it should be: {error.reason}", location=str(path)
@@ -196,8 +205,8 @@ def _check_certificates(told: Settings) -> None:
         except OSError as error:
             place = str(
                 path
-                if name == "ssl_cafile" or not told.ssl_keyfile
-                else f"{path}, {told.ssl_keyfile}"
+                if name == "ssl_cafile" or not kafka_settings.ssl_keyfile
+                else f"{path}, {kafka_settings.ssl_keyfile}"
             )
             raise ConfigError(
                 f"kafka.{name}: {(error.strerror or str(error)).lower()}", location=place
@@ -267,13 +276,13 @@ _REASONS = (
 """what kafka-python's log says → what it means, what to do; the first that fits is meant"""
 
 
-def _why(config: Config, told: str) -> tuple[str, str]:
+def _why(config: Config, message: str) -> tuple[str, str]:
     """Why there is no answer, and what to do about it."""
     for pattern, what, hint in _REASONS:
         if any(re.search(pattern, reason) for reason in _LOST.reasons):
             return what, hint
     if not any("disconnected" in reason for reason in _LOST.reasons):
-        return told, _CHECK
+        return message, _CHECK
     if config.kafka.sasl_mechanism:
         return (
             "it hangs up on our login",
@@ -282,8 +291,10 @@ def _why(config: Config, told: str) -> tuple[str, str]:
     return "it hangs up: it may want TLS or a login", _PORTS
 
 
-def _told(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     """A client's error in few words: what the broker says, without the request and the response around it."""
-    said = re.search(r"error_message='(.+?)'[,)]", str(error))
-    text = said[1] if said else str(getattr(error, "description", None) or error)
+    broker_message = re.search(r"error_message='(.+?)'[,)]", str(error))
+    text = (
+        broker_message[1] if broker_message else str(getattr(error, "description", None) or error)
+    )
     return " ".join(text.split()) or type(error).__name__

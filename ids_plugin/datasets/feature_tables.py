@@ -111,14 +111,14 @@ def load_table(spec: str) -> Table:
 
 def _files(path: Path) -> list[Path]:
     if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.name.lower().endswith(_ENDINGS))
-        if not found:
+        files = sorted(file for file in path.iterdir() if file.name.lower().endswith(_ENDINGS))
+        if not files:
             raise InputError(f"no file there ends in {', '.join(_ENDINGS)}", location=str(path))
-        return found
-    found = sorted(Path(name) for name in glob(str(path)))
-    if not found:
+        return files
+    files = sorted(Path(name) for name in glob(str(path)))
+    if not files:
         raise InputError("no such file or folder", location=str(path))
-    return found
+    return files
 
 
 def _frame(file: Path, layouts: Sequence[Layout]) -> tuple[pl.DataFrame, Layout]:
@@ -141,9 +141,9 @@ def _frame(file: Path, layouts: Sequence[Layout]) -> tuple[pl.DataFrame, Layout]
         ) from error
     if not layouts[0].header:
         return _named(frame, layouts[0], file), layouts[0]
-    wrong = {at: _wrong(frame.columns, layout) for at, layout in enumerate(layouts)}
-    at = min(wrong, key=lambda one: len(wrong[one][0]) + len(wrong[one][1]))
-    missing, extra = wrong[at]
+    wrong = {index: _wrong(frame.columns, layout) for index, layout in enumerate(layouts)}
+    index = min(wrong, key=lambda candidate: len(wrong[candidate][0]) + len(wrong[candidate][1]))
+    missing, extra = wrong[index]
     if missing:
         raise InputError(
             f"column {', '.join(map(repr, missing[:5]))} is missing", location=str(file)
@@ -152,7 +152,7 @@ def _frame(file: Path, layouts: Sequence[Layout]) -> tuple[pl.DataFrame, Layout]
         raise InputError(
             f"column {', '.join(map(repr, extra[:5]))} isn't of this set", location=str(file)
         )
-    return frame, layouts[at]
+    return frame, layouts[index]
 
 
 def _bytes(file: Path) -> bytes:
@@ -160,9 +160,9 @@ def _bytes(file: Path) -> bytes:
         return file.read_bytes()
     with zipfile.ZipFile(io.BytesIO(file.read_bytes())) as archive:
         tables = [
-            one
-            for one in archive.namelist()
-            if one.endswith(".csv") and not one.startswith("__MACOSX/")
+            member
+            for member in archive.namelist()
+            if member.endswith(".csv") and not member.startswith("__MACOSX/")
         ]
         if len(tables) != 1:
             raise InputError(
@@ -174,8 +174,8 @@ def _bytes(file: Path) -> bytes:
 def _wrong(columns: Sequence[str], layout: Layout) -> tuple[list[str], list[str]]:
     """Columns that are missing, and those that are too many."""
     allowed = {*layout.required, *layout.optional}
-    return [one for one in layout.required if one not in columns], [
-        one for one in columns if one not in allowed
+    return [column for column in layout.required if column not in columns], [
+        column for column in columns if column not in allowed
     ]
 
 

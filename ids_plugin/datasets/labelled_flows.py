@@ -70,12 +70,12 @@ def load(spec: str, labels: Path | None = None) -> list[Labelled]:
         )
     if kind == "zeek" and labels is None:
         raise UsageError("zeek: needs the labels of its flows", hint="--labels FILE")
-    found = list(
+    networks = list(
         _zeek(Path(path), labels) if kind == "zeek" and labels else _KINDS[kind](Path(path))
     )
-    if not found:
+    if not networks:
         raise InputError("no labelled flows there", location=path)
-    return found
+    return networks
 
 
 def files(spec: str) -> list[Path]:
@@ -84,13 +84,13 @@ def files(spec: str) -> list[Path]:
     Raises:
         InputError: there is none.
     """
-    named = sorted(Path(found) for found in glob(spec.partition(":")[2]))
+    named = sorted(Path(name) for name in glob(spec.partition(":")[2]))
     if not named:
         raise InputError("no such file or folder", location=spec.partition(":")[2])
     return [
         file
-        for one in named
-        for file in (sorted(one.rglob("*.parquet")) if one.is_dir() else [one])
+        for path in named
+        for file in (sorted(path.rglob("*.parquet")) if path.is_dir() else [path])
     ]
 
 
@@ -102,11 +102,11 @@ def _lab(path: Path) -> Iterator[Labelled]:
 def _frame(file: Path) -> pl.DataFrame:
     """A Flow frame from Parquet; whatever a model would quietly take for something else is refused."""
     try:
-        given = flow.with_sensor_flags(pl.read_parquet(file))
+        frame = flow.with_sensor_flags(pl.read_parquet(file))
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError("is no Parquet file that can be read", location=str(file)) from error
-    absent = [name for name in flow.SCHEMA if name not in given.columns]
-    extra = [name for name in given.columns if name not in flow.SCHEMA]
+    absent = [name for name in flow.SCHEMA if name not in frame.columns]
+    extra = [name for name in frame.columns if name not in flow.SCHEMA]
     if absent or extra:
         what = (
             f"column {absent[0]} is missing"
@@ -114,29 +114,29 @@ def _frame(file: Path) -> pl.DataFrame:
             else f"column {extra[0]} is no column of flows"
         )
         raise InputError(what, location=str(file), hint="made by the lab or by ids-plugin feedback")
-    return pl.DataFrame([_column(given[name], dtype, file) for name, dtype in flow.SCHEMA.items()])
+    return pl.DataFrame([_column(frame[name], dtype, file) for name, dtype in flow.SCHEMA.items()])
 
 
-def _column(given: pl.Series, dtype: pl.DataType, file: Path) -> pl.Series:
-    where = f"{file}, column {given.name!r}"
+def _column(column: pl.Series, dtype: pl.DataType, file: Path) -> pl.Series:
+    where = f"{file}, column {column.name!r}"
     try:
-        made = given.cast(dtype, strict=False)
-        lost = given.is_not_null() & made.is_null()
-        if given.dtype.is_float() and dtype.is_integer():
-            lost |= (given != given.floor()).fill_null(value=False)
+        made = column.cast(dtype, strict=False)
+        lost = column.is_not_null() & made.is_null()
+        if column.dtype.is_float() and dtype.is_integer():
+            lost |= (column != column.floor()).fill_null(value=False)
         if dtype.is_signed_integer() or dtype == pl.Duration:
             lost |= (made.to_physical() < 0).fill_null(value=False)
     except pl.exceptions.PolarsError as error:
         raise InputError(
-            f"holds {given.dtype} where {_WHAT[type(dtype)]} belongs", location=where
+            f"holds {column.dtype} where {_WHAT[type(dtype)]} belongs", location=where
         ) from error
-    if given.name in _ALWAYS:
-        lost |= given.is_null()
+    if column.name in _ALWAYS:
+        lost |= column.is_null()
     if lost.any():
         row = int(lost.arg_true()[0])
-        found = "nothing" if given[row] is None else repr(str(given[row]))
+        shown = "nothing" if column[row] is None else repr(str(column[row]))
         raise InputError(
-            f"{found} where {_WHAT[type(dtype)]} belongs", location=f"{where}, row {row + 1}"
+            f"{shown} where {_WHAT[type(dtype)]} belongs", location=f"{where}, row {row + 1}"
         )
     return made
 
@@ -156,9 +156,9 @@ def _iot23(path: Path) -> Iterator[Labelled]:
         ~pl.col("label").str.to_lowercase().is_in(["benign", "malicious"]).fill_null(value=False)
     )
     if len(strange):
-        found = "no label" if strange["label"][0] is None else f"label {strange['label'][0]!r}"
+        shown = "no label" if strange["label"][0] is None else f"label {strange['label'][0]!r}"
         where = f"{path}, column 'label', uid {strange['uid'][0]}"
-        raise InputError(f"{found} where Benign or Malicious belongs", location=where)
+        raise InputError(f"{shown} where Benign or Malicious belongs", location=where)
     if len(flows):
         yield from _networks(
             path.name.split(".")[0], flows.with_columns(label=_iot23_class()), path
@@ -180,7 +180,7 @@ def _iot23_class() -> pl.Expr:
 
 def _zeek(path: Path, labels: Path) -> Iterator[Labelled]:
     """Conn logs of one network: a file or a glob."""
-    files = sorted(Path(found) for found in glob(str(path)))
+    files = sorted(Path(name) for name in glob(str(path)))
     if not files:
         raise InputError("no such file", location=str(path))
     read = []

@@ -1,5 +1,5 @@
-"""Where it went: inside or outside, to one host or a group, to the network's own plumbing or to a door that asks for a
-password. Ports only choose these flags; no port number reaches a model."""
+"""Where a flow went: inside or outside, to one host or a group, to an infrastructure service or to
+a service that asks for a password. Ports only choose these flags; no port number reaches a model."""
 
 from __future__ import annotations
 

@@ -19,17 +19,23 @@ def logs(counts: Ints) -> Ints:
     """
     one_more = np.clip(counts, 0, LARGEST) + 1
     exponent = np.frexp(one_more.astype(np.float64))[1].astype(np.int64) - 1
-    found: Ints = 256 * exponent + ((one_more << 8) >> exponent) - 256
-    return found
+    logarithms: Ints = 256 * exponent + ((one_more << 8) >> exponent) - 256
+    return logarithms
 
 
-def unit(counts: Ints, one: int) -> Ints:
-    """Logarithms of each row's counts, scaled so that the row's length is `one`, rounded: (n, F) from 0 to `one`.
+def unit(counts: Ints, unit_length: int) -> Ints:
+    """Logarithms of each row's counts, scaled to length `unit_length` and rounded.
 
-    The length is a square root rounded down; a row of zeros stays one.
+    Args:
+        counts: (n, F).
+        unit_length: what length one is in whole numbers.
+
+    Returns:
+        (n, F) from 0 to `unit_length`. The row's length is a square root rounded down; a row of
+        zeros stays a row of zeros.
     """
     logarithms = logs(counts)
     length = np.sqrt((logarithms**2).sum(axis=1)).astype(np.int64)
-    scaled = (one * logarithms + (length // 2)[:, None]) // np.maximum(length, 1)[:, None]
-    found: Ints = np.minimum(scaled, one)
-    return found
+    scaled = (unit_length * logarithms + (length // 2)[:, None]) // np.maximum(length, 1)[:, None]
+    rounded: Ints = np.minimum(scaled, unit_length)
+    return rounded
