@@ -1,96 +1,95 @@
-"""Kibana's HTTP interface with our settings, and what its answers mean in one sentence."""
+"""Kibana's HTTP interface with our settings, and what its answers mean in one sentence.
+
+Requests go through urllib3, which Elasticsearch's client brings with it.
+"""
 
 from __future__ import annotations
 
 import base64
-import hashlib
-import http.client
 import json
 import re
 import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from ids_plugin.config import Kibana as Settings
-from ids_plugin.errors import ConfigError, ServiceError
+from ids_plugin.errors import ConfigError, MissingExtraError, ServiceError
+
+if TYPE_CHECKING:
+    import urllib3
 
 DEFAULT_SPACE = "default"
-SHOWN = 300
-"""characters of what Kibana says that are passed on"""
+SHOWN_CHARACTERS = 300
+"""of Kibana's own words that are passed on"""
+
+TAGS = re.compile(r"<(style|script).*?</\1>|<[^>]*>", re.DOTALL)
+
+CHECK_TLS = "check the scheme (http or https)"
+CHECK_CERTIFICATE = "check the CA file, and the host's name in the URL"
+CHECK_LOAD = "is it overloaded, or does a firewall drop what is sent there?"
+CHECK_PORT = "check the scheme (http or https) and the port"
+CHECK_URL = "check the URL and whether Kibana runs"
 
 
 class Answer(NamedTuple):
-    """What Kibana, or whoever stands before it, says."""
+    """What Kibana, or a proxy before it, answers."""
 
     status: int
     body: Any
     """JSON, else text"""
     headers: Mapping[str, str]
+    """by their names in small letters"""
 
     @property
-    def said(self) -> str:
+    def message(self) -> str:
         """Its own words, in one line; a page's without its tags."""
-        told = self.body.get("message", "") if isinstance(self.body, dict) else self.body
-        return " ".join(
-            re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", str(told), flags=re.S).split()
-        )[:SHOWN]
-
-
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Doesn't go where it is sent: our key is for the address that was given."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
+        text = self.body.get("message", "") if isinstance(self.body, dict) else self.body
+        return " ".join(TAGS.sub(" ", str(text)).split())[:SHOWN_CHARACTERS]
 
 
 class Kibana:
-    """Asks once; proxies are those of the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY)."""
+    """Sends requests, each once.
+
+    Proxies are those of the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY). Redirects aren't
+    followed: the key is for the address in the settings.
+    """
 
     def __init__(self, settings: Settings) -> None:
         """
         Raises:
-            ConfigError: the CA file can't be what it is meant to be.
+            ConfigError: the CA file can't be used.
+            MissingExtraError: urllib3 isn't installed.
         """
         self.settings = settings
-        try:
-            context = ssl.create_default_context(
-                cafile=str(settings.ca_file) if settings.ca_file else None
-            )
-        except (OSError, ssl.SSLError) as error:
-            why = (error.strerror or str(error)).lower()
-            raise ConfigError(
-                f"the CA file can't be used: {why}", location=str(settings.ca_file)
-            ) from error
-        self._opener = urllib.request.build_opener(
-            _Stay, urllib.request.HTTPSHandler(context=context)
-        )
+        self._pool = _pool(settings)
         self._headers = {
             "accept": "application/json",
             "kbn-xsrf": "ids-plugin",
             "user-agent": "ids-plugin",
+            **_login(settings),
         }
-        if login := _login(settings):
-            self._headers["authorization"] = login
 
-    def ask(
-        self, method: str, path: str, body: Any = None, *, space: bool = True, **query: str
+    def request(
+        self, method: str, path: str, body: Any = None, *, in_space: bool = True, **query: str
     ) -> Answer:
         """The answer to a request with JSON, whatever its status.
 
         Args:
             method, path: such as GET and /api/status.
-            body: what is sent as JSON.
-            space: whether it is about our space.
-            query: the query string's.
+            body: what is sent as JSON; None: nothing.
+            in_space: whether it is about the space of the settings.
+            query: the query string's parameters.
 
         Raises:
             ServiceError: there is no answer.
         """
-        data = None if body is None else json.dumps(body).encode()
-        return self._send(method, self._url(path, space, query), data, "application/json")
+        url = self._url(path, in_space, query)
+        if body is None:
+            return self._send(method, url)
+        headers = {"content-type": "application/json"}
+        return self._send(method, url, body=json.dumps(body).encode(), headers=headers)
 
     def upload(self, path: str, name: str, content: bytes, **query: str) -> Answer:
         """The answer to a form with one file in it, named `name`.
@@ -98,112 +97,166 @@ class Kibana:
         Raises:
             ServiceError: there is no answer.
         """
-        boundary = hashlib.sha256(content).hexdigest()
-        head = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n'
-            "Content-Type: application/ndjson\r\n\r\n"
-        )
-        form = head.encode() + content + f"\r\n--{boundary}--\r\n".encode()
-        return self._send(
-            "POST", self._url(path, True, query), form, f"multipart/form-data; boundary={boundary}"
-        )
+        form = {"file": (name, content, "application/ndjson")}
+        return self._send("POST", self._url(path, True, query), fields=form)
 
-    def _url(self, path: str, space: bool, query: Mapping[str, str]) -> str:
+    def _url(self, path: str, in_space: bool, query: Mapping[str, str]) -> str:
         name = self.settings.space
-        prefix = f"/s/{name}" if space and name != DEFAULT_SPACE else ""
-        asked = f"?{urlencode(query)}" if query else ""
-        return f"{self.settings.url.rstrip('/')}{prefix}{path}{asked}"
+        prefix = f"/s/{name}" if in_space and name != DEFAULT_SPACE else ""
+        parameters = f"?{urlencode(query)}" if query else ""
+        return f"{self.settings.url.rstrip('/')}{prefix}{path}{parameters}"
 
-    def _send(self, method: str, url: str, data: bytes | None, kind: str) -> Answer:
-        headers = self._headers | ({"content-type": kind} if data is not None else {})
-        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310 - config takes only http(s)
+    def _send(self, method: str, url: str, **content: Any) -> Answer:
+        from urllib3.exceptions import HTTPError, LocationValueError
+
+        headers = self._headers | content.pop("headers", {})
         try:
-            with self._opener.open(request, timeout=self.settings.timeout_seconds) as answer:
-                return _answer(answer.status, answer.read(), answer.headers)
-        except urllib.error.HTTPError as error:
-            with error:
-                return _answer(error.code, error.read(), error.headers)
-        except (OSError, http.client.HTTPException) as error:
-            what, then = _missing(error)
-            raise ServiceError(what + _way(url), location=self.settings.url, hint=then) from error
-        except ValueError as error:
+            response = self._pool.request(
+                method,
+                url,
+                headers=headers,
+                timeout=self.settings.timeout_seconds,
+                retries=False,
+                redirect=False,
+                **content,
+            )
+        except (LocationValueError, UnicodeError) as error:
             raise ConfigError(
                 f"no request can be made: {error}", location=self.settings.url
             ) from error
+        except (HTTPError, OSError) as error:
+            problem, hint = explain_failure(error)
+            proxy = _proxy(url)
+            through = f", through the proxy {_host(proxy)}" if proxy else ""
+            raise ServiceError(problem + through, location=self.settings.url, hint=hint) from error
+        return _answer(response)
 
 
-def _login(settings: Settings) -> str:
+def _pool(settings: Settings) -> urllib3.PoolManager:
+    """Connections, through the environment's proxy where there is one.
+
+    Raises:
+        ConfigError: the CA file can't be used.
+        MissingExtraError: urllib3 isn't installed.
+    """
+    try:
+        import urllib3
+    except ImportError as error:
+        raise MissingExtraError(
+            "Kibana needs an HTTP client", hint="pip install 'ids-plugin[elastic]'"
+        ) from error
+    try:
+        context = ssl.create_default_context(
+            cafile=str(settings.ca_file) if settings.ca_file else None
+        )
+    except (OSError, ssl.SSLError) as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigError(
+            f"the CA file can't be used: {reason}", location=str(settings.ca_file)
+        ) from error
+    proxy = _proxy(settings.url)
+    if proxy is None:
+        return urllib3.PoolManager(ssl_context=context)
+    login = urlsplit(proxy).netloc.rpartition("@")[0]
+    headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
+    return urllib3.ProxyManager(proxy, proxy_headers=headers, ssl_context=context)
+
+
+def _proxy(url: str) -> str | None:
+    """The URL of the environment's proxy for `url`, with its login; None where it has none."""
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme)
+    if not proxy or proxy_bypass(parts.netloc.rpartition("@")[2]):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _host(proxy: str) -> str:
+    """Host and port of a proxy, without its login."""
+    return urlsplit(proxy).netloc.rpartition("@")[2]
+
+
+def _login(settings: Settings) -> dict[str, str]:
+    """The header that says who we are."""
     if settings.api_key:
         key = settings.api_key.reveal()
-        return "ApiKey " + (base64.b64encode(key.encode()).decode() if ":" in key else key)
+        return {"authorization": f"ApiKey {_base64(key) if ':' in key else key}"}
     if settings.username and settings.password:
         pair = f"{settings.username}:{settings.password.reveal()}"
-        return "Basic " + base64.b64encode(pair.encode()).decode()
-    return ""
+        return {"authorization": f"Basic {_base64(pair)}"}
+    return {}
 
 
-def _answer(status: int, body: bytes, headers: Any) -> Answer:
-    text = body.decode("utf-8", "replace")
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _answer(response: urllib3.BaseHTTPResponse) -> Answer:
+    text = response.data.decode("utf-8", "replace")
     try:
-        told: Any = json.loads(text)
+        body: Any = json.loads(text)
     except ValueError:
-        told = text
-    return Answer(status, told, {name.lower(): value for name, value in headers.items()})
+        body = text
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(response.status, body, headers)
 
 
-def _missing(error: Exception) -> tuple[str, str]:
-    """Why there is no answer, and what to do about it."""
-    cause: Any = error.reason if isinstance(error, urllib.error.URLError) else error
+def explain_failure(error: Exception) -> tuple[str, str]:
+    """Why a request got no answer, and what to do about it."""
+    from urllib3.exceptions import (
+        ConnectTimeoutError,
+        NewConnectionError,
+        ProtocolError,
+        ReadTimeoutError,
+    )
+
+    cause = _first_cause(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
-        why = cause.verify_message.rstrip(".")
-        return (
-            f"its certificate isn't trusted: {why}",
-            "check the CA file, and the host's name in the URL",
-        )
+        reason = cause.verify_message.rstrip(".")
+        return f"its certificate isn't trusted: {reason}", CHECK_CERTIFICATE
     if isinstance(cause, ssl.SSLError):
-        return f"no TLS connection: {cause.reason or cause}", "check the scheme (http or https)"
-    if isinstance(cause, TimeoutError):
-        return "no answer in time", "is it overloaded, or does a firewall drop what is sent there?"
-    if isinstance(cause, http.client.HTTPException | ConnectionResetError):
-        return (
-            f"it hangs up: {type(cause).__name__}",
-            "check the scheme (http or https) and the port",
-        )
+        return f"no TLS connection: {cause.reason or cause}", CHECK_TLS
+    is_timeout = isinstance(error, ConnectTimeoutError | ReadTimeoutError)
+    if is_timeout and not isinstance(error, NewConnectionError):
+        return "no answer in time", CHECK_LOAD
+    if isinstance(error, ProtocolError):
+        return f"it hangs up: {type(cause).__name__}", CHECK_PORT
     if isinstance(cause, OSError):
-        why = (cause.strerror or str(cause)).lower()
-        return f"can't be reached: {why}", "check the URL and whether Kibana runs"
-    return f"can't be reached: {cause}", "check the URL and whether Kibana runs"
+        return f"can't be reached: {(cause.strerror or str(cause)).lower()}", CHECK_URL
+    return f"can't be reached: {cause}", CHECK_URL
 
 
-def _way(url: str) -> str:
-    """That a proxy stands between us, where one does; without its login."""
-    parts = urlsplit(url)
-    proxy = urllib.request.getproxies().get(parts.scheme)
-    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
-        return ""
-    host = urlsplit(proxy if "://" in proxy else f"//{proxy}").netloc.rpartition("@")[2]
-    return f", through the proxy {host}"
+def _first_cause(error: BaseException) -> BaseException:
+    """The error of the socket or of TLS that urllib3's error is about."""
+    inner = error.__cause__ or next(
+        (argument for argument in error.args if isinstance(argument, BaseException)), None
+    )
+    return error if inner is None else _first_cause(inner)
 
 
 def refusal(answer: Answer) -> tuple[str, str]:
     """What an answer with an error status means, and what to do about it."""
-    said = f"{answer.status}: {answer.said}".rstrip(": ")
-    if "cluster_block_exception" in said or "blocked by:" in said:
+    problem = f"{answer.status}: {answer.message}".rstrip(": ")
+    if "cluster_block_exception" in problem or "blocked by:" in problem:
         return (
-            said,
-            "Elasticsearch is read-only: free disk space, or take the block (cluster.blocks.*) away",
+            problem,
+            "Elasticsearch is read-only: free disk space, "
+            "or take the block (cluster.blocks.*) away",
         )
     if answer.status in (502, 504):
-        return f"{said}: a proxy answers in its place", "check the proxy and whether Kibana runs"
-    otherwise = "see Kibana's log" if answer.status >= 500 else "check the URL and Kibana's version"
-    return said, _HINTS.get(answer.status, otherwise)
+        hint = "check the proxy and whether Kibana runs"
+        return f"{problem}: a proxy answers in its place", hint
+    default = "see Kibana's log" if answer.status >= 500 else "check the URL and Kibana's version"
+    return problem, _HINTS.get(answer.status, default)
 
 
 _HINTS = {
     401: "check the API key, or user name and password",
     403: "its role in this space needs the Kibana privileges that docs/kibana.md names",
     409: "somebody changes it at the same time: run it again",
-    413: "raise savedObjects.maxImportPayloadBytes in kibana.yml, or the limit of the proxy before it",
+    413: "raise savedObjects.maxImportPayloadBytes in kibana.yml, "
+    "or the limit of the proxy before it",
     429: "it is overloaded: run it again later",
-    503: "it starts, or can't reach Elasticsearch: run it again when GET /api/status says available",
+    503: "it starts, or can't reach Elasticsearch: "
+    "run it again when GET /api/status says available",
 }

@@ -90,7 +90,7 @@ def _reading(kibana: Kibana, step: str, answer: Answer) -> Iterator[None]:
     try:
         yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        what = f"its answer ({answer.status}) makes no sense: {answer.said}".rstrip(": ")
+        what = f"its answer ({answer.status}) makes no sense: {answer.message}".rstrip(": ")
         raise _wrong(kibana, step, what, "does something stand between us and Kibana?") from error
 
 
@@ -100,7 +100,7 @@ def _version(kibana: Kibana) -> Version:
         ServiceError: it isn't available, doesn't know us, or isn't Kibana.
     """
     step = "status"
-    answer = kibana.ask("GET", "/api/status", space=False)
+    answer = kibana.request("GET", "/api/status", in_space=False)
     if 300 <= answer.status < 400 and "location" in answer.headers:
         hint = "give the address that it leads to; if that is a login page, a proxy before Kibana wants one"
         raise _wrong(
@@ -161,7 +161,7 @@ def _find_space(kibana: Kibana) -> None:
         ServiceError: there is no such space, or it isn't shown to us.
     """
     step, name = "space", kibana.settings.space
-    answer = kibana.ask("GET", "/api/spaces/space", space=False)
+    answer = kibana.request("GET", "/api/spaces/space", in_space=False)
     if answer.status != 200:
         raise _refused(kibana, step, answer)
     with _reading(kibana, step, answer):
@@ -217,7 +217,7 @@ def _exported(kibana: Kibana, keys: Sequence[Key]) -> dict[Key, SavedObject]:
             "objects": [{"type": kind, "id": name} for kind, name in wanted],
             "excludeExportDetails": True,
         }
-        answer = kibana.ask("POST", "/api/saved_objects/_export", asked)
+        answer = kibana.request("POST", "/api/saved_objects/_export", asked)
         if answer.status == 200:
             with _reading(kibana, step, answer):
                 lines = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
@@ -390,7 +390,7 @@ def _may_have_rules(kibana: Kibana) -> None:
         ServiceError: there can be no rules, for which reason.
     """
     step, alone = "detection rules", "or leave them out: --only objects"
-    answer = kibana.ask("GET", "/api/detection_engine/privileges")
+    answer = kibana.request("GET", "/api/detection_engine/privileges")
     if answer.status == 404:
         raise _wrong(kibana, step, "this Kibana has no Elastic Security", f"turn it on, {alone}")
     if answer.status != 200 or not isinstance(answer.body, dict):
@@ -407,7 +407,7 @@ def _there(kibana: Kibana, rule_id: str, step: str) -> Rule | None:
     Raises:
         ServiceError: we may not look.
     """
-    answer = kibana.ask("GET", RULES, rule_id=rule_id)
+    answer = kibana.request("GET", RULES, rule_id=rule_id)
     if answer.status == 404:
         return None
     return _said_rule(kibana, rule_id, step, answer)
@@ -455,4 +455,4 @@ def _rule(kibana: Kibana, made: Rule, dry_run: bool) -> Step:
 
 
 def _write(kibana: Kibana, method: str, body: Rule, step: str) -> None:
-    _said_rule(kibana, body["rule_id"], step, kibana.ask(method, RULES, body))
+    _said_rule(kibana, body["rule_id"], step, kibana.request(method, RULES, body))
