@@ -1,6 +1,6 @@
 """The allow-list: what an analyst knows to be fine.
 
-Decided per flow, before folding, by event time.
+Decided per flow, before flows are grouped, by event time.
 
 ```toml
 [[allow]]
@@ -171,8 +171,8 @@ def _entry(table: Mapping[str, Any], where: str) -> Entry:
 
 
 def _name(table: Mapping[str, Any]) -> str:
-    said = ", ".join(f"{key} {table[key]}" for key in _KEYS if key in table and key != "note")
-    return f"{said}: {table['note']}" if "note" in table else said
+    text = ", ".join(f"{key} {table[key]}" for key in _KEYS if key in table and key != "note")
+    return f"{text}: {table['note']}" if "note" in table else text
 
 
 def _known(table: Mapping[str, Any], keys: Iterable[str], where: str) -> None:

@@ -1,4 +1,7 @@
-"""Fold + flow + score + evidence → alert document; its fields are described in schema/alert.py."""
+"""Alert group + flow + score + evidence → alert document.
+
+The fields are described in schema/alert.py.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ class Verdict(NamedTuple):
 
 
 class GroupFacts(NamedTuple):
-    """What both documents of a fold say of it; times in µs since the epoch."""
+    """What both documents of a group say of it; times in µs since the epoch."""
 
     id: str
     sensor: str
@@ -66,13 +69,13 @@ def instant(microseconds: int) -> str:
 def exhibit(
     flow: Mapping[str, Any], verdict: Verdict, evidence: Evidence, bundle: BundleFacts
 ) -> Document:
-    """The part of a document that is about one flow: JSON-able, so that an open fold can be kept
+    """The part of a document that is about one flow: JSON-able, so that an open group can be kept
     and restored.
 
     `flow` is a row of the Flow frame with times and durations in µs.
     """
     return {
-        "duration": _thousandfold(flow["duration"]),
+        "duration": _nanoseconds(flow["duration"]),
         "source": _side(flow, "orig"),
         "destination": _side(flow, "resp"),
         "network": _network(flow),
@@ -91,7 +94,7 @@ def exhibit(
 def opened(
     group: GroupFacts, shown: Document, bundle: BundleFacts, ingested: datetime | None
 ) -> Document:
-    """The alert: given when the fold opens."""
+    """The alert document, made when the group opens."""
     return _document(group, shown, bundle, ingested, {"state": "open"})
 
 
@@ -102,7 +105,7 @@ def closed(
     ingested: datetime | None,
     closed_by: str,
 ) -> Document:
-    """The totals: given when the fold closes; `shown` is its strongest flow."""
+    """The document with the totals, made when the group closes; `shown` is its strongest flow."""
     return _document(group, shown, bundle, ingested, {"state": "closed", "closed_by": closed_by})
 
 
@@ -113,21 +116,21 @@ def _document(
     ingested: datetime | None,
     state: dict[str, str],
 ) -> Document:
-    alert = state["state"] == "open"
-    ours = shown["ids_plugin"]
+    is_alert = state["state"] == "open"
+    exhibit_fields = shown["ids_plugin"]
     severity = bundle.severities.get(group.kind.name, group.kind.severity)
     event = {
         "id": digest(group.id, state["state"]),
-        "kind": "alert" if alert else "event",
+        "kind": "alert" if is_alert else "event",
         "category": ["network", "intrusion_detection"],
         "type": ["info"],
         "module": MODULE,
         "dataset": DATASET,
         "severity": SEVERITIES[severity],
-        "risk_score": round(group.kind.risk * ours["score"], 1),
+        "risk_score": round(group.kind.risk * exhibit_fields["score"], 1),
         "start": instant(group.first),
         "end": instant(group.last),
-        "duration": shown["duration"] if alert else (group.last - group.first) * 1000,
+        "duration": shown["duration"] if is_alert else (group.last - group.first) * 1000,
         "ingested": None
         if ingested is None
         else ingested.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
@@ -135,10 +138,10 @@ def _document(
     document = {
         "@timestamp": instant(group.last),
         "ecs": {"version": ECS_VERSION},
-        "message": message(group, alert),
-        "tags": ["alert", MODULE] if alert else [MODULE],
+        "message": message(group, is_alert),
+        "tags": ["alert", MODULE] if is_alert else [MODULE],
         "event": event,
-        "rule": _rule(group.kind, ours["bundle"]["version"]),
+        "rule": _rule(group.kind, exhibit_fields["bundle"]["version"]),
         "threat": group.kind.threat,
         "observer": {"name": group.sensor, "type": "ids", "product": "ids-plugin"},
         **{part: shown[part] for part in ("source", "destination", "network", "zeek")},
@@ -146,32 +149,32 @@ def _document(
         "ids_plugin": {
             "label": group.kind.name,
             "severity": severity,
-            **ours,
+            **exhibit_fields,
             "fold": _group(group, state),
         },
     }
     return _without_unknown(document)
 
 
-def message(group: GroupFacts, alert: bool) -> str:
-    """One line that becomes the alert's name: who does what to whom, and in a closed fold how much
+def message(group: GroupFacts, is_alert: bool) -> str:
+    """One line that becomes the alert's name: who does what to whom, and in a closed group how much
     of it."""
     totals = group.totals
     peers = totals["top_peers"]
     more = "more than " if totals["peers_relation"] == "gte" else ""
     whom = peers[0]["ip"] if totals["peers"] == 1 and peers else f"{more}{totals['peers']:,} hosts"
-    said = getattr(group.kind, group.role).format(subject=group.subject, peers=whom)
+    text = getattr(group.kind, group.role).format(subject=group.subject, peers=whom)
     if totals["ports"] == 1:
-        said += f", port {totals['top_ports'][0]['port']}"
+        text += f", port {totals['top_ports'][0]['port']}"
     elif totals["ports"] > 1:
-        said += f", {totals['ports']:,} ports"
-    if alert:
-        return str(said)
+        text += f", {totals['ports']:,} ports"
+    if is_alert:
+        return str(text)
     count = totals["count"]
     return (
-        f"{said}: 1 flow"
+        f"{text}: 1 flow"
         if count == 1
-        else f"{said}: {count:,} flows in {span(group.last - group.first)}"
+        else f"{text}: {count:,} flows in {span(group.last - group.first)}"
     )
 
 
@@ -273,35 +276,35 @@ def _evidence(evidence: Evidence) -> Document:
         "method": evidence.method,
         "faithfulness": _number(evidence.faithfulness),
         "behaviours": {name: _number(value) for name, value in evidence.behaviours.items()},
-        "flows": [_evidence_flow(one) for one in evidence.flows],
-        "features": [_evidence_feature(one) for one in evidence.features],
+        "flows": [_evidence_flow(entry) for entry in evidence.flows],
+        "features": [_evidence_feature(entry) for entry in evidence.features],
     }
 
 
-def _evidence_flow(one: EvidenceFlow) -> Document:
-    flow = one.flow._asdict()
+def _evidence_flow(entry: EvidenceFlow) -> Document:
+    flow = entry.flow._asdict()
     del flow["known"]
-    seconds = None if one.flow.duration is None else _number(one.flow.duration / 1e6)
+    seconds = None if entry.flow.duration is None else _number(entry.flow.duration / 1e6)
     return {
-        "lag": one.lag,
-        "weight": _number(one.weight),
+        "lag": entry.lag,
+        "weight": _number(entry.weight),
         **flow,
-        "ts": instant(one.flow.ts),
+        "ts": instant(entry.flow.ts),
         "duration": seconds,
     }
 
 
-def _evidence_feature(one: EvidenceFeature) -> Document:
+def _evidence_feature(feature: EvidenceFeature) -> Document:
     return {
-        "name": one.name,
-        "value": _number(one.value),
-        "expected": _number(one.expected),
-        "contribution": _number(one.contribution),
-        "text": one.text,
-        "label": one.label,
-        "unit": one.unit,
-        "value_text": one.value_text,
-        "expected_text": one.expected_text,
+        "name": feature.name,
+        "value": _number(feature.value),
+        "expected": _number(feature.expected),
+        "contribution": _number(feature.contribution),
+        "text": feature.text,
+        "label": feature.label,
+        "unit": feature.unit,
+        "value_text": feature.value_text,
+        "expected_text": feature.expected_text,
     }
 
 
@@ -315,7 +318,7 @@ def _sum(left: int | None, right: int | None) -> int | None:
     return None if left is None or right is None else left + right
 
 
-def _thousandfold(microseconds: int | None) -> int | None:
+def _nanoseconds(microseconds: int | None) -> int | None:
     return None if microseconds is None else microseconds * 1000
 
 
@@ -328,4 +331,4 @@ def _without_unknown(document: Document) -> Document:
 def _known(value: object) -> object:
     if isinstance(value, dict):
         return _without_unknown(value)
-    return [_known(one) for one in value] if isinstance(value, list) else value
+    return [_known(element) for element in value] if isinstance(value, list) else value

@@ -1,9 +1,10 @@
 """The rule that divides the flows of one key into alert groups, by the sensor's clock alone.
 
 A group opens with the first flow of its key. It closes when the clock reaches QUIET_GAP_US after
-its latest flow (later where the flow was judged by a longer look back: `quiet_us`), and at the latest MAX_GROUP_SPAN_US after its first one; the next flow of the key
-then opens another group. Everything that groups flows, counts alerts or fits thresholds to a
-number of alerts uses this module.
+its latest flow (later where the flow was judged by a longer look back: `quiet_us`), and at the
+latest MAX_GROUP_SPAN_US after its first one; the next flow of the key then opens another group.
+Everything that groups flows, counts alerts or fits thresholds to a number of alerts uses this
+module.
 """
 
 from __future__ import annotations

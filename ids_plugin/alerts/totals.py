@@ -1,4 +1,5 @@
-"""The totals of a fold: what its flows add up to, the same however they were split into batches."""
+"""The totals of an alert group: what its flows add up to, the same however they were split into
+batches."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ Key = TypeVar("Key", int, str)
 TOP = 10
 """peers and ports that the totals name"""
 MOST_PEERS = 65_536
-"""distinct peers a fold counts one by one (about 6 MB); an infected host can try millions a day"""
+"""distinct peers a group counts one by one (about 6 MB); an infected host can try millions a day"""
 SUMS = ("orig_bytes", "resp_bytes", "ip_bytes", "packets")
 
 
@@ -46,7 +47,7 @@ class Flows(NamedTuple):
 
 @dataclass
 class Totals:
-    """Sums over the flows of one fold.
+    """Sums over the flows of one group.
 
     A growing connection counts once, with its latest numbers.
     """
@@ -69,8 +70,8 @@ class Totals:
         self.last = last if self.count == 0 else max(self.last, last)
         self.count += len(counted)
         added, known = flows.sums[summed].sum(axis=0), flows.has[rows].any(axis=0)
-        for at in np.flatnonzero(known):
-            self.sums[at] = (self.sums[at] or 0) + int(added[at])
+        for column in np.flatnonzero(known):
+            self.sums[column] = (self.sums[column] or 0) + int(added[column])
         fresh = counted.tolist()
         self.more_peers |= _count(self.peers, [flows.peer[row] for row in fresh])
         self.ports.update([port for row in fresh if (port := flows.port[row]) is not None])
@@ -78,21 +79,23 @@ class Totals:
     def _grow(self, flows: Flows, rows: Ints) -> tuple[Ints, Ints]:
         """The rows that count as flows, and those whose numbers hold: a replacing record is only in
         the second."""
-        special = np.flatnonzero(flows.open[rows] | flows.replaces[rows])
+        growing_indices = np.flatnonzero(flows.open[rows] | flows.replaces[rows])
         counted, summed = np.ones(len(rows), np.bool_), np.ones(len(rows), np.bool_)
-        here: dict[str, int] = {}
-        for at in special.tolist():
-            row = int(rows[at])
+        open_indices: dict[str, int] = {}
+        for index in growing_indices.tolist():
+            row = int(rows[index])
             uid = flows.uid[row] or ""
-            if flows.replaces[row] and (uid in here or uid in self.growing):
-                counted[at] = False
-                if uid in here:
-                    summed[here.pop(uid)] = False
+            if flows.replaces[row] and (uid in open_indices or uid in self.growing):
+                counted[index] = False
+                if uid in open_indices:
+                    summed[open_indices.pop(uid)] = False
                 else:
                     self._take_back(self.growing.pop(uid))
             if flows.open[row]:
-                here[uid] = at
-        self.growing.update({uid: flows.sums[rows[at]].tolist() for uid, at in here.items()})
+                open_indices[uid] = index
+        self.growing.update(
+            {uid: flows.sums[rows[index]].tolist() for uid, index in open_indices.items()}
+        )
         return rows[counted], rows[summed]
 
     def _take_back(self, numbers: Iterable[int]) -> None:

@@ -120,10 +120,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"--days and --expires-after go from 1 to {MOST_DAYS:,}")
     verdicts = _verdicts(args)
     alerts: Alerts = Scans(args.alerts) if args.alerts else Stream(access(args))
-    ruled, unknown = rule(verdicts.found, alerts.judged({one.alert for one in verdicts.found}))
+    ruled, unknown = rule(verdicts.verdicts, alerts.judged({one.alert for one in verdicts.verdicts}))
     rejects = [*verdicts.rejects, *map(_unknown, unknown)]
     newest = alerts.newest()
-    proposals = propose(ruled, _expiry(newest, verdicts.found, args.expires_after))
+    proposals = propose(ruled, _expiry(newest, verdicts.verdicts, args.expires_after))
     if newest is not None and proposals:
         hosts = {one.table["host"] for one in proposals}
         look_back(proposals, alerts.since(newest - timedelta(days=args.days), hosts))
@@ -166,7 +166,7 @@ def _unknown(verdict: Verdict) -> Reject:
     from ids_plugin.schema.reject import Reject
 
     detail = f"there is no alert {verdict.alert} where alerts are read from"
-    return Reject(verdict.source, verdict.place, "unknown_alert", detail, verdict.said[:200])
+    return Reject(verdict.source, verdict.place, "unknown_alert", detail, verdict.description[:200])
 
 
 def _expiry(newest: datetime | None, verdicts: Sequence[Verdict], days: int) -> date:
@@ -219,14 +219,14 @@ def _result(
     from ids_plugin.feedback.proposals import counts
 
     made = [one for one in proposals if not one.against]
-    hidden = {case.fold: case for one in made for case in one.hidden}
-    touched = {case.fold for one in made for case in (*one.hidden, *one.reduced)}
-    judged = {one.case.fold for one in ruled}
+    hidden = {case.group: case for one in made for case in one.hidden}
+    touched = {case.group for one in made for case in (*one.hidden, *one.reduced)}
+    judged = {one.case.group for one in ruled}
     contradictions = [
         {
             "event.id": one.case.alert,
-            "holds": one.verdict.said,
-            "overruled": [old.said for old in one.overruled],
+            "holds": one.verdict.description,
+            "overruled": [old.description for old in one.overruled],
         }
         for one in ruled
         if one.overruled

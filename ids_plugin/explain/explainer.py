@@ -236,8 +236,8 @@ class Explainer:
         )
 
     def _occlude(self, table: Floats, steps: Floats, row: int, index: int) -> None:
-        """Sets feature `index` of the table, and of the flow's own step where it is one, to what is
-        expected."""
+        """Sets feature `index` of the table, and of the flow's own step where it is one, to its
+        baseline."""
         table[row, index] = self._baseline[index]
         if index < len(self._spec.flow):
             steps[row, -1, index] = self._baseline_step[index]

@@ -52,13 +52,13 @@ class Scans:
     def judged(self, ids: Collection[str]) -> dict[str, Case]:
         """See Alerts."""
         wanted = {
-            document["event"]["id"]: _fold(document)
+            document["event"]["id"]: _group(document)
             for document in self._documents()
             if document["event"]["id"] in ids
         }
-        folds = set(wanted.values())
-        found = _joined(document for document in self._documents() if _fold(document) in folds)
-        return {one: found[fold] for one, fold in wanted.items()}
+        groups = set(wanted.values())
+        cases = _cases(document for document in self._documents() if _group(document) in groups)
+        return {event: cases[group] for event, group in wanted.items()}
 
     def newest(self) -> datetime | None:
         """See Alerts."""
@@ -106,19 +106,19 @@ class Stream:
         from ids_plugin.feedback.indexed_alerts import alerts_by
 
         wanted = {
-            one["event"]["id"]: _fold(one)
-            for one in alerts_by(self._settings, "event.id", sorted(ids))
+            document["event"]["id"]: _group(document)
+            for document in alerts_by(self._settings, "event.id", sorted(ids))
         }
-        folds = sorted(set(wanted.values()))
-        found = _joined(alerts_by(self._settings, "ids_plugin.fold.id", folds, evidence=True))
-        return {one: found[fold] for one, fold in wanted.items()}
+        groups = sorted(set(wanted.values()))
+        cases = _cases(alerts_by(self._settings, "ids_plugin.fold.id", groups, evidence=True))
+        return {event: cases[group] for event, group in wanted.items()}
 
     def newest(self) -> datetime | None:
         """See Alerts."""
         from ids_plugin.feedback.indexed_alerts import newest_alert
 
-        found = newest_alert(self._settings)
-        return None if found is None else datetime.fromisoformat(found)
+        time = newest_alert(self._settings)
+        return None if time is None else datetime.fromisoformat(time)
 
     def since(self, moment: datetime, hosts: Collection[str]) -> Iterator[Case]:
         """See Alerts."""
@@ -128,13 +128,14 @@ class Stream:
             yield _case(document)
 
 
-def _joined(documents: Iterable[Document]) -> dict[str, Case]:
-    """Fold → the case that all its documents make."""
-    found: dict[str, Case] = {}
+def _cases(documents: Iterable[Document]) -> dict[str, Case]:
+    """Alert group → the case that all its documents make."""
+    cases: dict[str, Case] = {}
     for document in documents:
-        one = _case(document)
-        found[one.fold] = one.joined(found[one.fold]) if one.fold in found else one
-    return found
+        case = _case(document)
+        earlier = cases.get(case.group)
+        cases[case.group] = case if earlier is None else case.merged(earlier)
+    return cases
 
 
 def _case(document: Document) -> Case:
@@ -148,10 +149,10 @@ def _case(document: Document) -> Case:
         ) from error
 
 
-def _fold(document: Document) -> str:
+def _group(document: Document) -> str:
     return str(document["ids_plugin"]["fold"]["id"])
 
 
 def _time(document: Document) -> datetime:
-    at = datetime.fromisoformat(document["@timestamp"])
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
+    time = datetime.fromisoformat(document["@timestamp"])
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

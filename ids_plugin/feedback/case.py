@@ -1,7 +1,7 @@
-"""A case: what an alert's documents tell of its fold, and how much of it an entry of an allow-list
+"""A case: what an alert's documents say of its group, and how much of it an entry of an allow-list
 would hide.
 
-A document names the ten commonest peers and ports of a fold, not which went with which, nor the
+A document names the ten commonest peers and ports of a group, not which went with which, nor the
 others. So the answer is "whole" only where it is certain, and "part" wherever some of its flows
 might be hidden.
 """
@@ -32,7 +32,8 @@ _SEVERITY_NAMES = {number: name for name, number in SEVERITIES.items()}
 class Case:
     """One alert. Times in µs since the epoch."""
 
-    fold: str
+    group: str
+    """`ids_plugin.fold.id`"""
     alert: str
     """`event.id` of the document it was read from: the alert's own where that was read"""
     sensor: str
@@ -53,14 +54,14 @@ class Case:
     """those that are named; None is a flow without one, as ICMP's"""
     every_port: bool
     closed: bool
-    """its totals are those of the whole fold"""
+    """its totals are those of the whole group"""
     bundle: str
     """id of the bundle that raised it"""
     evidence: tuple[Mapping[str, Any], ...] = ()
     """flows, as documents have them"""
 
-    def joined(self, other: Case) -> Case:
-        """Both documents of one fold as one case: totals of the closed one, id of the open one,
+    def merged(self, other: Case) -> Case:
+        """Both documents of one group as one case: totals of the closed one, id of the open one,
         evidence of both."""
         total, opening = (self, other) if self.closed else (other, self)
         known = {flow.get("uid"): flow for flow in (*opening.evidence, *total.evidence)}
@@ -82,34 +83,34 @@ def case(document: Mapping[str, Any]) -> Case:
 
 
 def _case(document: Mapping[str, Any]) -> Case:
-    ours, event = document["ids_plugin"], document["event"]
-    fold = ours["fold"]
-    if ours["label"] not in CLASSES:
-        raise ValueError(f"no alert document of ours: class {ours['label']!r}")
-    ports: tuple[int | None, ...] = tuple(one["port"] for one in fold["top_ports"])
-    with_port = sum(one["count"] for one in fold["top_ports"])
-    named = len(ports) == fold["ports"]
-    if named and with_port < fold["count"]:
+    details, event = document["ids_plugin"], document["event"]
+    totals = details["fold"]
+    if details["label"] not in CLASSES:
+        raise ValueError(f"no alert document of ours: class {details['label']!r}")
+    ports: tuple[int | None, ...] = tuple(entry["port"] for entry in totals["top_ports"])
+    flows_with_port = sum(entry["count"] for entry in totals["top_ports"])
+    named = len(ports) == totals["ports"]
+    if named and flows_with_port < totals["count"]:
         ports += (None,)
     return Case(
-        fold=fold["id"],
+        group=totals["id"],
         alert=event["id"],
         sensor=document["observer"]["name"],
-        subject=fold["subject"],
-        role=fold["role"],
-        kind=ours["label"],
+        subject=totals["subject"],
+        role=totals["role"],
+        kind=details["label"],
         severity=_SEVERITY_NAMES.get(event["severity"], str(event["severity"])),
         message=document.get("message", ""),
-        first=_micros(fold["first"]),
-        last=_micros(fold["last"]),
-        count=fold["count"],
-        peers=tuple(one["ip"] for one in fold["top_peers"]),
-        every_peer=fold["peers_relation"] == "eq" and fold["peers"] == len(fold["top_peers"]),
+        first=_micros(totals["first"]),
+        last=_micros(totals["last"]),
+        count=totals["count"],
+        peers=tuple(entry["ip"] for entry in totals["top_peers"]),
+        every_peer=totals["peers_relation"] == "eq" and totals["peers"] == len(totals["top_peers"]),
         ports=ports,
         every_port=named,
-        closed=fold["state"] == "closed",
-        bundle=ours["bundle"]["id"],
-        evidence=tuple(ours.get("evidence", {}).get("flows", ())),
+        closed=totals["state"] == "closed",
+        bundle=details["bundle"]["id"],
+        evidence=tuple(details.get("evidence", {}).get("flows", ())),
     )
 
 
@@ -144,7 +145,7 @@ def _might_fit(entry: Entry, case: Case) -> bool:
     if case.every_peer and case.every_port:
         return False
     named = (entry.host, None if entry.cidr is None else str(entry.cidr.network_address))
-    peers = () if case.every_peer else tuple(one for one in named if one is not None)
+    peers = () if case.every_peer else tuple(address for address in named if address is not None)
     ports = () if case.every_port else (entry.port,)
     return bool(entry.fits(_flows(case, (*case.peers, *peers), (*case.ports, *ports))).any())
 

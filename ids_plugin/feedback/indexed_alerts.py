@@ -1,9 +1,9 @@
-"""What Elasticsearch holds of alerts: our documents, and what analysts said of them in Elastic
-Security.
+"""What Elasticsearch holds of alerts: the product's documents, and analysts' verdicts on them in
+Elastic Security.
 
-Elastic Security's alerts are copies of our documents with `kibana.alert.*` beside them: status,
-tags, the reason for closing, and the id of the document that they stand for. Their names may be
-nested or dotted.
+Elastic Security's alerts are copies of the product's documents with `kibana.alert.*` beside them:
+status, tags, the reason for closing, and the id of the document that they stand for. Their names
+may be nested or dotted.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ids_plugin.schema.reject import Reject
 from ids_plugin.schema.verdict import BENIGN, FALSE, TRUE, Verdict
 
 ALERTS = "logs-ids_plugin.alert"
-"""data stream of our documents, without its namespace"""
+"""data stream of the product's documents, without its namespace"""
 SECURITY = ".alerts-security.alerts"
 """alias of Elastic Security's alerts, without its space"""
-SIZE = 3_000
+DOCUMENT_SIZE_BYTES = 3_000
 """bytes of a document, about, for the size of pages"""
-MOST_TERMS = 10_000
+MAX_TERMS = 10_000
 REASONS: Mapping[str, str] = {
     "false_positive": FALSE,
     "true_positive": TRUE,
@@ -40,8 +40,8 @@ _STATUS, _TAGS, _REASON, _USER, _SINCE = (
     for name in ("status", "tags", "reason", "user", "status_updated_at")
 )
 _IDS = ("kibana.alert.original_event.id", "event.id", "kibana.alert.ancestors.id")
-_ASKED = ("kibana.alert", "event.id", "@timestamp")
-_TOLD = (
+_SECURITY_FIELDS = ("kibana.alert", "event.id", "@timestamp")
+_ALERT_FIELDS = (
     "event.id", "event.kind", "event.severity", "observer.name", "message", "ids_plugin.label", "ids_plugin.fold",
     "ids_plugin.bundle.id",
 )  # fmt: skip
@@ -58,7 +58,7 @@ class Meanings:
 
 
 def security_verdicts(settings: Settings, space: str, meanings: Meanings) -> Verdicts:
-    """What analysts said of our alerts in one space of Kibana.
+    """Analysts' verdicts on the product's alerts in one space of Kibana.
 
     A tag counts whatever the alert's status; then the reason for closing; then, if `meanings` says
     so, being closed.
@@ -70,30 +70,31 @@ def security_verdicts(settings: Settings, space: str, meanings: Meanings) -> Ver
     """
     index = f"{SECURITY}-{space}"
     read = Verdicts()
-    for hit in _hits(settings, index, _touched(), _ASKED):
+    for hit in _hits(settings, index, _handled_alerts(), _SECURITY_FIELDS):
         read.records += 1
         try:
-            found = _verdict(hit.document, meanings, index, hit.id)
+            verdict = _verdict(hit.document, meanings, index, hit.id)
         except ValueError as error:
             reason, detail = error.args
             read.rejects.append(Reject(index, hit.id, reason, detail, ""))
             continue
-        if isinstance(found, Verdict):
-            read.found.append(found)
+        if isinstance(verdict, Verdict):
+            read.verdicts.append(verdict)
         else:
-            read.silent[found] = read.silent.get(found, 0) + 1
+            read.silent[verdict] = read.silent.get(verdict, 0) + 1
     return read
 
 
-def _touched() -> list[dict[str, Any]]:
-    """Filters: alerts that stand for documents of ours and that an analyst has done something with."""
-    ours = [
+def _handled_alerts() -> list[dict[str, Any]]:
+    """Filters: alerts that stand for documents of the product and that an analyst has done
+    something with."""
+    of_this_product = [
         {"term": {field: MODULE}}
         for field in ("kibana.alert.original_event.module", "event.module")
     ]
     done: list[dict[str, Any]] = [{"exists": {"field": field}} for field in (_TAGS, _REASON)]
     done.append({"terms": {_STATUS: ["acknowledged", "closed"]}})
-    return [{"bool": {"should": ours}}, {"bool": {"should": done}}]
+    return [{"bool": {"should": of_this_product}}, {"bool": {"should": done}}]
 
 
 def _verdict(alert: Document, meanings: Meanings, source: str, place: str) -> Verdict | str:
@@ -102,76 +103,80 @@ def _verdict(alert: Document, meanings: Meanings, source: str, place: str) -> Ve
     Raises:
         ValueError: (reason, detail) why it can't be used.
     """
-    said = {
+    values = {
         name: _values(alert, name)
         for name in (_STATUS, _TAGS, _REASON, _USER, _SINCE, "@timestamp", *_IDS)
     }
-    named = next((said[name][0] for name in _IDS if said[name]), None)
-    if named is None:
+    event_id = next((values[name][0] for name in _IDS if values[name]), None)
+    if event_id is None:
         raise ValueError("no_alert", f"it names no document: none of {', '.join(_IDS)} is there")
-    tags = said[_TAGS]
-    meant = {meanings.tags[tag.lower()]: tag for tag in tags if tag.lower() in meanings.tags}
-    if len(meant) > 1:
+    tags = values[_TAGS]
+    tag_verdicts = {meanings.tags[tag.lower()]: tag for tag in tags if tag.lower() in meanings.tags}
+    if len(tag_verdicts) > 1:
         raise ValueError(
             "contradicting_tags",
-            f"its tags contradict each other: {', '.join(sorted(meant.values()))}",
+            f"its tags contradict each other: {', '.join(sorted(tag_verdicts.values()))}",
         )
-    reason, status = (next(iter(said[name]), "") for name in (_REASON, _STATUS))
+    reason, status = (next(iter(values[name]), "") for name in (_REASON, _STATUS))
     closed = meanings.closed if status == "closed" and not reason else None
-    verdict = next(iter(meant), None) or REASONS.get(reason) or closed
+    verdict = next(iter(tag_verdicts), None) or REASONS.get(reason) or closed
     if verdict is None:
         return f"{status or 'open'}{f' as {reason}' if reason else ''}, without a tag that is a verdict"
     note = ", ".join(tags) or reason.replace("_", " ")
-    when = next((said[name][0] for name in (_SINCE, "@timestamp") if said[name]), "")
-    return Verdict(named, verdict, note, next(iter(said[_USER]), ""), moment(when), source, place)
+    when = next((values[name][0] for name in (_SINCE, "@timestamp") if values[name]), "")
+    return Verdict(
+        event_id, verdict, note, next(iter(values[_USER]), ""), moment(when), source, place
+    )
 
 
 def _values(document: object, name: str) -> list[str]:
     """What a document holds under a dotted name, however much of the name is nested; lists are
     taken apart."""
     if isinstance(document, list):
-        return [value for one in document for value in _values(one, name)]
+        return [value for element in document for value in _values(element, name)]
     if not name:
         return [] if document is None or isinstance(document, Mapping) else [str(document)]
     if not isinstance(document, Mapping):
         return []
-    found = _values(document[name], "") if name in document else []
+    values = _values(document[name], "") if name in document else []
     parts = name.split(".")
-    for at in range(1, len(parts)):
-        if (head := ".".join(parts[:at])) in document:
-            found += _values(document[head], ".".join(parts[at:]))
-    return found
+    for length in range(1, len(parts)):
+        if (head := ".".join(parts[:length])) in document:
+            values += _values(document[head], ".".join(parts[length:]))
+    return values
 
 
 def alerts_by(
     settings: Settings, field: str, values: Sequence[str], *, evidence: bool = False
 ) -> Iterator[Document]:
-    """Our alert documents in which a keyword is one of `values`; their evidence flows only where
+    """Alert documents in which a keyword is one of `values`; their evidence flows only where
     asked for.
 
     Raises:
         MissingExtraError, ConfigError, InputError, ServiceError: as `security_verdicts`.
     """
-    for start in range(0, len(values), MOST_TERMS):
-        query = {"terms": {field: list(values[start : start + MOST_TERMS])}}
-        yield from _alerts(settings, [query], (*_TOLD, _EVIDENCE) if evidence else _TOLD)
+    for start in range(0, len(values), MAX_TERMS):
+        query = {"terms": {field: list(values[start : start + MAX_TERMS])}}
+        yield from _alerts(
+            settings, [query], (*_ALERT_FIELDS, _EVIDENCE) if evidence else _ALERT_FIELDS
+        )
 
 
 def alerts_since(settings: Settings, since: str, hosts: Sequence[str]) -> Iterator[Document]:
-    """Our alert documents of that time (ISO 8601) and later that name one of the hosts, without
+    """Alert documents of that time (ISO 8601) and later that name one of the hosts, without
     evidence.
 
     Raises:
         MissingExtraError, ConfigError, InputError, ServiceError: as `security_verdicts`.
     """
     filters: list[dict[str, Any]] = [{"range": {"@timestamp": {"gte": since}}}]
-    if len(hosts) <= MOST_TERMS:
+    if len(hosts) <= MAX_TERMS:
         filters.append({"terms": {"related.ip": list(hosts)}})
-    yield from _alerts(settings, filters, _TOLD)
+    yield from _alerts(settings, filters, _ALERT_FIELDS)
 
 
 def newest_alert(settings: Settings) -> str | None:
-    """Time (ISO 8601) of the newest of our documents; None where there is none.
+    """Time (ISO 8601) of the newest alert document; None where there is none.
 
     Raises:
         MissingExtraError, ConfigError, InputError, ServiceError: as `security_verdicts`.
@@ -179,34 +184,34 @@ def newest_alert(settings: Settings) -> str | None:
     stream = f"{ALERTS}-{settings.namespace}"
     client = connect(settings)
     with asking(settings, f"reading {stream}", HINTS):
-        found = client.search(
+        answer = client.search(
             index=stream,
             size=1,
             sort=[{"@timestamp": {"order": "desc"}}],
             source={"includes": ["@timestamp"]},
             allow_partial_search_results=False,
         )
-    hits = found["hits"]["hits"]
+    hits = answer["hits"]["hits"]
     return str(hits[0]["_source"]["@timestamp"]) if hits else None
 
 
 def _alerts(
-    settings: Settings, filters: Sequence[Mapping[str, Any]], told: Sequence[str]
+    settings: Settings, filters: Sequence[Mapping[str, Any]], fields: Sequence[str]
 ) -> Iterator[Document]:
-    for hit in _hits(settings, f"{ALERTS}-{settings.namespace}", filters, told):
+    for hit in _hits(settings, f"{ALERTS}-{settings.namespace}", filters, fields):
         yield hit.document
 
 
 def _hits(
-    settings: Settings, index: str, filters: Sequence[Mapping[str, Any]], told: Sequence[str]
+    settings: Settings, index: str, filters: Sequence[Mapping[str, Any]], fields: Sequence[str]
 ) -> Iterator[Hit]:
     pages = Pages(
         connect(settings),
         settings,
         Target(index, settings.url, index, None),
         filters,
-        documents=told,
+        documents=fields,
     )
     for page in pages:
-        pages.resize(len(page), SIZE * len(page))
+        pages.resize(len(page), DOCUMENT_SIZE_BYTES * len(page))
         yield from page

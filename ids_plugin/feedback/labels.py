@@ -1,8 +1,9 @@
 """Judged alerts → labelled flows, as `train --data lab:FILE` reads them: a class, or benign, and
 who said so.
 
-The alert's document holds a few flows, its evidence. All flows of the fold are found in the traffic
-itself, by scoring it again: those over their threshold that fold under the alert's key in its time.
+The alert's document holds a few flows, its evidence. All flows of the group are found in the
+traffic itself, by scoring it again: those over their threshold that group under the alert's key in
+its time.
 """
 
 from __future__ import annotations
@@ -49,15 +50,17 @@ class Labels:
 
     def evidence(self, ruled: Sequence[Ruled]) -> None:
         """Adds the flows that the alerts' documents hold."""
-        rows = [_row(one, shown) for one in ruled for shown in one.case.evidence]
+        rows = [
+            _row(ruled_alert, shown) for ruled_alert in ruled for shown in ruled_alert.case.evidence
+        ]
         self.parts.append(pl.DataFrame(rows, schema=flow.SCHEMA, orient="row"))
 
     def traffic(
         self, batches: Iterable[pl.DataFrame], ruled: Sequence[Ruled], bundle: Bundle
     ) -> None:
-        """Adds the flows of the alerts' folds among those of `batches`: Flow frames in the order in
+        """Adds the flows of the alert groups among those of `batches`: Flow frames in the order in
         which flows were known, local flags filled."""
-        self.parts.extend(_folded(batches, ruled, bundle))
+        self.parts.extend(_labelled_batches(batches, ruled, bundle))
 
     def flows(self) -> tuple[pl.DataFrame, int]:
         """(Flow frame in the order of `ts`, each flow once), and how many contradict each other and
@@ -70,21 +73,21 @@ class Labels:
         return full.unique(key, keep="first", maintain_order=True).sort("ts", "uid"), contradicting
 
 
-def label(one: Ruled) -> tuple[str, str]:
+def label(ruled: Ruled) -> tuple[str, str]:
     """Class, or benign, and who said so of which alert."""
-    kind = one.case.kind if one.verdict.verdict == TRUE else "benign"
-    by = f" by {one.verdict.analyst}" if one.verdict.analyst else ""
-    return kind, f"judged {one.verdict.verdict}{by}, alert {one.case.alert}"
+    kind = ruled.case.kind if ruled.verdict.verdict == TRUE else "benign"
+    by = f" by {ruled.verdict.analyst}" if ruled.verdict.analyst else ""
+    return kind, f"judged {ruled.verdict.verdict}{by}, alert {ruled.case.alert}"
 
 
-def _row(one: Ruled, shown: Mapping[str, Any]) -> dict[str, Any]:
-    kind, detail = label(one)
+def _row(ruled: Ruled, shown: Mapping[str, Any]) -> dict[str, Any]:
+    kind, detail = label(ruled)
     seconds = shown.get("duration")
     ts = datetime.fromisoformat(shown["ts"])
     return {
         **dict.fromkeys(flow.SCHEMA),
         **{name: shown.get(name) for name in _EVIDENCE},
-        "sensor": one.case.sensor,
+        "sensor": ruled.case.sensor,
         "source": SOURCE,
         "open": False,
         "ts": ts if ts.tzinfo else ts.replace(tzinfo=UTC),
@@ -94,10 +97,10 @@ def _row(one: Ruled, shown: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _folded(
+def _labelled_batches(
     batches: Iterable[pl.DataFrame], ruled: Sequence[Ruled], bundle: Bundle
 ) -> Iterator[pl.DataFrame]:
-    """Flows of judged folds, labelled, batch by batch."""
+    """Flows of judged alerts, labelled, batch by batch."""
     wanted: dict[tuple[str, GroupKey], list[Ruled]] = {}
     for ruled_alert in ruled:
         case = ruled_alert.case

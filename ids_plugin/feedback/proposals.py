@@ -27,9 +27,9 @@ from ids_plugin.alerts.allow_list import Entry, parse
 from ids_plugin.feedback.case import Case, Hidden, hides
 from ids_plugin.schema.verdict import BENIGN, FALSE, TRUE, Verdict
 
-SHOWN = 3
+NAMED_ALERTS = 3
 """alerts that a comment names"""
-_LONGEST = 160
+_MAX_LINE_LENGTH = 160
 """characters of what others wrote in one line of ours"""
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _WORDS = {TRUE: "true", FALSE: "a false alarm", BENIGN: "benign but unusual"}
@@ -53,19 +53,19 @@ def rule(
     `cases`: `event.id` of any document → its alert. The newest verdict holds; of two at one time
     the one read later, and one without a time is older than all others.
     """
-    by_fold: dict[str, list[Verdict]] = {}
+    by_group: dict[str, list[Verdict]] = {}
     unknown = []
-    for verdict in sorted(verdicts, key=lambda one: one.time or _NEVER):
+    for verdict in sorted(verdicts, key=lambda entry: entry.time or _NEVER):
         if verdict.alert in cases:
-            by_fold.setdefault(cases[verdict.alert].fold, []).append(verdict)
+            by_group.setdefault(cases[verdict.alert].group, []).append(verdict)
         else:
             unknown.append(verdict)
     ruled = []
-    for given in by_fold.values():
-        last = given[-1]
-        overruled = tuple(one for one in reversed(given) if one.verdict != last.verdict)
+    for of_alert in by_group.values():
+        last = of_alert[-1]
+        overruled = tuple(entry for entry in reversed(of_alert) if entry.verdict != last.verdict)
         ruled.append(Ruled(cases[last.alert], last, overruled))
-    return sorted(ruled, key=lambda one: (one.case.first, one.case.fold)), unknown
+    return sorted(ruled, key=lambda entry: (entry.case.first, entry.case.group)), unknown
 
 
 class _Seen(NamedTuple):
@@ -87,19 +87,19 @@ class Proposal:
     against: tuple[Ruled, ...]
     """alerts judged true that it might hide flows of: with any it is withheld"""
     touched: dict[str, _Seen] = field(default_factory=dict, repr=False)
-    """fold → how much of it"""
+    """alert group → how much of it"""
 
     def see(self, case: Case) -> None:
-        """Takes note of an alert; both documents of one fold may come, in any order."""
+        """Takes note of an alert; both documents of one group may come, in any order."""
         hidden = hides(self.entry, case)
-        known = self.touched.get(case.fold)
+        known = self.touched.get(case.group)
         if known is None and hidden == "none":
             return
         if known is None:
-            self.touched[case.fold] = _Seen(hidden, case)
+            self.touched[case.group] = _Seen(hidden, case)
         else:
-            whole = case.joined(known.case)
-            self.touched[case.fold] = _Seen(hides(self.entry, whole), whole)
+            whole = case.merged(known.case)
+            self.touched[case.group] = _Seen(hides(self.entry, whole), whole)
 
     @property
     def hidden(self) -> list[Case]:
@@ -114,8 +114,8 @@ class Proposal:
     @property
     def unjudged(self) -> list[Case]:
         """Of these and those the ones that nobody has judged, whole ones first."""
-        judged = {one.case.fold for one in self.led_by}
-        return [case for case in (*self.hidden, *self.reduced) if case.fold not in judged]
+        judged = {ruled.case.group for ruled in self.led_by}
+        return [case for case in (*self.hidden, *self.reduced) if case.group not in judged]
 
     def effect(self) -> dict[str, Any]:
         """JSON-able: what it would have hidden."""
@@ -123,39 +123,46 @@ class Proposal:
             **counts(self.hidden),
             "in_part": len(self.reduced),
             "unjudged": len(self.unjudged),
-            "examples": [_named(case) for case in (*self.unjudged, *self.hidden)[:SHOWN]],
+            "examples": [_named(case) for case in (*self.unjudged, *self.hidden)[:NAMED_ALERTS]],
         }
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return {
             "entry": self.table,
-            "led_by": [_named(one.case) | {"verdict": one.verdict.said} for one in self.led_by],
+            "led_by": [
+                _named(ruled.case) | {"verdict": ruled.verdict.description} for ruled in self.led_by
+            ],
             "would_have_hidden": self.effect(),
-            "against": [_named(one.case) | {"verdict": one.verdict.said} for one in self.against],
+            "against": [
+                _named(ruled.case) | {"verdict": ruled.verdict.description}
+                for ruled in self.against
+            ],
         }
 
     def _touched(self, how: Hidden) -> list[Case]:
-        found = [one.case for one in self.touched.values() if one.hidden == how]
-        return sorted(found, key=lambda case: (case.first, case.fold))
+        cases = [seen.case for seen in self.touched.values() if seen.hidden == how]
+        return sorted(cases, key=lambda case: (case.first, case.group))
 
 
 def look_back(proposals: Sequence[Proposal], cases: Iterable[Case]) -> None:
     """Has every proposal see the cases that it could have to do with."""
     by_host: dict[tuple[str, str], list[Proposal]] = {}
-    for one in proposals:
-        by_host.setdefault((one.entry.kind or "", one.entry.host or ""), []).append(one)
+    for proposal in proposals:
+        by_host.setdefault((proposal.entry.kind or "", proposal.entry.host or ""), []).append(
+            proposal
+        )
     for case in cases:
         for host in {case.subject, *case.peers}:
-            for one in by_host.get((case.kind, host), ()):
-                one.see(case)
+            for proposal in by_host.get((case.kind, host), ()):
+                proposal.see(case)
         if not case.every_peer:
-            for one in proposals:
-                if one.entry.role != case.role and one.entry.host not in (
+            for proposal in proposals:
+                if proposal.entry.role != case.role and proposal.entry.host not in (
                     case.subject,
                     *case.peers,
                 ):
-                    one.see(case)
+                    proposal.see(case)
 
 
 def counts(cases: Sequence[Case]) -> dict[str, Any]:
@@ -175,11 +182,11 @@ def _named(case: Case) -> dict[str, Any]:
 def propose(ruled: Sequence[Ruled], expires: date) -> list[Proposal]:
     """The proposals for all alerts judged false or benign, in the order of their first alerts."""
     grouped: dict[str, tuple[dict[str, Any], list[Ruled]]] = {}
-    for one in ruled:
-        if one.verdict.verdict != TRUE:
-            table = _narrowest(one.case)
-            grouped.setdefault(json.dumps(table), (table, []))[1].append(one)
-    true = [one for one in ruled if one.verdict.verdict == TRUE]
+    for alert in ruled:
+        if alert.verdict.verdict != TRUE:
+            table = _narrowest(alert.case)
+            grouped.setdefault(json.dumps(table), (table, []))[1].append(alert)
+    true = [alert for alert in ruled if alert.verdict.verdict == TRUE]
     return [_proposal(table, led_by, true, expires) for table, led_by in grouped.values()]
 
 
@@ -195,10 +202,10 @@ def _narrowest(case: Case) -> dict[str, Any]:
 def _proposal(
     table: dict[str, Any], led_by: list[Ruled], true: Sequence[Ruled], expires: date
 ) -> Proposal:
-    newest = max((one.verdict for one in led_by), key=lambda verdict: verdict.time or _NEVER)
-    whole = {**table, "note": _line(newest.said), "expires": expires}
+    newest = max((alert.verdict for alert in led_by), key=lambda verdict: verdict.time or _NEVER)
+    whole = {**table, "note": _line(newest.description), "expires": expires}
     entry = parse("\n".join(_toml(whole)), "proposal").entries[0]
-    against = tuple(one for one in true if hides(entry, one.case) != "none")
+    against = tuple(alert for alert in true if hides(entry, alert.case) != "none")
     return Proposal({**whole, "expires": expires.isoformat()}, entry, tuple(led_by), against)
 
 
@@ -216,7 +223,7 @@ def _line(text: str) -> str:
     """What others wrote, as part of one line of ours: no line break or escape of theirs gets
     through."""
     clean = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return clean if len(clean) <= _LONGEST else clean[: _LONGEST - 1] + "…"
+    return clean if len(clean) <= _MAX_LINE_LENGTH else clean[: _MAX_LINE_LENGTH - 1] + "…"
 
 
 def render(proposals: Sequence[Proposal], days: float) -> str:
@@ -236,36 +243,38 @@ def render(proposals: Sequence[Proposal], days: float) -> str:
 
 
 def _why(proposal: Proposal) -> list[str]:
-    kinds = sorted(Counter(one.verdict.verdict for one in proposal.led_by).items())
-    said = " and ".join(f"{_alerts(count)} judged {_WORDS[verdict]}" for verdict, count in kinds)
-    lines = [f"Because of {said}:"]
+    kinds = sorted(Counter(ruled.verdict.verdict for ruled in proposal.led_by).items())
+    reasons = " and ".join(f"{_alerts(count)} judged {_WORDS[verdict]}" for verdict, count in kinds)
+    lines = [f"Because of {reasons}:"]
     lines += [
-        f"  {_alert(one.case)} ({_line(one.verdict.said)})" for one in proposal.led_by[:SHOWN]
+        f"  {_alert(ruled.case)} ({_line(ruled.verdict.description)})"
+        for ruled in proposal.led_by[:NAMED_ALERTS]
     ]
-    more = len(proposal.led_by) - SHOWN
+    more = len(proposal.led_by) - NAMED_ALERTS
     return lines + ([f"  and {more:,} more"] if more > 0 else [])
 
 
 def _effect(proposal: Proposal, days: float) -> list[str]:
     effect = proposal.effect()
     severities = ", ".join(f"{count:,} {name}" for name, count in effect["by_severity"].items())
-    said = f"{_alerts(effect['alerts'])} of class {proposal.table['class']}"
-    said += f" ({severities})" if severities else ""
+    alerts = f"{_alerts(effect['alerts'])} of class {proposal.table['class']}"
+    alerts += f" ({severities})" if severities else ""
     lines = [
-        f"In the last {days:g} days it would have hidden {said}, {effect['flows']:,} flows in them."
+        f"In the last {days:g} days it would have hidden {alerts}, {effect['flows']:,} flows in them."
     ]
     if effect["in_part"]:
         lines.append(f"Of {effect['in_part']:,} more it would have hidden some of the flows.")
     if effect["unjudged"]:
         lines.append(f"WARNING: nobody has judged {effect['unjudged']:,} of these, such as:")
-        lines += [f"  {_alert(case)}" for case in proposal.unjudged[:SHOWN]]
+        lines += [f"  {_alert(case)}" for case in proposal.unjudged[:NAMED_ALERTS]]
     return lines
 
 
 def _withheld(proposal: Proposal) -> list[str]:
     lines = ["WITHHELD: it might hide what was judged true:"]
     return lines + [
-        f"  {_alert(one.case)} ({_line(one.verdict.said)})" for one in proposal.against[:SHOWN]
+        f"  {_alert(ruled.case)} ({_line(ruled.verdict.description)})"
+        for ruled in proposal.against[:NAMED_ALERTS]
     ]
 
 

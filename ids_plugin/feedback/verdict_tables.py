@@ -22,16 +22,16 @@ from ids_plugin.errors import InputError
 from ids_plugin.schema.reject import Reject
 from ids_plugin.schema.verdict import VERDICTS, Verdict
 
-NEEDED = ("event.id", "verdict")
-COLUMNS = (*NEEDED, "note", "analyst", "time")
-_SHOWN = 200
+REQUIRED_COLUMNS = ("event.id", "verdict")
+COLUMNS = (*REQUIRED_COLUMNS, "note", "analyst", "time")
+_MAX_REJECT_LENGTH = 200
 
 
 @dataclass
 class Verdicts:
-    """What was read: `records = len(found) + len(rejects) + silent`."""
+    """What was read: `records = len(verdicts) + len(rejects) + silent`."""
 
-    found: list[Verdict] = field(default_factory=list)
+    verdicts: list[Verdict] = field(default_factory=list)
     rejects: list[Reject] = field(default_factory=list)
     records: int = 0
     """lines, or alerts that an analyst has touched"""
@@ -40,7 +40,7 @@ class Verdicts:
 
     def add(self, other: Verdicts) -> None:
         """Adds what was read elsewhere, behind its own."""
-        self.found += other.found
+        self.verdicts += other.verdicts
         self.rejects += other.rejects
         self.records += other.records
         for reason, count in other.silent.items():
@@ -66,10 +66,10 @@ def read_table(path: Path) -> Verdicts:
     for place, row in _rows(text, path):
         read.records += 1
         try:
-            read.found.append(_verdict(row, str(path), f"line {place}"))
+            read.verdicts.append(_verdict(row, str(path), f"line {place}"))
         except ValueError as error:
             reason, detail = error.args
-            data = ",".join(str(value) for value in row.values())[:_SHOWN]
+            data = ",".join(str(value) for value in row.values())[:_MAX_REJECT_LENGTH]
             read.rejects.append(Reject(str(path), f"line {place}", reason, detail, data))
     return read
 
@@ -95,7 +95,7 @@ def _check_header(names: list[str], path: Path) -> None:
             near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]}?" if near else f"the header is {','.join(COLUMNS)}"
             raise InputError(f"unknown column {name!r}", location=where, hint=hint)
-    for name in NEEDED:
+    for name in REQUIRED_COLUMNS:
         if name not in names:
             raise InputError(
                 f"column {name} is missing",
@@ -113,20 +113,20 @@ def _verdict(row: Mapping[str | None, str | list[str] | None], source: str, plac
     """
     if None in row or None in row.values():
         raise ValueError("wrong_columns", "it hasn't as many values as the header has columns")
-    told = {str(name): str(value).strip() for name, value in row.items()}
-    if not told["event.id"]:
+    values = {str(name): str(value).strip() for name, value in row.items()}
+    if not values["event.id"]:
         raise ValueError("no_alert", "event.id is empty")
-    verdict = told["verdict"].lower()
+    verdict = values["verdict"].lower()
     if verdict not in VERDICTS:
         raise ValueError(
-            "no_verdict", f"verdict is none of {', '.join(VERDICTS)}: {told['verdict']!r}"
+            "no_verdict", f"verdict is none of {', '.join(VERDICTS)}: {values['verdict']!r}"
         )
-    when = moment(told.get("time", ""))
+    when = moment(values.get("time", ""))
     return Verdict(
-        told["event.id"],
+        values["event.id"],
         verdict,
-        told.get("note", ""),
-        told.get("analyst", ""),
+        values.get("note", ""),
+        values.get("analyst", ""),
         when,
         source,
         place,
@@ -142,7 +142,7 @@ def moment(text: str) -> datetime | None:
     if not text:
         return None
     try:
-        found = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError as error:
         raise ValueError("bad_time", f"time is no ISO 8601 time: {text!r}") from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

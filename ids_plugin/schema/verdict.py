@@ -27,7 +27,7 @@ class Verdict(NamedTuple):
     """where it was read: file and `line 7`, index and id"""
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """For a person: `false by anna on 2026-11-21: inventory scanner`."""
         who = f" by {self.analyst}" if self.analyst else ""
         when = f" on {self.time:%Y-%m-%d}" if self.time else ""

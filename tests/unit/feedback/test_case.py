@@ -17,13 +17,13 @@ _CASES = {name: case(alerts_of(name)[-1]) for name in CLASSES[1:]}
 
 def of(documents: list[Document]) -> Case:
     opened, closed = documents
-    return case(closed).joined(case(opened))
+    return case(closed).merged(case(opened))
 
 
 def test_both_documents_of_a_fold_are_one_case() -> None:
     documents = alerts_of("brute_force")
     for order in (documents, documents[::-1]):
-        found = case(order[0]).joined(case(order[1]))
+        found = case(order[0]).merged(case(order[1]))
         assert found.alert == documents[0]["event"]["id"]
         assert (found.count, found.closed, found.severity) == (60, True, "high")
         assert (found.peers, found.every_peer, found.ports, found.every_port) == (

@@ -26,7 +26,7 @@ def test_a_table_is_read_as_spreadsheets_write_it(tmp_path: Path) -> None:
         "2026-11-21;benign;;;a2\r\n"
         ";TRUE;bert;;a3\r\n"
     )
-    first, second, third = read(tmp_path, text).found
+    first, second, third = read(tmp_path, text).verdicts
     assert (first.alert, first.verdict, first.note, first.analyst) == (
         "a1",
         "false",
@@ -35,16 +35,16 @@ def test_a_table_is_read_as_spreadsheets_write_it(tmp_path: Path) -> None:
     )
     assert first.time == datetime(2026, 11, 21, 10, tzinfo=timezone(timedelta(hours=1)))
     assert (first.source, first.place) == (str(tmp_path / "v.csv"), "line 2")
-    assert (second.verdict, second.time, second.said) == (
+    assert (second.verdict, second.time, second.description) == (
         "benign",
         datetime(2026, 11, 21, tzinfo=UTC),
         "benign on 2026-11-21",
     )
-    assert (third.time, third.said) == (None, "true by bert")
+    assert (third.time, third.description) == (None, "true by bert")
 
 
 def test_only_two_columns_are_needed(tmp_path: Path) -> None:
-    assert read(tmp_path, "verdict,event.id\ntrue,a1\n").found[0].alert == "a1"
+    assert read(tmp_path, "verdict,event.id\ntrue,a1\n").verdicts[0].alert == "a1"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_line_that_makes_no_sense_is_a_reject_with_its_place(
     tmp_path: Path, line: str, reason: str
 ) -> None:
     found = read(tmp_path, f'{HEADER}a0,true,"two\nlines",,\n\n{line}\na2,false,,,\n')
-    assert [one.alert for one in found.found] == ["a0", "a2"]
+    assert [one.alert for one in found.verdicts] == ["a0", "a2"]
     assert [(one.place, one.reason) for one in found.rejects] == [("line 5", reason)]
     assert found.records == 3
 

@@ -79,7 +79,7 @@ def test_without_traffic_the_evidence_is_labelled() -> None:
     opened, closed = map(case, alerts_of("command_and_control"))
     labels = Labels()
     labels.evidence(
-        [ruled(closed.joined(opened), "true"), ruled(case(alerts_of("brute_force")[0]), "benign")]
+        [ruled(closed.merged(opened), "true"), ruled(case(alerts_of("brute_force")[0]), "benign")]
     )
     flows, _ = labels.flows()
     assert flows.schema == pl.Schema(schema.SCHEMA)

@@ -20,8 +20,9 @@ def cases(rows: list[Row], label: str) -> list[Case]:
     documents, _ = fold(frame(rows), scores([label] * len(rows), [0.9] * len(rows)))
     found: dict[str, Case] = {}
     for document in documents:
-        one = case(document)
-        found[one.fold] = found[one.fold].joined(one) if one.fold in found else one
+        alert = case(document)
+        earlier = found.get(alert.group)
+        found[alert.group] = alert if earlier is None else earlier.merged(alert)
     return list(found.values())
 
 
@@ -54,8 +55,11 @@ def test_the_newest_verdict_holds_and_the_others_are_shown() -> None:
         verdict("nowhere"),
     ]
     (one,), unknown = rule(given, by_id)
-    assert one.verdict.said == "true by bert on 2026-03-09"
-    assert [old.said for old in one.overruled] == ["false by anna on 2026-03-04", "benign by anna"]
+    assert one.verdict.description == "true by bert on 2026-03-09"
+    assert [old.description for old in one.overruled] == [
+        "false by anna on 2026-03-04",
+        "benign by anna",
+    ]
     assert [one.alert for one in unknown] == ["nowhere"]
 
 
@@ -145,7 +149,7 @@ def test_the_order_in_which_documents_come_changes_nothing() -> None:
     opened, closed = map(case, documents)
     effects = []
     for order in ([opened, closed], [closed, opened], [closed, opened, closed]):
-        (one,) = propose(ruled([opened.joined(closed)], "false"), EXPIRES)
+        (one,) = propose(ruled([opened.merged(closed)], "false"), EXPIRES)
         look_back([one], order)
         effects.append(one.effect())
     assert effects[0] == effects[1] == effects[2]
