@@ -83,11 +83,11 @@ class Normaliser:
     """Takes records, writes flows, rejects and counts, and tells how far it has read."""
 
     def __init__(self, service: Service) -> None:
-        from ids_plugin.sources.messages import Reader
+        from ids_plugin.sources.messages import MessageReader
 
         self._service, self._config = service, service.config
         self._instance = kafka.instance(self._config.normalise.instance)
-        self._reader = Reader(self._config.normalise.sensors)
+        self._reader = MessageReader(self._config.normalise.sensors)
         self._sources: dict[str, int] = {}
         """topic that we read → number of its partitions"""
         self._gathered: dict[TopicPartition, list[Any]] = {}

@@ -14,7 +14,7 @@ from elasticsearch import ApiError, TransportError
 from ids_plugin import kafka
 from ids_plugin.elastic.paging import Hit, target
 from ids_plugin.errors import InputError, ServiceError
-from ids_plugin.sources.messages import Reader
+from ids_plugin.sources.messages import MessageReader
 from ids_plugin.sources.readers.documents import line
 
 from ..runtime.service import Service
@@ -49,7 +49,7 @@ class IndexShipper:
         name = blake2b(args.files[0].encode(), digest_size=4).hexdigest()
         self._group = f"{told.group}-{self._topic}-{name}"
         self._who = f"{self._group}/{self._default}"
-        self._reader = Reader()
+        self._reader = MessageReader()
         self._counted = 0.0
         self._cut = 0
 

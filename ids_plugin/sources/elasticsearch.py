@@ -15,7 +15,7 @@ from ids_plugin.schema.flow import empty
 from ids_plugin.schema.reject import Reject
 from ids_plugin.sources import Input, Read, ReadOptions
 from ids_plugin.sources.ecs import MARKS, refuse_fractions
-from ids_plugin.sources.messages import KINDS, SHOWN, UNKNOWN, Reader
+from ids_plugin.sources.messages import KINDS, SHOWN_CHARS, UNKNOWN, MessageReader
 from ids_plugin.sources.readers import ndjson
 from ids_plugin.sources.readers.documents import line
 from ids_plugin.sources.readers.flow_builder import Fault, build_flows, refuse_wrong_units
@@ -52,7 +52,7 @@ class Index:
         wanted = target(source.name)
         settings = settings_for(self._settings, wanted)
         pages = Pages(connect(settings), settings, wanted, period(source.options))
-        reader, habit = Reader(), ndjson.SeenKeys()
+        reader, habit = MessageReader(), ndjson.SeenKeys()
         probed: set[str] = set()
         for hits in pages:
             page = _Page(hits, reader, source)
@@ -90,7 +90,7 @@ def period(options: ReadOptions) -> list[dict[str, Any]]:
 class _Page:
     """Documents that are read together."""
 
-    def __init__(self, hits: Sequence[Hit], reader: Reader, source: Input) -> None:
+    def __init__(self, hits: Sequence[Hit], reader: MessageReader, source: Input) -> None:
         lines = [line(hit.document, reader.classify) for hit in hits]
         self._hits, self._reader, self._source = hits, reader, source
         self._sensors = [record.sensor for record in lines]
@@ -157,4 +157,4 @@ class _Page:
 
 
 def _shown(text: bytes) -> str:
-    return text[: 4 * SHOWN].decode("utf-8", "replace")[:SHOWN]
+    return text[: 4 * SHOWN_CHARS].decode("utf-8", "replace")[:SHOWN_CHARS]

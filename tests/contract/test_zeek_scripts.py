@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from ids_plugin.sources import Input, ReadOptions
-from ids_plugin.sources.messages import Fetched, Reader
+from ids_plugin.sources.messages import Fetched, MessageReader
 from ids_plugin.sources.zeek import PLUGIN
 from tests.support.captures import ACK, EPOCH, FIN, SYN, Record, ethernet, pcap, tcp, udp
 
@@ -138,7 +138,7 @@ def test_records_as_the_scripts_write_them_are_read_for_what_they_are() -> None:
         orjson.dumps({"_path": path, "_system_name": "edge", **record}) for path, record in told
     ]
     fetched = Fetched("zeek", 0, range(3), [0] * 3, records, [()] * 3)
-    found = Reader({}).read([fetched], 0)
+    found = MessageReader({}).read([fetched], 0)
     (batch,) = found.batches
     assert batch.sensor == "edge"
     assert dict(batch.rows.select("uid", "open").iter_rows()) == {"C1": False, "C2": True}

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from ids_plugin.sources.messages import Fetched, Reader
+from ids_plugin.sources.messages import Fetched, MessageReader
 from ids_plugin.sources.meter_programs import FLOW_ONLY, PROGRAMS
 from tests.services import Kafka, unique
 
@@ -294,7 +294,7 @@ def test_what_suricata_writes_arrives_as_flows_through_rotation(
         records = kafka.read(ship.topic)
     assert sorted(record.value for record in records) == sorted(wanted)
     fetched = Fetched(ship.topic, 0, range(len(records)), [0] * len(records), *_columns(records))
-    found = Reader({}).read([fetched], 0)
+    found = MessageReader({}).read([fetched], 0)
     assert found.rejects == []
     assert {batch.sensor for batch in found.batches} == {"edge"}
     assert sum(batch.rows.height for batch in found.batches) == len(wanted) > 4

@@ -19,7 +19,7 @@ from elasticsearch import helpers
 from consumers.shipping.index_feed import Feed, Log
 from ids_plugin import cli
 from ids_plugin.elastic.paging import Hit, target
-from ids_plugin.sources.messages import Fetched, Reader
+from ids_plugin.sources.messages import Fetched, MessageReader
 from tests import services
 from tests.integration.test_ship import Ship
 from tests.support.elastic import access, asking
@@ -218,7 +218,7 @@ def test_each_document_once_through_kill_9(
         Fetched(one.topic, one.partition, [one.offset], [one.timestamp], [one.value], [one.headers])
         for one in found
     ]
-    read = Reader().read(fetched, int(time.time() * 1000))
+    read = MessageReader().read(fetched, int(time.time() * 1000))
     assert sum(batch.rows.height for batch in read.batches) == agent.sent
     assert {batch.sensor for batch in read.batches} == set(SENSORS)
 

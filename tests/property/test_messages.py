@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 from polars.testing import assert_frame_equal
 
-from ids_plugin.sources.messages import Fetched, Messages, Reader
+from ids_plugin.sources.messages import Fetched, MessageReader, Messages
 from tests.support.message_fuzz import NOW, fuzz, messages
 
 
@@ -39,9 +39,9 @@ def rows(found: Sequence[Messages]) -> pl.DataFrame:
 
 def test_how_messages_are_cut_into_polls_changes_nothing() -> None:
     whole = cut(next(part for part in messages(5_000, 5) if len(part.offsets) == 1_000), 400)[0]
-    once = [Reader().read([whole], NOW)]
+    once = [MessageReader().read([whole], NOW)]
     for step in (1, 13, 200):
-        reader = Reader()
+        reader = MessageReader()
         found = [reader.read([part], NOW) for part in cut(whole, step)]
         assert_frame_equal(rows(found), rows(once))
         rejects = [[(one.offset, one.reason, one.data) for one in part.rejects] for part in found]

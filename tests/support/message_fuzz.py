@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from ids_plugin.sources.flow_batches import Batch, decode, encode
-from ids_plugin.sources.messages import Fetched, Header, Reader
+from ids_plugin.sources.messages import Fetched, Header, MessageReader
 from tests.property.fuzz_sources import TOKENS, mutated
 from tests.support.logs import conn, document, eve
 
@@ -86,7 +86,7 @@ def messages(count: int, seed: int, partition: int = 0) -> Iterator[Fetched]:
         done += size
 
 
-def check(fetched: Fetched, reader: Reader) -> Counter[str]:
+def check(fetched: Fetched, reader: MessageReader) -> Counter[str]:
     """Reads messages; every one gave flows, is rejected, out of scope or an end mark; batches survive the wire.
 
     Raises:
@@ -123,7 +123,7 @@ def fuzz(count: int, seed: int = 1) -> Counter[str]:
     Returns:
         What became of them, and of how many in `messages`.
     """
-    reader = Reader({"zeek": "branch"})
+    reader = MessageReader({"zeek": "branch"})
     found: Counter[str] = Counter()
     for fetched in messages(count, seed):
         found += check(fetched, reader) + Counter(messages=len(fetched.offsets))

@@ -9,7 +9,7 @@ import pytest
 from ids_plugin import registry
 from ids_plugin.errors import DialectError
 from ids_plugin.sources import zeek
-from ids_plugin.sources.messages import Reader
+from ids_plugin.sources.messages import MessageReader
 from ids_plugin.sources.readers.ndjson import Layout
 from tests.support.logs import conn, document, jsonl, read
 
@@ -152,4 +152,4 @@ def test_zeeks_time_among_mapped_fields_makes_no_raw_record_of_them() -> None:
     record = MALCOLM | {"zeek": MALCOLM["zeek"] | {"ts": 1_714_564_800_857}}
     assert registry.load("sources", "zeek").sniff(jsonl([record])) == 0
     assert not isinstance(zeek.classify(record), Layout)
-    assert isinstance(Reader().classify(record), Layout)
+    assert isinstance(MessageReader().classify(record), Layout)

@@ -21,7 +21,7 @@ from ids_plugin.schema.flow import SCHEMA, known, with_sensor_flags
 from ids_plugin.sources import Read
 from ids_plugin.sources.flow_batches import Batch, decode, encode
 from ids_plugin.sources.local_networks import Locality, LocalRule, is_public, networks, within
-from ids_plugin.sources.messages import Fetched, Header, Reader
+from ids_plugin.sources.messages import Fetched, Header, MessageReader
 from ids_plugin.sources.ordering import ordered
 from tests.support.logs import conn, jsonl, read
 from tests.support.shared_data import ROOT
@@ -241,7 +241,7 @@ def whole(log: bytes) -> Read:
 def test_stream_and_scan_judge_equally_who_is_local(live: bytes) -> None:
     """An unconfigured Zeek calls the documentation ranges local: the sample's internet."""
     lines = live.splitlines()
-    reader, streamed = Reader(), []
+    reader, streamed = MessageReader(), []
     for start in range(0, len(lines), 500):
         values = lines[start : start + 500]
         offsets = range(start, start + len(values))

@@ -11,7 +11,7 @@ import pytest
 
 from ids_plugin.schema.flow import SCHEMA
 from ids_plugin.sources.flow_batches import WIRE, Batch
-from ids_plugin.sources.messages import KEPT, Fetched, Header, Messages, Reader
+from ids_plugin.sources.messages import MAX_REJECT_BYTES, Fetched, Header, MessageReader, Messages
 from tests.support.logs import conn, document, eve, jsonl, tsv
 from tests.support.logs import read as read_log
 from tests.support.shared_data import shared
@@ -67,7 +67,7 @@ def numbered(number: int, sensor: str = "s", run: str = RUN, end: bool = False) 
 
 def read(*parts: Fetched, sensors: dict[str, str] | None = None) -> Messages:
     """What messages give; every one of them is accounted for."""
-    found = Reader(sensors).read(parts, NOW)
+    found = MessageReader(sensors).read(parts, NOW)
     assert not found.ledger.total.value("scored")
     flows = sum(batch.rows.height for batch in found.batches)
     total = found.ledger.total
@@ -205,7 +205,7 @@ def test_what_cannot_be_read_is_rejected_with_its_place_and_bytes(
     assert (reject.topic, reject.partition, reject.offset) == ("zeek", 3, 11)
     assert reject.reason == reason
     assert reject.detail
-    assert reject.data == (value or b"")[:KEPT]
+    assert reject.data == (value or b"")[:MAX_REJECT_BYTES]
     assert len(reject.shown) <= 200
 
 

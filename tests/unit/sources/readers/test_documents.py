@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from ids_plugin.sources.messages import Reader
+from ids_plugin.sources.messages import MessageReader
 from ids_plugin.sources.readers.documents import Line, line
 from tests.support.logs import conn, eve
 from tests.support.stacks import STACKS, flattened
@@ -16,7 +16,7 @@ NOON = "2024-05-01T12:00:00Z"
 
 
 def read(document: dict[str, Any]) -> Line:
-    return line(document, Reader().classify)
+    return line(document, MessageReader().classify)
 
 
 def record(document: dict[str, Any]) -> Any:
