@@ -30,16 +30,16 @@ def connect(settings: Settings, **options: Any) -> Elasticsearch:
         raise MissingExtraError(
             "Elasticsearch needs its client", hint="pip install 'ids-plugin[elastic]'"
         ) from error
-    given: dict[str, Any] = {"max_retries": 0, "request_timeout": settings.timeout_seconds}
+    arguments: dict[str, Any] = {"max_retries": 0, "request_timeout": settings.timeout_seconds}
     if settings.ca_file:
-        given["ca_certs"] = str(settings.ca_file)
+        arguments["ca_certs"] = str(settings.ca_file)
     if settings.api_key:
         name, colon, key = settings.api_key.reveal().partition(":")
-        given["api_key"] = (name, key) if colon else name
+        arguments["api_key"] = (name, key) if colon else name
     if settings.username and settings.password:
-        given["basic_auth"] = (settings.username, settings.password.reveal())
+        arguments["basic_auth"] = (settings.username, settings.password.reveal())
     try:
-        return Elasticsearch(settings.url, **given | options)
+        return Elasticsearch(settings.url, **arguments | options)
     except (ValueError, OSError) as error:
         raise ConfigError(f"no client can be made: {error}", location=settings.url) from error
 
@@ -96,18 +96,18 @@ def refusal(
 ) -> tuple[str, str]:
     """What an HTTP status with Elasticsearch's `error` object means, and what to do about it."""
     causes = error.get("root_cause") or [error]
-    told = causes[0] if error.get("type") == "search_phase_execution_exception" else error
-    kind, reason = str(told.get("type", "")), str(told.get("reason", ""))
-    said = f"{status} {kind}: {reason}".rstrip(": ")
+    cause = causes[0] if error.get("type") == "search_phase_execution_exception" else error
+    kind, reason = str(cause.get("type", "")), str(cause.get("reason", ""))
+    problem = f"{status} {kind}: {reason}".rstrip(": ")
     if kind == "cluster_block_exception":
         return (
-            said,
+            problem,
             "it is read-only: free disk space, or take the block (index.blocks.*, cluster.blocks.*) away",
         )
     if kind == "index_closed_exception":
-        return said, "open the index"
+        return problem, "open the index"
     known = {**_HINTS, **hints}
-    return said, known.get(
+    return problem, known.get(
         status, "see Elasticsearch's log" if status >= 500 else "check the URL and its version"
     )
 

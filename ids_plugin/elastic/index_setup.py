@@ -80,7 +80,7 @@ def install(settings: Settings, *, dry_run: bool = False) -> Iterator[Step]:
     streams = [stream(name, settings.namespace) for name in (ALERTS, LEDGER)]
     server = _server(client, settings)
     for kind in KINDS:
-        for path in sorted(_folder().joinpath(kind).iterdir(), key=lambda one: one.name):
+        for path in sorted(_folder().joinpath(kind).iterdir(), key=lambda file: file.name):
             name, made = path.name.removesuffix(".json"), json.loads(path.read_text("utf-8"))
             if kind == "ingest_pipeline":
                 server, step = _pipeline(client, settings, name, made, server, dry_run)
@@ -101,7 +101,7 @@ def _server(client: Elasticsearch, settings: Settings) -> Server:
     with asking(settings):
         numbers = client.info()["version"]["number"].split(".")
         try:
-            _ask(client, "GET", "_ilm/policy/ids_plugin.alert")
+            _request(client, "GET", "_ilm/policy/ids_plugin.alert")
         except NotFoundError:
             ilm = True
         except ApiError as error:
@@ -146,7 +146,7 @@ def _pipeline(
     body = {"pipeline": made, "docs": [{"_source": {"source": {"ip": "1.1.1.1"}}}]}
     with asking(settings, f"ingest pipeline {name}"):
         try:
-            answer = _ask(client, "POST", "_ingest/pipeline/_simulate", body)
+            answer = _request(client, "POST", "_ingest/pipeline/_simulate", body)
         except BadRequestError as error:
             if "No processor type exists" not in str(error.body):
                 raise
@@ -173,60 +173,62 @@ def _object(
     Raises:
         ServiceError: it can't be read or written, is another's, or another's template would win.
     """
-    said = f"{kind.replace('_', ' ')} {name}"
+    title = f"{kind.replace('_', ' ')} {name}"
     if kind == "ilm_policy" and not server.ilm:
         return Step(kind, name, "skip", "no ILM here: the data streams' own lifecycle does it")
-    with asking(settings, said):
-        there = _there(client, kind, name)
-        action, why = _needed(there, made, f"{settings.url}: {said}")
+    with asking(settings, title):
+        existing = _existing_object(client, kind, name)
+        action, why = _action_needed(existing, made, f"{settings.url}: {title}")
         if not dry_run and action != "keep":
-            _ask(client, "PUT", f"{KINDS[kind]}/{name}", made)
+            _request(client, "PUT", f"{KINDS[kind]}/{name}", made)
         if kind == "index_template":
-            _agrees(client, made, f"{settings.url}: {said}")
+            _check_site_types(client, made, f"{settings.url}: {title}")
             if action == "keep" or not dry_run:
-                _wins(client, name, f"{settings.url}: {said}")
+                _check_priority(client, name, f"{settings.url}: {title}")
     return Step(kind, name, action, why)
 
 
-def _there(client: Elasticsearch, kind: str, name: str) -> dict[str, Any] | None:
+def _existing_object(client: Elasticsearch, kind: str, name: str) -> dict[str, Any] | None:
     """The object as it is there."""
     from elasticsearch import NotFoundError
 
     try:
-        found: Any = _ask(client, "GET", f"{KINDS[kind]}/{name}")
+        answer: Any = _request(client, "GET", f"{KINDS[kind]}/{name}")
     except NotFoundError:
         return None
     if kind == "ilm_policy":
-        return {"policy": found[name]["policy"]}
+        return {"policy": answer[name]["policy"]}
     if kind == "ingest_pipeline":
-        return dict(found[name])
-    there: dict[str, Any] = found[f"{kind}s"][0][kind]
-    return there
+        return dict(answer[name])
+    existing: dict[str, Any] = answer[f"{kind}s"][0][kind]
+    return existing
 
 
-def _needed(there: dict[str, Any] | None, made: dict[str, Any], place: str) -> tuple[str, str]:
+def _action_needed(
+    existing: dict[str, Any] | None, made: dict[str, Any], location: str
+) -> tuple[str, str]:
     """What is to be done with an object, and why.
 
     Raises:
         ServiceError: it is another's, or of a newer version of ours.
     """
-    if there is None:
+    if existing is None:
         return "create", ""
-    meta, ours = (
-        there.get("policy", there).get("_meta") or {},
+    meta, own_version = (
+        existing.get("policy", existing).get("_meta") or {},
         made.get("policy", made)["_meta"]["version"],
     )
     if meta.get("managed_by") != MANAGED_BY:
         raise ServiceError(
-            "there is one that isn't ours", location=place, hint="rename or remove it"
+            "there is one that isn't ours", location=location, hint="rename or remove it"
         )
     version = meta.get("version", 0)
-    if version > ours:
-        what = f"it is of version {version}, ours is {ours}"
-        raise ServiceError(what, location=place, hint="install a newer ids-plugin")
-    if version < ours:
-        return "update", f"version {version} → {ours}"
-    changed = [] if "policy" in made else list(_differences(there, made))
+    if version > own_version:
+        what = f"it is of version {version}, ours is {own_version}"
+        raise ServiceError(what, location=location, hint="install a newer ids-plugin")
+    if version < own_version:
+        return "update", f"version {version} → {own_version}"
+    changed = [] if "policy" in made else list(_differences(existing, made))
     if changed:
         return "update", "it says something else: " + ", ".join(changed[:3]) + (
             ", …" if changed[3:] else ""
@@ -234,56 +236,58 @@ def _needed(there: dict[str, Any] | None, made: dict[str, Any], place: str) -> t
     return "keep", ""
 
 
-def _differences(there: Any, made: Any, name: str = "") -> Iterator[str]:
+def _differences(existing: Any, made: Any, name: str = "") -> Iterator[str]:
     """Dotted names of what `made` says and is not said there; defaults that the server adds don't matter."""
     if isinstance(made, Mapping):
-        known = there if isinstance(there, Mapping) else {}
+        known = existing if isinstance(existing, Mapping) else {}
         for key, value in made.items():
             yield from _differences(known.get(key), value, f"{name}.{key}" if name else key)
-    elif there != made:
+    elif existing != made:
         yield name
 
 
-def _wins(client: Elasticsearch, name: str, place: str) -> None:
+def _check_priority(client: Elasticsearch, name: str, location: str) -> None:
     """
     Raises:
         ServiceError: another's template has the last word on our data streams.
     """
-    found: Any = _ask(client, "POST", f"_index_template/_simulate_index/{name}-check")
-    if found["template"].get("mappings", {}).get("_meta", {}).get("managed_by") == MANAGED_BY:
+    answer: Any = _request(client, "POST", f"_index_template/_simulate_index/{name}-check")
+    if answer["template"].get("mappings", {}).get("_meta", {}).get("managed_by") == MANAGED_BY:
         return
-    all_of_them: Any = _ask(client, "GET", "_index_template")
+    templates: Any = _request(client, "GET", "_index_template")
     takers = [
-        one["name"]
-        for one in all_of_them["index_templates"]
-        if one["index_template"].get("priority", 0) > PRIORITY
+        entry["name"]
+        for entry in templates["index_templates"]
+        if entry["index_template"].get("priority", 0) > PRIORITY
         and any(
             fnmatchcase(f"{name}-check", pattern)
-            for pattern in one["index_template"]["index_patterns"]
+            for pattern in entry["index_template"]["index_patterns"]
         )
     ]
     raise ServiceError(
         f"a template of another product has a higher priority and takes our data streams: {', '.join(takers)}",
-        location=place,
+        location=location,
         hint=f"its priority has to be below {PRIORITY}, or its patterns narrower",
     )
 
 
-def _agrees(client: Elasticsearch, made: Mapping[str, Any], place: str) -> None:
+def _check_site_types(client: Elasticsearch, made: Mapping[str, Any], location: str) -> None:
     """
     Raises:
         ServiceError: the site's own component template gives a field of ours another type, so that panels would fail.
     """
     *parts, custom = made["composed_of"]
-    theirs = dict(_types(_there(client, "component_template", custom) or {}))
+    site_types = dict(_types(_existing_object(client, "component_template", custom) or {}))
     for part in parts:
-        ours = json.loads(
+        own_part = json.loads(
             _folder().joinpath("component_template", f"{part}.json").read_text("utf-8")
         )
-        for field, kind in _types(ours):
-            if theirs.get(field, kind) != kind:
-                what = f"component template {custom} makes {field} {theirs[field]}, ours is {kind}"
-                raise ServiceError(what, location=place, hint="take the field out of it")
+        for field, kind in _types(own_part):
+            if site_types.get(field, kind) != kind:
+                what = (
+                    f"component template {custom} makes {field} {site_types[field]}, ours is {kind}"
+                )
+                raise ServiceError(what, location=location, hint="take the field out of it")
 
 
 def _types(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -293,7 +297,10 @@ def _types(template: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         name, node = todo.pop()
         if "type" in node and "properties" not in node:
             yield name, node["type"]
-        todo += [(f"{name}.{inner}", one) for inner, one in node.get("properties", {}).items()]
+        todo += [
+            (f"{name}.{inner}", inner_node)
+            for inner, inner_node in node.get("properties", {}).items()
+        ]
 
 
 def _stream(client: Elasticsearch, settings: Settings, name: str, dry_run: bool) -> Step:
@@ -302,29 +309,29 @@ def _stream(client: Elasticsearch, settings: Settings, name: str, dry_run: bool)
         ServiceError: it can't be read, made or rolled over.
     """
     with asking(settings, f"data stream {name}"):
-        found = backing(client, name)
-        if found and not all(".ds-" in one.name for one in found):
+        indices = backing(client, name)
+        if indices and not all(".ds-" in index.name for index in indices):
             raise ServiceError(
-                f"an index or alias of this name is in the way: {found[-1].name}",
+                f"an index or alias of this name is in the way: {indices[-1].name}",
                 location=f"{settings.url}: data stream {name}",
                 hint="rename or remove it",
             )
-        if not found:
+        if not indices:
             action, why = "create", ""
-        elif found[-1].version is None:
+        elif indices[-1].version is None:
             action, why = "roll over", "it wasn't made from our template"
-        elif found[-1].version < VERSION:
-            action, why = "roll over", f"version {found[-1].version} → {VERSION}"
+        elif indices[-1].version < VERSION:
+            action, why = "roll over", f"version {indices[-1].version} → {VERSION}"
         else:
             action, why = "keep", ""
         if not dry_run and action == "create":
-            _ask(client, "PUT", f"_data_stream/{name}")
+            _request(client, "PUT", f"_data_stream/{name}")
         if not dry_run and action == "roll over":
-            _ask(client, "POST", f"{name}/_rollover")
+            _request(client, "POST", f"{name}/_rollover")
     return Step("data_stream", name, action, why)
 
 
-def _ask(
+def _request(
     client: Elasticsearch, method: str, path: str, body: Mapping[str, Any] | None = None
 ) -> Any:
     return client.perform_request(method, f"/{path}", headers=JSON, body=body).body

@@ -67,26 +67,28 @@ def objects(
     `budget` in alerts a day. Ids are unique over all spaces of a Kibana, and links name them: those of objects for a
     `space` other than the default one end in its name.
     """
-    given = {
+    values = {
         "packets_url": packets_url,
         "flow_url": flow_url,
         "model_url": model_url,
         "budget": f"{budget:g}",
     }
-    placeholders = {f"${name}": value for name, value in given.items()}
+    placeholders = {f"${name}": value for name, value in values.items()}
     folder = resources.files("ids_dashboards").joinpath("kibana")
     files = [
-        one
+        file
         for kind in TYPES
-        for one in sorted(folder.joinpath(kind).iterdir(), key=lambda one: one.name)
-        if one.name.endswith(".json")
+        for file in sorted(folder.joinpath(kind).iterdir(), key=lambda file: file.name)
+        if file.name.endswith(".json")
     ]
     specs = {
-        f"$vega/{one.name.removesuffix('.json')}": one.read_text("utf-8")
-        for one in folder.joinpath("vega").iterdir()
-        if one.name.endswith(".json")
+        f"$vega/{file.name.removesuffix('.json')}": file.read_text("utf-8")
+        for file in folder.joinpath("vega").iterdir()
+        if file.name.endswith(".json")
     }
-    made = [_import_form(json.loads(one.read_text("utf-8")), placeholders | specs) for one in files]
+    made = [
+        _import_form(json.loads(file.read_text("utf-8")), placeholders | specs) for file in files
+    ]
     return (
         made
         if space == DEFAULT_SPACE
@@ -96,7 +98,7 @@ def objects(
 
 def ndjson(saved: Iterable[Mapping[str, Any]]) -> bytes:
     """One object a line, as Kibana imports and exports them."""
-    return b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in saved)
+    return b"".join(orjson.dumps(item, option=orjson.OPT_APPEND_NEWLINE) for item in saved)
 
 
 def _import_form(written: SavedObject, placeholders: Mapping[str, str]) -> SavedObject:
@@ -110,9 +112,9 @@ def _filled(value: Any, placeholders: Mapping[str, str]) -> Any:
         KeyError: there is no such placeholder.
     """
     if isinstance(value, dict):
-        return {name: _filled(one, placeholders) for name, one in value.items()}
+        return {name: _filled(inner, placeholders) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_filled(one, placeholders) for one in value]
+        return [_filled(inner, placeholders) for inner in value]
     return placeholders[value] if isinstance(value, str) and value.startswith("$") else value
 
 

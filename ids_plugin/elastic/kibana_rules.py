@@ -17,7 +17,8 @@ def rules() -> list[Rule]:
     investigation guide, is a list of lines."""
     folder = resources.files("ids_dashboards").joinpath("rules/elastic")
     files = sorted(
-        (one for one in folder.iterdir() if one.name.endswith(".json")), key=lambda one: one.name
+        (file for file in folder.iterdir() if file.name.endswith(".json")),
+        key=lambda file: file.name,
     )
-    made = [json.loads(one.read_text("utf-8")) for one in files]
-    return [{**one, "note": "\n".join(one["note"])} for one in made]
+    made = [json.loads(file.read_text("utf-8")) for file in files]
+    return [{**file, "note": "\n".join(file["note"])} for file in made]

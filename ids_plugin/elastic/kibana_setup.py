@@ -21,18 +21,21 @@ Key = tuple[str, str]
 """type and id of a saved object"""
 Version = tuple[int, ...]
 
-FILE = "ids_plugin.ndjson"
-RULES = "/api/detection_engine/rules"
+IMPORT_FILE_NAME = "ids_plugin.ndjson"
+RULES_PATH = "/api/detection_engine/rules"
 EXTERNAL_ALERTS = "eb079c62-4481-4d6e-9643-3ca499df7aaa"
 """`rule_id` of Elastic's rule that lifts every document with `event.kind: alert`"""
 
-SITES = frozenset({"enabled", "index", "interval", "from", "max_signals"})
+SITE_OWNED_PARTS = frozenset({"enabled", "index", "interval", "from", "max_signals"})
 """what of a rule that is there stays as it is; tags are added to its own"""
 
-OLDEST = (4,)
+OLDEST_KIBANA = (4,)
 """Kibana began here; OpenSearch Dashboards, made from it, counts anew"""
 
-SINCE: Mapping[str, Version] = {"investigation_fields": (8, 11), "required_fields": (8, 15)}
+RULE_PARTS_SINCE: Mapping[str, Version] = {
+    "investigation_fields": (8, 11),
+    "required_fields": (8, 15),
+}
 """parts of a rule that older Kibanas refuse"""
 
 
@@ -69,7 +72,7 @@ def install(
         yield from _rules(kibana, rules, version, dry_run)
 
 
-def _wrong(kibana: Kibana, step: str, what: str, hint: str) -> ServiceError:
+def _error(kibana: Kibana, step: str, what: str, hint: str) -> ServiceError:
     space = kibana.settings.space
     where = kibana.settings.url + ("" if space == DEFAULT_SPACE else f" space {space}")
     return ServiceError(f"{step}: {what}", location=where, hint=hint)
@@ -77,7 +80,7 @@ def _wrong(kibana: Kibana, step: str, what: str, hint: str) -> ServiceError:
 
 def _refused(kibana: Kibana, step: str, answer: Answer) -> ServiceError:
     what, then = refusal(answer)
-    return _wrong(kibana, step, what, then)
+    return _error(kibana, step, what, then)
 
 
 @contextlib.contextmanager
@@ -91,7 +94,7 @@ def _reading(kibana: Kibana, step: str, answer: Answer) -> Iterator[None]:
         yield
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         what = f"its answer ({answer.status}) makes no sense: {answer.message}".rstrip(": ")
-        raise _wrong(kibana, step, what, "does something stand between us and Kibana?") from error
+        raise _error(kibana, step, what, "does something stand between us and Kibana?") from error
 
 
 def _version(kibana: Kibana) -> Version:
@@ -103,29 +106,29 @@ def _version(kibana: Kibana) -> Version:
     answer = kibana.request("GET", "/api/status", in_space=False)
     if 300 <= answer.status < 400 and "location" in answer.headers:
         hint = "give the address that it leads to; if that is a login page, a proxy before Kibana wants one"
-        raise _wrong(
+        raise _error(
             kibana, step, f"{answer.status}: it sends us to {answer.headers['location']}", hint
         )
-    told = answer.body if isinstance(answer.body, dict) else {}
-    if "status" not in told:
+    status = answer.body if isinstance(answer.body, dict) else {}
+    if "status" not in status:
         raise _no_kibana(kibana, step, answer)
     with _reading(kibana, step, answer):
-        overall = told["status"]["overall"]
+        overall = status["status"]["overall"]
         level = overall.get("level") or overall["state"]
     if level in ("unavailable", "critical", "red"):
         what = f"it is {level}: {overall.get('summary') or overall.get('title') or 'it gives no reason'}"
-        raise _wrong(
+        raise _error(
             kibana, step, what, "see Kibana's log; it mostly is Elasticsearch that it misses"
         )
-    if "version" not in told:
-        raise _wrong(
+    if "version" not in status:
+        raise _error(
             kibana, step, "it doesn't know us", "give an API key, or user name and password"
         )
     with _reading(kibana, step, answer):
-        version = _numbers(told["version"]["number"])
-    if version < OLDEST:
+        version = _numbers(status["version"]["number"])
+    if version < OLDEST_KIBANA:
         what = f"it is OpenSearch Dashboards {_dotted(version)}"
-        raise _wrong(
+        raise _error(
             kibana,
             step,
             what,
@@ -136,13 +139,13 @@ def _version(kibana: Kibana) -> Version:
 
 def _no_kibana(kibana: Kibana, step: str, answer: Answer) -> ServiceError:
     if "x-elastic-product" in answer.headers:
-        return _wrong(kibana, step, "that is Elasticsearch", "give Kibana's URL: mostly port 5601")
+        return _error(kibana, step, "that is Elasticsearch", "give Kibana's URL: mostly port 5601")
     if answer.status in (401, 403, 429) or answer.status >= 500:
         return _refused(kibana, step, answer)
     if "kbn-name" in answer.headers:
         hint = "does the URL lack, or have too much of, Kibana's base path (server.basePath)?"
-        return _wrong(kibana, step, f"Kibana answers {answer.status}", hint)
-    return _wrong(
+        return _error(kibana, step, f"Kibana answers {answer.status}", hint)
+    return _error(
         kibana,
         step,
         f"what answers there ({answer.status}) isn't Kibana",
@@ -165,10 +168,10 @@ def _find_space(kibana: Kibana) -> None:
     if answer.status != 200:
         raise _refused(kibana, step, answer)
     with _reading(kibana, step, answer):
-        there = sorted(str(one["id"]) for one in answer.body)
-    if name not in there:
-        hint = f"make it under Stack Management → Spaces, or give us the right to see it; we see {', '.join(there)}"
-        raise _wrong(kibana, step, f"there is no space called {name}", hint)
+        names = sorted(str(space["id"]) for space in answer.body)
+    if name not in names:
+        hint = f"make it under Stack Management → Spaces, or give us the right to see it; we see {', '.join(names)}"
+        raise _error(kibana, step, f"there is no space called {name}", hint)
 
 
 def _objects(
@@ -180,19 +183,19 @@ def _objects(
     """
     step = "saved objects"
     needed = max(
-        _numbers(one[part])
-        for one in saved
+        _numbers(item[part])
+        for item in saved
         for part in ("coreMigrationVersion", "typeMigrationVersion")
     )
     if version < needed:
         what = f"Kibana is {_dotted(version)}, the objects need {_dotted(needed)} or newer"
-        raise _wrong(kibana, step, what, "upgrade Kibana, or install the rules alone: --only rules")
-    there = _exported(kibana, [_key(one) for one in saved])
-    steps = {_key(one): _needed(kibana, one, there.get(_key(one))) for one in saved}
-    due = [one for one in saved if steps[_key(one)].action != "keep"]
+        raise _error(kibana, step, what, "upgrade Kibana, or install the rules alone: --only rules")
+    existing = _exported(kibana, [_key(item) for item in saved])
+    steps = {_key(item): _action_needed(kibana, item, existing.get(_key(item))) for item in saved}
+    due = [item for item in saved if steps[_key(item)].action != "keep"]
     if due and not dry_run:
         yield from _imported(kibana, due, steps)
-        steps = {key: one for key, one in steps.items() if one.action == "keep"}
+        steps = {key: item for key, item in steps.items() if item.action == "keep"}
     yield from steps.values()
 
 
@@ -200,8 +203,8 @@ def _dotted(version: Version) -> str:
     return ".".join(map(str, version))
 
 
-def _key(one: Mapping[str, Any]) -> Key:
-    return one["type"], one["id"]
+def _key(item: Mapping[str, Any]) -> Key:
+    return item["type"], item["id"]
 
 
 def _exported(kibana: Kibana, keys: Sequence[Key]) -> dict[Key, SavedObject]:
@@ -221,12 +224,14 @@ def _exported(kibana: Kibana, keys: Sequence[Key]) -> dict[Key, SavedObject]:
         if answer.status == 200:
             with _reading(kibana, step, answer):
                 lines = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
-                return {_key(one): one for one in map(json.loads, lines.splitlines())}
+                return {_key(item): item for item in map(json.loads, lines.splitlines())}
         with _reading(kibana, step, answer):
             failed = _failed(answer)
-        if other := next((one for one in failed.values() if one.get("statusCode") != 404), None):
+        if failure := next(
+            (item for item in failed.values() if item.get("statusCode") != 404), None
+        ):
             raise _refused(
-                kibana, step, Answer(int(other.get("statusCode", answer.status)), other, {})
+                kibana, step, Answer(int(failure.get("statusCode", answer.status)), failure, {})
             )
         if not failed.keys() & set(wanted):
             raise _refused(kibana, step, answer)
@@ -236,24 +241,24 @@ def _exported(kibana: Kibana, keys: Sequence[Key]) -> dict[Key, SavedObject]:
 
 def _failed(answer: Answer) -> dict[Key, dict[str, Any]]:
     """Objects that an export couldn't give, and why."""
-    told = answer.body.get("attributes", {}) if isinstance(answer.body, dict) else {}
-    return {_key(one): one.get("error", {}) for one in told.get("objects", ())}
+    attributes = answer.body.get("attributes", {}) if isinstance(answer.body, dict) else {}
+    return {_key(item): item.get("error", {}) for item in attributes.get("objects", ())}
 
 
-def _needed(kibana: Kibana, made: SavedObject, there: SavedObject | None) -> Step:
+def _action_needed(kibana: Kibana, made: SavedObject, existing: SavedObject | None) -> Step:
     """
     Raises:
         ServiceError: what is there belongs to another.
     """
     kind, name = _key(made)
-    if there is None:
+    if existing is None:
         return Step(kind, name, "create")
-    if there.get("managed"):
-        raise _wrong(
+    if existing.get("managed"):
+        raise _error(
             kibana, f"{kind} {name}", "there is one that a package of Kibana's manages", "remove it"
         )
-    differs = list(_differences(_opened(there), _opened(made)))
-    newer = _numbers(there.get("typeMigrationVersion", "0")) > _numbers(
+    differs = list(_differences(_opened(existing), _opened(made)))
+    newer = _numbers(existing.get("typeMigrationVersion", "0")) > _numbers(
         made["typeMigrationVersion"]
     )
     why = _shown(differs) + (
@@ -267,15 +272,15 @@ def _shown(differs: Sequence[str]) -> str:
     return f"differs in {', '.join(differs[:3])}{more}" if differs else ""
 
 
-def _opened(one: Mapping[str, Any]) -> dict[str, Any]:
+def _opened(item: Mapping[str, Any]) -> dict[str, Any]:
     """What of an object is said by us, with JSON in strings read."""
-    refers = sorted(one.get("references", ()), key=lambda found: str(found["name"]))
-    return {"attributes": _unpacked(one["attributes"]), "references": refers}
+    refers = sorted(item.get("references", ()), key=lambda reference: str(reference["name"]))
+    return {"attributes": _unpacked(item["attributes"]), "references": refers}
 
 
 def _unpacked(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _unpacked(one) for name, one in value.items()}
+        return {name: _unpacked(inner) for name, inner in value.items()}
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
             return json.loads(value)
@@ -284,15 +289,15 @@ def _unpacked(value: Any) -> Any:
     return value
 
 
-def _differences(there: Any, made: Any, place: str = "") -> Iterator[str]:
+def _differences(existing: Any, made: Any, place: str = "") -> Iterator[str]:
     """Places of what `made` says and `there` doesn't; what Kibana adds doesn't matter."""
-    if isinstance(made, dict) and isinstance(there, dict):
+    if isinstance(made, dict) and isinstance(existing, dict):
         for name, value in made.items():
-            yield from _differences(there.get(name), value, f"{place}.{name}" if place else name)
-    elif isinstance(made, list) and isinstance(there, list) and len(made) == len(there):
-        for number, (left, right) in enumerate(zip(there, made, strict=True)):
+            yield from _differences(existing.get(name), value, f"{place}.{name}" if place else name)
+    elif isinstance(made, list) and isinstance(existing, list) and len(made) == len(existing):
+        for number, (left, right) in enumerate(zip(existing, made, strict=True)):
             yield from _differences(left, right, f"{place}.{number}")
-    elif there != made:
+    elif existing != made:
         yield place
 
 
@@ -305,21 +310,23 @@ def _imported(
         ServiceError: some aren't.
     """
     step = "import of saved objects"
-    answer = kibana.upload("/api/saved_objects/_import", FILE, ndjson(due), overwrite="true")
+    answer = kibana.upload(
+        "/api/saved_objects/_import", IMPORT_FILE_NAME, ndjson(due), overwrite="true"
+    )
     if answer.status != 200 or not isinstance(answer.body, dict):
         raise _refused(kibana, step, answer)
     with _reading(kibana, step, answer):
-        done = [_done(steps[_key(one)], one) for one in answer.body.get("successResults") or ()]
-        told = [_import_error(one) for one in answer.body.get("errors") or ()]
+        done = [_done(steps[_key(item)], item) for item in answer.body.get("successResults") or ()]
+        errors = [_import_error(item) for item in answer.body.get("errors") or ()]
     yield from done
-    if told or not answer.body.get("success"):
+    if errors or not answer.body.get("success"):
         what = (
-            "; ".join(f"{kind} {name}: {why}" for kind, name, why, _ in told[:3])
+            "; ".join(f"{kind} {name}: {why}" for kind, name, why, _ in errors[:3])
             or "it gives no reason"
         )
-        more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
-        hint = told[0][3] if told else "see Kibana's log"
-        raise _wrong(kibana, step, what + more, hint)
+        more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+        hint = errors[0][3] if errors else "see Kibana's log"
+        raise _error(kibana, step, what + more, hint)
 
 
 def _done(step: Step, result: Mapping[str, Any]) -> Step:
@@ -331,15 +338,15 @@ def _done(step: Step, result: Mapping[str, Any]) -> Step:
     return step._replace(action=action, why=f"as {copy}: another space has this id")
 
 
-def _import_error(one: Mapping[str, Any]) -> tuple[str, str, str, str]:
+def _import_error(entry: Mapping[str, Any]) -> tuple[str, str, str, str]:
     """Type, id, what is wrong, and what to do about it."""
-    kind, name = _key(one)
-    error = one.get("error", {})
+    kind, name = _key(entry)
+    error = entry.get("error", {})
     match error.get("type"):
         case "conflict":
             return kind, name, "there is another with its id", "rename or remove that one"
         case "ambiguous_conflict":
-            could = ", ".join(found["id"] for found in error.get("destinations", ()))
+            could = ", ".join(reference["id"] for reference in error.get("destinations", ()))
             return (
                 kind,
                 name,
@@ -355,7 +362,8 @@ def _import_error(one: Mapping[str, Any]) -> tuple[str, str, str, str]:
             )
         case "missing_references":
             lacks = ", ".join(
-                f"{found['type']} {found['id']}" for found in error.get("references", ())
+                f"{reference['type']} {reference['id']}"
+                for reference in error.get("references", ())
             )
             return (
                 kind,
@@ -374,17 +382,19 @@ def _rules(
     Raises:
         ServiceError: there is no Elastic Security, or a rule can't be read or written, or is another's.
     """
-    _may_have_rules(kibana)
+    _check_rules_are_possible(kibana)
     for made in rules:
-        fitted = {name: value for name, value in made.items() if version >= SINCE.get(name, ())}
+        fitted = {
+            name: value for name, value in made.items() if version >= RULE_PARTS_SINCE.get(name, ())
+        }
         yield _rule(kibana, fitted, dry_run)
-    external = _there(kibana, EXTERNAL_ALERTS, "detection rule External Alerts")
+    external = _existing_rule(kibana, EXTERNAL_ALERTS, "detection rule External Alerts")
     if external and external.get("enabled") and not external.get("exceptions_list"):
         why = "Elastic's own, it is on and lifts our alerts a second time; docs/rules.md says how to keep it from that"
         yield Step("detection_rule", "External Alerts", "look", why)
 
 
-def _may_have_rules(kibana: Kibana) -> None:
+def _check_rules_are_possible(kibana: Kibana) -> None:
     """
     Raises:
         ServiceError: there can be no rules, for which reason.
@@ -392,28 +402,28 @@ def _may_have_rules(kibana: Kibana) -> None:
     step, alone = "detection rules", "or leave them out: --only objects"
     answer = kibana.request("GET", "/api/detection_engine/privileges")
     if answer.status == 404:
-        raise _wrong(kibana, step, "this Kibana has no Elastic Security", f"turn it on, {alone}")
+        raise _error(kibana, step, "this Kibana has no Elastic Security", f"turn it on, {alone}")
     if answer.status != 200 or not isinstance(answer.body, dict):
         what, then = refusal(answer)
-        raise _wrong(kibana, step, what, f"{then}; {alone}")
+        raise _error(kibana, step, what, f"{then}; {alone}")
     if not answer.body.get("has_encryption_key", True):
         hint = f"set xpack.encryptedSavedObjects.encryptionKey in kibana.yml, {alone}"
-        raise _wrong(kibana, step, "Kibana has no key to encrypt them with", hint)
+        raise _error(kibana, step, "Kibana has no key to encrypt them with", hint)
 
 
-def _there(kibana: Kibana, rule_id: str, step: str) -> Rule | None:
+def _existing_rule(kibana: Kibana, rule_id: str, step: str) -> Rule | None:
     """The rule as it is there.
 
     Raises:
         ServiceError: we may not look.
     """
-    answer = kibana.request("GET", RULES, rule_id=rule_id)
+    answer = kibana.request("GET", RULES_PATH, rule_id=rule_id)
     if answer.status == 404:
         return None
-    return _said_rule(kibana, rule_id, step, answer)
+    return _answered_rule(kibana, rule_id, step, answer)
 
 
-def _said_rule(kibana: Kibana, rule_id: str, step: str, answer: Answer) -> Rule:
+def _answered_rule(kibana: Kibana, rule_id: str, step: str, answer: Answer) -> Rule:
     """
     Raises:
         ServiceError: it says something else.
@@ -434,20 +444,22 @@ def _rule(kibana: Kibana, made: Rule, dry_run: bool) -> Step:
     """
     name = str(made["name"])
     step = f"detection rule {name}"
-    there = _there(kibana, made["rule_id"], step)
-    if there is None:
+    existing = _existing_rule(kibana, made["rule_id"], step)
+    if existing is None:
         if not dry_run:
             _write(kibana, "POST", made, step)
         return Step("detection_rule", name, "create")
-    if there.get("immutable"):
-        raise _wrong(kibana, step, "there is a prebuilt one with its rule_id", "remove it")
-    tags = there.get("tags") or []
-    ours = {part: value for part, value in made.items() if part not in SITES | {"version"}}
-    ours["tags"] = [*tags, *(one for one in made["tags"] if one not in tags)]
+    if existing.get("immutable"):
+        raise _error(kibana, step, "there is a prebuilt one with its rule_id", "remove it")
+    tags = existing.get("tags") or []
+    own_parts = {
+        part: value for part, value in made.items() if part not in SITE_OWNED_PARTS | {"version"}
+    }
+    own_parts["tags"] = [*tags, *(tag for tag in made["tags"] if tag not in tags)]
     changed = {
         part: value
-        for part, value in ours.items()
-        if any(_differences(there.get(part), value, part))
+        for part, value in own_parts.items()
+        if any(_differences(existing.get(part), value, part))
     }
     if changed and not dry_run:
         _write(kibana, "PATCH", {"rule_id": made["rule_id"], **changed}, step)
@@ -455,4 +467,4 @@ def _rule(kibana: Kibana, made: Rule, dry_run: bool) -> Step:
 
 
 def _write(kibana: Kibana, method: str, body: Rule, step: str) -> None:
-    _said_rule(kibana, body["rule_id"], step, kibana.request(method, RULES, body))
+    _answered_rule(kibana, body["rule_id"], step, kibana.request(method, RULES_PATH, body))

@@ -220,10 +220,10 @@ class Pages:
         ).body
         self.pit = answer.get("pit_id", self.pit)
         self._check(answer)
-        found = answer["hits"]["hits"]
-        if found:
-            self._after = found[-1]["sort"]
-        return [self._hit(one) for one in found]
+        hits = answer["hits"]["hits"]
+        if hits:
+            self._after = hits[-1]["sort"]
+        return [self._hit(hit) for hit in hits]
 
     def _open(self) -> None:
         """
@@ -250,22 +250,22 @@ class Pages:
             filters.append(or_without(self.time, {"gte": self._from}))
         return {"bool": {"filter": filters}}
 
-    def _hit(self, found: Mapping[str, Any]) -> Hit:
+    def _hit(self, answer: Mapping[str, Any]) -> Hit:
         """
         Raises:
             ServiceError: the index doesn't keep its documents.
         """
-        if self.documents and "_source" not in found:
+        if self.documents and "_source" not in answer:
             hint = "its mapping has _source disabled; read the sensor's records elsewhere"
             raise ServiceError(
-                "the index doesn't keep documents", location=str(found["_index"]), hint=hint
+                "the index doesn't keep documents", location=str(answer["_index"]), hint=hint
             )
-        time = found["sort"][0]
+        time = answer["sort"][0]
         return Hit(
-            found["_index"],
-            found["_id"],
+            answer["_index"],
+            answer["_id"],
             LAST if time is None else int(time),
-            found.get("_source", {}),
+            answer.get("_source", {}),
         )
 
     def _check(self, answer: Mapping[str, Any]) -> None:
@@ -284,8 +284,8 @@ class Pages:
         if missing or answer.get("timed_out"):
             away = [
                 name
-                for name, one in clusters.get("details", {}).items()
-                if one["status"] != "successful"
+                for name, cluster in clusters.get("details", {}).items()
+                if cluster["status"] != "successful"
             ]
             named = f": {', '.join(away)}" if away else ""
             why = (
@@ -364,6 +364,6 @@ def _kind(error: ApiError) -> str:
     return str(known[0]) if known else ""
 
 
-def settings_for(told: Settings, place: Target) -> Settings:
+def settings_for(settings: Settings, target: Target) -> Settings:
     """The settings for another URL."""
-    return replace(told, url=place.url)
+    return replace(settings, url=target.url)

@@ -69,8 +69,8 @@ def backing(client: Elasticsearch, stream: str) -> list[Backing]:
     except NotFoundError:
         return []
     return sorted(
-        (_backing(name, one) for name, one in answer.body.items()),
-        key=lambda one: _generation(one.name),
+        (_backing(name, index) for name, index in answer.body.items()),
+        key=lambda index: _generation(index.name),
     )
 
 

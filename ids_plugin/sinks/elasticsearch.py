@@ -30,19 +30,19 @@ from ids_plugin.sinks import Delivered, Refusal, RetryAfter, SinkEnvironment
 if TYPE_CHECKING:
     from elasticsearch import Elasticsearch as Client
 
-SOON, LATER = 1.0, 5.0
+RETRY_SOON_S, RETRY_LATER_S = 1.0, 5.0
 """seconds until it is worth asking again: for what passes by itself, and for what a person has to do"""
 
-SKEW = 3600_000
+CLOCK_SKEW_MS = 3600_000
 """milliseconds that clocks here and there may differ"""
 
-MOST_BYTES, MOST_LOOKS = 900_000, 5_000
+REQUEST_BYTES, REQUEST_LOOKUPS = 900_000, 5_000
 """of documents, and documents looked for, in one request: proxies often take no more than 1 MB"""
 
-LONGEST_ID = 512
+MAX_ID_BYTES = 512
 """bytes; Elasticsearch refuses the whole request for a longer one"""
 
-NOT_ITS_FAULT = frozenset(
+INDEX_ERRORS = frozenset(
     {"index_closed_exception", "validation_exception", "illegal_state_exception"}
 )
 """errors with status 400 that say nothing about the document"""
@@ -50,7 +50,7 @@ NOT_ITS_FAULT = frozenset(
 NO_PIPELINE = re.compile(r"pipeline with id \[.*\] does not exist")
 """another such error, known by its reason alone"""
 
-_LINES = {"accept": "application/json", "content-type": "application/x-ndjson"}
+NDJSON_HEADERS = {"accept": "application/json", "content-type": "application/x-ndjson"}
 
 
 class _Wait(Exception):
@@ -142,7 +142,9 @@ class Elasticsearch:
                 or error.meta.status == 429
                 or error.meta.status >= 500
             )
-            return RetryAfter(SOON if passes else LATER, f"{self.location}: {what} ({then})")
+            return RetryAfter(
+                RETRY_SOON_S if passes else RETRY_LATER_S, f"{self.location}: {what} ({then})"
+            )
 
     def problem(self) -> str | None:
         """Why nothing could be written now and what to do about it; None when all is well."""
@@ -169,8 +171,8 @@ class Elasticsearch:
     ) -> Delivered | RetryAfter:
         named, refusals = _named(documents)
         before = self._indices(since)
-        there = self._there(named, before)
-        missing = {name: at for name, at in named.items() if name not in there}
+        existing = self._there(named, before)
+        missing = {name: position for name, position in named.items() if name not in existing}
         created, refused = self._create(missing, documents, ingested)
         after = self._indices(since)
         if after != before:
@@ -184,26 +186,26 @@ class Elasticsearch:
         Raises:
             _Wait: there is none, or its mapping isn't ours or too old for what we write.
         """
-        found = backing(self._client, self.stream)
-        if not found:
+        indices = backing(self._client, self.stream)
+        if not indices:
             raise self._wait(f"there is no data stream {self.stream}")
-        version = found[-1].version
+        version = indices[-1].version
         if version is None:
             raise self._wait(
                 f"data stream {self.stream} wasn't made from our template and would take anything"
             )
         if version < VERSION:
             raise self._wait(f"data stream {self.stream} was made from an older template")
-        kept = [
-            one
-            for one, next_one in pairwise(found)
-            if since is None or next_one.created + SKEW >= since
+        written = [
+            index
+            for index, next_index in pairwise(indices)
+            if since is None or next_index.created + CLOCK_SKEW_MS >= since
         ]
-        return [one.name for one in (*kept, found[-1])]
+        return [index.name for index in (*written, indices[-1])]
 
     def _wait(self, what: str) -> _Wait:
         then = f"run: ids-plugin setup elasticsearch --url {self._settings.url} --namespace {self._settings.namespace}"
-        return _Wait(LATER, f"{self.location}: {what}", then)
+        return _Wait(RETRY_LATER_S, f"{self.location}: {what}", then)
 
     def _there(self, ids: Iterable[str], indices: Sequence[str]) -> set[str]:
         """Which documents are there. Of those that are there twice all but the oldest are deleted.
@@ -212,24 +214,26 @@ class Elasticsearch:
             _Wait: an index can't be read, or a copy can't be deleted.
         """
         asked = [
-            {"_index": index, "_id": one, "_source": False} for one in ids for index in indices
+            {"_index": index, "_id": name, "_source": False} for name in ids for index in indices
         ]
-        kept = "docs._index,docs._id,docs.found,docs._seq_no,docs._primary_term,docs.error"
-        found: list[Any] = []
-        for start in range(0, len(asked), MOST_LOOKS):
-            body = orjson.dumps({"docs": asked[start : start + MOST_LOOKS]})
-            found += self._ask("POST", f"/_mget?filter_path={kept}", body)["docs"]
+        wanted = "docs._index,docs._id,docs.found,docs._seq_no,docs._primary_term,docs.error"
+        answers: list[Any] = []
+        for start in range(0, len(asked), REQUEST_LOOKUPS):
+            body = orjson.dumps({"docs": asked[start : start + REQUEST_LOOKUPS]})
+            answers += self._ask("POST", f"/_mget?filter_path={wanted}", body)["docs"]
         copies: dict[str, list[_Copy]] = {}
-        for one in found:
-            if one.get("found"):
-                copy = _Copy(one["_index"], one["_seq_no"], one["_primary_term"])
-                copies.setdefault(one["_id"], []).append(copy)
+        for name in answers:
+            if name.get("found"):
+                copy = _Copy(name["_index"], name["_seq_no"], name["_primary_term"])
+                copies.setdefault(name["_id"], []).append(copy)
             elif (
-                one.get("error", {}).get("type", "index_not_found_exception")
+                name.get("error", {}).get("type", "index_not_found_exception")
                 != "index_not_found_exception"
             ):
-                what, then = refusal(_status(one["error"]), one["error"])
-                raise _Wait(LATER, f"{self.location}: {one['_index']} can't be read: {what}", then)
+                what, then = refusal(_status(name["error"]), name["error"])
+                raise _Wait(
+                    RETRY_LATER_S, f"{self.location}: {name['_index']} can't be read: {what}", then
+                )
         self._delete([(name, newer) for name, held in copies.items() for newer in held[1:]])
         return set(copies)
 
@@ -243,18 +247,20 @@ class Elasticsearch:
         lines = [
             {
                 "delete": {
-                    "_index": at.place,
+                    "_index": copy.place,
                     "_id": name,
-                    "if_seq_no": at.seq_no,
-                    "if_primary_term": at.primary_term,
+                    "if_seq_no": copy.seq_no,
+                    "if_primary_term": copy.primary_term,
                 }
             }
-            for name, at in copies
+            for name, copy in copies
         ]
         for answer in self._bulk(b"".join(map(_line, lines))):
             if answer["status"] not in (200, 404, 409):
                 what, then = refusal(answer["status"], answer.get("error", {}))
-                raise _Wait(LATER, f"{self.location}: a copy can't be deleted: {what}", then)
+                raise _Wait(
+                    RETRY_LATER_S, f"{self.location}: a copy can't be deleted: {what}", then
+                )
 
     def _create(
         self,
@@ -274,30 +280,30 @@ class Elasticsearch:
             for answer in self._bulk(body, f"/{self.stream}")
         ]
         created = 0
-        for at, answer in zip(lines, answers, strict=True):
+        for position, answer in zip(lines, answers, strict=True):
             status, error = answer["status"], answer.get("error", {})
             if answer.get("failure_store") == "used":
                 refusals.append(
-                    Refusal(at, "failure_store", "it went to the data stream's failure store")
+                    Refusal(position, "failure_store", "it went to the data stream's failure store")
                 )
             elif status == 400 and NO_PIPELINE.match(str(error.get("reason"))):
                 raise self._wait(str(error["reason"]))
-            elif status == 400 and error.get("type") not in NOT_ITS_FAULT:
-                refusals.append(Refusal(at, str(error.get("type")), _reason(error)))
+            elif status == 400 and error.get("type") not in INDEX_ERRORS:
+                refusals.append(Refusal(position, str(error.get("type")), _reason(error)))
             elif status == 201:
                 created += 1
             elif status != 409:
                 what, then = refusal(status, error)
                 raise _Wait(
-                    SOON if status == 429 or status >= 500 else LATER,
+                    RETRY_SOON_S if status == 429 or status >= 500 else RETRY_LATER_S,
                     f"{self.location}: {what}",
                     then,
                 )
         return created, refusals
 
     def _bulk(self, body: bytes, path: str = "") -> list[dict[str, Any]]:
-        kept = ",".join(f"items.*.{one}" for one in ("status", "error", "failure_store"))
-        answer = self._ask("POST", f"{path}/_bulk?filter_path={kept}", body, _LINES)
+        wanted = ",".join(f"items.*.{part}" for part in ("status", "error", "failure_store"))
+        answer = self._ask("POST", f"{path}/_bulk?filter_path={wanted}", body, NDJSON_HEADERS)
         return [next(iter(item.values())) for item in answer["items"]]
 
     def _ask(
@@ -311,24 +317,24 @@ def _named(documents: Sequence[Mapping[str, Any]]) -> tuple[dict[str, int], list
     """Id → place of its first document in the batch, and those without an id that Elasticsearch could take."""
     named: dict[str, int] = {}
     refusals = []
-    for at, document in enumerate(documents):
+    for position, document in enumerate(documents):
         if not isinstance(document, Mapping):
-            refusals.append(Refusal(at, "no_document", "it is no JSON object"))
+            refusals.append(Refusal(position, "no_document", "it is no JSON object"))
             continue
         event = document.get("event")
         name = event.get("id") if isinstance(event, Mapping) else None
-        if isinstance(name, str) and name.isascii() and 0 < len(name) <= LONGEST_ID:
-            named.setdefault(name, at)
+        if isinstance(name, str) and name.isascii() and 0 < len(name) <= MAX_ID_BYTES:
+            named.setdefault(name, position)
         else:
             refusals.append(
-                Refusal(at, "no_id", "event.id is no ASCII text of at most 512 characters")
+                Refusal(position, "no_id", "event.id is no ASCII text of at most 512 characters")
             )
     return named, refusals
 
 
 def _earliest(documents: Sequence[Mapping[str, Any]]) -> int:
     """The earliest `@timestamp` in ms since the epoch; 0 where one can't be read."""
-    return min(int((happened(one) or 0) * 1000) for one in documents)
+    return min(int((happened(document) or 0) * 1000) for document in documents)
 
 
 def _lines(
@@ -337,11 +343,13 @@ def _lines(
     """Place → its lines of the bulk request, and those that are nested too deep to be written."""
     lines: dict[int, bytes] = {}
     refusals = []
-    for name, at in named.items():
+    for name, position in named.items():
         try:
-            lines[at] = _line({"create": {"_id": name}}) + _line(_stamped(documents[at], ingested))
+            lines[position] = _line({"create": {"_id": name}}) + _line(
+                _stamped(documents[position], ingested)
+            )
         except orjson.JSONEncodeError as error:
-            refusals.append(Refusal(at, "not_json", str(error)))
+            refusals.append(Refusal(position, "not_json", str(error)))
     return lines, refusals
 
 
@@ -350,7 +358,7 @@ def _bodies(lines: Iterable[bytes]) -> Iterator[bytes]:
     body: list[bytes] = []
     size = 0
     for line in lines:
-        if body and size + len(line) > MOST_BYTES:
+        if body and size + len(line) > REQUEST_BYTES:
             yield b"".join(body)
             body, size = [], 0
         body.append(line)

@@ -17,7 +17,7 @@ from ids_plugin.sinks import Delivered
 
 DATASET = "ids_plugin.ledger"
 
-COUNTERS = tuple(one.name for one in fields(Counts))
+COUNTERS = tuple(entry.name for entry in fields(Counts))
 
 FOREIGN = frozenset({"no_document", "no_id", "not_json"})
 """reasons of refusal that no document of ours gives"""

@@ -181,7 +181,7 @@ def _row(document: Document) -> dict[str, Any]:
 
 def _words(document: Document) -> Iterator[str]:
     """What the text filter finds beside the columns: addresses, ports, ids, techniques, the sensor."""
-    found = (
+    values = (
         _at(document, "event", "id"),
         _at(document, "zeek", "session_id"),
         _at(document, "network", "community_id"),
@@ -194,7 +194,9 @@ def _words(document: Document) -> Iterator[str]:
         _at(document, "threat", "technique", "name"),
         _at(document, "threat", "tactic", "name"),
     )
-    listed = (value if isinstance(value, list) else [value] for value in found if value is not None)
+    listed = (
+        value if isinstance(value, list) else [value] for value in values if value is not None
+    )
     yield from map(str, itertools.chain.from_iterable(listed))
 
 

@@ -106,33 +106,33 @@ class Table:
 
 
 def _row(document: Document) -> Row:
-    ours = document["ids_plugin"]
-    fold, evidence = ours["fold"], ours["evidence"]
+    own = document["ids_plugin"]
+    group, evidence = own["fold"], own["evidence"]
     features = sorted(
-        evidence.get("features", ()), key=lambda one: -abs(one.get("contribution", 0.0))
+        evidence.get("features", ()), key=lambda feature: -abs(feature.get("contribution", 0.0))
     )
     return Row(
         severity=document["event"]["severity"],
         risk=document["event"]["risk_score"],
-        first=fold["first"],
-        last=fold["last"],
+        first=group["first"],
+        last=group["last"],
         kind=document["rule"]["name"],
-        host=fold["subject"],
-        peers=_peers(fold),
-        flows=fold["count"],
-        score=ours["score"],
+        host=group["subject"],
+        peers=_peers(group),
+        flows=group["count"],
+        score=own["score"],
         message=document["message"],
         summary=evidence.get("summary", ""),
-        reasons="; ".join(one["text"] for one in features[:REASONS]),
+        reasons="; ".join(feature["text"] for feature in features[:REASONS]),
     )
 
 
-def _peers(fold: Document) -> str:
-    arrow = "→" if fold["role"] == ACTOR else "←"
-    if fold["peers"] == 1 and fold["top_peers"]:
-        return f"{arrow} {fold['top_peers'][0]['ip']}"
-    more = "> " if fold["peers_relation"] == "gte" else ""
-    return f"{arrow} {more}{fold['peers']:,} hosts"
+def _peers(group: Document) -> str:
+    arrow = "→" if group["role"] == ACTOR else "←"
+    if group["peers"] == 1 and group["top_peers"]:
+        return f"{arrow} {group['top_peers'][0]['ip']}"
+    more = "> " if group["peers_relation"] == "gte" else ""
+    return f"{arrow} {more}{group['peers']:,} hosts"
 
 
 def _wide(rows: list[Row]) -> RichTable:
@@ -193,7 +193,12 @@ def _severity(number: int) -> Text:
 
 def _text(text: str, style: str = "") -> Text:
     """As it is: nothing in it is markup, and control characters don't reach the terminal."""
-    return Text("".join(one if one.isprintable() or one == "\n" else "�" for one in text), style)
+    return Text(
+        "".join(
+            character if character.isprintable() or character == "\n" else "�" for character in text
+        ),
+        style,
+    )
 
 
 def _period(row: Row) -> str:
@@ -211,10 +216,10 @@ def _moment(instant: str) -> str:
 def _count(rows: list[Row]) -> str:
     if not rows:
         return "No alerts."
-    found = Counter(row.severity for row in rows)
+    counts = Counter(row.severity for row in rows)
     parts = (
         f"{count} {_NAMES.get(number, number)}"
-        for number, count in sorted(found.items(), reverse=True)
+        for number, count in sorted(counts.items(), reverse=True)
     )
     return f"{len(rows):,} alert{'s' if len(rows) > 1 else ''}: {', '.join(parts)}"
 

@@ -28,23 +28,23 @@ class Traffic:
             .agg(pl.len(), volume.sum().alias("bytes"))
             .collect()
         )
-        for at, count, size in counted.iter_rows():
-            before = self._counts.get(at, (0, 0))
-            self._counts[at] = before[0] + count, before[1] + int(size or 0)
+        for slot, count, size in counted.iter_rows():
+            before = self._counts.get(slot, (0, 0))
+            self._counts[slot] = before[0] + count, before[1] + int(size or 0)
         while len(self._counts) > BUCKETS:
             self._coarsen()
 
     def _coarsen(self) -> None:
         self._width *= 2
         coarse: dict[int, tuple[int, int]] = {}
-        for at, (count, size) in self._counts.items():
-            before = coarse.get(at // 2, (0, 0))
-            coarse[at // 2] = before[0] + count, before[1] + size
+        for slot, (count, size) in self._counts.items():
+            before = coarse.get(slot // 2, (0, 0))
+            coarse[slot // 2] = before[0] + count, before[1] + size
         self._counts = coarse
 
     def buckets(self) -> list[TrafficBucket]:
         """Stretches of equal width with traffic, oldest first; times in µs since the epoch."""
         return [
-            TrafficBucket(t=at * self._width, flows=count, bytes=size)
-            for at, (count, size) in sorted(self._counts.items())
+            TrafficBucket(t=slot * self._width, flows=count, bytes=size)
+            for slot, (count, size) in sorted(self._counts.items())
         ]

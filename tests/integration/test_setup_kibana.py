@@ -20,7 +20,7 @@ from ids_plugin.commands.doctor.kibana import AREA
 from ids_plugin.config import load
 from ids_plugin.elastic.kibana_objects import ndjson, objects
 from ids_plugin.elastic.kibana_rules import rules
-from ids_plugin.elastic.kibana_setup import EXTERNAL_ALERTS, RULES
+from ids_plugin.elastic.kibana_setup import EXTERNAL_ALERTS, RULES_PATH
 from tests.services.certificates import Certificates
 from tests.services.server import free_port
 from tests.support.kibana_server import Asked, Kibana, Proxy, Said
@@ -78,7 +78,7 @@ def test_everything_is_there_after_the_first_run_and_the_second_changes_nothing(
     assert actions(capsys).keys() == {"create"}
     assert installed(kibana)
     before = kibana.changes()
-    assert before == ["POST /api/saved_objects/_import", *[f"POST {RULES}"] * len(RULE_IDS)]
+    assert before == ["POST /api/saved_objects/_import", *[f"POST {RULES_PATH}"] * len(RULE_IDS)]
     assert setup(kibana) == 0
     assert actions(capsys).keys() == {"keep"}
     assert kibana.changes() == before
@@ -98,13 +98,13 @@ def test_requests_are_those_of_kibanas_reference(kibana: Kibana) -> None:
         "excludeExportDetails": True,
     }
     assert asked[EXPORT].json == wanted
-    created = [one for one in kibana.asked if (one.method, one.path) == ("POST", RULES)]
+    created = [one for one in kibana.asked if (one.method, one.path) == ("POST", RULES_PATH)]
     assert [one.json for one in created] == rules()
     assert all(
         one.headers["content-type"] == "application/json" and one.headers["kbn-xsrf"]
         for one in created
     )
-    looked = [one.query for one in kibana.asked if (one.method, one.path) == ("GET", RULES)]
+    looked = [one.query for one in kibana.asked if (one.method, one.path) == ("GET", RULES_PATH)]
     assert looked == [
         *({"rule_id": one["rule_id"]} for one in rules()),
         {"rule_id": EXTERNAL_ALERTS},
@@ -527,18 +527,18 @@ FAILURES: dict[str, tuple[str, Said, tuple[str, str]]] = {
         ("detection rules: Kibana has no key to encrypt them with", "xpack.encryptedSavedObjects.encryptionKey"),
     ),
     "no right to write a rule": (
-        f"POST {RULES}", Said(403, {"message": "may not", "status_code": 403}),
+        f"POST {RULES_PATH}", Said(403, {"message": "may not", "status_code": 403}),
         (f"detection rule {rules()[0]['name']}: 403: may not", "docs/kibana.md"),
     ),
     "a rule that is refused": (
-        f"POST {RULES}", Said(400, {"message": "[request body]: risk_score: Required", "status_code": 400}),
+        f"POST {RULES_PATH}", Said(400, {"message": "[request body]: risk_score: Required", "status_code": 400}),
         (f"detection rule {rules()[0]['name']}: 400: [request body]: risk_score", "Kibana's version"),
     ),
     "a rule that somebody else changes": (
-        f"POST {RULES}", Said(409, {"message": "version conflict", "status_code": 409}),
+        f"POST {RULES_PATH}", Said(409, {"message": "version conflict", "status_code": 409}),
         (f"detection rule {rules()[0]['name']}: 409: version conflict", "run it again"),
     ),
-    "no right to read rules": (f"GET {RULES}", forbidden("no"), (f"detection rule {rules()[0]['name']}: 403", "docs/")),
+    "no right to read rules": (f"GET {RULES_PATH}", forbidden("no"), (f"detection rule {rules()[0]['name']}: 403", "docs/")),
 }  # fmt: skip
 """request, what is answered, and words of what is said: step and cause, what to do"""
 
@@ -578,7 +578,8 @@ ODD: list[Any] = [
 
 @pytest.mark.parametrize("status", [200, 400])
 @pytest.mark.parametrize(
-    "request_", [STATUS, SPACES, EXPORT, IMPORT, PRIVILEGES, f"GET {RULES}", f"POST {RULES}"]
+    "request_",
+    [STATUS, SPACES, EXPORT, IMPORT, PRIVILEGES, f"GET {RULES_PATH}", f"POST {RULES_PATH}"],
 )
 def test_answers_that_make_no_sense_are_no_defect_of_ours(
     kibana: Kibana, request_: str, status: int, capsys: pytest.CaptureFixture[str]

@@ -36,28 +36,28 @@ def run(args: argparse.Namespace, console: Console) -> int:
     Raises:
         nothing of its own: what can't be looked at is a finding.
     """
-    found = []
+    results = []
     for finding in _find(args):
-        found.append(finding)
+        results.append(finding)
         if not console.json and not (console.quiet and finding.state in (State.OK, State.SKIPPED)):
             then = f"\n  → {finding.hint}" if finding.hint else ""
             console.out.write(f"{SIGNS[finding.state]} {finding.area}: {finding.what}{then}\n")
     if console.json:
-        console.result([finding._asdict() for finding in found])
-    failures = sum(finding.state is State.FAILURE for finding in found)
-    warnings = sum(finding.state is State.WARNING for finding in found)
+        console.result([finding._asdict() for finding in results])
+    failures = sum(finding.state is State.FAILURE for finding in results)
+    warnings = sum(finding.state is State.WARNING for finding in results)
     console.say(f"{counted(failures, 'failure')}, {counted(warnings, 'warning')}")
-    return next((finding.code for finding in found if finding.code), 0)
+    return next((finding.code for finding in results if finding.code), 0)
 
 
 def _find(args: argparse.Namespace) -> Iterator[Finding]:
     try:
-        told = config.load(args.config)
+        settings_read = config.load(args.config)
     except ConfigError as error:
         what = f"{error.location}: {error.message}" if error.location else error.message
         yield Finding(settings.AREA.name, State.FAILURE, what, error.hint or "", error.exit_code)
         return
-    yield from findings.findings(AREAS, Asked(told, tuple(args.process or PROCESSES)))
+    yield from findings.findings(AREAS, Asked(settings_read, tuple(args.process or PROCESSES)))
 
 
 PLUGIN = Command(

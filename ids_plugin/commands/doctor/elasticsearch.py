@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 Found = tuple[State, str, str]
 PRIVILEGES = ("create_doc", "auto_configure", "read", "view_index_metadata", "delete")
 """needed on the data streams"""
-FULL, FILLING = 0.95, 0.85
+DISK_FULL_SHARE, DISK_FILLING_SHARE = 0.95, 0.85
 """share of a disk: Elasticsearch makes indices read-only; it takes no new ones"""
 
 
-def look(asked: Asked) -> Iterator[Found]:
+def check(asked: Asked) -> Iterator[Found]:
     """
     Raises:
         ConfigError, MissingExtraError, ServiceError: it can't be reached, or refuses us.
@@ -49,7 +49,7 @@ def _streams(asked: Asked) -> list[str]:
     return [stream(name, asked.config.elasticsearch.namespace) for name in (ALERTS, LEDGER)]
 
 
-def _ask(client: Elasticsearch, method: str, path: str, body: Any = None) -> Any:
+def _request(client: Elasticsearch, method: str, path: str, body: Any = None) -> Any:
     """What it answers; None where it doesn't let us ask, or knows no such thing."""
     from elasticsearch import ApiError
 
@@ -65,20 +65,20 @@ def _ask(client: Elasticsearch, method: str, path: str, body: Any = None) -> Any
 def _privileges(client: Elasticsearch, asked: Asked) -> Iterator[Found]:
     names = _streams(asked)
     body = {"index": [{"names": names, "privileges": list(PRIVILEGES)}]}
-    found = _ask(client, "POST", "/_security/user/_has_privileges", body)
-    if found is None:
+    answer = _request(client, "POST", "/_security/user/_has_privileges", body)
+    if answer is None:
         yield State.SKIPPED, "rights can't be asked for: security is off, or it is another's", ""
         return
     lacking = {
-        name: [right for right, has in sorted(found["index"][name].items()) if not has]
+        name: [right for right, has in sorted(answer["index"][name].items()) if not has]
         for name in names
     }
     for name, rights in lacking.items():
         if rights:
-            what = f"{found.get('username', 'we')} may not {', '.join(rights)} on {name}"
+            what = f"{answer.get('username', 'we')} may not {', '.join(rights)} on {name}"
             yield State.FAILURE, what, "add these index privileges to its role, or to the API key"
     if not any(lacking.values()):
-        yield State.OK, f"{found.get('username', 'we')} may write our data streams", ""
+        yield State.OK, f"{answer.get('username', 'we')} may write our data streams", ""
 
 
 def _templates(asked: Asked) -> Iterator[Found]:
@@ -121,44 +121,44 @@ def _streams_take_writes(asked: Asked) -> Iterator[Found]:
 
 
 def _blocks(client: Elasticsearch, asked: Asked) -> Iterator[Found]:
-    found = _ask(
+    answer = _request(
         client,
         "GET",
         f"/{','.join(_streams(asked))}/_settings?ignore_unavailable=true&flat_settings=true",
     )
-    for index, told in sorted((found or {}).items()):
+    for index, index_settings in sorted((answer or {}).items()):
         for block in ("read_only", "read_only_allow_delete", "write"):
-            if str(told["settings"].get(f"index.blocks.{block}", "false")) == "true":
+            if str(index_settings["settings"].get(f"index.blocks.{block}", "false")) == "true":
                 hint = f"free disk space, then set index.blocks.{block} of {index} to null"
                 yield State.FAILURE, f"{index} is read-only: index.blocks.{block}", hint
-    cluster = _ask(client, "GET", "/_cluster/settings?flat_settings=true") or {}
+    cluster = _request(client, "GET", "/_cluster/settings?flat_settings=true") or {}
     for block in ("read_only", "read_only_allow_delete"):
-        for kind, told in sorted(cluster.items()):
-            if str(told.get(f"cluster.blocks.{block}", "false")) == "true":
+        for kind, index_settings in sorted(cluster.items()):
+            if str(index_settings.get(f"cluster.blocks.{block}", "false")) == "true":
                 hint = f"set the {kind} setting cluster.blocks.{block} to null"
                 yield State.FAILURE, f"the cluster is read-only: cluster.blocks.{block}", hint
 
 
 def _disks(client: Elasticsearch) -> Iterator[Found]:
-    found = _ask(client, "GET", "/_nodes/stats/fs?filter_path=nodes.*.name,nodes.*.fs.total")
-    if not found:
+    answer = _request(client, "GET", "/_nodes/stats/fs?filter_path=nodes.*.name,nodes.*.fs.total")
+    if not answer:
         yield (
             State.SKIPPED,
             "disks can't be looked at with these rights (cluster privilege monitor)",
             "",
         )
         return
-    for node in found["nodes"].values():
+    for node in answer["nodes"].values():
         total = node["fs"]["total"]
         used = 1 - total["available_in_bytes"] / total["total_in_bytes"]
         what = f"disk of node {node['name']}: {used:.0%} used"
-        if used >= FULL:
+        if used >= DISK_FULL_SHARE:
             yield (
                 State.FAILURE,
                 f"{what}: indices become read-only",
                 "free disk space, or delete old indices",
             )
-        elif used >= FILLING:
+        elif used >= DISK_FILLING_SHARE:
             yield (
                 State.WARNING,
                 what,
@@ -168,4 +168,4 @@ def _disks(client: Elasticsearch) -> Iterator[Found]:
             yield State.OK, what, ""
 
 
-AREA = Area("elasticsearch", frozenset({"deliver"}), look)
+AREA = Area("elasticsearch", frozenset({"deliver"}), check)

@@ -49,7 +49,7 @@ class Area(NamedTuple):
     name: str
     concerns: frozenset[str]
     """processes"""
-    look: Callable[[Asked], Iterator[tuple[State, str, str]]]
+    check: Callable[[Asked], Iterator[tuple[State, str, str]]]
     """state, what, hint; raises IdsPluginError where it can't go on"""
 
 
@@ -59,7 +59,7 @@ def findings(areas: Iterable[Area], asked: Asked) -> Iterator[Finding]:
         if not area.concerns & set(asked.processes):
             continue
         try:
-            for state, what, hint in area.look(asked):
+            for state, what, hint in area.check(asked):
                 yield Finding(area.name, state, what, hint, _code(area, state))
         except IdsPluginError as error:
             what = f"{error.location}: {error.message}" if error.location else error.message

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 Found = tuple[State, str, str]
 ADMINISTRATOR = "the broker's administrator has to allow it (ACLs): docs/deploy.md"
 SETUP = "ids-plugin setup kafka"
-KEPT_MS = 24 * 3600_000
+MIN_RETENTION_MS = 24 * 3600_000
 """For how long at least what is under way has to be kept: nights and outages"""
-SKEW_MS = 5_000
+CLOCK_SKEW_MS = 5_000
 """How far a sensor's clock may be ahead of ours"""
-NEWEST = 20
+NEWEST_RECORDS = 20
 """Records of each source partition that are looked at"""
-PATIENCE_MS = 10_000
+WRITE_TIMEOUT_MS = 10_000
 
 
 class Use(NamedTuple):
@@ -47,7 +47,7 @@ USES = {
 }
 
 
-def look(asked: Asked) -> Iterator[Found]:
+def check(asked: Asked) -> Iterator[Found]:
     """
     Raises:
         ConfigError, MissingExtraError, ServiceError: as `kafka.reaching`.
@@ -56,20 +56,20 @@ def look(asked: Asked) -> Iterator[Found]:
     with closing(kafka.admin(config)) as admin:
         with kafka.reaching(config):
             brokers = len(admin.describe_cluster()["brokers"])
-            told = {one["name"]: one for one in admin.describe_topics()}
+            descriptions = {topic["name"]: topic for topic in admin.describe_topics()}
         yield (
             State.OK,
             f"{', '.join(config.kafka.bootstrap)} answers: {counted(brokers, 'broker')}",
             "",
         )
-        there = list(_topics(asked, told, brokers))
-        yield from there
+        topic_results = list(_topics(asked, descriptions, brokers))
+        yield from topic_results
         with kafka.reaching(config):
             yield from _settings(asked, admin)
-        yield from _groups(asked, admin, told)
-    if not any(state is State.FAILURE for state, _, _ in there):
+        yield from _groups(asked, admin, descriptions)
+    if not any(state is State.FAILURE for state, _, _ in topic_results):
         yield from _writes(asked)
-        yield from _clocks(asked, told)
+        yield from _clocks(asked, descriptions)
 
 
 def needed(asked: Asked) -> dict[str, set[str]]:
@@ -83,10 +83,10 @@ def needed(asked: Asked) -> dict[str, set[str]]:
     return rights
 
 
-def _topics(asked: Asked, told: Mapping[str, Any], brokers: int) -> Iterator[Found]:
+def _topics(asked: Asked, descriptions: Mapping[str, Any], brokers: int) -> Iterator[Found]:
     """Whether the topics are there, may be used, and have their replicas."""
     rights = needed(asked)
-    if missing := sorted(rights.keys() - told.keys()):
+    if missing := sorted(rights.keys() - descriptions.keys()):
         yield (
             State.FAILURE,
             f"missing, or hidden from us: {', '.join(missing)}",
@@ -94,34 +94,36 @@ def _topics(asked: Asked, told: Mapping[str, Any], brokers: int) -> Iterator[Fou
         )
     else:
         yield State.OK, f"{counted(len(rights), 'topic')} of ours are there", ""
-    for name in sorted(rights.keys() & told.keys()):
-        lacking = sorted(rights[name] - set(told[name]["authorized_operations"]))
+    for name in sorted(rights.keys() & descriptions.keys()):
+        lacking = sorted(rights[name] - set(descriptions[name]["authorized_operations"]))
         if lacking:
             yield (
                 State.FAILURE,
                 f"topic {name}: we may not {' or '.join(lacking).lower()}",
                 ADMINISTRATOR,
             )
-        yield from _replicas(told[name], brokers)
+        yield from _replicas(descriptions[name], brokers)
     if "normalise" in asked.processes:
-        yield from _sources(asked.config, told)
+        yield from _sources(asked.config, descriptions)
 
 
 def _replicas(topic: Mapping[str, Any], brokers: int) -> Iterator[Found]:
     name, partitions = topic["name"], topic["partitions"]
-    if any(one["leader_id"] < 0 for one in partitions):
+    if any(partition["leader_id"] < 0 for partition in partitions):
         yield (
             State.FAILURE,
             f"topic {name} has partitions without a leader",
             "start the brokers that are down",
         )
-    elif any(len(one["isr_nodes"]) < len(one["replica_nodes"]) for one in partitions):
+    elif any(
+        len(partition["isr_nodes"]) < len(partition["replica_nodes"]) for partition in partitions
+    ):
         yield (
             State.WARNING,
             f"topic {name} has copies that lag or are down",
             "start the brokers that are down",
         )
-    if brokers > 1 and any(len(one["replica_nodes"]) == 1 for one in partitions):
+    if brokers > 1 and any(len(partition["replica_nodes"]) == 1 for partition in partitions):
         yield (
             State.WARNING,
             f"topic {name} has one copy: with its broker it is gone",
@@ -129,13 +131,13 @@ def _replicas(topic: Mapping[str, Any], brokers: int) -> Iterator[Found]:
         )
 
 
-def _sources(config: Config, told: Mapping[str, Any]) -> Iterator[Found]:
-    sources = _read(config, told)
-    if missing := sorted(set(config.normalise.topics) - set(told)):
+def _sources(config: Config, descriptions: Mapping[str, Any]) -> Iterator[Found]:
+    sources = _read(config, descriptions)
+    if missing := sorted(set(config.normalise.topics) - set(descriptions)):
         what = f"source topics missing, or hidden from us: {', '.join(missing)}"
         yield State.FAILURE, what, f"{SETUP} --sources; {ADMINISTRATOR}"
     for name in sources:
-        if "READ" not in told[name]["authorized_operations"]:
+        if "READ" not in descriptions[name]["authorized_operations"]:
             yield State.FAILURE, f"source topic {name}: we may not read", ADMINISTRATOR
     if config.normalise.pattern and not sources:
         hint = "correct normalise.pattern, or wait for the sensors"
@@ -144,21 +146,23 @@ def _sources(config: Config, told: Mapping[str, Any]) -> Iterator[Found]:
         yield State.OK, f"reading {', '.join(sources)}", ""
 
 
-def _read(config: Config, told: Mapping[str, Any]) -> list[str]:
+def _read(config: Config, descriptions: Mapping[str, Any]) -> list[str]:
     """The source topics that are there."""
     if not config.normalise.pattern:
-        return [name for name in config.normalise.topics if name in told]
-    ours = set(vars(config.topics).values())
+        return [name for name in config.normalise.topics if name in descriptions]
+    own_topics = set(vars(config.topics).values())
     return sorted(
-        name for name in told if name not in ours and re.fullmatch(config.normalise.pattern, name)
+        name
+        for name in descriptions
+        if name not in own_topics and re.fullmatch(config.normalise.pattern, name)
     )
 
 
 def _settings(asked: Asked, admin: Any) -> Iterator[Found]:
     """Whether our topics keep what they have to, take our messages, and can be written to with a broker less."""
     names = needed(asked)
-    topics = tuple(topic for topic in setup.ours(asked.config) if topic.name in names)
-    for name, (_, settings) in setup.found(admin, topics).items():
+    topics = tuple(topic for topic in setup.own_topics(asked.config) if topic.name in names)
+    for name, (_, settings) in setup.existing_topics(admin, topics).items():
         wanted = next(topic.settings for topic in topics if topic.name == name)
         policy = wanted["cleanup.policy"]
         if settings["cleanup.policy"] != policy:
@@ -171,37 +175,39 @@ def _settings(asked: Asked, admin: Any) -> Iterator[Found]:
         if int(settings["max.message.bytes"]) < largest:
             what = f"topic {name} takes messages up to {settings['max.message.bytes']} bytes, ours have up to {largest}"
             yield State.FAILURE, what, f"raise max.message.bytes of {name}"
-        kept = int(settings["retention.ms"])
-        if policy == "delete" and 0 <= kept < KEPT_MS:
-            what = f"topic {name} keeps messages for {kept / 3600_000:.1f} h: a longer outage loses some"
+        retention_ms = int(settings["retention.ms"])
+        if policy == "delete" and 0 <= retention_ms < MIN_RETENTION_MS:
+            what = f"topic {name} keeps messages for {retention_ms / 3600_000:.1f} h: a longer outage loses some"
             yield State.WARNING, what, f"raise retention.ms of {name} to a day or more"
 
 
-def _groups(asked: Asked, admin: Any, told: Mapping[str, Any]) -> Iterator[Found]:
+def _groups(asked: Asked, admin: Any, descriptions: Mapping[str, Any]) -> Iterator[Found]:
     """Whether the groups may be used, whether an instance is idle, and whether all have the same bundle."""
     from kafka.errors import CoordinatorNotAvailableError
 
     names = asked.config.topics
-    for process in (one for one in asked.processes if one in PROCESSES):
+    for process in (name for name in asked.processes if name in PROCESSES):
         group = getattr(asked.config, process).group
         try:
             with kafka.reaching(asked.config):
-                found = admin.describe_groups([group])[group]
+                description = admin.describe_groups([group])[group]
         except ServiceError as error:
             if isinstance(error.__cause__, CoordinatorNotAvailableError):
                 yield State.OK, "nobody has used a group there yet", ""
                 return
             yield State.FAILURE, f"group {group}: {error.message}", error.hint or ""
             continue
-        if "READ" not in (found.get("authorized_operations") or ["READ"]):
+        if "READ" not in (description.get("authorized_operations") or ["READ"]):
             yield State.FAILURE, f"group {group}: we may not use it", ADMINISTRATOR
-        members = len(found.get("members") or ())
+        members = len(description.get("members") or ())
         topics = {
-            "normalise": _read(asked.config, told),
+            "normalise": _read(asked.config, descriptions),
             "detect": [names.flows],
             "deliver": [names.alerts],
         }[process]
-        parts = sum(len(told[name]["partitions"]) for name in topics if name in told)
+        parts = sum(
+            len(descriptions[name]["partitions"]) for name in topics if name in descriptions
+        )
         if members > parts > 0:
             shared = f"{members} instances share {counted(parts, 'partition')}"
             what = f"{process}: {shared}, {members - parts} of them without work"
@@ -214,24 +220,25 @@ def _groups(asked: Asked, admin: Any, told: Mapping[str, Any]) -> Iterator[Found
 
 def _bundles(config: Config, admin: Any) -> Iterator[Found]:
     with kafka.reaching(config):
-        places = admin.list_group_offsets({config.detect.group: None})[config.detect.group]
+        offsets = admin.list_group_offsets({config.detect.group: None})[config.detect.group]
     partitions: dict[str, list[int]] = {}
-    for place, committed in places.items():
+    for partition, committed in offsets.items():
         if committed.metadata:
             bundle = str(orjson.loads(committed.metadata).get("bundle", ""))
-            partitions.setdefault(bundle, []).append(place.partition)
+            partitions.setdefault(bundle, []).append(partition.partition)
     if len(partitions) > 1:
-        told = "; ".join(
-            f"{bundle[:12]} on partitions {sorted(those)}" for bundle, those in partitions.items()
+        bundles = "; ".join(
+            f"{bundle[:12]} on partitions {sorted(numbers)}"
+            for bundle, numbers in partitions.items()
         )
         hint = "give every instance of detect the same bundle"
-        yield State.FAILURE, f"instances of detect judge by different bundles: {told}", hint
+        yield State.FAILURE, f"instances of detect judge by different bundles: {bundles}", hint
 
 
 def _writes(asked: Asked) -> Iterator[Found]:
     """A transaction as the processes make it, aborted in the end: nobody reads what it wrote."""
     config = asked.config
-    options = {"delivery_timeout_ms": PATIENCE_MS, "request_timeout_ms": PATIENCE_MS // 2}
+    options = {"delivery_timeout_ms": WRITE_TIMEOUT_MS, "request_timeout_ms": WRITE_TIMEOUT_MS // 2}
     for process in asked.processes:
         group, topic = (
             getattr(config, process).group,
@@ -243,15 +250,15 @@ def _writes(asked: Asked) -> Iterator[Found]:
         ):
             producer.begin_transaction()
             try:
-                producer.send(topic, b"{}", b"doctor").get(timeout=PATIENCE_MS / 1000)
+                producer.send(topic, b"{}", b"doctor").get(timeout=WRITE_TIMEOUT_MS / 1000)
             finally:
                 producer.abort_transaction()
         yield State.OK, f"{process}: {topic} takes writes in transactions", ""
 
 
-def _clocks(asked: Asked, told: Mapping[str, Any]) -> Iterator[Found]:
+def _clocks(asked: Asked, descriptions: Mapping[str, Any]) -> Iterator[Found]:
     """Whether sensors' records are from the future."""
-    topics = _read(asked.config, told) if "normalise" in asked.processes else []
+    topics = _read(asked.config, descriptions) if "normalise" in asked.processes else []
     if not topics:
         return
     with closing(kafka.consumer(asked.config)) as consumer, kafka.reaching(asked.config):
@@ -264,7 +271,7 @@ def _clocks(asked: Asked, told: Mapping[str, Any]) -> Iterator[Found]:
                 f"source topic {topic} is empty",
                 "do the sensors send? Zeek's reporter.log says why not",
             )
-        elif (ahead := newest[topic] - now) > SKEW_MS:
+        elif (ahead := newest[topic] - now) > CLOCK_SKEW_MS:
             what = f"source topic {topic}: records are {ahead / 1000:.0f} s ahead of the clock here"
             yield State.FAILURE, what, "set the clocks of the sensors and of this host (NTP)"
         else:
@@ -288,14 +295,16 @@ def _newest(consumer: KafkaConsumer, topics: list[str]) -> dict[str, int]:
     filled = [part for part in parts if ends[part] > begins[part]]
     consumer.assign(filled)
     for part in filled:
-        consumer.seek(part, max(begins[part], ends[part] - NEWEST))
+        consumer.seek(part, max(begins[part], ends[part] - NEWEST_RECORDS))
     newest: dict[str, int] = {}
-    waiting, end = set[TopicPartition](filled), time.monotonic() + PATIENCE_MS / 1000
+    waiting, end = set[TopicPartition](filled), time.monotonic() + WRITE_TIMEOUT_MS / 1000
     while waiting and time.monotonic() < end:
         for part, records in consumer.poll(timeout_ms=200).items():
-            newest[part.topic] = max(newest.get(part.topic, 0), *(one.timestamp for one in records))
+            newest[part.topic] = max(
+                newest.get(part.topic, 0), *(record.timestamp for record in records)
+            )
         waiting = {part for part in waiting if consumer.position(part) < ends[part]}
     return newest
 
 
-AREA = Area("kafka", frozenset(USES), look)
+AREA = Area("kafka", frozenset(USES), check)

@@ -10,7 +10,7 @@ from ids_plugin.config import Kibana
 Found = tuple[State, str, str]
 
 
-def look(asked: Asked) -> Iterator[Found]:
+def check(asked: Asked) -> Iterator[Found]:
     """
     Raises:
         ConfigError, ServiceError: it can't be reached, refuses us, or lacks what we need.
@@ -39,4 +39,4 @@ def look(asked: Asked) -> Iterator[Found]:
         yield State.OK, f"{settings.url} has our dashboards and rules", ""
 
 
-AREA = Area("kibana", frozenset({"deliver"}), look)
+AREA = Area("kibana", frozenset({"deliver"}), check)

@@ -13,7 +13,7 @@ from ids_plugin.errors import ConfigError, MissingExtraError
 Found = tuple[State, str, str]
 
 
-def look(asked: Asked) -> Iterator[Found]:
+def check(asked: Asked) -> Iterator[Found]:
     """
     Raises:
         ConfigError, BundleError, MissingExtraError: something can't be used.
@@ -48,15 +48,15 @@ def _installed(asked: Asked) -> Iterator[Found]:
 
 
 def _subscription(config: Config) -> Iterator[Found]:
-    told = config.normalise
-    if bool(told.topics) == bool(told.pattern):
-        what = "both topics and a pattern" if told.topics else "neither topics nor a pattern"
+    settings = config.normalise
+    if bool(settings.topics) == bool(settings.pattern):
+        what = "both topics and a pattern" if settings.topics else "neither topics nor a pattern"
         raise ConfigError(f"normalise has {what}", hint='such as topics = ["zeek"]')
-    strangers = sorted(set(told.sensors) - set(told.topics)) if told.topics else []
-    if strangers:
+    unread_topics = sorted(set(settings.sensors) - set(settings.topics)) if settings.topics else []
+    if unread_topics:
         yield (
             State.WARNING,
-            f"normalise.sensors names topics that aren't read: {', '.join(strangers)}",
+            f"normalise.sensors names topics that aren't read: {', '.join(unread_topics)}",
             "correct them",
         )
 
@@ -67,18 +67,18 @@ def _judging(config: Config) -> Iterator[Found]:
     from ids_plugin.sources.local_networks import LocalRule, networks
     from ids_plugin.windows import spec
 
-    told = config.detect
-    public_key = read_key(told.public_key)
-    bundle = read(find(str(told.bundle or "default")), spec=spec(), public_key=public_key)
-    signed = "" if told.public_key else ", its signature not asked for"
+    settings = config.detect
+    public_key = read_key(settings.public_key)
+    bundle = read(find(str(settings.bundle or "default")), spec=spec(), public_key=public_key)
+    signed = "" if settings.public_key else ", its signature not asked for"
     yield State.OK, f"bundle {bundle.id[:12]} ({bundle.family}) can be used{signed}", ""
-    if told.public_key is None:
+    if settings.public_key is None:
         hint = "set detect.public_key; without it no bundle is taken from Kafka"
         yield State.WARNING, "no public key: bundles on Kafka are refused", hint
-    read_allow_list(told.allow)
-    rule = LocalRule(networks(told.local_nets))
+    read_allow_list(settings.allow)
+    rule = LocalRule(networks(settings.local_nets))
     yield State.OK, "allow-list and local networks can be used", ""
     yield State.OK, rule.describe("detect.local_nets"), ""
 
 
-AREA = Area("settings", frozenset({*PROCESSES, "ship"}), look)
+AREA = Area("settings", frozenset({*PROCESSES, "ship"}), check)

@@ -16,12 +16,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         dest="target", metavar="TARGET", required=True, help="which service to set up"
     )
     for target in TARGETS:
-        one = choices.add_parser(
+        subparser = choices.add_parser(
             target.name, help=target.help, description=target.help, epilog=target.example
         )
-        target.configure(one)
-        one.add_argument("--dry-run", action="store_true", help="only say what would be changed")
-        one.set_defaults(run_target=target.run)
+        target.configure(subparser)
+        subparser.add_argument(
+            "--dry-run", action="store_true", help="only say what would be changed"
+        )
+        subparser.set_defaults(run_target=target.run)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:

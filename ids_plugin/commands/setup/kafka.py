@@ -34,42 +34,42 @@ class Step(NamedTuple):
     why: str = ""
 
 
-def ours(config: Config) -> tuple[Topic, ...]:
+def own_topics(config: Config) -> tuple[Topic, ...]:
     """Our topics; settings that aren't named are the broker's."""
     names = config.topics
     compacted = {"cleanup.policy": "compact"}
-    kept = {"cleanup.policy": "delete"}
+    expiring = {"cleanup.policy": "delete"}
     return (
-        Topic(names.flows, True, kept),
-        Topic(names.alerts, True, kept),
-        Topic(names.rejects, False, kept),
-        Topic(names.ledger, False, kept),
+        Topic(names.flows, True, expiring),
+        Topic(names.alerts, True, expiring),
+        Topic(names.rejects, False, expiring),
+        Topic(names.ledger, False, expiring),
         Topic(names.state, False, compacted | SMALL_SEGMENTS),
         Topic(names.places, False, compacted | SMALL_SEGMENTS),
         Topic(names.bundles, False, compacted | {"max.message.bytes": str(kafka.LARGEST_BUNDLE)}),
     )
 
 
-def sources(config: Config) -> tuple[Topic, ...]:
+def sensor_topics(config: Config) -> tuple[Topic, ...]:
     """The sensors' topics that are named; their settings are the sensors' or the broker's."""
     return tuple(Topic(name, True, {}) for name in config.normalise.topics)
 
 
-def found(admin: Any, topics: tuple[Topic, ...]) -> dict[str, tuple[int, dict[str, str]]]:
+def existing_topics(admin: Any, topics: tuple[Topic, ...]) -> dict[str, tuple[int, dict[str, str]]]:
     """Number of partitions and settings of those topics that are there."""
     from kafka.admin import ConfigResource, ConfigResourceType
 
     names = [topic.name for topic in topics]
-    told = {
-        one["name"]: len(one["partitions"])
-        for one in admin.describe_topics()
-        if one["name"] in names
+    counts = {
+        entry["name"]: len(entry["partitions"])
+        for entry in admin.describe_topics()
+        if entry["name"] in names
     }
-    asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in told]
+    asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in counts]
     settings = admin.describe_configs(asked, config_filter="all")["topic"] if asked else {}
     return {
-        name: (count, {key: str(one["value"]) for key, one in settings[name].items()})
-        for name, count in told.items()
+        name: (count, {key: str(entry["value"]) for key, entry in settings[name].items()})
+        for name, count in counts.items()
     }
 
 
@@ -85,9 +85,9 @@ def install(
     with kafka.admin(config) as admin, kafka.reaching(config):
         from kafka.admin import ConfigResource, ConfigResourceType
 
-        there = found(admin, topics)
+        existing = existing_topics(admin, topics)
         for topic in topics:
-            if topic.name not in there:
+            if topic.name not in existing:
                 count = partitions if topic.spread else 1
                 options = {
                     "num_partitions": count,
@@ -98,7 +98,7 @@ def install(
                     admin.create_topics({topic.name: options}, wait_for_metadata=True)
                 yield Step(topic.name, "create", f"{count} partition{'s' * (count > 1)}")
                 continue
-            count, settings = there[topic.name]
+            count, settings = existing[topic.name]
             differing = {
                 key: value for key, value in topic.settings.items() if settings.get(key) != value
             }
@@ -150,11 +150,15 @@ def run(args: argparse.Namespace, console: Console) -> int:
         MissingExtraError, ConfigError: kafka-python isn't installed; settings that can't be.
         ServiceError: a step can't be done; what was done before it stays.
     """
-    told = config.load(args.config)
-    topics = ours(told) + (sources(told) if args.sources else ())
+    settings = config.load(args.config)
+    topics = own_topics(settings) + (sensor_topics(settings) if args.sources else ())
     steps = []
     for step in install(
-        told, topics, partitions=args.partitions, replication=args.replication, dry_run=args.dry_run
+        settings,
+        topics,
+        partitions=args.partitions,
+        replication=args.replication,
+        dry_run=args.dry_run,
     ):
         steps.append(step)
         if step.action != "keep" or step.why:

@@ -68,9 +68,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
             doing = (
                 f"would {step.action}" if args.dry_run and step.action != "look" else step.action
             )
-            at = " at" if step.action == "look" else ""
+            preposition = " at" if step.action == "look" else ""
             console.say(
-                f"{doing}{at} {step.kind.replace('_', ' ')} {step.name}"
+                f"{doing}{preposition} {step.kind.replace('_', ' ')} {step.name}"
                 + (f": {step.why}" if step.why else "")
             )
     changes = sum(step.action in ("create", "update") for step in steps)
@@ -94,8 +94,8 @@ def wanted(settings: Kibana) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
 
 
 def _settings(args: argparse.Namespace) -> Kibana:
-    found = load(Path(args.config) if args.config else None).kibana
-    return told(args, found, "space", *LINKS)
+    settings = load(Path(args.config) if args.config else None).kibana
+    return told(args, settings, "space", *LINKS)
 
 
 def _write(files: Iterable[tuple[Path | None, list[dict[str, Any]]]], console: Console) -> int:
