@@ -1,1 +1,3 @@
-"""The flow meter: packets → connections with Zeek's meaning of every column, in pure NumPy and Polars."""
+"""The flow meter: packets → connections with Zeek's meaning of every column, in pure NumPy and
+Polars.
+"""

@@ -24,32 +24,67 @@ LOGIN_PORTS = (21, 22, 23, 513)
 """ports of base/protocols/conn/inactivity.zeek"""
 DNS_PORTS = (53, 137, 5353, 5355)
 DNS_CHECK_INTERVAL_US = 10 * SECOND_US
-"""dns_session_timeout: how often a DNS exchange over UDP is looked at, and ended if it has been still for"""
+"""dns_session_timeout: how often a DNS exchange over UDP is looked at, and ended if it has been
+still for
+"""
 DNS_SILENCE_US = 9 * SECOND_US
 NEVER = np.int64(1 << 62)
 
 TCP_SERVERS = (
-    21, 22, 25, 53, 80, 81, 88, 110, 135, 139, 143, 389, 443, 445, 502, 514, 563, 585, 587, 614, 631, 636, 989, 990,
-    992, 993, 995, 1080, 1434, 1883, 2811, 3128, 3268, 3306, 3389, 5060, 5222, 5223, 5269, 5432, 6379, 6666, 6667, 6668,
-    6669, 8000, 8080, 8888, 20000,
+    21, 22, 25, 53, 80, 81, 88, 110, 135, 139, 143, 389, 443, 445, 502, 514, 563, 585, 587, 614,
+    631, 636, 989, 990, 992, 993, 995, 1080, 1434, 1883, 2811, 3128, 3268, 3306, 3389, 5060, 5222,
+    5223, 5269, 5432, 6379, 6666, 6667, 6668, 6669, 8000, 8080, 8888, 20000,
 )  # fmt: skip
 UDP_SERVERS = (
-    53, 67, 69, 88, 123, 137, 161, 162, 389, 443, 514, 1812, 2123, 2152, 3544, 4789, 5060, 5072, 5353, 5355, 6081,
-    20000,
+    53, 67, 69, 88, 123, 137, 161, 162, 389, 443, 514, 1812, 2123, 2152, 3544, 4789, 5060, 5072,
+    5353, 5355, 6081, 20000,
 )  # fmt: skip
 """Zeek's likely_server_ports, as its default scripts fill it."""
 
 ADDRESS_HALVES = ("low_high", "low_low", "high_high", "high_low")
 COLUMN_BLOCKS = (
     (np.int64, 1, ("first_time", "last_time", "first_packet", "missed_bytes", "tunnel_parent")),
-    (np.int64, 2, ("packets", "ip_bytes", "payload_bytes", "highest_sequence", "highest_ack", "signatures")),
+    (
+        np.int64,
+        2,
+        ("packets", "ip_bytes", "payload_bytes", "highest_sequence", "highest_ack", "signatures"),
+    ),
     (np.int32, 1, ("low_port", "high_port", "protocol", "originator")),
     (np.int32, 2, ("state", "previous_state", "fin_count")),
     (np.int64, 1, ("attempt_until", "close_at", "dns_check_at", "idle_timeout")),
-    (np.int64, 2, ("initial_sequence", "delivered_end", "data_end", "acknowledged_end", "fin_end", "last_syn", "last_fin", "last_rst")),
-    (np.int32, 2, ("is_closing", "is_closed", "seen_letters", "retransmissions", "zero_windows", "gap_count", "is_given_up", "inspected_packets", "bad_checksums")),
-)  # fmt: skip
-"""What a connection has once (1), what each of its sides has (2). Grown one by one, so that little is there twice."""
+    (
+        np.int64,
+        2,
+        (
+            "initial_sequence",
+            "delivered_end",
+            "data_end",
+            "acknowledged_end",
+            "fin_end",
+            "last_syn",
+            "last_fin",
+            "last_rst",
+        ),
+    ),
+    (
+        np.int32,
+        2,
+        (
+            "is_closing",
+            "is_closed",
+            "seen_letters",
+            "retransmissions",
+            "zero_windows",
+            "gap_count",
+            "is_given_up",
+            "inspected_packets",
+            "bad_checksums",
+        ),
+    ),
+)
+"""What a connection has once (1), what each of its sides has (2). Grown one by one, so that
+little is there twice.
+"""
 ENDED_BLOCKS = 4
 """Blocks that are still asked for when a connection has ended: the first ones."""
 FIRST_ROWS, MIN_GROWTH_ROWS = 1 << 6, 1 << 12
@@ -59,8 +94,8 @@ FIRST_ROWS, MIN_GROWTH_ROWS = 1 << 6, 1 << 12
 class Table:
     """Connections as columns; each has a row as long as it is open, and rows are used again.
 
-    `table[name]` is a view: (rows,) for what a connection has once, (rows, 2) for what each side has, side 0 being the
-    lower endpoint. Times are µs.
+    `table[name]` is a view: (rows,) for what a connection has once, (rows, 2) for what each side
+    has, side 0 being the lower endpoint. Times are µs.
     """
 
     def __init__(self, rows: int = 0) -> None:
@@ -74,14 +109,18 @@ class Table:
         return len(self.live)
 
     def __getitem__(self, name: str) -> Int64s:
-        block, at, count = _COLUMN_POSITIONS[name]
-        column: Int64s = self.blocks[block][at] if count == 1 else self.blocks[block][at : at + 2].T
+        block, position, count = _COLUMN_POSITIONS[name]
+        column: Int64s = (
+            self.blocks[block][position]
+            if count == 1
+            else self.blocks[block][position : position + 2].T
+        )
         return column
 
     def of(self, name: str, side: int) -> Int64s:
         """(rows,) what one side has: a view, quicker to pick rows from than both sides."""
-        block, at, _ = _COLUMN_POSITIONS[name]
-        column: Int64s = self.blocks[block][at + side]
+        block, position, _ = _COLUMN_POSITIONS[name]
+        column: Int64s = self.blocks[block][position + side]
         return column
 
     @property

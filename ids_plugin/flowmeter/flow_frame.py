@@ -1,4 +1,6 @@
-"""Metered connections → Flow frame: texts of addresses, ids, histories and states made for whole columns."""
+"""Metered connections → Flow frame: texts of addresses, ids, histories and states made for whole
+columns.
+"""
 
 from __future__ import annotations
 
@@ -29,15 +31,15 @@ BASE62 = np.frombuffer(
 )
 UID_LETTERS = 18
 SPECIAL_IPV4 = (
-    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
-    "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4",
-    "240.0.0.0/4",
+    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+    "192.0.0.0/24", "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
+    "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
 )  # fmt: skip
 SPECIAL_IPV6 = (
     "::/127", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "fc00::/7", "fe80::/10",
-    "2002::/24", "2002:a00::/24", "2002:6440::/26", "2002:7f00::/24", "2002:a9fe::/32", "2002:ac10::/28",
-    "2002:c000::/40", "2002:c000:200::/40", "2002:c0a8::/32", "2002:c612::/31", "2002:c633:6400::/40",
-    "2002:cb00:7100::/40", "2002:f000::/20",
+    "2002::/24", "2002:a00::/24", "2002:6440::/26", "2002:7f00::/24", "2002:a9fe::/32",
+    "2002:ac10::/28", "2002:c000::/40", "2002:c000:200::/40", "2002:c0a8::/32", "2002:c612::/31",
+    "2002:c633:6400::/40", "2002:cb00:7100::/40", "2002:f000::/20",
 )  # fmt: skip
 """The address blocks IANA keeps off the Internet: what Zeek 8 calls local unless told otherwise."""
 LOCAL_IPV4 = tuple(
@@ -163,7 +165,9 @@ def _endpoint(table: Table, swapped: Bools) -> tuple[UInt64s, UInt64s]:
 def _number_column(
     values: npt.NDArray[Any], kind: pa.DataType, known: Bools | None = None
 ) -> pa.Array:
-    """A column of numbers, null where not `known`; `pa.array` would load pandas where it is installed."""
+    """A column of numbers, null where not `known`; `pa.array` would load pandas where it is
+    installed.
+    """
     as_they_lie = np.ascontiguousarray(
         values, dtype=f"{'u' * (kind.bit_width < 64)}int{kind.bit_width}"
     )
@@ -269,11 +273,13 @@ def _uid_column(seed: UInt64s, known: Bools | None = None) -> pa.Array:
 
 def _text_column(letters: Bytes, known: Bools | None = None) -> pa.Array:
     """A column from (n, width) letters, zeros behind each text; null where not `known`."""
-    there = letters != 0
-    return text_column(letters[there], np.append(0, np.cumsum(there.sum(axis=1))), known)
+    is_letter = letters != 0
+    return text_column(letters[is_letter], np.append(0, np.cumsum(is_letter.sum(axis=1))), known)
 
 
 def text_column(letters: Bytes, ends: Int64s, known: Bools | None = None) -> pa.Array:
-    """A column from ASCII letters, text i being letters[ends[i]:ends[i + 1]]; null where not `known`."""
+    """A column from ASCII letters, text i being letters[ends[i]:ends[i + 1]]; null where not
+    `known`.
+    """
     parts = pa.py_buffer(np.ascontiguousarray(ends)), pa.py_buffer(np.ascontiguousarray(letters))
     return pa.LargeStringArray.from_buffers(len(ends) - 1, *parts, _bitmap(known))

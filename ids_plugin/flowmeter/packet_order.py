@@ -1,4 +1,10 @@
-"""Packets of a chunk ordered by connection and time, beside the connections that were open before it."""
+"""Packets of a chunk ordered by connection and time, beside the connections that were open before
+it.
+
+A group is all packets of the chunk with the same two endpoints and the same protocol. It holds one
+connection or several: `tcp_state` finds where they begin, `ConnectionPackets.split_connections`
+cuts there.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +20,9 @@ Bools = npt.NDArray[np.bool_]
 
 
 class ConnectionPackets:
-    """The packets of one chunk beside the connections open before it, ordered by connection and time."""
+    """The packets of one chunk beside the connections open before it, ordered by connection and
+    time.
+    """
 
     def __init__(self, table: Table, packets: Packets, arrivals: Int64s) -> None:
         self.packets = packets
@@ -43,11 +51,11 @@ class ConnectionPackets:
         )
         self.order, self.group, unique = _group_by_key(key)
         live = np.flatnonzero(table.live)
-        which, at = _find_keys(unique, table.hash[live])
-        self.open_rows = live[which]
+        known_rows, known_groups = _find_keys(unique, table.hash[live])
+        self.open_rows = live[known_rows]
         self.open_row = np.full(len(unique), -1, dtype=np.int64)
         """row of the connection that was open before, per group; -1 where there was none"""
-        self.open_row[at] = self.open_rows
+        self.open_row[known_groups] = self.open_rows
         self.key, self.low, self.high, self.ports = key, low, high, ports
         self.capture_index = self.capture_index[self.order]
         self.window = packets.window[self.order]
@@ -66,7 +74,9 @@ class ConnectionPackets:
         self.is_first_of_group[1:] = self.group[1:] != self.group[:-1]
 
     def split_connections(self, begins: Bools) -> None:
-        """Stretches of packets of one connection, which row of the table each is; those at `begins_connection` get new rows."""
+        """Stretches of packets of one connection, which row of the table each is; those at
+        `begins_connection` get new rows.
+        """
         starts = self.is_first_of_group | begins
         self.connection = np.cumsum(starts.astype(np.int64)) - 1
         """which stretch each packet is of"""
@@ -78,27 +88,32 @@ class ConnectionPackets:
         self.table_row = self.open_row[self.group[self.connection_start]]
         self.table_row[self.is_new] = self.table.claim(int(self.is_new.sum()))
 
-    def adopt_connections(self, few: ConnectionPackets, place: Int64s, turned: Bools) -> None:
-        """Takes over the stretches of `few`, packets of this chunk that stand at `capture_index`, and the sides `is_reversed`."""
-        if few is self:
+    def adopt_connections(
+        self, reduced: ConnectionPackets, positions: Int64s, is_reversed: Bools
+    ) -> None:
+        """Takes over the stretches of `reduced`, packets of this chunk that stand at
+        `capture_index`, and the sides `is_reversed`.
+        """
+        if reduced is self:
             return
         self.connection_start, self.is_new, self.table_row = (
-            place[few.connection_start],
-            few.is_new,
-            few.table_row,
+            positions[reduced.connection_start],
+            reduced.is_new,
+            reduced.table_row,
         )
         self.connection_end = np.append(self.connection_start[1:], len(self.group))
         self.connection = np.repeat(
             np.arange(len(self.connection_start)), self.connection_end - self.connection_start
         )
-        self.side[place[turned]] = few.side[turned]
+        self.side[positions[is_reversed]] = reduced.side[is_reversed]
 
 
 def _group_by_key(key: UInt64s) -> tuple[Int64s, Int64s, UInt64s]:
-    """Stable order by key, number of the key of each element in that order, and the keys that there are.
+    """Stable order by key, number of the key of each element in that order, and the keys that there
+    are.
 
-    Keys are sorted by their upper half, 16 bits at a time, which NumPy does by counting; should two keys have the same
-    upper half, by all of it.
+    Keys are sorted by their upper half, 16 bits at a time, which NumPy does by counting; should two
+    keys have the same upper half, by all of it.
     """
     order = np.argsort((key >> np.uint64(32)).astype(np.uint16), kind="stable")
     order = order[np.argsort((key >> np.uint64(48)).astype(np.uint16)[order], kind="stable")]
@@ -113,24 +128,26 @@ def _group_by_key(key: UInt64s) -> tuple[Int64s, Int64s, UInt64s]:
     return order, np.cumsum(first.astype(np.int64)) - 1, sorted_key[np.flatnonzero(first)]
 
 
-def _find_keys(known: UInt64s, asked: UInt64s) -> tuple[Int64s, Int64s]:
-    """Which of `asked` are among the keys `known`, which are sorted, and where there.
+def _find_keys(known_keys: UInt64s, keys: UInt64s) -> tuple[Int64s, Int64s]:
+    """Which of `keys` are among the keys `known_keys`, which are sorted, and where there.
 
     Most aren't, and most of these have upper bits that no known key has.
     """
-    there = np.zeros(1 << 16, dtype=bool)
-    there[known >> np.uint64(48)] = True
-    likely = np.flatnonzero(there[asked >> np.uint64(48)])
-    key = asked[likely]
-    at = np.minimum(np.searchsorted(known, key), len(known) - 1)
-    same = known[at] == key
-    return likely[same], at[same]
+    has_upper_bits = np.zeros(1 << 16, dtype=bool)
+    has_upper_bits[known_keys >> np.uint64(48)] = True
+    candidates = np.flatnonzero(has_upper_bits[keys >> np.uint64(48)])
+    key = keys[candidates]
+    positions = np.minimum(np.searchsorted(known_keys, key), len(known_keys) - 1)
+    is_same = known_keys[positions] == key
+    return candidates[is_same], positions[is_same]
 
 
 def _order_endpoints(
     packets: Packets,
 ) -> tuple[Bools, tuple[UInt64s, UInt64s], tuple[UInt64s, UInt64s], tuple[Int64s, Int64s]]:
-    """The endpoints ordered, so that both directions are one connection; `swapped` where the source is the higher."""
+    """The endpoints ordered, so that both directions are one connection; `swapped` where the
+    source is the higher.
+    """
     source, target = packets.source, packets.destination
     same_high, same_low = source[0] == target[0], source[1] == target[1]
     swapped = np.where(same_high, source[1] > target[1], source[0] > target[0])

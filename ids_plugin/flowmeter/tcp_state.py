@@ -1,7 +1,26 @@
-"""The packets that can change a connection's state, one of every connection a round.
+"""The state of every connection after every packet, in rounds.
 
-For TCP these are SYN, FIN and RST, the first packets of a side, and whatever comes behind a timeout; for DNS over UDP
-the times at which Zeek looks whether an exchange is over. What Zeek's TCP session does with them is in `TcpStates`.
+A state machine must take the packets of one connection in order, but connections don't depend on
+each other. So a round takes the next packet of every connection under way, all in one step of
+NumPy:
+
+- `position` holds, for each connection under way, the place of its next packet among the packets of
+  the chunk (which stand in groups, see `packet_order`).
+- `TcpStates` holds the states of these connections as arrays, and `TcpStates.advance` moves all of
+  them as Zeek's TCP session does:
+  https://docs.zeek.org/en/v8.0.8/scripts/base/protocols/conn/main.zeek.html
+- `StateTracker._advance_round` notes the new state at the positions of the packets.
+- `StateTracker._next_positions` says where each connection goes on. Most packets can't change a
+  state: once both sides have spoken only SYN, FIN and RST do, and packets that come after a
+  timeout. Tables made beforehand give the next such packet of any position (`next_candidate`), so
+  that a connection of a million packets takes as few rounds as one of ten.
+- Connections that have reached their last packet leave; the rounds end when none is left.
+
+`StateTracker._fill_forward` then gives the packets that no round visited the state of the last
+visited packet before them.
+
+UDP, ICMP and other protocols need no rounds, because only a pause ends them. DNS over UDP has
+rounds of its own: they follow the times at which Zeek checks whether an exchange is over.
 """
 
 from __future__ import annotations
@@ -65,9 +84,11 @@ def _next_true(is_wanted: Bools) -> Int64s:
 
 
 class StateTracker:
-    """Rounds over the packets that can change a connection's state; afterwards the state after every packet.
+    """Rounds over the packets that can change a connection's state; afterwards the state after
+    every packet.
 
-    Attributes `state`, `previous_time`, `origin`, `is_closed` are pairs (side 0, side 1) of arrays over the packets.
+    Attributes `state`, `previous_time`, `origin`, `is_closed` are pairs (side 0, side 1) of arrays
+    over the packets.
     """
 
     def __init__(self, chunk: ConnectionPackets) -> None:
@@ -88,7 +109,9 @@ class StateTracker:
         self.recorded_idle_timeout = np.zeros(count, dtype=np.int64)
         self.is_closing = np.zeros((count, 2), dtype=bool)
         self.dns_check_at = np.full(len(chunk.open_row), NEVER, dtype=np.int64)
-        """when Zeek next looks at the DNS exchange of a group; when it found it over, if `opens_connection`"""
+        """when Zeek next looks at the DNS exchange of a group; when it found it over, if
+        `opens_connection`
+        """
         self.is_dns_ended = np.zeros(len(chunk.open_row), dtype=bool)
         self.final_initial_sequences: list[tuple[Int64s, Int64s]] = []
         """last packets of connections, and where their sides begin as far as is known by then"""
@@ -109,7 +132,9 @@ class StateTracker:
         ] & has_ports
 
     def _track_datagrams(self) -> None:
-        """UDP, ICMP and other protocols: a pause ends a connection, nothing else does but the end of a DNS exchange."""
+        """UDP, ICMP and other protocols: a pause ends a connection, nothing else does but the
+        end of a DNS exchange.
+        """
         chunk = self.chunk
         is_datagram = chunk.protocol != TCP
         heads = np.flatnonzero(chunk.is_first_of_group & is_datagram)
@@ -145,7 +170,9 @@ class StateTracker:
         self.recorded_idle_timeout[is_datagram] = DATAGRAM_IDLE_TIMEOUT_US
 
     def _reverse_dns_answers(self, positions: Int64s) -> None:
-        """DNS that begins with an answer between two servers' ports: Zeek turns it round, the packet's count too."""
+        """DNS that begins with an answer between two servers' ports: Zeek turns it round, the
+        packet's count too.
+        """
         chunk, packets = self.chunk, self.chunk.packets
         order = chunk.order[positions]
         between_servers = np.isin(packets.source_port[order], REVERSIBLE_DNS_PORTS) & np.isin(
@@ -237,9 +264,11 @@ class StateTracker:
             active, position = active[continues], next_position[continues]
 
     def _new_attempts(self) -> Bools:
-        """SYNs with another number than the SYN their side sent before: each opens a connection, whatever came between.
+        """SYNs with another number than the SYN their side sent before: each opens a connection,
+        whatever came between.
 
-        But for one that the other side seems to have answered already: these two may only have changed places.
+        But for one that the other side seems to have answered already: these two may only have
+        changed places.
         """
         chunk = self.chunk
         is_syn = chunk.flags & (SYN | ACK) == SYN
@@ -267,7 +296,9 @@ class StateTracker:
         return is_new_attempt
 
     def _state_changes(self) -> Bools:
-        """Packets that may change the state of an established connection: not those that only repeat the one before."""
+        """Packets that may change the state of an established connection: not those that only
+        repeat the one before.
+        """
         chunk = self.chunk
         control_flags = chunk.flags & (SYN | FIN | RST)
         may_change = control_flags != 0
@@ -354,7 +385,9 @@ class StateTracker:
         self.recorded_idle_timeout[position] = states.idle_timeout[active]
 
     def _guess_initial_sequences(self, states: TcpStates, index: Int64s, position: Int64s) -> None:
-        """Where a silent side begins, by its peer's last acknowledgement up to `position`; rounds pass these over."""
+        """Where a silent side begins, by its peer's last acknowledgement up to `position`;
+        rounds pass these over.
+        """
         last_ack = np.searchsorted(self.ack_positions, position, side="right") - 1
         index, last_ack = index[last_ack >= 0], self.ack_positions[last_ack[last_ack >= 0]]
         is_unseen = last_ack > self.last_visited[index]
@@ -493,7 +526,9 @@ class TcpStates:
         self.idle_timeout[index] = TCP_IDLE_TIMEOUT_US
 
     def opens_connection(self, packets: RoundPackets) -> Bools:
-        """Whether the packet opens a new connection: none yet, timed out, or its ports are used again."""
+        """Whether the packet opens a new connection: none yet, timed out, or its ports are used
+        again.
+        """
         index = packets.index
         originator = self.originator[index]
         originator_state = self.state[index, originator]
@@ -520,7 +555,9 @@ class TcpStates:
         return opens_connection
 
     def advance(self, packets: RoundPackets, is_flipped: Bools, position: Int64s) -> Bools:
-        """Sequence starts, last time and the endpoint states as Zeek's TCP session moves them; which close."""
+        """Sequence starts, last time and the endpoint states as Zeek's TCP session moves them;
+        which close.
+        """
         index, side, peer = packets.index, packets.side, 1 - packets.side
         own_state, peer_state = self.state[index, side], self.state[index, peer]
         self._update_initial_sequences(packets, own_state, peer_state)

@@ -1,7 +1,13 @@
 """TCP byte streams and histories, for all packets of a chunk at once.
 
-Running maxima over a connection's stretch of packets give what was sent, received and acknowledged before each packet.
-Only where a segment is missing or comes early does a reassembler walk single packets, until nothing is missing.
+The packets of a connection stand one behind the other. A running maximum of the sequence numbers
+over them gives what a side had sent before each packet; one of the acknowledgements and of the ends
+of the payload gives what had arrived. One running maximum serves all connections of the chunk,
+because each connection's numbers are raised above those of the connection before it
+(`_SequenceSpaces.base`).
+
+A maximum can't see a hole. Only where data come early, beyond bytes that are still missing, a
+`Reassembler` takes single packets, until nothing is missing any more.
 """
 
 from __future__ import annotations
@@ -38,7 +44,9 @@ Bytes = npt.NDArray[np.uint8]
 MAX_SEQUENCE_JUMP = 1 << 20
 """A SYN or RST that jumps farther in sequence space isn't believed."""
 MAX_BYTES_ABOVE_GAP = 16384
-"""tcp_max_above_hole_without_any_acks: data so far ahead, nothing acknowledged, and Zeek gives up on the stream."""
+"""tcp_max_above_hole_without_any_acks: data so far ahead, nothing acknowledged, and Zeek gives
+up on the stream.
+"""
 MAX_STREAM_BYTES = 1 << 40
 """Bytes of a stream that are told apart; more than any capture holds."""
 SEEN_DATA, SEEN_ACK, SEEN_SYN, SEEN_FIN, SEEN_RST, SEEN_INCONSISTENT, SEEN_MULTIPLE, SEEN_LIMIT = (
@@ -78,7 +86,9 @@ class _SequenceSpaces(NamedTuple):
 
 
 class Reassembler:
-    """What one side has sent and not all been received in order: Zeek's reassembler for the packets around a hole."""
+    """What one side has sent and not all been received in order: Zeek's reassembler for the
+    packets around a hole.
+    """
 
     def __init__(self, delivered: int, trimmed: int) -> None:
         self.delivered = delivered
@@ -98,7 +108,9 @@ class Reassembler:
         )
 
     def acknowledge(self, acknowledged: int) -> list[int]:
-        """The peer has everything below `acknowledged`; sizes of the holes that it shows were never seen."""
+        """The peer has everything below `acknowledged`; sizes of the holes that it shows were
+        never seen.
+        """
         if acknowledged <= self.acknowledged:
             return []
         gaps = []
@@ -128,7 +140,9 @@ class Reassembler:
 
 
 class TcpStreams:
-    """Bytes, gaps, closing and history letters of one chunk's packets; updates the table as it goes."""
+    """Bytes, gaps, closing and history letters of one chunk's packets; updates the table as it
+    goes.
+    """
 
     def __init__(
         self,
@@ -221,7 +235,9 @@ class TcpStreams:
     def _add_letters(
         self, position: Int64s, rank: int, letter: str, side: int | None = None
     ) -> None:
-        """Adds `letter` at packets, by rank within a packet. It is the sender's unless `is_low` is given."""
+        """Adds `letter` at packets, by rank within a packet. It is the sender's unless `is_low`
+        is given.
+        """
         if len(position):
             sides = (
                 self.chunk.side[position]
@@ -231,14 +247,18 @@ class TcpStreams:
             self.letter_groups.append((position, rank, sides, ord(letter)))
 
     def _connection_heads(self, position: Int64s) -> tuple[Bools, Int64s]:
-        """Which of these packets are the first of their connection among them, and the table's rows."""
+        """Which of these packets are the first of their connection among them, and the table's
+        rows.
+        """
         stretch = self.chunk.connection[position]
         first = np.ones(len(position), dtype=bool)
         first[1:] = stretch[1:] != stretch[:-1]
         return first, self.chunk.table_row[stretch]
 
     def _letter_once(self, mask: Bools, side: int, bit: int, letter: str) -> None:
-        """The letter at the first packet of `is_wanted` in each connection that has not seen it yet."""
+        """The letter at the first packet of `is_wanted` in each connection that has not seen it
+        yet.
+        """
         position = np.flatnonzero(mask)
         if not len(position):
             return
@@ -252,7 +272,9 @@ class TcpStreams:
     def _changed_numbers(
         self, mask: Bools, side: int, number: Int64s, column: str, bit: int
     ) -> Int64s:
-        """The first packet of `is_wanted` in each connection, and those whose number differs from the last one's."""
+        """The first packet of `is_wanted` in each connection, and those whose number differs
+        from the last one's.
+        """
         position = np.flatnonzero(mask)
         if not len(position):
             return position
@@ -368,7 +390,7 @@ class TcpStreams:
         return restarts
 
     def _carry_over(self, column: str, side: int, values: Int64s, restarts: Bools) -> None:
-        """Folds what earlier chunks left into the first packets of connections that go on."""
+        """Carries what earlier chunks left over to the first packets of connections that go on."""
         earlier = np.where(
             restarts[self.continued], 0, self.chunk.table.of(column, side)[self.continued_rows]
         )
@@ -377,7 +399,9 @@ class TcpStreams:
     def _sent_bytes(
         self, side: int, is_own: Bools, relative_sequence: Int64s, segments: _SequenceSpaces
     ) -> Int64s:
-        """Highest sequence number the side has used (Zeek's last_seq); retransmissions on the way."""
+        """Highest sequence number the side has used (Zeek's last_seq); retransmissions on the
+        way.
+        """
         chunk, table = self.chunk, self.chunk.table
         restarts, starts, base = segments
         end_sequence = (
@@ -526,7 +550,9 @@ class TcpStreams:
         arrived: RunningMaximum,
         received: Int64s,
     ) -> None:
-        """Holes that an acknowledgement shows: letters G and missed_bytes; corrects `received` behind holes."""
+        """Holes that an acknowledgement shows: letters G and missed_bytes; corrects `received`
+        behind holes.
+        """
         received_before = np.maximum(arrived.before, 1)
         is_early = has_data & (start > received_before)
         gap_positions = np.flatnonzero((acknowledged > received_before) & ~is_early)
@@ -576,7 +602,9 @@ class TcpStreams:
         gap_positions: Int64s,
         gap_sizes: Int64s,
     ) -> tuple[Int64s, Int64s]:
-        """Packet by packet from each hole to where nothing is missing: gaps found there instead of the running ones."""
+        """Packet by packet from each hole to where nothing is missing: gaps found there instead
+        of the running ones.
+        """
         chunk = self.chunk
         has_data, start, data_end, acknowledged = columns
         is_covered = np.zeros(self.count, dtype=bool)
@@ -655,7 +683,9 @@ class TcpStreams:
         return stop
 
     def _closed_sides(self, sides: list[_Direction]) -> None:
-        """When each side counts as closed: at its FIN or RST, or once the bytes still missing by then have come."""
+        """When each side counts as closed: at its FIN or RST, or once the bytes still missing by
+        then have come.
+        """
         walk, table = self.tracker, self.chunk.table
         was_closed = table["is_closed"][self.continued_rows] != 0
         is_closed: list[Bools] = []
@@ -685,7 +715,9 @@ class TcpStreams:
         return is_after
 
     def _schedule_end(self, is_closed: list[Bools], was_closed: Bools) -> None:
-        """Packets behind both closings, which prolong nothing; and when the connection is given up."""
+        """Packets behind both closings, which prolong nothing; and when the connection is given
+        up.
+        """
         chunk, walk, table = self.chunk, self.tracker, self.chunk.table
         both_closed = is_closed[0] & is_closed[1]
         self.is_after_close[1:] = both_closed[:-1]
@@ -723,7 +755,9 @@ class _Direction(NamedTuple):
 
 
 def history_letters(streams: TcpStreams) -> tuple[Int64s, Bytes]:
-    """Rows of the table and letters that the chunk adds to the histories, in order; upper case is the originator."""
+    """Rows of the table and letters that the chunk adds to the histories, in order; upper case
+    is the originator.
+    """
     groups = streams.letter_groups
     if not groups:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8)

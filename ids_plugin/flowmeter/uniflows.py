@@ -1,4 +1,6 @@
-"""Captures → uniflows: sixteen numbers for each direction of every TCP and UDP connection (schema.uniflow)."""
+"""Captures → uniflows: sixteen numbers for each direction of every TCP and UDP connection
+(schema.uniflow).
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,12 @@ _DIRECTION_COLUMNS = ["src_high", "src_low", "dst_high", "dst_low", "prt_src", "
 
 
 def read(stream: BinaryIO) -> pl.DataFrame:
-    """The uniflows of a capture (pcap, pcapng), in the order of their first packets: schema.uniflow.SCHEMA.
+    """The uniflows of a capture (pcap, pcapng), in the order of their first packets:
+    schema.uniflow.SCHEMA.
 
-    A uniflow is the packets with the same addresses, ports and protocol, one direction alone, until a silence of more
-    than IDLE. Times go by the order of packets in the capture; a clock set back counts as no time. Needs about 100
-    bytes of memory a packet.
+    A uniflow is the packets with the same addresses, ports and protocol, one direction alone, until
+    a silence of more than IDLE. Times go by the order of packets in the capture; a clock set back
+    counts as no time. Needs about 100 bytes of memory a packet.
 
     Raises:
         InputError: it isn't a capture.
@@ -41,15 +44,17 @@ def _packet_columns(packets: Packets) -> pl.DataFrame:
         "time": packets.time,
         "src_high": packets.source[0], "src_low": packets.source[1],
         "dst_high": packets.destination[0], "dst_low": packets.destination[1],
-        "prt_src": packets.source_port, "prt_dst": packets.destination_port, "proto": packets.protocol,
-        "length": packets.ip_bytes,
-        "psh": flags & _PSH != 0, "rst": flags & _RST != 0, "urg": flags & _URG != 0,
+        "prt_src": packets.source_port, "prt_dst": packets.destination_port, "proto":
+        packets.protocol, "length": packets.ip_bytes, "psh": flags & _PSH != 0, "rst": flags & _RST
+        != 0, "urg": flags & _URG != 0,
     }  # fmt: skip
     return pl.DataFrame({name: values[is_measured] for name, values in columns.items()})
 
 
 def _split_at_silences(packets: pl.DataFrame) -> pl.DataFrame:
-    """With `iat` (µs since the packet before; null for a uniflow's first) and `number`, which of its way's it is."""
+    """With `iat` (µs since the packet before; null for a uniflow's first) and `number`, which of
+    its way's it is.
+    """
     gap = (pl.col("time") - pl.col("time").shift(1)).over(_DIRECTION_COLUMNS).clip(lower_bound=0)
     is_after_silence = gap > uniflow.IDLE
     return packets.with_columns(

@@ -1,9 +1,11 @@
-"""Fuzzing the capture reader by hand: no crash, no hang, memory bounded, every record accounted for.
+"""Fuzzing the capture reader by hand: no crash, no hang, memory bounded, every record accounted
+for.
 
-`python -m tests.property.fuzz_captures --atheris --executions 1000000 [--corpus FOLDER]` lets coverage guide the
-mutations (needs `atheris`); without `--atheris` they are drawn by `--seed`. Seeds are small captures of every shape the
-reader knows; a mutation keeps the framing of most of them, so that what is inside packets is reached as well.
-An input that breaks a promise is kept: `crash-*`, `timeout-*` or `oom-*` of atheris, else `fuzz-failure.bin`.
+`python -m tests.property.fuzz_captures --atheris --executions 1000000 [--corpus FOLDER]` lets
+coverage guide the mutations (needs `atheris`); without `--atheris` they are drawn by `--seed`.
+Seeds are small captures of every shape the reader knows; a mutation keeps the framing of most of
+them, so that what is inside packets is reached as well. An input that breaks a promise is kept:
+`crash-*`, `timeout-*` or `oom-*` of atheris, else `fuzz-failure.bin`.
 """
 
 from __future__ import annotations
@@ -45,13 +47,17 @@ from tests.support.captures import (
 from tests.support.logs import Got
 
 CHUNKS = (*(1 << 16,) * 61, 64, 300, 1 << 12)
-"""Bytes read at a time, for an input each in turn; small ones cut records in two, and are several times slower."""
+"""Bytes read at a time, for an input each in turn; small ones cut records in two, and are
+several times slower.
+"""
 SLOWEST = 20
 """Seconds a reader may take for one input of a few kB on a busy machine."""
 MOST_MEMORY = 1024
 """MiB of the whole process, corpus and libFuzzer's tables among them."""
 SLICE = 20_000
-"""Executions of one process: atheris doesn't give back the memory of what a mutator of ours returns."""
+"""Executions of one process: atheris doesn't give back the memory of what a mutator of ours
+returns.
+"""
 LONGEST = 8192
 AS_IF_LARGE = (
     (uneventful_packets, "MIN_CHUNK_PACKETS", 0),
@@ -85,7 +91,9 @@ def exchange(
 
 
 def broken_exchange() -> list[bytes]:
-    """A TCP connection with a hole, a retransmission, an overlap, a wrap and a jump of sequence numbers."""
+    """A TCP connection with a hole, a retransmission, an overlap, a wrap and a jump of sequence
+    numbers.
+    """
     top = 2**32 - 20
     parts = [tcp(CLIENT, SERVER, SYN, top), tcp(SERVER, CLIENT, SYN | ACK, 5, top + 1)]
     parts += [
@@ -248,7 +256,9 @@ def uid_seeds() -> dict[str, bytes]:
 
 
 class Framed:
-    """A capture cut into its records (pcap) or blocks (pcapng), as far as its lengths make sense."""
+    """A capture cut into its records (pcap) or blocks (pcapng), as far as its lengths make
+    sense.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.next_generation = data[:4] == b"\x0a\x0d\x0d\x0a"
@@ -261,7 +271,9 @@ class Framed:
             position = end
 
     def _length(self, data: bytes, position: int) -> int:
-        """Bytes of the record or block at a position; the rest of the capture where that can't be."""
+        """Bytes of the record or block at a position; the rest of the capture where that can't
+        be.
+        """
         rest = len(data) - position
         at = position + (4 if self.next_generation else 8)
         if at + 4 > len(data):
@@ -285,7 +297,9 @@ class Framed:
 
 
 def mutated(data: bytes, chance: random.Random, most: int = LONGEST) -> bytes:
-    """`data` with a few packets changed, cut, left out, repeated, moved in order or time, or with raw damage."""
+    """`data` with a few packets changed, cut, left out, repeated, moved in order or time, or
+    with raw damage.
+    """
     if chance.random() < 0.15:
         return _raw(data, chance)[:most]
     framed = Framed(data)
@@ -335,7 +349,9 @@ def _later(framed: Framed, part: bytes, chance: random.Random) -> bytes:
 
 
 def _bytes(data: bytes, chance: random.Random) -> bytes:
-    """A few bytes set to numbers that mean something in a header, flipped or drawn; now and then a piece put in."""
+    """A few bytes set to numbers that mean something in a header, flipped or drawn; now and then
+    a piece put in.
+    """
     out = bytearray(data)
     for _ in range(chance.choice((1, 1, 2, 5))):
         if not out:
@@ -371,7 +387,9 @@ def _raw(data: bytes, chance: random.Random) -> bytes:
 
 
 def check(data: bytes, chunk_bytes: int) -> Got | None:
-    """Reads a capture in pieces; None where it was refused. `Got` checks that the counts balance."""
+    """Reads a capture in pieces; None where it was refused. `Got` checks that the counts
+    balance.
+    """
     source = Input("x", io.BytesIO(data), data[:65536], "default")
     try:
         got = Got(Capture(chunk_bytes).read(source, 8192))
@@ -450,7 +468,9 @@ def guided(executions: int, corpus: Path, seed: int) -> None:
 
 
 def in_slices(executions: int, corpus: Path, seed: int) -> int:
-    """Runs slices one after another, each with the corpus the ones before left; exit code of the first that fails."""
+    """Runs slices one after another, each with the corpus the ones before left; exit code of the
+    first that fails.
+    """
     begun = time.perf_counter()
     for done in range(0, executions, SLICE):
         count = min(SLICE, executions - done)

@@ -1,4 +1,6 @@
-"""Captures, damaged at random: no crash, every packet accounted for, the same flows however the input is cut."""
+"""Captures, damaged at random: no crash, every packet accounted for, the same flows however the
+input is cut.
+"""
 
 from __future__ import annotations
 
@@ -167,7 +169,9 @@ def framing(data: bytes) -> list[tuple[bytes, int]]:
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[Record]:
-    """Long connections in order, each with a few losses, repetitions and odd segments, their packets interleaved."""
+    """Long connections in order, each with a few losses, repetitions and odd segments, their
+    packets interleaved.
+    """
     made: list[Record] = []
     for port in draw(
         st.lists(st.sampled_from((80, 443, 9999)), min_size=1, max_size=3, unique=True)
@@ -178,7 +182,9 @@ def conversations(draw: st.DrawFn) -> list[Record]:
 
 
 def conversation(chance: random.Random, client: End, server: End, whole: bool) -> list[Record]:
-    """One connection: bytes both ways, acknowledgements behind them, a share of the packets lost or sent again."""
+    """One connection: bytes both ways, acknowledgements behind them, a share of the packets lost
+    or sent again.
+    """
     ends, sent, heard = (client, server), [chance.getrandbits(32), chance.getrandbits(32)], [0, 0]
     steps = [(0, SYN, 0), (1, SYN | ACK, 0)] if whole else []
     steps += [

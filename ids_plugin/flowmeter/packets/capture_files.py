@@ -18,11 +18,15 @@ from ids_plugin.errors import InputError
 CHUNK_BYTES = 16 << 20
 """Bytes read at a time."""
 MAX_CHUNK_PACKETS = 40_000
-"""Packets of a chunk: enough to hide the cost of a step over all of them, few enough for the processor's cache."""
+"""Packets of a chunk: enough to hide the cost of a step over all of them, few enough for the
+processor's cache.
+"""
 PADDING_BYTES = 128
 """Zero bytes behind a chunk's data, so that headers can be read before their length is checked."""
 HEAD_BYTES = 64
-"""Bytes of every packet that are laid side by side: reading headers there is faster than where packets lie."""
+"""Bytes of every packet that are laid side by side: reading headers there is faster than where
+packets lie.
+"""
 WALK_STRIDE_BYTES = 1 << 16
 """Bytes between places from which records are looked for at once."""
 MAX_WALKS = 1 << 16
@@ -30,9 +34,13 @@ MAX_WALKS = 1 << 16
 MIN_WALKS = 16
 """Fewer records at a time are found faster one by one."""
 MAX_RECORD_BYTES = 1 << 20
-"""Longer records are taken for damage; four times the largest snapshot length tools write (262,144)."""
+"""Longer records are taken for damage; four times the largest snap length that tools write
+(262,144).
+"""
 MAX_BLOCK_BYTES = 32 << 20
-"""Longest pcapng block that isn't a packet (name tables, decryption secrets) worth skipping over."""
+"""Longest pcapng block that isn't a packet (name tables, decryption secrets) worth skipping
+over.
+"""
 BROKEN_LINK = -1
 """Link type of a record that is no packet; it keeps its number."""
 
@@ -61,7 +69,9 @@ class Damage(NamedTuple):
 
 @dataclass
 class Chunk:
-    """Packets of one piece of a capture; the arrays have one element a packet. Valid until the next is asked for."""
+    """Packets of one piece of a capture; the arrays have one element a packet. Valid until the
+    next is asked for.
+    """
 
     data: Bytes
     """the bytes the offsets point into, and PADDING zeros"""
@@ -70,7 +80,7 @@ class Chunk:
     captured: Int64s
     """captured bytes"""
     length: Int64s
-    """bytes the packet had on the wire"""
+    """bytes of the whole packet, also of those not captured"""
     time: Int64s
     """ns since the epoch"""
     link: Int64s
@@ -85,7 +95,9 @@ class Chunk:
 
 
 def part(chunk: Chunk, start: int, end: int) -> Chunk:
-    """Packets `start` … `walk_ends` of a chunk, with the damage among them; what else was there goes with the last."""
+    """Packets `start` … `walk_ends` of a chunk, with the damage among them; what else was there
+    goes with the last.
+    """
     if start == 0 and end == len(chunk.offset):
         return chunk
     columns = {name: getattr(chunk, name)[start:end] for name in _COLUMNS}
@@ -104,7 +116,8 @@ _COLUMNS = ("offset", "captured", "length", "time", "link", "heads")
 
 
 def chunks(stream: BinaryIO, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
-    """The packets of a capture, in pieces of about `chunk_bytes`; damage is reported and stepped over where possible.
+    """The packets of a capture, in pieces of about `chunk_bytes`; damage is reported and stepped
+    over where possible.
 
     Raises:
         InputError: the stream doesn't begin as a capture does.
@@ -140,7 +153,9 @@ class _StreamWindow:
         self.view = memoryview(self.bytes)
 
     def fill(self, used: int) -> None:
-        """Drops the first `used` bytes and reads on, until the buffer is full or the stream ends."""
+        """Drops the first `used` bytes and reads on, until the buffer is full or the stream
+        ends.
+        """
         rest = self.data[used : self.filled].copy()
         if len(rest) > self.size // 2:
             self._allocate(self.size * 2)
@@ -195,7 +210,9 @@ def _pcap_chunks(window: _StreamWindow, order: str, nanoseconds: int) -> Iterato
 
 
 def _find_records(window: _StreamWindow, position: int, order: str) -> tuple[Int64s, int, bool]:
-    """Offsets of the complete records, where the first incomplete one begins, and whether its length can't be."""
+    """Offsets of the complete records, where the first incomplete one begins, and whether its
+    length can't be.
+    """
     record_offsets_found, position = _walk_from_many_places(window, position, order)
     further_offsets, position = _walk_records(window, position, window.filled - 15, order)
     record_offsets = np.append(record_offsets_found, np.array(further_offsets, dtype=np.int64))
@@ -216,7 +233,9 @@ def _find_records(window: _StreamWindow, position: int, order: str) -> tuple[Int
 def _walk_records(
     window: _StreamWindow, position: int, until: int, order: str
 ) -> tuple[list[int], int]:
-    """Offsets of the records from `position` that begin before `walk_limits`, and where the next one would."""
+    """Offsets of the records from `position` that begin before `walk_limits`, and where the next
+    one would.
+    """
     unpack = struct.Struct(order + "8xI").unpack_from
     data = window.bytes
     starts: list[int] = []
@@ -228,10 +247,11 @@ def _walk_records(
 
 
 def _walk_from_many_places(window: _StreamWindow, position: int, order: str) -> tuple[Int64s, int]:
-    """Records found by walks from many likely places at once, in order, and where the first one not found begins.
+    """Records found by walks from many likely places at once, in order, and where the first one not
+    found begins.
 
-    Every walk must end where the next one begins; so they are the records that one walk would find, and a place that is
-    none only costs time.
+    Every walk must end where the next one begins; so they are the records that one walk would find,
+    and a place that is none only costs time.
     """
     walk_begins = np.array(
         [position, *_likely_record_offsets(window, position, order)], dtype=np.int64
@@ -274,7 +294,9 @@ def _walk_from_many_places(window: _StreamWindow, position: int, order: str) -> 
 
 
 def _likely_record_offsets(window: _StreamWindow, position: int, order: str) -> Iterator[int]:
-    """Where records seem to begin, at most one a STRIDE: the upper half of the seconds is that of the first record."""
+    """Where records seem to begin, at most one a STRIDE: the upper half of the seconds is that
+    of the first record.
+    """
     head = struct.Struct(order + "2I2I")
     half_offset = 2 if order == "<" else 0
     seconds_half = window.bytes[position + half_offset : position + half_offset + 2]
@@ -369,7 +391,9 @@ def _pcapng_chunks(window: _StreamWindow) -> Iterator[Chunk]:
 
 
 class _PcapNg:
-    """Walks the blocks of a pcapng stream; holds the section's byte order and interfaces between chunks."""
+    """Walks the blocks of a pcapng stream; holds the section's byte order and interfaces between
+    chunks.
+    """
 
     def __init__(self, window: _StreamWindow) -> None:
         self.window = window
@@ -392,7 +416,9 @@ class _PcapNg:
         return position
 
     def _block(self, position: int) -> int:
-        """Notes the block at `position`; the next block's position, or -1 where it isn't complete."""
+        """Notes the block at `position`; the next block's position, or -1 where it isn't
+        complete.
+        """
         view, filled = self.window.view, self.window.filled
         if position + 12 > filled:
             return -1

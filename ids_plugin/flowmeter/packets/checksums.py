@@ -1,7 +1,8 @@
 """Internet checksums (RFC 1071) of many packets at once.
 
-What they decide follows Zeek 8 without `-C`: https://docs.zeek.org/en/v8.0.8/scripts/base/init-bare.zeek.html
-(ignore_checksums). The sum of 16-bit words is taken modulo 65,535, where one's complement sums agree.
+What they decide follows Zeek 8 without `-C`:
+https://docs.zeek.org/en/v8.0.8/scripts/base/init-bare.zeek.html (ignore_checksums). The sum of
+16-bit words is taken modulo 65,535, where one's complement sums agree.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ MODULUS = 65_535
 
 
 def checksum_sums(data: Bytes, offsets: Int64s, length: Int64s) -> Int64s:
-    """Sums of the big-endian words of n stretches of bytes, modulo MODULUS; an odd byte at the end counts as high."""
+    """Sums of the big-endian words of n stretches of bytes, modulo MODULUS; an odd byte at the
+    end counts as high.
+    """
     if not len(offsets):
         return np.zeros(0, dtype=np.int64)
     first_byte = int(offsets.min()) & ~1
@@ -41,7 +44,9 @@ def pseudo_sums(
     protocol: Int64s,
     length: Int64s,
 ) -> Int64s:
-    """Sums of pseudo headers; of an IPv4 address kept as IPv6 the mapping's words count nothing modulo MODULUS."""
+    """Sums of pseudo headers; of an IPv4 address kept as IPv6 the mapping's words count nothing
+    modulo MODULUS.
+    """
     total: Int64s = protocol + (length >> 16) + (length & 0xFFFF)
     for half in (*source, *target):
         for shift in (0, 16, 32, 48):
@@ -52,6 +57,8 @@ def pseudo_sums(
 def wrong_checksums(
     data: Bytes, offsets: Int64s, length: Int64s, pseudo_header_sums: Int64s
 ) -> Bools:
-    """Whether the checksum among n stretches of bytes doesn't fit; `pseudo_header_sums` are the sums of their pseudo headers."""
+    """Whether the checksum among n stretches of bytes doesn't fit; `pseudo_header_sums` are the
+    sums of their pseudo headers.
+    """
     is_wrong: Bools = (checksum_sums(data, offsets, length) + pseudo_header_sums) % MODULUS != 0
     return is_wrong

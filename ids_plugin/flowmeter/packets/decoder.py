@@ -1,8 +1,10 @@
-"""Packets taken apart: link, IP and transport headers of a whole chunk at once, as columns; tunnels looked into.
+"""Packets taken apart: link, IP and transport headers of a whole chunk at once, as columns; tunnels
+looked into.
 
-What can't be measured is told apart: `unhandled` counts what is no IP connection (ARP, unknown link types, ...), `bad_headers`
-names packets whose headers contradict themselves or are cut. Fragments wait for the rest of their datagram, which then
-counts as one packet at the time of the last, as in Zeek.
+What can't be measured is told apart: `unhandled` counts what is no IP connection (ARP, unknown link
+types, ...), `bad_headers` names packets whose headers contradict themselves or are cut. Fragments
+wait for the rest of their datagram, which then counts as one packet at the time of the last, as in
+Zeek.
 """
 
 from __future__ import annotations
@@ -77,7 +79,9 @@ FORGET_AFTER_US = 60_000_000
 
 @dataclass
 class Packets:
-    """IP packets of one chunk in the capture's order, one in a tunnel behind the one that carries it; arrays of n."""
+    """IP packets of one chunk in the capture's order, one in a tunnel behind the one that
+    carries it; arrays of n.
+    """
 
     number: Int64s
     """number in the capture, from 1"""
@@ -108,11 +112,17 @@ class Packets:
     captured_payload: Int64s
     """captured payload bytes"""
     tunnel_parent: Int64s
-    """the tunnel that the packet came out of: index of the packet that carried it, -2 - i for `tunnels[i]`, or -1"""
+    """the tunnel that the packet came out of: index of the packet that carried it, -2 - i for
+    `tunnels[i]`, or -1
+    """
     tunnel_kind: Int64s
-    """kind of tunnel that the packet proves its connection to be, of `_tunnels.NAMES`; 0 for none, TOO_DEEP"""
+    """kind of tunnel that the packet proves its connection to be, of `_tunnels.NAMES`; 0 for
+    none, TOO_DEEP
+    """
     has_bad_checksum: Bools
-    """the checksum doesn't fit: the packet begins a connection if there is none, and leaves its letter, nothing else"""
+    """the checksum doesn't fit: the packet begins a connection if there is none, and leaves its
+    letter, nothing else
+    """
     data: Bytes
     arrivals: Int64s
     """µs of every packet of the chunk, also those that aren't IP"""
@@ -153,7 +163,8 @@ def _halves(rows: Bytes, start: int) -> tuple[UInt64s, UInt64s]:
 
 
 class Decoder:
-    """Takes apart the chunks of one capture in turn; remembers fragments and what turned out to be no tunnel.
+    """Takes apart the chunks of one capture in turn; remembers fragments and what turned out to be
+    no tunnel.
 
     Checksums are judged only if `verify`, as Zeek does without its option -C.
     """
@@ -434,8 +445,8 @@ class _ChunkDecoder:
     def _walk_extension_headers(
         self, layer: Layer, protocol: Int64s, addresses: _Addresses
     ) -> tuple[Int64s, Int64s, Bools, Bools]:
-        """Length of the headers, protocol behind them, which are fragments, which are cut; addresses in extension
-        headers replace those in `history_ends`.
+        """Length of the headers, protocol behind them, which are fragments, which are cut;
+        addresses in extension headers replace those in `history_ends`.
         """
         header_bytes = np.full(len(protocol), 40, dtype=np.int64)
         is_fragment, is_cut = (
@@ -473,7 +484,9 @@ class _ChunkDecoder:
         addresses: _Addresses,
         counted: Int64s,
     ) -> None:
-        """What stands behind IP headers of `header_bytes` bytes in packets of `ip_end`, of which `counted` count."""
+        """What stands behind IP headers of `header_bytes` bytes in packets of `ip_end`, of which
+        `counted` count.
+        """
         outer = work.layer
         captured = np.minimum(outer.captured, ip_end) - header_bytes
         layer = Layer(
@@ -529,7 +542,9 @@ class _ChunkDecoder:
         rows: Bytes,
         header_bytes: Int64s,
     ) -> Packets:
-        """The columns of packets at their transport header, whose first 20 bytes `header_rows` are."""
+        """The columns of packets at their transport header, whose first 20 bytes `header_rows`
+        are.
+        """
         has_ports, is_udp = _HAS_PORTS[protocol], protocol == UDP
         source_port, destination_port = (
             np.where(has_ports, column(rows, 0, ">u2"), 0),
@@ -573,7 +588,9 @@ class _ChunkDecoder:
         )
 
     def _mark_bad_checksums(self, part: Packets, layer: Layer, addresses: _Addresses) -> None:
-        """Marks packets whose TCP, UDP or ICMP checksum doesn't fit; those not captured as a whole are believed."""
+        """Marks packets whose TCP, UDP or ICMP checksum doesn't fit; those not captured as a
+        whole are believed.
+        """
         protocol, length = part.protocol, layer.length
         is_checked = (_MIN_TRANSPORT_BYTES[protocol] > 0) & (layer.captured >= length)
         has_no_checksum = (protocol == UDP) & (self.reader.u16(layer.offset + 6) == 0)
@@ -629,7 +646,9 @@ class _ChunkDecoder:
             self.queue.extend(_IpPackets(layer, tunnel_depth, tunnel_kind) for layer in layers)
 
     def _find_udp_tunnels(self, work: _IpPackets, part: Packets, layer: Layer, rows: Bytes) -> None:
-        """UDP packets that may be tunnels: those inside, and what the packets prove about their connections."""
+        """UDP packets that may be tunnels: those inside, and what the packets prove about their
+        connections.
+        """
         is_candidate = (part.protocol == UDP) & ~part.has_bad_checksum
         if not is_candidate.any():
             return
@@ -658,7 +677,9 @@ class _ChunkDecoder:
             )
 
     def _responder_ports(self, part: Packets, candidates: Int64s) -> Int64s:
-        """The responder's port as Zeek sees it; of two servers that is whom the first packet went to."""
+        """The responder's port as Zeek sees it; of two servers that is whom the first packet
+        went to.
+        """
         source, destination = part.source_port[candidates], part.destination_port[candidates]
         serves = LIKELY_SERVER[source]
         port = np.where(serves & ~LIKELY_SERVER[destination], source, destination)
@@ -704,7 +725,9 @@ class _ChunkDecoder:
         self._queue_inner_packets(inside.layer, link_type, work.tunnel_depth + 1, kind)
 
     def _is_trusted(self, part: Packets, candidates: Int64s, contradicts: Bools) -> Bools:
-        """Which packets belong to connections none of whose packets so far contradicted the tunnel."""
+        """Which packets belong to connections none of whose packets so far contradicted the
+        tunnel.
+        """
         not_tunnels, is_trusted = self.decoder.not_tunnels, ~contradicts
         for index, packet in enumerate(candidates.tolist()):
             key, now = _connection_key(part, packet), int(part.time[packet])
@@ -739,7 +762,9 @@ _HAS_PORTS[[TCP, UDP]] = True
 def _apply_extension_address(
     addresses: _Addresses, index: int, header: bytes, routing: bool, routed: set[int]
 ) -> None:
-    """Takes the final target from a routing header (types 0 and 2), the home address from destination options."""
+    """Takes the final target from a routing header (types 0 and 2), the home address from
+    destination options.
+    """
     if routing:
         kind, left, size = header[2], header[3], header[1]
         is_known = (kind == 0 and size >= 2 and size % 2 == 0) or (kind == 2 and size == 2)
@@ -838,7 +863,9 @@ def _join_parts(chunk: _ChunkDecoder) -> Packets:
 
 
 def payload_beginnings(data: Bytes, offsets: Int64s, length: Int64s, width: int) -> Bytes:
-    """(n, width) first bytes of payloads of `length` bytes at `offsets` in a chunk's data, zeros behind their end."""
+    """(n, width) first bytes of payloads of `length` bytes at `offsets` in a chunk's data, zeros
+    behind their end.
+    """
     padded = data if len(data) >= width else np.concatenate([data, np.zeros(width, dtype=np.uint8)])
     start = np.clip(offsets, 0, len(padded) - width)
     rows = byte_rows(padded, start, width)

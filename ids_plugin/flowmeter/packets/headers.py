@@ -1,4 +1,6 @@
-"""Packets under way through their headers: where each is, what is left of it, and what becomes of those left out."""
+"""Packets under way through their headers: where each is, what is left of it, and what becomes
+of those left out.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ class Layer(NamedTuple):
     captured: Int64s
     """captured bytes from there on"""
     length: Int64s
-    """bytes from there on that were on the wire"""
+    """bytes of the whole packet from there on, also of those not captured"""
     tunnel_parent: Int64s
     """the tunnel they came out of, as `Packets.parent`"""
 
@@ -51,7 +53,9 @@ class Layer(NamedTuple):
 
 
 class Reader:
-    """Big-endian fields at many offsets of one byte array; offsets outside give bytes of no meaning."""
+    """Big-endian fields at many offsets of one byte array; offsets outside give bytes of no
+    meaning.
+    """
 
     def __init__(self, data: Bytes) -> None:
         self.data = data
@@ -131,7 +135,9 @@ class DecodingNotes:
         return layer.keep(~mask)
 
     def drop(self, layer: Layer, mask: Bools, kind: str, *, locate: bool = False) -> Layer:
-        """Counts the packets of `mask` as nothing we measure, the capture's first located if asked for; the others."""
+        """Counts the packets of `mask` as nothing we measure, the capture's first located if
+        asked for; the others.
+        """
         if not mask.any():
             return layer
         if locate and kind not in self.located_kinds:

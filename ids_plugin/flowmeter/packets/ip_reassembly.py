@@ -1,7 +1,7 @@
 """IP fragments put together, as Zeek's reassembler does: what came first stays, oddities are named.
 
-A datagram is complete when its bytes are there without a hole up to the end that its last fragment names. Fragments of
-one datagram share the addresses and the identification (RFC 791, RFC 8200).
+A datagram is complete when its bytes are there without a hole up to the end that its last fragment
+names. Fragments of one datagram share the addresses and the identification (RFC 791, RFC 8200).
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Fragments:
         """fragmented datagrams dropped for want of room"""
 
     def add(self, fragment: Fragment) -> tuple[bytes | None, list[str]]:
-        """The datagram that this fragment completes, under the headers of the one that came first; what is odd."""
+        """The datagram that this fragment completes, under the headers of the one that came
+        first; what is odd.
+        """
         oddities: list[str] = []
         datagram = self.incomplete.get(fragment.key)
         if datagram is None:
@@ -157,7 +159,9 @@ def _all_columns(datagram: _Incomplete, oddities: list[str]) -> bytes | None:
 
 
 def _build_datagram(datagram: _Incomplete, payload: bytes) -> bytes:
-    """The packet that was fragmented, longer than its header can say where the fragments made it so."""
+    """The packet that was fragmented, longer than its header can say where the fragments made it
+    so.
+    """
     header = bytearray(datagram.header)
     total = len(header) + len(payload)
     if header[0] >> 4 == 4:

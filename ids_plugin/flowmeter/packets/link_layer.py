@@ -1,7 +1,9 @@
-"""Link layers down to the IP header: Ethernet with all that stands between, loopback, PPP, Linux's own, wireless.
+"""Link layers down to the IP header: Ethernet with all that stands between, loopback, PPP, Linux's
+own, wireless.
 
-Link types: https://www.tcpdump.org/linktypes.html. What is measured is what Zeek 8 measures (its packet analysers,
-https://docs.zeek.org/en/v8.0.8/frameworks/packet-analysis.html) and the loopback type 108.
+Link types: https://www.tcpdump.org/linktypes.html. What is measured is what Zeek 8 measures (its
+packet analysers, https://docs.zeek.org/en/v8.0.8/frameworks/packet-analysis.html) and the loopback
+type 108.
 """
 
 from __future__ import annotations
@@ -30,9 +32,17 @@ MPLS_TYPES = (MPLS, 0x8848)
 LLC, IPX, PPP_CONTROL, PSEUDOWIRE, UNDEFINED = range(0x10000, 0x10005)
 """Beyond the Ethernet types: what else a frame may carry."""
 NAMES = {
-    0x0806: "arp", 0x8035: "rarp", 0x88CC: "lldp", 0x888E: "eapol", 0x8863: "pppoe_discovery", LLC: "llc", IPX: "ipx",
-    PPP_CONTROL: "ppp_control", PSEUDOWIRE: "mpls_pseudowire", UNDEFINED: "undefined_ethertype",
-}  # fmt: skip
+    0x0806: "arp",
+    0x8035: "rarp",
+    0x88CC: "lldp",
+    0x888E: "eapol",
+    0x8863: "pppoe_discovery",
+    LLC: "llc",
+    IPX: "ipx",
+    PPP_CONTROL: "ppp_control",
+    PSEUDOWIRE: "mpls_pseudowire",
+    UNDEFINED: "undefined_ethertype",
+}
 MAX_TAGS = 16
 FAMILIES = (2, 10, 24, 28, 30)
 """Address families of IPv4 and of IPv6 on Linux, NetBSD, FreeBSD and macOS."""
@@ -57,7 +67,9 @@ def ip_layers(notes: DecodingNotes) -> list[Layer]:
 
 
 def ip_layers_of_link(notes: DecodingNotes, kind: int, layer: Layer) -> list[Layer]:
-    """Packets of one link type at their IP header; of a foreign one the first packet is named, all are counted."""
+    """Packets of one link type at their IP header; of a foreign one the first packet is named,
+    all are counted.
+    """
     step = LINKS.get(kind)
     if step is not None:
         return step(notes, layer)
@@ -72,7 +84,9 @@ def ethernet(notes: DecodingNotes, layer: Layer) -> list[Layer]:
 
 
 def ethertypes(notes: DecodingNotes, layer: Layer, kind: Int64s) -> Layer:
-    """Packets behind an Ethernet type: steps over whatever stands before IP, counts what carries none."""
+    """Packets behind an Ethernet type: steps over whatever stands before IP, counts what carries
+    none.
+    """
     is_ip = IS_IP[kind]
     if is_ip.all():
         return layer
@@ -94,7 +108,9 @@ def ethertypes(notes: DecodingNotes, layer: Layer, kind: Int64s) -> Layer:
 
 
 def _step_over_tag(notes: DecodingNotes, layer: Layer, kind: Int64s) -> tuple[Int64s, Int64s]:
-    """Bytes of what each Ethernet type announces, 0 where it isn't to be stepped over, and the type behind it."""
+    """Bytes of what each Ethernet type announces, 0 where it isn't to be stepped over, and the
+    type behind it.
+    """
     read, offset = notes.reader, layer.offset
     tagged, labelled = np.isin(kind, VLAN_TYPES), np.isin(kind, MPLS_TYPES)
     step = np.select(

@@ -1,7 +1,9 @@
-"""Tunnels that Zeek 8 looks into: where the packet inside begins, and what must hold before Zeek believes in it.
+"""Tunnels that Zeek 8 looks into: where the packet inside begins, and what must hold before Zeek
+believes in it.
 
-GRE (RFC 2784, PPTP's RFC 2637, ERSPAN), Teredo (RFC 4380), VXLAN (RFC 7348), Geneve (RFC 8926), AYIYA
-(draft-massar-v6ops-ayiya), GTP version 1 (3GPP TS 29.060). https://docs.zeek.org/en/v8.0.8/frameworks/tunnels.html
+GRE (RFC 2784, PPTP's RFC 2637, ERSPAN), Teredo (RFC 4380), VXLAN (RFC 7348), Geneve (RFC 8926),
+AYIYA (draft-massar-v6ops-ayiya), GTP version 1 (3GPP TS 29.060).
+https://docs.zeek.org/en/v8.0.8/frameworks/tunnels.html
 """
 
 from __future__ import annotations
@@ -58,8 +60,8 @@ def holds_exactly_one_ip_packet(read: Reader, layer: Layer) -> Bools:
 def suspected_tunnels(port: Int64s, head: Int64s, length: Int64s) -> Int64s:
     """Kind of tunnel that n UDP packets may be.
 
-    By the responder's port, on others by the first bytes as Zeek guesses Teredo and AYIYA; `head` holds the first four
-    of the payload, `length` its bytes.
+    By the responder's port, on others by the first bytes as Zeek guesses Teredo and AYIYA; `head`
+    holds the first four of the payload, `length` its bytes.
     """
     kind = KIND_OF_PORT[port]
     second, third = head >> 16 & 0xFF, head >> 8 & 0xFF
@@ -70,7 +72,9 @@ def suspected_tunnels(port: Int64s, head: Int64s, length: Int64s) -> Int64s:
 
 
 def looks_like_teredo(read: Reader, layer: Layer) -> Bools:
-    """Zeek's guess at Teredo on foreign ports: a Teredo address, or indications before an IPv6 header."""
+    """Zeek's guess at Teredo on foreign ports: a Teredo address, or indications before an IPv6
+    header.
+    """
     prefix = [
         (read.u16(layer.offset + address_offset) == 0x2001)
         & (read.u16(layer.offset + address_offset + 2) == 0)
@@ -168,7 +172,9 @@ PARSERS: dict[int, Callable[[Reader, Layer], TunnelContent]] = {
 
 
 def gre(read: Reader, layer: Layer) -> tuple[Layer, Int64s]:
-    """Behind GRE headers: the packets inside and their link types, NO_LINK where Zeek finds none."""
+    """Behind GRE headers: the packets inside and their link types, NO_LINK where Zeek finds
+    none.
+    """
     flags, kind = read.u16(layer.offset), read.u16(layer.offset + 2)
     version = flags & 7
     present = sum((flags & bit != 0).astype(np.int64) for bit in (0x8000, 0x2000, 0x1000, 0x0080))

@@ -1,4 +1,6 @@
-"""Captures: fragments count as the datagram they are of, once it is complete; oddities are named."""
+"""Captures: fragments count as the datagram they are of, once it is complete; oddities are
+named.
+"""
 
 from __future__ import annotations
 

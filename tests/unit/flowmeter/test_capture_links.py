@@ -1,4 +1,6 @@
-"""Captures: whatever link layer stands around them, the packets are the same; what isn't IP is counted by kind."""
+"""Captures: whatever link layer stands around them, the packets are the same; what isn't IP is
+counted by kind.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def kind_of(packet: bytes) -> int:
 
 
 def wireless(packet: bytes, control: int = 0x08, flags: int = 0x01, logical: bytes = SNAP) -> bytes:
-    """An 802.11 data frame; with `flags` 3 between access points, with `control` 0x88 with quality of service."""
+    """An 802.11 data frame; with `flags` 3 between access points, with `control` 0x88 with
+    quality of service.
+    """
     head = bytes([control, flags]) + bytes(22)
     head += bytes(6) if flags & 3 == 3 else b""
     head += bytes(2) if control & 0x80 else b""
@@ -48,7 +52,9 @@ def aggregated(*packets: bytes) -> bytes:
 
 
 def tagged(kind: int, middle: bytes, inner: int | None = None) -> Callable[[bytes], bytes]:
-    """An Ethernet frame of `kind` with `middle` before the packet, and its Ethernet type unless that is given away."""
+    """An Ethernet frame of `kind` with `middle` before the packet, and its Ethernet type unless
+    that is given away.
+    """
     return lambda packet: (
         MACS
         + struct.pack(">H", kind)

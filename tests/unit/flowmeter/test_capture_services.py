@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from ids_plugin.flowmeter.packets.tunnels import NAMES
-from ids_plugin.flowmeter.protocol_detection import EITHER, PAIRS
+from ids_plugin.flowmeter.protocol_detection import ONE_SIDED_PROTOCOLS, TWO_SIDED_PROTOCOLS
 from tests.support.captures import ACK, SYN, tcp, udp
 from tests.unit.flowmeter.test_capture import CLIENT, SERVER, flows, frames
 
@@ -77,8 +77,9 @@ DOCUMENTED = {
     "pop3", "postgresql", "quic", "radius", "rdp", "rdpeudp", "redis", "rfb", "sip", "smb", "smtp", "snmp", "socks",
     "ssh", "ssl", "syslog", "teredo", "vxlan", "websocket", "xmpp",
 }  # fmt: skip
-"""What Zeek 8.0's default scripts can put into conn.log's service: its protocol analysers with a registered port or a
-signature, its tunnels, and those that others start (https://docs.zeek.org/en/v8.0.8/script-reference/proto-analyzers.html)."""
+"""What Zeek 8.0's default scripts can put into conn.log's service: its protocol analysers with a
+registered port or a signature, its tunnels, and those that others start
+(https://docs.zeek.org/en/v8.0.8/script-reference/proto-analyzers.html)."""
 BY_RULES = {"gssapi", "ntlm", "ftp", "rdp", "imap", "postgresql", "http", "irc"}
 """Ours that more than a sign of either side decides."""
 
@@ -143,8 +144,8 @@ def test_half_a_conversation_is_no_service(port: int, question: bytes, answer: b
 def test_every_service_that_zeek_documents_is_known_and_no_other() -> None:
     renamed = {"sip_tcp": "sip", "dns_tcp": "dns"}
     ours = (
-        {renamed.get(name, name) for names in EITHER.values() for name in names}
-        | set(PAIRS)
+        {renamed.get(name, name) for names in ONE_SIDED_PROTOCOLS.values() for name in names}
+        | set(TWO_SIDED_PROTOCOLS)
         | set(NAMES[1:])
     )
     assert ours | BY_RULES == DOCUMENTED

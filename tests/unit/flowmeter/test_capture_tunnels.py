@@ -1,4 +1,6 @@
-"""Captures: what comes through tunnels is measured beside the tunnels, as Zeek's packet analysers do it."""
+"""Captures: what comes through tunnels is measured beside the tunnels, as Zeek's packet
+analysers do it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Simulated flows: the same for the same seed, possible for a sensor, labelled, and not told apart by trivial rules."""
+"""Simulated flows: the same for the same seed, possible for a sensor, labelled, and not told
+apart by trivial rules.
+"""
 
 from __future__ import annotations
 
