@@ -7,18 +7,18 @@ The meter never looks at one packet after the other. It takes a chunk of packets
 as columns, and every step works on all packets of the chunk at once:
 
 1. `packet_order` sorts the packets by connection and time. All packets of a pair of endpoints stand
-one
-   behind the other, and are a group.
+   one behind the other, and are a group.
 2. `uneventful_packets` replaces long runs of ordinary data packets by at most three that stand for
-them. 3. `tcp_state` finds the packets that can change a connection's state, and handles one of each
-group per
-   round. After it every packet knows the state of both sides, and every group is split into connections.
+   them.
+3. `tcp_state` finds the packets that can change a connection's state, and handles one of each group
+   per round. After it the state of both sides is known at every packet, and every group is split
+   into connections.
 4. `tcp_stream` computes what was sent, received and acknowledged before each packet by running
    maxima over the packets of a connection, and from these the gaps and the history letters.
 5. `protocol_detection` compares the first payloads of both sides with signatures.
 
-The results go into the `connection_table`, one row a connection. What stays open is there when the
-next chunk comes, so the cuts between chunks leave no trace in the flows.
+The results go into the `connection_table`, one row a connection. Connections that stay open are in
+it when the next chunk comes, so the cuts between chunks leave no trace in the flows.
 """
 
 from __future__ import annotations
