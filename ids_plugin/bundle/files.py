@@ -105,27 +105,32 @@ def describe(spec: Spec) -> dict[str, Any]:
     return {"fingerprint": spec.fingerprint, "earlier": EARLIER, **named}
 
 
-def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+def difference(of_bundle: Mapping[str, Any], of_code: Mapping[str, Any]) -> str:
     """In words: the first thing in which two descriptions of windows differ, part by part."""
-    if theirs.get("earlier") != ours["earlier"]:
-        return f"{theirs.get('earlier')} earlier flows instead of {ours['earlier']}"
+    if of_bundle.get("earlier") != of_code["earlier"]:
+        return f"{of_bundle.get('earlier')} earlier flows instead of {of_code['earlier']}"
     for part in ("flow", "step", "context", "summary"):
-        old = {str(name): str(unit) for name, unit in theirs.get(part, ())}
-        new = {str(name): str(unit) for name, unit in ours[part]}
-        unknown, absent = [n for n in old if n not in new], [n for n in new if n not in old]
+        old = {str(name): str(unit) for name, unit in of_bundle.get(part, ())}
+        new = {str(name): str(unit) for name, unit in of_code[part]}
+        unknown, absent = (
+            [name for name in old if name not in new],
+            [name for name in new if name not in old],
+        )
         units = [
-            f"{n} in {old[n]} instead of {new[n]}" for n in old if n in new and old[n] != new[n]
+            f"{name} in {old[name]} instead of {new[name]}"
+            for name in old
+            if name in new and old[name] != new[name]
         ]
-        said = (
-            [f"column {n} is unknown here" for n in unknown]
-            + [f"column {n} is missing" for n in absent]
+        differences = (
+            [f"column {name} is unknown here" for name in unknown]
+            + [f"column {name} is missing" for name in absent]
             + units
         )
-        if said:
+        if differences:
             return (
                 f"{part}: "
-                + "; ".join(said[:5])
-                + (f"; and {len(said) - 5} more" if len(said) > 5 else "")
+                + "; ".join(differences[:5])
+                + (f"; and {len(differences) - 5} more" if len(differences) > 5 else "")
             )
         moved = [
             f"column {a} where {b} is expected" for a, b in zip(old, new, strict=True) if a != b
@@ -293,9 +298,9 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
 
 def _read_folder(source: Path) -> dict[str, bytes]:
     try:
-        found = [path for path in source.iterdir() if path.is_file()]
-        _check_size(sum(path.stat().st_size for path in found), str(source))
-        return {path.name: path.read_bytes() for path in found}
+        files = [path for path in source.iterdir() if path.is_file()]
+        _check_size(sum(path.stat().st_size for path in files), str(source))
+        return {path.name: path.read_bytes() for path in files}
     except OSError as error:
         raise BundleError(f"can't be read: {error.strerror}", location=str(source)) from error
 

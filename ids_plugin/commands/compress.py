@@ -140,10 +140,10 @@ def _tell(
 def _tiny(before: Bundle, args: argparse.Namespace, console: Console) -> int:
     """The ladder of tiny_cnn's networks, unless the bundle has it; with --fit one rung of it."""
     from ids_plugin.bundle import write
-    from ids_plugin.compression.tiny.fit import Room, described, fit
+    from ids_plugin.compression.tiny.fit import DeviceMemory, described, fit
     from ids_plugin.compression.tiny.ladder import has_ladder, ladder
 
-    bundle, room = before, Room.parse(args.fit) if args.fit else None
+    bundle, room = before, DeviceMemory.parse(args.fit) if args.fit else None
     if not has_ladder(bundle):
         if not args.data:
             raise UsageError("--data is missing: the runs that the networks were trained with")

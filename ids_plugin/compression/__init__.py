@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Work:
+class NetworkInProgress:
     """A network on its way to something smaller."""
 
     model: bytes
@@ -30,7 +30,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Material:
+class StepContext:
     """What steps work with."""
 
     family: WidthsFamily
@@ -57,7 +57,9 @@ class Step(Protocol):
     value: str
     """in a few words: what the number after `name=` means, and what holds without it"""
 
-    def apply(self, work: Work, material: Material, value: float | None) -> Work:
+    def apply(
+        self, work: NetworkInProgress, material: StepContext, value: float | None
+    ) -> NetworkInProgress:
         """The smaller network.
 
         Raises:

@@ -47,7 +47,7 @@ class Measured:
 def parameters(model: bytes) -> int:
     """Numbers in the layers that multiply, biases included."""
     graph = onnx.load_from_string(model).graph
-    sizes = {one.name: int(np.prod(one.dims)) for one in graph.initializer}
+    sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in graph.initializer}
     passed = {
         node.output[0]: node.input[0]
         for node in graph.node
@@ -61,22 +61,22 @@ def macs(model: bytes) -> int:
     """Multiplications with a weight that one window takes."""
     loaded = onnx.load_from_string(model)
     layers = [node for node in loaded.graph.node if node.op_type in _LAYERS]
-    sizes = {one.name: tuple(one.dims) for one in loaded.graph.initializer}
+    sizes = {value.name: tuple(value.dims) for value in loaded.graph.initializer}
     read = {name for node in layers for name in (*node.input, node.output[0]) if name}
     wanted = sorted(read - sizes.keys())
-    given = {one.name for one in loaded.graph.output}
+    outputs = {value.name for value in loaded.graph.output}
     loaded.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in wanted if name not in given
+        onnx.ValueInfoProto(name=name) for name in wanted if name not in outputs
     )
     session = ort.InferenceSession(loaded.SerializeToString(), providers=["CPUExecutionProvider"])
-    values = session.run(wanted, {one.name: _nothing(one) for one in loaded.graph.input})
+    values = session.run(wanted, {value.name: _nothing(value) for value in loaded.graph.input})
     shapes = sizes | {name: value.shape for name, value in zip(wanted, values, strict=True)}
     return sum(_work(node, shapes) for node in layers)
 
 
-def _nothing(given: onnx.ValueInfoProto) -> np.ndarray[Any, Any]:
+def _nothing(value: onnx.ValueInfoProto) -> np.ndarray[Any, Any]:
     """One window of zeros for an input."""
-    kind = given.type.tensor_type
+    kind = value.type.tensor_type
     shape = [1, *(dimension.dim_value for dimension in list(kind.shape.dim)[1:])]
     return np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type))
 
@@ -96,23 +96,25 @@ def deflated(model: bytes) -> int:
 
 def macro_f1(examples: Examples, probability: Doubles) -> float:
     """Mean over the classes that occur of F1, windows weighted so that no activity drowns the others."""
-    said, weight = probability.argmax(axis=1), examples.weight
+    predicted, weight = probability.argmax(axis=1), examples.weight
     scores = []
     for label in np.unique(examples.label).tolist():
-        hit = weight[(said == label) & (examples.label == label)].sum()
+        hit = weight[(predicted == label) & (examples.label == label)].sum()
         scores.append(
             2
             * hit
-            / max(weight[said == label].sum() + weight[examples.label == label].sum(), 1e-12)
+            / max(weight[predicted == label].sum() + weight[examples.label == label].sum(), 1e-12)
         )
     return float(np.mean(scores))
 
 
 def per_class(examples: Examples, probability: Doubles) -> Mapping[str, float]:
     """Recall of each class that occurs, windows weighted as in macro_f1."""
-    said, weight = probability.argmax(axis=1), examples.weight
+    predicted, weight = probability.argmax(axis=1), examples.weight
     labels = np.unique(examples.label).tolist()
-    hit = {label: weight[(said == label) & (examples.label == label)].sum() for label in labels}
+    hit = {
+        label: weight[(predicted == label) & (examples.label == label)].sum() for label in labels
+    }
     return {
         CLASSES[label]: round(float(hit[label] / weight[examples.label == label].sum()), 4)
         for label in labels
@@ -134,12 +136,12 @@ def measured(models: Mapping[str, bytes]) -> dict[str, Measured]:
             for name, member in members.items():
                 times[name] = min(times[name], _least(member, some))
     first = next(iter(models))
-    found = {}
+    results = {}
     for name, model in models.items():
         each = least[1000][name] / 1000
         faster = least[1000][first] / least[1000][name]
         own, peak = _memory(model)
-        found[name] = Measured(
+        results[name] = Measured(
             round(least[1][name] * 1e6, 1),
             round(each * 1e6, 3),
             round(1 / each),
@@ -147,12 +149,12 @@ def measured(models: Mapping[str, bytes]) -> dict[str, Measured]:
             peak,
             own,
         )
-    return found
+    return results
 
 
-def as_row(one: Measured) -> dict[str, float]:
+def as_row(measurement: Measured) -> dict[str, float]:
     """The figures by name."""
-    return asdict(one)
+    return asdict(measurement)
 
 
 def _least(member: OnnxMember, windows: tuple[Any, ...]) -> float:
@@ -169,12 +171,15 @@ def _windows(model: bytes) -> tuple[Any, ...]:
     """A thousand windows of random numbers, full ones, as the model takes them: steps (of nothing where it
     asks for none), mask, table."""
     rng = np.random.default_rng(1)
-    given = {
-        one.name: one.type.tensor_type.shape.dim for one in onnx.load_from_string(model).graph.input
+    inputs = {
+        value.name: value.type.tensor_type.shape.dim
+        for value in onnx.load_from_string(model).graph.input
     }
-    sizes = [one.dim_value for one in list(given["steps"])[1:]] if "steps" in given else [1, 1]
+    sizes = (
+        [value.dim_value for value in list(inputs["steps"])[1:]] if "steps" in inputs else [1, 1]
+    )
     steps = rng.standard_normal((1000, *sizes), np.float32)
-    table = rng.standard_normal((1000, list(given["table"])[1].dim_value), np.float32)
+    table = rng.standard_normal((1000, list(inputs["table"])[1].dim_value), np.float32)
     return steps, np.ones(steps.shape[:2], np.bool_), table
 
 
@@ -208,6 +213,6 @@ def _memory(model: bytes) -> tuple[float, float]:
         path = Path(folder) / "model.onnx"
         path.write_bytes(model)
         command = [sys.executable, "-c", _ALONE, str(path), *map(str, sizes)]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    own, peak = (round(int(kilobytes) / 1024, 1) for kilobytes in said)
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    own, peak = (round(int(kilobytes) / 1024, 1) for kilobytes in printed)
     return own, peak

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 
-from ids_plugin.compression import Material, Work
+from ids_plugin.compression import NetworkInProgress, StepContext
 from ids_plugin.compression.retrain import exported, needed, retrain
 from ids_plugin.errors import UsageError
 
@@ -18,7 +18,9 @@ class Distil:
     name = "distil"
     value = f"temperature (default: {TEMPERATURE:g})"
 
-    def apply(self, work: Work, material: Material, value: float | None) -> Work:
+    def apply(
+        self, work: NetworkInProgress, material: StepContext, value: float | None
+    ) -> NetworkInProgress:
         """As compress.Step."""
         temperature = TEMPERATURE if value is None else value
         if temperature <= 0:

@@ -25,8 +25,8 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from ids_plugin.compression import Material, Work
-from ids_plugin.compression.quantize_nodes import hoist
+from ids_plugin.compression import NetworkInProgress, StepContext
+from ids_plugin.compression.quantize_nodes import move_quantize_nodes_up
 from ids_plugin.compression.retrain import exported
 from ids_plugin.compression.unroll_lstm import unrolled
 from ids_plugin.errors import UsageError
@@ -59,7 +59,7 @@ class Scales(NamedTuple):
     """How layers round, by their names in torch."""
 
     read: dict[str, Scale]
-    given: dict[str, Scale]
+    written: dict[str, Scale]
     """what convolutions give, batch normalisation included"""
 
 
@@ -72,13 +72,15 @@ class Int8:
     name = "int8"
     value = "none"
 
-    def apply(self, work: Work, material: Material, value: float | None) -> Work:
+    def apply(
+        self, work: NetworkInProgress, material: StepContext, value: float | None
+    ) -> NetworkInProgress:
         """As compress.Step."""
         if value is not None:
             raise UsageError("int8 takes no value")
         written = None if work.module is None else unrolled(work.module)
         model = work.model if written is None else exported(written, material).model
-        return Work(quantised(model, material.shown))
+        return NetworkInProgress(quantised(model, material.shown))
 
 
 def quantised(model: bytes, shown: Examples, scales: Scales = _NONE) -> bytes:
@@ -89,29 +91,32 @@ def quantised(model: bytes, shown: Examples, scales: Scales = _NONE) -> bytes:
         )
         plain.write_bytes(model)
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
-        given = _by_tensor(onnx.load(prepared), scales)
+        overrides = _by_tensor(onnx.load(prepared), scales)
         quantize_static(
             prepared, small, _Shown(shown), quant_format=QuantFormat.QDQ, op_types_to_quantize=_QUANTISED,
             per_channel=True, reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"OpTypesToExcludeOutputQuantization": _READING, "TensorQuantOverrides": given},
+            extra_options={"OpTypesToExcludeOutputQuantization": _READING, "TensorQuantOverrides": overrides},
         )  # fmt: skip
-        return bare(hoist(small.read_bytes()))
+        return bare(move_quantize_nodes_up(small.read_bytes()))
 
 
 def _by_tensor(model: onnx.ModelProto, scales: Scales) -> dict[str, list[dict[str, Any]]]:
     """The scales by tensor, as ONNX Runtime's quantiser takes them."""
-    read, given = ({_scope(name): scale for name, scale in part.items()} for part in scales)
-    found = {}
+    read, written = ({_scope(name): scale for name, scale in part.items()} for part in scales)
+    overrides = {}
     for node in model.graph.node:
         scope = node.name.rpartition("/")[0]
-        for tensor, part in ((node.input[0] if node.input else "", read), (node.output[0], given)):
+        for tensor, part in (
+            (node.input[0] if node.input else "", read),
+            (node.output[0], written),
+        ):
             if scope in part and node.op_type in _QUANTISED:
                 step, zero = np.array(part[scope].step), np.array(part[scope].zero)
-                found[tensor] = [
+                overrides[tensor] = [
                     {"quant_type": QuantType.QUInt8, "scale": step, "zero_point": zero}
                 ]
-    return found
+    return overrides
 
 
 def _scope(name: str) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.compression import Material, Work
+from ids_plugin.compression import NetworkInProgress, StepContext
 from ids_plugin.compression.retrain import exported, needed, retrain
 from ids_plugin.errors import UsageError
 
@@ -24,15 +24,17 @@ class Magnitude:
     name = "magnitude"
     value = f"share of the weights that become 0 (default: {SHARE:g}, as published)"
 
-    def apply(self, work: Work, material: Material, value: float | None) -> Work:
+    def apply(
+        self, work: NetworkInProgress, material: StepContext, value: float | None
+    ) -> NetworkInProgress:
         """As compress.Step."""
         share = SHARE if value is None else value
         if not 0 < share < 1:
             raise UsageError(f"magnitude={share:g}: a share is between 0 and 1")
         module = copy.deepcopy(needed(work, self.name))
         rounds = int(np.ceil(share / _AT_A_TIME - 1e-9))
-        for at in range(1, rounds + 1):
-            removed = min(share, at * _AT_A_TIME)
+        for number in range(1, rounds + 1):
+            removed = min(share, number * _AT_A_TIME)
             _clear(module, removed)
             material.progress(f"magnitude: {removed:.0%} of the weights are 0")
             retrain(module, material, epochs=max(1, material.fit.epochs // 8))
@@ -54,14 +56,16 @@ def _clear(module: nn.Module, share: float) -> None:
 
 def _zeros(module: nn.Module) -> float:
     """Share of the weights that are 0."""
-    found = [(int((weight == 0).sum()), weight.numel()) for weight in _matrices(module)]
-    return round(sum(zero for zero, _ in found) / sum(size for _, size in found), 4)
+    counts = [(int((weight == 0).sum()), weight.numel()) for weight in _matrices(module)]
+    return round(sum(zero for zero, _ in counts) / sum(size for _, size in counts), 4)
 
 
 def _sparse_bytes(module: nn.Module) -> float:
     """Bytes of a bit for every weight, saying whether it is there, and four for each that is."""
     return float(
-        sum(-(-one.numel() // 8) + 4 * int((one != 0).sum()) for one in module.parameters())
+        sum(
+            -(-weight.numel() // 8) + 4 * int((weight != 0).sum()) for weight in module.parameters()
+        )
     )
 
 

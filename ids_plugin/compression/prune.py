@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.compression import Material, Work
+from ids_plugin.compression import NetworkInProgress, StepContext
 from ids_plugin.compression.cost import macro_f1
 from ids_plugin.compression.retrain import exported, needed, probabilities, retrain
 from ids_plugin.errors import UsageError
-from ids_plugin.models import Group, Part, WidthsFamily
+from ids_plugin.models import UnitGroup, UnitSlice, WidthsFamily
 from ids_plugin.training.torch_network import rebuilt
 
 LOSS = 0.002
@@ -33,7 +33,9 @@ class Prune:
     name = "prune"
     value = f"share of the units to remove (default: as many as cost at most {LOSS:g} macro-F1 on the held-out windows)"
 
-    def apply(self, work: Work, material: Material, value: float | None) -> Work:
+    def apply(
+        self, work: NetworkInProgress, material: StepContext, value: float | None
+    ) -> NetworkInProgress:
         """As compress.Step."""
         module = needed(work, self.name)
         if value is None:
@@ -41,13 +43,13 @@ class Prune:
         if not 0 < value < 1:
             raise UsageError(f"prune={value:g}: a share is between 0 and 1")
         units = sum(group.units for group in groups(material.family, module.state_dict()))
-        for at in range(1, _ROUNDS + 1):
-            module = _smaller(module, material, round(units * (1 - value) ** (at / _ROUNDS)))
+        for number in range(1, _ROUNDS + 1):
+            module = _smaller(module, material, round(units * (1 - value) ** (number / _ROUNDS)))
             retrain(module, material, epochs=_short(material))
         return exported(module, material)
 
 
-def _by_threshold(module: nn.Module, material: Material) -> nn.Module:
+def _by_threshold(module: nn.Module, material: StepContext) -> nn.Module:
     """Halved as long as the held-out windows allow it."""
     floor = _worth(module, material) - LOSS
     while True:
@@ -63,12 +65,12 @@ def _by_threshold(module: nn.Module, material: Material) -> nn.Module:
         module = smaller
 
 
-def _short(material: Material) -> int:
+def _short(material: StepContext) -> int:
     """Epochs between two rounds; `tune` or `distil` afterwards is what takes its time."""
     return max(2, material.fit.epochs // 8)
 
 
-def _worth(module: nn.Module, material: Material) -> float:
+def _worth(module: nn.Module, material: StepContext) -> float:
     return macro_f1(material.held_out, probabilities(module, material.held_out, material.classes))
 
 
@@ -76,42 +78,42 @@ def _size(module: nn.Module) -> int:
     return sum(weight.numel() for weight in module.parameters())
 
 
-def groups(family: WidthsFamily, state: Mapping[str, Tensor]) -> tuple[Group, ...]:
+def groups(family: WidthsFamily, state: Mapping[str, Tensor]) -> tuple[UnitGroup, ...]:
     """The units of a network with these weights."""
     return family.groups(family.widths({name: tuple(value.shape) for name, value in state.items()}))
 
 
-def _smaller(module: nn.Module, material: Material, keep: int) -> nn.Module:
+def _smaller(module: nn.Module, material: StepContext, keep: int) -> nn.Module:
     """The network with about `keep` units left, those over one threshold on their L1 norms; norms are in units of their
     layer's mean, so that wide layers and narrow ones compare."""
     state: Mapping[str, Tensor] = module.state_dict()
     norms = {group.name: _norms(group, state) for group in groups(material.family, state)}
     threshold = np.sort(np.concatenate(list(norms.values())))[::-1][max(0, keep - 1)]
-    kept = {}
+    units_left = {}
     for name, norm in norms.items():
         count = -(-int((norm >= threshold).sum()) // _WHOLE) * _WHOLE
         count = min(max(count, FEWEST), len(norm))
-        kept[name] = torch.from_numpy(np.sort(np.argsort(-norm, kind="stable")[:count]))
-    state = cut(material.family, state, kept)
+        units_left[name] = torch.from_numpy(np.sort(np.argsort(-norm, kind="stable")[:count]))
+    state = cut(material.family, state, units_left)
     smaller = rebuilt(material.family, material.held_out.spec, len(material.classes), state)
-    left = ", ".join(f"{name} {len(units)}" for name, units in kept.items())
+    left = ", ".join(f"{name} {len(units)}" for name, units in units_left.items())
     material.progress(f"prune: {_size(module)} → {_size(smaller)} weights: {left}")
     return smaller
 
 
 def cut(
-    family: WidthsFamily, state: Mapping[str, Tensor], kept: Mapping[str, Tensor]
+    family: WidthsFamily, state: Mapping[str, Tensor], units_left: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """The weights with only the units `kept` (group → their numbers, ascending) of each group."""
     left = dict(state)
-    for at, group in enumerate(groups(family, left)):
-        now = groups(family, left)[at]
+    for number, group in enumerate(groups(family, left)):
+        now = groups(family, left)[number]
         for part in now.parts:
-            left[part.tensor] = _cut(left[part.tensor], part, now.units, kept[group.name])
+            left[part.tensor] = _cut(left[part.tensor], part, now.units, units_left[group.name])
     return left
 
 
-def _norms(group: Group, state: Mapping[str, Tensor]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _norms(group: UnitGroup, state: Mapping[str, Tensor]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """(units) sum of the absolute weights of each unit's rows, in units of their mean."""
     total = np.zeros(group.units)
     for name in group.ranked:
@@ -120,11 +122,11 @@ def _norms(group: Group, state: Mapping[str, Tensor]) -> np.ndarray[Any, np.dtyp
     return np.asarray(total / max(total.mean(), 1e-12))
 
 
-def _cut(tensor: Tensor, part: Part, units: int, kept: Tensor) -> Tensor:
+def _cut(tensor: Tensor, part: UnitSlice, units: int, units_left: Tensor) -> Tensor:
     """The tensor with the kept units of one part only; what isn't of the group stays."""
     size = tensor.shape[part.dim]
     end = part.start + part.blocks * units
-    chosen = [part.start + block * units + kept for block in range(part.blocks)]
+    chosen = [part.start + block * units + units_left for block in range(part.blocks)]
     rows = torch.cat([torch.arange(part.start), *chosen, torch.arange(end, size)])
     return tensor.index_select(part.dim, rows)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ids_plugin.compression import Material, Work
+from ids_plugin.compression import NetworkInProgress, StepContext
 from ids_plugin.compression.int8 import LARGEST_WEIGHT, Scale, Scales, quantised
 from ids_plugin.compression.retrain import exported, needed, probabilities, retrain
 
@@ -28,7 +28,9 @@ class Qat:
     name = "qat"
     value = f"epochs (default: {EPOCHS})"
 
-    def apply(self, work: Work, material: Material, value: float | None) -> Work:
+    def apply(
+        self, work: NetworkInProgress, material: StepContext, value: float | None
+    ) -> NetworkInProgress:
         """As compress.Step."""
         module = copy.deepcopy(needed(work, self.name))
         scales = observed(module, material)
@@ -36,15 +38,17 @@ class Qat:
         epochs = EPOCHS if value is None else max(1, int(value))
         retrain(module, material, epochs=epochs, temperature=_TEMPERATURE, rate=RATE)
         rounding.settle()
-        return Work(quantised(exported(module, material).model, material.shown, scales))
+        return NetworkInProgress(
+            quantised(exported(module, material).model, material.shown, scales)
+        )
 
 
-def observed(module: nn.Module, material: Material) -> Scales:
+def observed(module: nn.Module, material: StepContext) -> Scales:
     """How layers round, from the least and the largest value among the shown windows."""
     read: dict[str, tuple[float, float]] = {}
-    given: dict[str, tuple[float, float]] = {}
+    written: dict[str, tuple[float, float]] = {}
 
-    def look(ends: dict[str, tuple[float, float]], name: str, values: Tensor) -> None:
+    def widen(ends: dict[str, tuple[float, float]], name: str, values: Tensor) -> None:
         low, high = ends.get(name, (0.0, 0.0))
         ends[name] = min(low, float(values.min())), max(high, float(values.max()))
 
@@ -52,35 +56,35 @@ def observed(module: nn.Module, material: Material) -> Scales:
     for name, layer, last in layers(module):
         hooks.append(
             layer.register_forward_pre_hook(
-                lambda _, values, name=name: look(read, name, values[0])
+                lambda _, values, name=name: widen(read, name, values[0])
             )
         )
         if last is not None:
             hooks.append(
                 last.register_forward_hook(
-                    lambda _, __, values, name=name: look(given, name, values)
+                    lambda _, __, values, name=name: widen(written, name, values)
                 )
             )
     probabilities(module, material.shown, material.classes)
     for hook in hooks:
         hook.remove()
     return Scales(
-        *({name: Scale.between(*end) for name, end in ends.items()} for ends in (read, given))
+        *({name: Scale.between(*end) for name, end in ends.items()} for ends in (read, written))
     )
 
 
 def layers(module: nn.Module) -> list[tuple[str, nn.Module, nn.Module | None]]:
     """What int8 computes in bytes, by name; of a convolution also what gives its result: the batch normalisation that
     follows it, which the exporter makes part of it, or itself."""
-    found: list[tuple[str, nn.Module, nn.Module | None]] = []
+    listed: list[tuple[str, nn.Module, nn.Module | None]] = []
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Linear):
-            found.append((name, layer, None))
+            listed.append((name, layer, None))
         elif isinstance(layer, nn.Conv1d):
-            found.append((name, layer, layer))
+            listed.append((name, layer, layer))
         elif isinstance(layer, nn.BatchNorm1d):
-            found[-1] = (*found[-1][:2], layer)
-    return found
+            listed[-1] = (*listed[-1][:2], layer)
+    return listed
 
 
 class Rounding:
@@ -94,7 +98,7 @@ class Rounding:
             self._hooks.append(layer.register_forward_pre_hook(_Inputs(scales.read[name])))
             parametrize.register_parametrization(layer, "weight", _Weights())
             if last is not None:
-                self._hooks.append(last.register_forward_hook(_Output(scales.given[name])))
+                self._hooks.append(last.register_forward_hook(_Output(scales.written[name])))
 
     def settle(self) -> None:
         """The network is an ordinary one again, with weights that int8 represents exactly."""
@@ -112,8 +116,8 @@ class _Inputs:
     def __init__(self, scale: Scale) -> None:
         self._scale = scale
 
-    def __call__(self, _layer: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (_rounded(given[0], self._scale), *given[1:])
+    def __call__(self, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (_rounded(inputs[0], self._scale), *inputs[1:])
 
 
 class _Output:

@@ -14,10 +14,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+NEW_VALUE_PREFIX = "hoisted_"
+"""of names in the models that are made; it is part of their bytes, so it stays"""
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 
-def hoist(model: bytes) -> bytes:
+def move_quantize_nodes_up(model: bytes) -> bytes:
     """The model with every QuantizeLinear of a scalar scale as near to what computes as it can be."""
     graph = _Graph(onnx.load_from_string(model))
     while any(graph.rewrite(node) for node in graph.quantisers()):
@@ -31,7 +33,9 @@ class _Graph:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.nodes = list(model.graph.node)
-        self.constants = {one.name: numpy_helper.to_array(one) for one in model.graph.initializer}
+        self.constants = {
+            tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer
+        }
         self.count = 0
         for node in self.nodes:
             if node.op_type == "Constant":
@@ -43,7 +47,7 @@ class _Graph:
     def _index(self) -> None:
         self.makers = {name: node for node in self.nodes for name in node.output}
         self.readers = Counter(name for node in self.nodes for name in node.input)
-        self.readers.update(one.name for one in self.model.graph.output)
+        self.readers.update(value.name for value in self.model.graph.output)
 
     def quantisers(self) -> list[onnx.NodeProto]:
         """Those of activations, one scale for all."""
@@ -62,9 +66,9 @@ class _Graph:
         made = rule(self, above, _Quantiser(self, quantiser))
         if made is None:
             return False
-        at = self.nodes.index(quantiser)
+        position = self.nodes.index(quantiser)
         made[-1].output[0] = quantiser.output[0]
-        self.nodes[at : at + 1] = made
+        self.nodes[position : position + 1] = made
         if self.readers[above.output[0]] == 1:
             self.nodes.remove(above)
         self._index()
@@ -72,17 +76,19 @@ class _Graph:
 
     def wide(self, name: str, like: str) -> str:
         """The constant `name` in the whole shape of a row of the input `like`: long runs of bytes go faster."""
-        given = [one for one in self.model.graph.input if one.name == like]
-        if not given:
+        inputs = [value for value in self.model.graph.input if value.name == like]
+        if not inputs:
             return name
-        row = [dimension.dim_value for dimension in given[0].type.tensor_type.shape.dim][1:]
+        row = [dimension.dim_value for dimension in inputs[0].type.tensor_type.shape.dim][1:]
         return self.constant(np.ascontiguousarray(np.broadcast_to(self.constants[name], row)))
 
     def yes_or_no(self, name: str) -> bool:
         """Whether it is made of truth values."""
         maker = self.makers.get(name)
         if maker is None:
-            kinds = {one.name: one.type.tensor_type.elem_type for one in self.model.graph.input}
+            kinds = {
+                value.name: value.type.tensor_type.elem_type for value in self.model.graph.input
+            }
             return kinds.get(name) == onnx.TensorProto.BOOL
         return maker.op_type in {"IsNaN", "Not"} or (
             maker.op_type in _MOVES and self.yes_or_no(maker.input[0])
@@ -91,7 +97,7 @@ class _Graph:
     def constant(self, value: Array) -> str:
         """Name of a new initialiser."""
         self.count += 1
-        name = f"hoisted_{self.count}"
+        name = f"{NEW_VALUE_PREFIX}{self.count}"
         self.model.graph.initializer.append(numpy_helper.from_array(value, name))
         self.constants[name] = value
         return name
@@ -102,7 +108,10 @@ class _Graph:
         """A new node, with the attributes of `like`."""
         self.count += 1
         made = helper.make_node(
-            kind, inputs, [f"hoisted_{self.count}"], name=f"hoisted_{self.count}"
+            kind,
+            inputs,
+            [f"{NEW_VALUE_PREFIX}{self.count}"],
+            name=f"{NEW_VALUE_PREFIX}{self.count}",
         )
         if like is not None:
             made.attribute.extend(like.attribute)
@@ -114,11 +123,11 @@ class _Graph:
             used = {name for node in self.nodes for name in node.input} | {
                 o.name for o in self.model.graph.output
             }
-            kept = [node for node in self.nodes if any(name in used for name in node.output)]
-            if len(kept) == len(self.nodes):
+            used_nodes = [node for node in self.nodes if any(name in used for name in node.output)]
+            if len(used_nodes) == len(self.nodes):
                 break
-            self.nodes = kept
-        initialisers = [one for one in self.model.graph.initializer if one.name in used]
+            self.nodes = used_nodes
+        initialisers = [tensor for tensor in self.model.graph.initializer if tensor.name in used]
         del (
             self.model.graph.node[:],
             self.model.graph.initializer[:],
@@ -211,8 +220,8 @@ def _flagged(graph: _Graph, above: onnx.NodeProto, quantiser: _Quantiser) -> Mad
     """A flag as a number is one of two bytes."""
     if not graph.yes_or_no(above.input[0]):
         return None
-    one, zero = (graph.constant(quantiser.of(value)) for value in (1.0, 0.0))
-    return [graph.node("Where", [above.input[0], one, zero])]
+    true_byte, false_byte = (graph.constant(quantiser.of(value)) for value in (1.0, 0.0))
+    return [graph.node("Where", [above.input[0], true_byte, false_byte])]
 
 
 def _multiplied(graph: _Graph, above: onnx.NodeProto, quantiser: _Quantiser) -> Made:
@@ -274,15 +283,15 @@ def _ordered(
     """The nodes so that each comes after what it reads."""
     made = {name for node in nodes for name in node.output}
     ordered: list[onnx.NodeProto] = []
-    there: set[str] = set()
+    available: set[str] = set()
     waiting = list(nodes)
     while waiting:
         ready = [
             node
             for node in waiting
-            if all(name in there or name not in made for name in node.input)
+            if all(name in available or name not in made for name in node.input)
         ]
         ordered += ready
-        there.update(name for node in ready for name in node.output)
-        waiting = [node for node in waiting if not any(node is one for one in ready)]
+        available.update(name for node in ready for name in node.output)
+        waiting = [node for node in waiting if not any(node is other for other in ready)]
     return ordered

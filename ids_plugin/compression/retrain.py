@@ -9,17 +9,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.compression import Material, Work
+from ids_plugin.compression import NetworkInProgress, StepContext
 from ids_plugin.errors import UsageError
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.scoring import Doubles
 from ids_plugin.training.examples import Examples
-from ids_plugin.training.torch_network import Fitted, Inputs, Lesson, export, learn, tensors
+from ids_plugin.training.torch_network import (
+    FittedNetwork,
+    Inputs,
+    TrainingSet,
+    export,
+    learn,
+    tensors,
+)
 
 _ROWS = 4096
 
 
-def needed(work: Work, step: str) -> nn.Module:
+def needed(work: NetworkInProgress, step: str) -> nn.Module:
     """The network as torch has it.
 
     Raises:
@@ -34,7 +41,7 @@ def needed(work: Work, step: str) -> nn.Module:
 
 
 def retrain(
-    module: nn.Module, material: Material, *, epochs: int | None = None, temperature: float | None = None,
+    module: nn.Module, material: StepContext, *, epochs: int | None = None, temperature: float | None = None,
     rate: float | None = None,
 ) -> None:  # fmt: skip
     """Lets the network learn again, weights that are 0 staying 0; with a temperature from the teacher too. Nothing is
@@ -59,7 +66,7 @@ def retrain(
             layer.p = 0.0
     learn(
         module,
-        Lesson(
+        TrainingSet(
             material.train, material.held_out, material.classes, fit, material.seed, material.progress, soft,
             temperature, _holding(module),
         ),
@@ -67,12 +74,12 @@ def retrain(
 
 
 def _answers(teacher: nn.Module | None) -> Callable[[Inputs], Tensor]:
-    def ask(inputs: Inputs) -> Tensor:
-        logits: Tensor = asked(*inputs)[0]
+    def answer(inputs: Inputs) -> Tensor:
+        logits: Tensor = network(*inputs)[0]
         return logits
 
-    asked = needed(Work(b"", teacher), "distil")
-    return ask
+    network = needed(NetworkInProgress(b"", teacher), "distil")
+    return answer
 
 
 def _holding(module: nn.Module) -> Callable[[], None]:
@@ -91,10 +98,10 @@ def _holding(module: nn.Module) -> Callable[[], None]:
     return hold
 
 
-def exported(module: nn.Module, material: Material, **notes: float) -> Work:
+def exported(module: nn.Module, material: StepContext, **notes: float) -> NetworkInProgress:
     """The work whose network this is."""
-    return Work(
-        export(Fitted(module.eval(), material.classes, []), material.held_out), module, notes
+    return NetworkInProgress(
+        export(FittedNetwork(module.eval(), material.classes, []), material.held_out), module, notes
     )
 
 

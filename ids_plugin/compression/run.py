@@ -12,7 +12,7 @@ from torch import nn
 
 from ids_plugin import registry
 from ids_plugin.bundle import Bundle, MemberEntry, seal
-from ids_plugin.compression import Material, Step, Work
+from ids_plugin.compression import NetworkInProgress, Step, StepContext
 from ids_plugin.compression.cost import deflated, macro_f1, macs, parameters
 from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.errors import UsageError
@@ -132,11 +132,11 @@ def recipe(steps: Sequence[str]) -> list[tuple[str, Step, float | None]]:
     Raises:
         UsageError: no step is named, or one that there isn't, or a value is no number.
     """
-    found = []
+    planned = []
     for written in steps:
         name, equals, value = written.partition("=")
         try:
-            found.append(
+            planned.append(
                 (
                     written,
                     registry.load("compression_steps", name),
@@ -145,11 +145,11 @@ def recipe(steps: Sequence[str]) -> list[tuple[str, Step, float | None]]:
             )
         except ValueError as error:
             raise UsageError(f"{written}: {value!r} is no number") from error
-    if not found:
+    if not planned:
         raise UsageError(
             "no step is named", hint=f"there are: {', '.join(registry.names('compression_steps'))}"
         )
-    return found
+    return planned
 
 
 def _member(bundle: Bundle) -> MemberEntry:
@@ -163,7 +163,7 @@ def _member(bundle: Bundle) -> MemberEntry:
 def _material(
     bundle: Bundle, entry: MemberEntry, held_out: Examples, train: Examples | None, fit: Fit, seed: int,
     progress: Progress, shown: int,
-) -> tuple[Material, Work]:  # fmt: skip
+) -> tuple[StepContext, NetworkInProgress]:  # fmt: skip
     classes = tuple(CLASSES.index(name) for name in entry.classes)
     is_family = entry.name in registry.names("models")
     family = registry.load("models", entry.name if is_family else bundle.family)
@@ -180,20 +180,20 @@ def _material(
     )
     if train is not None:
         train = train.take(np.flatnonzero(np.isin(train.label, classes)))
-    material = Material(
+    material = StepContext(
         family, classes, held_out, held_out.take(np.sort(rows)), fit, seed, progress, train, module
     )  # fmt: skip
-    return material, Work(bundle.files[MODEL], module)
+    return material, NetworkInProgress(bundle.files[MODEL], module)
 
 
-def _asked(work: Work, material: Material) -> Doubles:
+def _asked(work: NetworkInProgress, material: StepContext) -> Doubles:
     windows = material.held_out
     return OnnxMember(work.model, material.classes, MODEL).probabilities(
         windows.steps, windows.mask, windows.table
     )
 
 
-def _cost(work: Work, material: Material, then: Doubles | None) -> dict[str, Any]:
+def _cost(work: NetworkInProgress, material: StepContext, then: Doubles | None) -> dict[str, Any]:
     now = _asked(work, material)
     cost = {
         "bytes": len(work.model), "deflated": deflated(work.model), "parameters": parameters(work.model),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 
-from ids_plugin.compression import Material, Work
+from ids_plugin.compression import NetworkInProgress, StepContext
 from ids_plugin.compression.retrain import exported, needed, retrain
 
 
@@ -14,7 +14,9 @@ class Tune:
     name = "tune"
     value = "epochs (default: --epochs)"
 
-    def apply(self, work: Work, material: Material, value: float | None) -> Work:
+    def apply(
+        self, work: NetworkInProgress, material: StepContext, value: float | None
+    ) -> NetworkInProgress:
         """As compress.Step."""
         module = copy.deepcopy(needed(work, self.name))
         retrain(module, material, epochs=None if value is None else max(1, int(value)))

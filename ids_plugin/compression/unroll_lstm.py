@@ -27,11 +27,11 @@ class Unrolled(nn.Module):
         self.units = lstm.hidden_size
         self.seen = nn.Linear(lstm.input_size, 4 * self.units)
         self.kept = nn.Linear(self.units, 4 * self.units, bias=False)
-        given = lstm.state_dict()
+        trained = lstm.state_dict()
         with torch.no_grad():
-            self.seen.weight.copy_(given["weight_ih_l0"])
-            self.seen.bias.copy_(given["bias_ih_l0"] + given["bias_hh_l0"])
-            self.kept.weight.copy_(given["weight_hh_l0"])
+            self.seen.weight.copy_(trained["weight_ih_l0"])
+            self.seen.bias.copy_(trained["bias_ih_l0"] + trained["bias_hh_l0"])
+            self.kept.weight.copy_(trained["weight_hh_l0"])
 
     def forward(self, steps: Tensor) -> tuple[Tensor, None]:
         """(m, STEPS, columns) → hidden states (m, STEPS, units)."""
@@ -40,8 +40,8 @@ class Unrolled(nn.Module):
         )
         hidden, cell = self._step(seen[:, 0], None)
         states = [hidden]
-        for at in range(1, STEPS):
-            hidden, cell = self._step(seen[:, at] + self.kept(hidden), cell)
+        for step in range(1, STEPS):
+            hidden, cell = self._step(seen[:, step] + self.kept(hidden), cell)
             states.append(hidden)
         return torch.stack(states, dim=1), None
 

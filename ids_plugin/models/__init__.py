@@ -33,7 +33,7 @@ class TorchFamily(ModelFamily, Protocol):
 Shape = tuple[int, ...]
 
 
-class Part(NamedTuple):
+class UnitSlice(NamedTuple):
     """Where a group's units are in one tensor: unit u is `start + block * units + u` of dimension `dim`."""
 
     tensor: str
@@ -42,14 +42,14 @@ class Part(NamedTuple):
     start: int = 0
 
 
-class Group(NamedTuple):
+class UnitGroup(NamedTuple):
     """Units (filters, LSTM units, neurons) that can be removed without changing the others."""
 
     name: str
     units: int
     ranked: tuple[str, ...]
     """tensors whose rows say what a unit is worth"""
-    parts: tuple[Part, ...]
+    parts: tuple[UnitSlice, ...]
     """everything that goes with a unit: what makes it and what reads it"""
 
 
@@ -64,7 +64,7 @@ class WidthsFamily(TorchFamily, Protocol):
         """The widths of a network whose weights have these shapes."""
         ...
 
-    def groups(self, widths: Any) -> tuple[Group, ...]:
+    def groups(self, widths: Any) -> tuple[UnitGroup, ...]:
         """What of such a network can be removed, in the order of the data."""
         ...
 

@@ -60,13 +60,13 @@ class AeLstm(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As `forward` → what the reconstruction of flow and table is off by (m, F + T), what the prediction of the
         flow is (m, F), both 0 where the value is unknown, and where flow and table are known (m, F + T)."""
-        there = mask.unsqueeze(-1).to(steps.dtype)
-        seen = self.steps(steps) * there
+        is_flow = mask.unsqueeze(-1).to(steps.dtype)
+        seen = self.steps(steps) * is_flow
         flow, unknown = seen[:, -1].chunk(2, dim=-1)
         hosts = self.table(table)
         values, absent = hosts.chunk(2, dim=-1)
         shown = torch.cat([seen[:, :-1], self._hide(seen[:, -1]).unsqueeze(1)], dim=1)
-        code = self.encoder(shown) * there
+        code = self.encoder(shown) * is_flow
         again = self.outside(self.inside(torch.cat([self._hide(hosts), code[:, -1]], dim=-1)))
         rebuilt = torch.cat([self.decoder(code[:, -1]), again], dim=-1)
         known = 1.0 - torch.cat([unknown, absent], dim=-1)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.models import Group, Part, Shape
+from ids_plugin.models import Shape, UnitGroup, UnitSlice
 from ids_plugin.models.layers import Attention, Normalise, lstm_group, rows
 from ids_plugin.schema.window import Spec
 
@@ -70,24 +70,24 @@ class AnomalyNet(nn.Module):
 
     def forward(self, steps: Tensor, mask: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(m, STEPS, F), (m, STEPS) bool, (m, T) → logits (m, classes), attention (m, STEPS), squared error (m)."""
-        there = mask.unsqueeze(-1).to(steps.dtype)
-        seen = self.steps(steps) * there
-        latent = self.encoder(seen) * there
-        error = self._error(seen, latent, there)
-        local = torch.relu(self.first(seen.transpose(1, 2))) * there.transpose(1, 2)
-        local = torch.relu(self.second(local)).transpose(1, 2) * there
+        is_flow = mask.unsqueeze(-1).to(steps.dtype)
+        seen = self.steps(steps) * is_flow
+        latent = self.encoder(seen) * is_flow
+        error = self._error(seen, latent, is_flow)
+        local = torch.relu(self.first(seen.transpose(1, 2))) * is_flow.transpose(1, 2)
+        local = torch.relu(self.second(local)).transpose(1, 2) * is_flow
         ordered, _ = self.lstm(torch.cat([local, latent], dim=-1))
-        context, weights = self.attend(torch.cat([ordered, local], dim=-1), there)
+        context, weights = self.attend(torch.cat([ordered, local], dim=-1), is_flow)
         host = self.host(self.table(table))
         logits = self.decide(
             torch.cat([context, host, torch.clamp(error, max=4.0).unsqueeze(-1)], dim=-1)
         )
         return logits, weights, error
 
-    def _error(self, seen: Tensor, latent: Tensor, there: Tensor) -> Tensor:
+    def _error(self, seen: Tensor, latent: Tensor, is_flow: Tensor) -> Tensor:
         """Mean squared error of the known values of the steps that are there."""
         values, unknown = seen.chunk(2, dim=-1)
-        known = (1.0 - unknown) * there
+        known = (1.0 - unknown) * is_flow
         squared: Tensor = (self.decoder(latent) - values) ** 2 * known
         return squared.sum((1, 2)) / torch.clamp(known.sum((1, 2)), min=1.0)
 
@@ -134,27 +134,27 @@ class AnomalyNetFamily:
             encoder, latent, decoder, first, second, lstm, key, context, table, joined, decide
         )
 
-    def groups(self, widths: AnomalyNetWidths) -> tuple[Group, ...]:
+    def groups(self, widths: AnomalyNetWidths) -> tuple[UnitGroup, ...]:
         """As models.WidthsFamily; the width of query and key stays, since their product is scaled by it."""
         asked = ("attend.query.weight", "attend.key.weight", "attend.value.weight")
         return (
-            _layer("encoder.0", widths.encoder, Part("encoder.2.weight", 1)),
-            _layer("encoder.2", widths.latent, Part("decoder.0.weight", 1),
-                   Part("lstm.weight_ih_l0", 1, start=widths.second)),
-            _layer("decoder.0", widths.decoder, Part("decoder.2.weight", 1)),
-            _layer("first", widths.first, Part("second.weight", 1)),
-            _layer("second", widths.second, Part("lstm.weight_ih_l0", 1),
-                   *(Part(name, 1, start=widths.lstm) for name in asked)),
-            lstm_group("lstm", widths.lstm, tuple(Part(name, 1) for name in asked)),
-            _layer("attend.value", widths.context, Part("decide.0.weight", 1)),
-            _layer("host.0", widths.table, Part("host.3.weight", 1)),
-            _layer("host.3", widths.joined, Part("decide.0.weight", 1, start=widths.context)),
-            _layer("decide.0", widths.decide, Part("decide.3.weight", 1)),
+            _layer("encoder.0", widths.encoder, UnitSlice("encoder.2.weight", 1)),
+            _layer("encoder.2", widths.latent, UnitSlice("decoder.0.weight", 1),
+                   UnitSlice("lstm.weight_ih_l0", 1, start=widths.second)),
+            _layer("decoder.0", widths.decoder, UnitSlice("decoder.2.weight", 1)),
+            _layer("first", widths.first, UnitSlice("second.weight", 1)),
+            _layer("second", widths.second, UnitSlice("lstm.weight_ih_l0", 1),
+                   *(UnitSlice(name, 1, start=widths.lstm) for name in asked)),
+            lstm_group("lstm", widths.lstm, tuple(UnitSlice(name, 1) for name in asked)),
+            _layer("attend.value", widths.context, UnitSlice("decide.0.weight", 1)),
+            _layer("host.0", widths.table, UnitSlice("host.3.weight", 1)),
+            _layer("host.3", widths.joined, UnitSlice("decide.0.weight", 1, start=widths.context)),
+            _layer("decide.0", widths.decide, UnitSlice("decide.3.weight", 1)),
         )  # fmt: skip
 
 
-def _layer(name: str, units: int, *readers: Part) -> Group:
-    return Group(
+def _layer(name: str, units: int, *readers: UnitSlice) -> UnitGroup:
+    return UnitGroup(
         name, units, (f"{name}.weight",), (*rows(f"{name}.weight", f"{name}.bias"), *readers)
     )
 

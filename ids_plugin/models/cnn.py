@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.models import Group, Part, Shape
+from ids_plugin.models import Shape, UnitGroup, UnitSlice
 from ids_plugin.models.layers import Classifier, Head, head_groups, head_of, rows
 from ids_plugin.schema.window import Spec
 
@@ -29,9 +29,9 @@ class CnnBody(nn.Module):
         self.first = nn.Conv1d(columns, first, 3, padding=1)
         self.second = nn.Conv1d(first, second, 3, padding=1)
 
-    def forward(self, seen: Tensor, there: Tensor) -> Tensor:
+    def forward(self, seen: Tensor, is_flow: Tensor) -> Tensor:
         """(m, STEPS, columns), (m, STEPS, 1) → (m, second)."""
-        present = there.transpose(1, 2)
+        present = is_flow.transpose(1, 2)
         hidden = torch.relu(self.first(seen.transpose(1, 2))) * present
         hidden = torch.relu(self.second(hidden)) * present
         return hidden.amax(dim=-1)
@@ -58,14 +58,14 @@ class CnnFamily:
             weights["body.first.weight"][0], weights["body.second.weight"][0], head_of(weights)
         )
 
-    def groups(self, widths: CnnWidths) -> tuple[Group, ...]:
+    def groups(self, widths: CnnWidths) -> tuple[UnitGroup, ...]:
         """As models.WidthsFamily."""
         made = []
         for name, filters, reader in (
             ("body.first", widths.first, "body.second.weight"), ("body.second", widths.second, "decide.0.weight"),
         ):  # fmt: skip
-            parts = (*rows(f"{name}.weight", f"{name}.bias"), Part(reader, 1))
-            made.append(Group(name, filters, (f"{name}.weight",), parts))
+            parts = (*rows(f"{name}.weight", f"{name}.bias"), UnitSlice(reader, 1))
+            made.append(UnitGroup(name, filters, (f"{name}.weight",), parts))
         return *made, *head_groups(widths.second, widths.head)
 
 

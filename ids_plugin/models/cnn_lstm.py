@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.models import Group, Part, Shape
+from ids_plugin.models import Shape, UnitGroup, UnitSlice
 from ids_plugin.models.layers import Classifier, Head, head_groups, head_of, lstm_group, rows
 from ids_plugin.schema.window import Spec
 
@@ -45,9 +45,9 @@ class CnnLstmBody(nn.Module):
         self.second = Block(widths.first, widths.second)
         self.lstm = nn.LSTM(widths.second, widths.lstm, batch_first=True)
 
-    def forward(self, seen: Tensor, there: Tensor) -> Tensor:
+    def forward(self, seen: Tensor, is_flow: Tensor) -> Tensor:
         """(m, STEPS, columns), (m, STEPS, 1) → (m, units)."""
-        present = there.transpose(1, 2)
+        present = is_flow.transpose(1, 2)
         local = self.second(self.first(seen.transpose(1, 2)) * present) * present
         ordered, _ = self.lstm(local.transpose(1, 2))
         last: Tensor = ordered[:, -1]
@@ -76,24 +76,27 @@ class CnnLstmFamily:
         )
         return CnnLstmWidths(first, second, weights["body.lstm.weight_hh_l0"][1], head_of(weights))
 
-    def groups(self, widths: CnnLstmWidths) -> tuple[Group, ...]:
+    def groups(self, widths: CnnLstmWidths) -> tuple[UnitGroup, ...]:
         """As models.WidthsFamily."""
-        second = Part("body.second.depthwise.weight", 0), Part("body.second.pointwise.weight", 1)
+        second = (
+            UnitSlice("body.second.depthwise.weight", 0),
+            UnitSlice("body.second.pointwise.weight", 1),
+        )
         return (
             _filters("body.first", widths.first, second),
-            _filters("body.second", widths.second, (Part("body.lstm.weight_ih_l0", 1),)),
-            lstm_group("body.lstm", widths.lstm, (Part("decide.0.weight", 1),)),
+            _filters("body.second", widths.second, (UnitSlice("body.lstm.weight_ih_l0", 1),)),
+            lstm_group("body.lstm", widths.lstm, (UnitSlice("decide.0.weight", 1),)),
             *head_groups(widths.lstm, widths.head),
         )
 
 
-def _filters(block: str, filters: int, readers: tuple[Part, ...]) -> Group:
+def _filters(block: str, filters: int, readers: tuple[UnitSlice, ...]) -> UnitGroup:
     """Filters of a block, with their batch normalisation."""
     normalised = [
         f"{block}.normalise.{name}" for name in ("weight", "bias", "running_mean", "running_var")
     ]
     made = f"{block}.pointwise.weight"
-    return Group(block, filters, (made,), (*rows(made, *normalised), *readers))
+    return UnitGroup(block, filters, (made,), (*rows(made, *normalised), *readers))
 
 
 PLUGIN = CnnLstmFamily()

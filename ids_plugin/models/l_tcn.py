@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.models import Group, Part, Shape
+from ids_plugin.models import Shape, UnitGroup, UnitSlice
 from ids_plugin.models.layers import Classifier, Head, head_groups, head_of, rows
 from ids_plugin.schema.window import STEPS, Spec
 
@@ -28,8 +28,8 @@ def positions(steps: int = STEPS, dilations: tuple[int, ...] = DILATIONS) -> lis
     the window are negative and stay 0."""
     needed = [[steps - 1]]
     for dilation in reversed(dilations[1:]):
-        before = {at - dilation * tap for at in needed[0] for tap in range(KERNEL)}
-        needed.insert(0, sorted(at for at in before if at >= 0))
+        before = {step - dilation * tap for step in needed[0] for tap in range(KERNEL)}
+        needed.insert(0, sorted(step for step in before if step >= 0))
     return needed
 
 
@@ -39,13 +39,13 @@ class Causal(nn.Module):
     It has no bias, so that what lies before the first flow stays 0 without a mask."""
 
     def __init__(
-        self, columns: int, filters: int, dilation: int, given: list[int], wanted: list[int]
+        self, columns: int, filters: int, dilation: int, available: list[int], wanted: list[int]
     ) -> None:
         """`given`: the steps that the input has; `wanted`: those that the output is to have."""
         super().__init__()
         self.taps = nn.Linear(KERNEL * columns, filters, bias=False)
-        needed = [at - dilation * tap for at in wanted for tap in range(KERNEL)]
-        self.sources = [given.index(at) if at >= 0 else len(given) for at in needed]
+        needed = [step - dilation * tap for step in wanted for tap in range(KERNEL)]
+        self.sources = [available.index(step) if step >= 0 else len(available) for step in needed]
         self.wanted = len(wanted)
 
     def forward(self, values: Tensor) -> Tensor:
@@ -70,16 +70,16 @@ class LightweightTcnBody(nn.Module):
     def __init__(self, columns: int, widths: LightweightTcnWidths, *, tree: bool) -> None:
         super().__init__()
         self.tree = tree
-        given, sizes = list(range(STEPS)), [columns + 1, *widths.filters]
+        available, sizes = list(range(STEPS)), [columns + 1, *widths.filters]
         layers = []
-        for at, (dilation, wanted) in enumerate(zip(DILATIONS, positions(), strict=True)):
-            layers.append(Causal(sizes[at], sizes[at + 1], dilation, given, wanted))
-            given = wanted
+        for number, (dilation, wanted) in enumerate(zip(DILATIONS, positions(), strict=True)):
+            layers.append(Causal(sizes[number], sizes[number + 1], dilation, available, wanted))
+            available = wanted
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, seen: Tensor, there: Tensor) -> Tensor:
+    def forward(self, seen: Tensor, is_flow: Tensor) -> Tensor:
         """(m, STEPS, columns), (m, STEPS, 1) → (m, filters of the last layer)."""
-        values = torch.cat([seen, there], dim=-1)
+        values = torch.cat([seen, is_flow], dim=-1)
         if self.tree:
             last: Tensor = self.layers(values)[:, -1]
             return last
@@ -117,20 +117,22 @@ class LightweightTcnFamily:
 
     def widths(self, weights: Mapping[str, Shape]) -> LightweightTcnWidths:
         """As models.WidthsFamily."""
-        filters = (weights[f"body.layers.{at}.taps.weight"][0] for at in range(len(DILATIONS)))
+        filters = (
+            weights[f"body.layers.{number}.taps.weight"][0] for number in range(len(DILATIONS))
+        )
         return LightweightTcnWidths(tuple(filters), head_of(weights))
 
-    def groups(self, widths: LightweightTcnWidths) -> tuple[Group, ...]:
+    def groups(self, widths: LightweightTcnWidths) -> tuple[UnitGroup, ...]:
         """As models.WidthsFamily."""
         readers = [
-            Part(f"body.layers.{at}.taps.weight", 1, blocks=KERNEL)
-            for at in range(1, len(DILATIONS))
+            UnitSlice(f"body.layers.{number}.taps.weight", 1, blocks=KERNEL)
+            for number in range(1, len(DILATIONS))
         ]
         made = []
-        for at, reader in enumerate([*readers, Part("decide.0.weight", 1)]):
-            taps = f"body.layers.{at}.taps"
+        for number, reader in enumerate([*readers, UnitSlice("decide.0.weight", 1)]):
+            taps = f"body.layers.{number}.taps"
             parts = (*rows(f"{taps}.weight"), reader)
-            made.append(Group(taps, widths.filters[at], (f"{taps}.weight",), parts))
+            made.append(UnitGroup(taps, widths.filters[number], (f"{taps}.weight",), parts))
         return *made, *head_groups(widths.filters[-1], widths.head)
 
 

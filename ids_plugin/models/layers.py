@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ids_plugin.models import Group, Part, Shape
+from ids_plugin.models import Shape, UnitGroup, UnitSlice
 
 CLIP = 5.0
 """Standard deviations beyond which a value counts no more."""
@@ -115,8 +115,8 @@ class Classifier(nn.Module):
 
     def forward(self, steps: Tensor, mask: Tensor, table: Tensor) -> tuple[Tensor, None, Tensor]:
         """(m, STEPS, F), (m, STEPS) bool, (m, T) → logits (m, classes), no attention, no auxiliary loss (m)."""
-        there = mask.unsqueeze(-1).to(steps.dtype)
-        context = self.body(self.steps(steps) * there, there)
+        is_flow = mask.unsqueeze(-1).to(steps.dtype)
+        context = self.body(self.steps(steps) * is_flow, is_flow)
         logits = self.decide(torch.cat([context, self.table(table)], dim=-1))
         return logits, None, torch.zeros_like(logits[:, 0])
 
@@ -131,33 +131,34 @@ def head_of(weights: Mapping[str, Shape]) -> Head:
     )
 
 
-def head_groups(context: int, head: Head) -> tuple[Group, ...]:
+def head_groups(context: int, head: Head) -> tuple[UnitGroup, ...]:
     """Units of a Classifier's head; `context`: how many the body gives."""
     return (
-        Group(
+        UnitGroup(
             "table", head.table, ("table.layers.0.weight",),
-            (*rows("table.layers.0.weight", "table.layers.0.bias"), Part("table.layers.3.weight", 1)),
+            (*rows("table.layers.0.weight", "table.layers.0.bias"), UnitSlice("table.layers.3.weight", 1)),
         ),
-        Group(
+        UnitGroup(
             "joined", head.joined, ("table.layers.3.weight",),
-            (*rows("table.layers.3.weight", "table.layers.3.bias"), Part("decide.0.weight", 1, start=context)),
+            (*rows("table.layers.3.weight", "table.layers.3.bias"), UnitSlice("decide.0.weight", 1, start=context)),
         ),
-        Group(
+        UnitGroup(
             "decide", head.decide, ("decide.0.weight",),
-            (*rows("decide.0.weight", "decide.0.bias"), Part("decide.3.weight", 1)),
+            (*rows("decide.0.weight", "decide.0.bias"), UnitSlice("decide.3.weight", 1)),
         ),
     )  # fmt: skip
 
 
-def lstm_group(name: str, units: int, readers: tuple[Part, ...]) -> Group:
+def lstm_group(name: str, units: int, readers: tuple[UnitSlice, ...]) -> UnitGroup:
     """Units of the one-layer LSTM called `name`: their rows in all four gates, and what reads their state."""
     weights = (f"{name}.weight_ih_l0", f"{name}.weight_hh_l0")
     gates = tuple(
-        Part(one, 0, blocks=4) for one in (*weights, f"{name}.bias_ih_l0", f"{name}.bias_hh_l0")
+        UnitSlice(tensor, 0, blocks=4)
+        for tensor in (*weights, f"{name}.bias_ih_l0", f"{name}.bias_hh_l0")
     )
-    return Group(name, units, weights, (*gates, Part(weights[1], 1), *readers))
+    return UnitGroup(name, units, weights, (*gates, UnitSlice(weights[1], 1), *readers))
 
 
-def rows(*names: str) -> tuple[Part, ...]:
+def rows(*names: str) -> tuple[UnitSlice, ...]:
     """A unit is one row of each of these."""
-    return tuple(Part(name, 0) for name in names)
+    return tuple(UnitSlice(name, 0) for name in names)

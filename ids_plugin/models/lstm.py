@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ids_plugin.models import Group, Part, Shape
+from ids_plugin.models import Shape, UnitGroup, UnitSlice
 from ids_plugin.models.layers import Classifier, Head, head_groups, head_of, lstm_group
 from ids_plugin.schema.window import Spec
 
@@ -26,7 +26,7 @@ class LstmBody(nn.Module):
         super().__init__()
         self.lstm = nn.LSTM(columns, units, batch_first=True)
 
-    def forward(self, seen: Tensor, there: Tensor) -> Tensor:
+    def forward(self, seen: Tensor, is_flow: Tensor) -> Tensor:
         """(m, STEPS, columns), (m, STEPS, 1) → (m, units)."""
         ordered, _ = self.lstm(seen)
         last: Tensor = ordered[:, -1]
@@ -52,9 +52,9 @@ class LstmFamily:
         """As models.WidthsFamily."""
         return LstmWidths(weights["body.lstm.weight_hh_l0"][1], head_of(weights))
 
-    def groups(self, widths: LstmWidths) -> tuple[Group, ...]:
+    def groups(self, widths: LstmWidths) -> tuple[UnitGroup, ...]:
         """As models.WidthsFamily."""
-        units = lstm_group("body.lstm", widths.lstm, (Part("decide.0.weight", 1),))
+        units = lstm_group("body.lstm", widths.lstm, (UnitSlice("decide.0.weight", 1),))
         return units, *head_groups(widths.lstm, widths.head)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ids_plugin.schema.window import Spec
 
 
-class Shape(NamedTuple):
+class TinyCnnShape(NamedTuple):
     """One network. The convolution slides over the features in their order."""
 
     inputs: int
@@ -57,9 +57,9 @@ class Shape(NamedTuple):
         return self.filters * self.kernel * self.positions + dense
 
 
-ORIGINAL = Shape(16, filters=64, kernel=4, same=False, hidden=(64, 20))
+ORIGINAL = TinyCnnShape(16, filters=64, kernel=4, same=False, hidden=(64, 20))
 """Convolution, pooling, flattening, three dense layers and dropout: 26,365 parameters, as published."""
-OPTIMISED = Shape(7, filters=11, kernel=4, same=True, hidden=(15,))
+OPTIMISED = TinyCnnShape(7, filters=11, kernel=4, same=True, hidden=(15,))
 """Convolution, pooling, flattening, two dense layers: 645 parameters, as published."""
 PRE_OPTIMISED = OPTIMISED._replace(inputs=16)
 """The same five layers on all features."""
@@ -73,7 +73,7 @@ class TinyCnnFamily:
     paper = "tiny CNN for microcontrollers: chi-square 16 → 7, 26,365 → 645 parameters (10 epochs, batch 32)"
 
     def build(
-        self, spec: Spec, classes: int, *, shape: Shape = OPTIMISED, dropout: float = 0.2
+        self, spec: Spec, classes: int, *, shape: TinyCnnShape = OPTIMISED, dropout: float = 0.2
     ) -> nn.Module:
         """A fresh network for uniflows, whatever `spec`: unit vectors (m, shape.inputs) → logits (m, classes)."""
         return network(shape._replace(classes=classes), dropout)
@@ -92,7 +92,7 @@ class Pad(nn.Module):
         return torch.cat([nothing[..., : self.before], values, nothing[..., : self.behind]], dim=-1)
 
 
-def network(shape: Shape, dropout: float = 0.0) -> nn.Module:
+def network(shape: TinyCnnShape, dropout: float = 0.0) -> nn.Module:
     """A fresh network; its weights come from torch's current seed. Layers `conv` and `dense0`, `dense1`, …"""
     layers: list[tuple[str, nn.Module]] = [("channel", nn.Unflatten(1, (1, shape.inputs)))]
     if shape.same:
@@ -103,9 +103,9 @@ def network(shape: Shape, dropout: float = 0.0) -> nn.Module:
         ("flatten", nn.Flatten()),
         ("drop", nn.Dropout(dropout)),
     ]
-    for at, (inputs, outputs) in enumerate(pairwise(shape.widths)):
-        layers += [(f"rectify{at}", nn.ReLU())] if at else []
-        layers.append((f"dense{at}", nn.Linear(inputs, outputs)))
+    for number, (inputs, outputs) in enumerate(pairwise(shape.widths)):
+        layers += [(f"rectify{number}", nn.ReLU())] if number else []
+        layers.append((f"dense{number}", nn.Linear(inputs, outputs)))
     made = nn.Sequential()
     for name, layer in layers:
         made.add_module(name, layer)

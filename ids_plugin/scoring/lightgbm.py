@@ -29,10 +29,10 @@ _PARAMETERS = b"num_threads=1"
 def _library() -> ctypes.CDLL:
     spec = importlib.util.find_spec("lightgbm")
     folder = Path(spec.origin).parent if spec and spec.origin else None
-    found = [] if folder is None else sorted(folder.glob("**/*lib_lightgbm.*"))
-    if not found:
+    libraries = [] if folder is None else sorted(folder.glob("**/*lib_lightgbm.*"))
+    if not libraries:
         raise MissingExtraError("LightGBM's library is not installed", hint="pip install lightgbm")
-    library = ctypes.CDLL(str(found[0]))
+    library = ctypes.CDLL(str(libraries[0]))
     library.LGBM_GetLastError.restype = ctypes.c_char_p
     return library
 

@@ -42,7 +42,7 @@ class OnnxMember:
             raise BundleError(
                 f"ONNX Runtime can't load it: {str(error).splitlines()[0]}", location=location
             ) from error
-        self._inputs = [given.name for given in self._session.get_inputs()]
+        self._inputs = [value.name for value in self._session.get_inputs()]
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._classes = list(classes)
         self._location = location
@@ -63,8 +63,11 @@ class OnnxMember:
         out = np.empty((len(table), width))
         for start in range(0, len(table), BLOCK):
             part = slice(start, start + BLOCK)
-            given = {"steps": steps[part], "mask": mask[part], "table": table[part]}
-            size, inputs = len(given["table"]), {name: given[name] for name in self._inputs}
+            window_arrays = {"steps": steps[part], "mask": mask[part], "table": table[part]}
+            size, inputs = (
+                len(window_arrays["table"]),
+                {name: window_arrays[name] for name in self._inputs},
+            )
             if size < BLOCK:
                 inputs = {name: _pad(values) for name, values in inputs.items()}
             try:

@@ -1,4 +1,4 @@
-"""What a bundle makes of windows: its members' opinions, combined and calibrated, and a prefilter that spares most flows."""
+"""What a bundle makes of windows: its members' probabilities, combined and calibrated, and a prefilter that spares most flows."""
 
 from __future__ import annotations
 
@@ -77,21 +77,23 @@ class Scorer:
         try:
             self.score_arrays(steps, mask, np.full((1, len(spec.table)), np.nan, np.float32))
         except (ValueError, IndexError, KeyError) as error:
-            told = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0]
             raise BundleError(
-                f"can't judge windows: {told}", location=self.bundle.location
+                f"can't judge windows: {reason}", location=self.bundle.location
             ) from error
 
     def score_arrays(self, steps: Floats, mask: Bools, table: Floats) -> Scores:
         """Scores of m windows given as arrays, every member asked: (m, STEPS, F), (m, STEPS), (m, T)."""
-        opinions = {
+        probabilities = {
             name: member.probabilities(steps, mask, table) for name, member in self.members.items()
         }
-        models = {name: 1.0 - opinion[:, _BENIGN] for name, opinion in opinions.items()}
-        return self._decide(self._combination.of(opinions), models)
+        models = {
+            name: 1.0 - probability[:, _BENIGN] for name, probability in probabilities.items()
+        }
+        return self._decide(self._combination.of(probabilities), models)
 
     def member_probabilities(self, steps: Floats, mask: Bools, table: Floats) -> dict[str, Doubles]:
-        """Member's name → (m, len(CLASSES)): every opinion before they are combined."""
+        """Member's name → (m, len(CLASSES)): the probabilities before they are combined."""
         return {
             name: member.probabilities(steps, mask, table) for name, member in self.members.items()
         }
@@ -162,17 +164,17 @@ class _Combination:
         self._bias = combination.bias
         self._floor = float(combination.floor)
 
-    def of(self, opinions: dict[str, Doubles]) -> Doubles:
+    def of(self, probabilities: dict[str, Doubles]) -> Doubles:
         """(m, len(CLASSES)); classes without a bias are those nobody was trained on: 0."""
         known = [
             (index, self._bias[name]) for index, name in enumerate(CLASSES) if name in self._bias
         ]
-        rows = len(next(iter(opinions.values())))
+        rows = len(next(iter(probabilities.values())))
         odds, total = np.zeros((rows, len(CLASSES))), np.zeros(rows)
         logits = {index: np.full(rows, bias) for index, bias in known}
         for name, weight in self.weights.items():
             for index, logit in logits.items():
-                logit += weight * np.log(np.maximum(opinions[name][:, index], self._floor))
+                logit += weight * np.log(np.maximum(probabilities[name][:, index], self._floor))
         top = np.max(list(logits.values()), axis=0)
         for index, logit in logits.items():
             odds[:, index] = np.exp(logit - top)

@@ -15,7 +15,7 @@ from ids_plugin.schema.score import CLASSES
 from ids_plugin.training import TrainedMember
 from ids_plugin.training.examples import Examples
 from ids_plugin.training.options import Fit, Options, Progress
-from ids_plugin.training.torch_network import Fitted, onnx_member, scaling, tensors
+from ids_plugin.training.torch_network import FittedNetwork, onnx_member, scaling, tensors
 
 Doubles = npt.NDArray[np.float64]
 Training = Literal["together", "separate", "autoencoder"]
@@ -61,7 +61,7 @@ def fit(
     training: Training = "together",
     errors: Errors = "whitened",
     scaled: Scaling = "min-max",
-) -> Fitted:
+) -> FittedNetwork:
     """The network of the epoch with the least error on benign held-out windows; α, β and the curve from all of them.
 
     `together` is as published; `separate` trains the autoencoder first and the prediction after it; `autoencoder`
@@ -85,7 +85,7 @@ def fit(
     if errors == "whitened":
         module.set_units(*_units(module, normal, seed))
     scored = _weighed(module, held_out, 0.0 if training == "autoencoder" else None)
-    return Fitted(scored.eval(), _CLASSES, losses)
+    return FittedNetwork(scored.eval(), _CLASSES, losses)
 
 
 def _bounds(normal: Examples, seed: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -118,8 +118,8 @@ def _whitening(residuals: Tensor) -> Tensor:
     moments = residuals.T @ residuals / len(residuals) + _RIDGE * torch.eye(
         residuals.shape[1], dtype=torch.float64
     )
-    found: Tensor = torch.linalg.cholesky(torch.linalg.inv(moments)).float()
-    return found
+    whitening: Tensor = torch.linalg.cholesky(torch.linalg.inv(moments)).float()
+    return whitening
 
 
 def _epochs(
@@ -145,7 +145,7 @@ def _epochs(
         progress(
             f"ae_lstm: epoch {epoch + 1} of {options.epochs}, error on benign windows {losses[-1]['held_out']:.4f}"
         )
-        if losses[-1] == min(losses, key=lambda one: one["held_out"]):
+        if losses[-1] == min(losses, key=lambda loss: loss["held_out"]):
             best = {name: value.clone() for name, value in module.state_dict().items()}
     module.load_state_dict(best)
     return losses
@@ -170,11 +170,11 @@ def _weighed(module: AeLstm, held_out: Examples, beta: float | None) -> Scored:
     units = tuple(
         float(np.average(error[benign], weights=weight[benign])) or 1.0 for error in (again, ahead)
     )
-    found = []
+    candidates = []
     for share in _SHARES if beta is None else [beta]:
         anomaly = (1 - share) * again / units[0] + share * ahead / units[1]
-        found.append((*_logistic(np.log(anomaly + 1e-6), ~benign, weight), float(share)))
-    _, slope, offset, share = min(found)
+        candidates.append((*_logistic(np.log(anomaly + 1e-6), ~benign, weight), float(share)))
+    _, slope, offset, share = min(candidates)
     scored = Scored(module, (units[0], units[1]), share)
     scored.slope, scored.offset = slope, offset
     return scored

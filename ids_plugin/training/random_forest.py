@@ -52,8 +52,8 @@ def _attributes(forest: RandomForestClassifier) -> dict[str, Any]:
                      "missing_value_tracks_true")
     }  # fmt: skip
     leaves: dict[str, list[Any]] = {name: [] for name in ("treeids", "nodeids", "ids", "weights")}
-    for number, one in enumerate(forest.estimators_):
-        tree = one.tree_
+    for number, estimator in enumerate(forest.estimators_):
+        tree = estimator.tree_
         leaf = tree.children_left < 0
         count, share = (
             tree.node_count,
@@ -69,12 +69,12 @@ def _attributes(forest: RandomForestClassifier) -> dict[str, Any]:
         nodes["missing_value_tracks_true"] += (
             np.where(leaf, 0, tree.missing_go_to_left).astype(int).tolist()
         )
-        for at in np.flatnonzero(leaf).tolist():
-            held = np.flatnonzero(share[at]) if share.shape[1] > 2 else np.arange(2)
-            leaves["treeids"] += [number] * len(held)
-            leaves["nodeids"] += [at] * len(held)
-            leaves["ids"] += held.tolist()
-            leaves["weights"] += (share[at][held] / len(forest.estimators_)).tolist()
+        for node in np.flatnonzero(leaf).tolist():
+            outputs = np.flatnonzero(share[node]) if share.shape[1] > 2 else np.arange(2)
+            leaves["treeids"] += [number] * len(outputs)
+            leaves["nodeids"] += [node] * len(outputs)
+            leaves["ids"] += outputs.tolist()
+            leaves["weights"] += (share[node][outputs] / len(forest.estimators_)).tolist()
     return {f"nodes_{k}": v for k, v in nodes.items()} | {
         f"class_{k}": v for k, v in leaves.items()
     }

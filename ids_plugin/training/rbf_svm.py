@@ -12,12 +12,14 @@ from ids_plugin.models.svm_rbf import Machines
 from ids_plugin.training import TrainedMember
 from ids_plugin.training.examples import Examples
 from ids_plugin.training.options import Options, Progress
-from ids_plugin.training.torch_network import Fitted, onnx_member, scaling
+from ids_plugin.training.torch_network import FittedNetwork, onnx_member, scaling
 
 _SHARPNESS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 
-def fit(parameters: dict[str, object], train: Examples, held_out: Examples, seed: int) -> Fitted:
+def fit(
+    parameters: dict[str, object], train: Examples, held_out: Examples, seed: int
+) -> FittedNetwork:
     """Machines of the windows drawn by weight; how sharp their outputs are comes from `held_out`."""
     rng = np.random.default_rng(seed)
     drawn = train.take(rng.choice(len(train), int(str(parameters["windows"])), p=train.weight))
@@ -29,19 +31,19 @@ def fit(parameters: dict[str, object], train: Examples, held_out: Examples, seed
     classes = tuple(int(label) for label in np.unique(train.label))
     vectors = np.zeros((len(drawn), len(classes)))
     bias = np.zeros(len(classes))
-    for at, label in enumerate(classes):
+    for column, label in enumerate(classes):
         machine = SVC(
             C=parameters["C"], gamma=parameters["gamma"], class_weight="balanced", random_state=seed
         )
         machine.fit(shown, drawn.label == label)
-        vectors[machine.support_, at] = machine.dual_coef_[0]
-        bias[at] = machine.intercept_[0]
+        vectors[machine.support_, column] = machine.dual_coef_[0]
+        bias[column] = machine.intercept_[0]
     support = np.flatnonzero(vectors.any(axis=1))
     module = Machines(
         table, torch.from_numpy(shown[support]), torch.tensor(vectors[support], dtype=torch.float32),
         torch.tensor(bias, dtype=torch.float32), float(str(parameters["gamma"])),
     )  # fmt: skip
-    return Fitted(_sharpened(module.eval(), held_out, classes, rng), classes, [])
+    return FittedNetwork(_sharpened(module.eval(), held_out, classes, rng), classes, [])
 
 
 def _sharpened(

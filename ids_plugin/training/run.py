@@ -107,9 +107,9 @@ def divide(options: Options) -> Split:
     held = [network for spec in options.val for network in load(spec, options.labels)]
     if not held:
         order = np.random.default_rng(options.seed).permutation(len(data)).tolist()
-        out = set(order[: max(2, len(data) // 3)])
-        held = [data[at] for at in sorted(out)]
-        data = [network for at, network in enumerate(data) if at not in out]
+        held_numbers = set(order[: max(2, len(data) // 3)])
+        held = [data[number] for number in sorted(held_numbers)]
+        data = [network for number, network in enumerate(data) if number not in held_numbers]
     if len(held) < 2 or not data:
         raise UsageError(
             "three networks are needed at least: one to train on, two to hold out",
@@ -121,8 +121,10 @@ def divide(options: Options) -> Split:
 def combine(bundle: Bundle, held_out: Examples) -> Bundle:
     """The bundle with the members' combination fitted on windows of networks they never saw."""
     known = [CLASSES.index(name) for name in bundle.manifest.trained_classes]
-    opinions = Scorer(bundle).member_probabilities(held_out.steps, held_out.mask, held_out.table)
-    fitted = combination.fit_combination(opinions, held_out, known)
+    probabilities = Scorer(bundle).member_probabilities(
+        held_out.steps, held_out.mask, held_out.table
+    )
+    fitted = combination.fit_combination(probabilities, held_out, known)
     return seal(bundle.manifest.replaced(combination=fitted), bundle.files)
 
 
@@ -148,10 +150,12 @@ def calibrate(
     known = [CLASSES.index(name) for name in bundle.manifest.trained_classes]
     judged = judge(bundle, networks, cascade=False)
     thresholds = combination.fit_thresholds(judged, known, options.false_per_day)
-    judged = [combination.with_thresholds(one, thresholds) for one in judged]
+    judged = [combination.with_thresholds(network_scores, thresholds) for network_scores in judged]
     passed = [_prefilter_scores(bundle, network) for network in networks]
     threshold = combination.fit_gate_threshold(passed, judged, options.prefilter_missed)
-    benign = np.concatenate([one.flows["label"].to_numpy() == "benign" for one in judged])
+    benign = np.concatenate(
+        [network_scores.flows["label"].to_numpy() == "benign" for network_scores in judged]
+    )
     spared = float(np.mean(np.concatenate(passed)[benign] < threshold))
     metrics = combination.report(judged)
     progress(f"thresholds {thresholds}, gate spares {spared:.1%} of the benign calibration flows")
@@ -178,7 +182,7 @@ def judge(
             combination.ScoredNetwork(
                 network.name,
                 pl.concat([flows for flows, _ in batches]),
-                joined([one for _, one in batches]),
+                joined([scores for _, scores in batches]),
             )
         )
     return judged
@@ -278,7 +282,8 @@ def _manifest(
         "reference": reference(train_set),
         "training": {
             "classes": sorted(
-                {name for one in members for name in one.get("classes", ())}, key=CLASSES.index
+                {name for member in members for name in member.get("classes", ())},
+                key=CLASSES.index,
             ),
             "windows": len(train_set),
             "flows": sum(network.flows.height for network in split.train),
@@ -297,7 +302,7 @@ def _manifest(
 def reference(examples: Examples) -> dict[str, dict[str, float]]:
     """Per table feature what benign windows have: 5 %, median and 95 %, unknown values left out."""
     benign = examples.table[examples.label == 0]
-    found = {}
+    baseline = {}
     for column, feature in enumerate(examples.spec.table):
         values = benign[:, column]
         values = values[~np.isnan(values)]
@@ -305,18 +310,20 @@ def reference(examples: Examples) -> dict[str, dict[str, float]]:
             low, middle, high = (
                 round(float(value), 6) for value in np.quantile(values, [0.05, 0.5, 0.95])
             )
-            found[feature.name] = {"low": low, "median": middle, "high": high}
-    return found
+            baseline[feature.name] = {"low": low, "median": middle, "high": high}
+    return baseline
 
 
 def _named(networks: Sequence[Labelled]) -> list[dict[str, Any]]:
     """The files behind the networks: SHA-256, how many networks and flows of each are used."""
-    found: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for network in networks:
-        entry = found.setdefault(network.sha256, {"file": network.file, "networks": 0, "flows": 0})
+        entry = entries.setdefault(
+            network.sha256, {"file": network.file, "networks": 0, "flows": 0}
+        )
         entry["networks"] += 1
         entry["flows"] += network.flows.height
-    return [{"sha256": digest, **entry} for digest, entry in found.items()]
+    return [{"sha256": digest, **entry} for digest, entry in entries.items()]
 
 
 def _check(split: Split) -> None:

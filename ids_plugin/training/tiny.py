@@ -20,7 +20,7 @@ from ids_plugin.datasets import labelled_flows
 from ids_plugin.errors import InputError, UsageError
 from ids_plugin.features.unit_vectors import FINE, unit
 from ids_plugin.models import tiny_cnn
-from ids_plugin.models.tiny_cnn import Shape
+from ids_plugin.models.tiny_cnn import TinyCnnShape
 from ids_plugin.schema import uniflow
 from ids_plugin.schema.uniflow import CLASSES, FEATURES
 
@@ -98,10 +98,10 @@ def load(specs: Sequence[str]) -> list[Run]:
             raise UsageError(
                 f"tiny_cnn learns from uniflows, not from {spec!r}", hint="--data uniflow:PATH"
             )
-        found = labelled_flows.files(spec)
-        if not found:
+        files = labelled_flows.files(spec)
+        if not files:
             raise InputError("no Parquet file there", location=path)
-        runs += [_run(file) for file in found]
+        runs += [_run(file) for file in files]
     return runs
 
 
@@ -114,9 +114,9 @@ def _run(file: Path) -> Run:
     absent = [name for name in ("class", *FEATURES) if name not in rows.columns]
     if absent:
         raise InputError(f"column {absent[0]!r} is missing", location=str(file))
-    strange = rows.filter(~pl.col("class").is_in(CLASSES).fill_null(value=False))["class"]
-    if len(strange):
-        what = f"class {strange[0]!r} is none of {', '.join(CLASSES)}"
+    unknown = rows.filter(~pl.col("class").is_in(CLASSES).fill_null(value=False))["class"]
+    if len(unknown):
+        what = f"class {unknown[0]!r} is none of {', '.join(CLASSES)}"
         raise InputError(what, location=f"{file}, column 'class'")
     for name in FEATURES:
         if not rows.schema[name].is_integer() or rows[name].null_count() or (rows[name] < 0).any():
@@ -124,12 +124,18 @@ def _run(file: Path) -> Run:
                 "whole numbers from 0 on are wanted in every row",
                 location=f"{file}, column {name!r}",
             )
-    kept = rows.unique(subset=["class", *FEATURES], keep="first", maintain_order=True)
-    label = kept["class"].replace_strict(list(CLASSES), range(len(CLASSES)), return_dtype=pl.Int64)
-    detail = kept["detail"].to_list() if "detail" in kept.columns else [None] * len(kept)
-    counts = kept.select(pl.col(FEATURES).cast(pl.Int64)).to_numpy()
+    distinct = rows.unique(subset=["class", *FEATURES], keep="first", maintain_order=True)
+    label = distinct["class"].replace_strict(
+        list(CLASSES), range(len(CLASSES)), return_dtype=pl.Int64
+    )
+    detail = (
+        distinct["detail"].to_list() if "detail" in distinct.columns else [None] * len(distinct)
+    )
+    counts = distinct.select(pl.col(FEATURES).cast(pl.Int64)).to_numpy()
     digest = hashlib.sha256(data).hexdigest()
-    return Run(file.stem, counts, label.to_numpy(), tuple(detail), digest, len(rows) - len(kept))
+    return Run(
+        file.stem, counts, label.to_numpy(), tuple(detail), digest, len(rows) - len(distinct)
+    )
 
 
 def divide(options: Options) -> tuple[list[Run], list[Run]]:
@@ -142,15 +148,15 @@ def divide(options: Options) -> tuple[list[Run], list[Run]]:
     data, held = load(options.data), load(options.val)
     if not held:
         order = np.random.default_rng(options.seed).permutation(len(data)).tolist()
-        out = set(order[: len(data) // 3])
-        held = [data[at] for at in sorted(out)]
-        data = [run for at, run in enumerate(data) if at not in out]
+        held_numbers = set(order[: len(data) // 3])
+        held = [data[number] for number in sorted(held_numbers)]
+        data = [run for number, run in enumerate(data) if number not in held_numbers]
     if not data or not held:
         raise UsageError(
             "three runs are needed at least, one of them to measure on", hint="--val SPEC"
         )
-    there = set(np.concatenate([run.label for run in data]).tolist())
-    absent = [name for number, name in enumerate(CLASSES) if number not in there]
+    present = set(np.concatenate([run.label for run in data]).tolist())
+    absent = [name for number, name in enumerate(CLASSES) if number not in present]
     if absent:
         raise InputError(f"no row to train on is of class {absent[0]!r}")
     return data, held
@@ -163,8 +169,8 @@ def rows_of(runs: Sequence[Run]) -> tuple[Ints, Ints]:
 
 def vectors(counts: Ints) -> Floats:
     """Unit vectors as a network in floating point reads them."""
-    found: Floats = unit(counts, FINE).astype(np.float32) / np.float32(FINE)
-    return found
+    units: Floats = unit(counts, FINE).astype(np.float32) / np.float32(FINE)
+    return units
 
 
 def chi_square(values: Floats, label: Ints) -> npt.NDArray[np.float64]:
@@ -174,13 +180,13 @@ def chi_square(values: Floats, label: Ints) -> npt.NDArray[np.float64]:
     values as in text classification (Yang and Pedersen 1997).
     """
     values, classes = values.astype(np.float64), np.unique(label)
-    seen = np.stack([values[label == one].sum(axis=0) for one in classes])
-    share = np.array([(label == one).mean() for one in classes])
+    seen = np.stack([values[label == number].sum(axis=0) for number in classes])
+    share = np.array([(label == number).mean() for number in classes])
     expected = share[:, None] * values.sum(axis=0)
-    found: npt.NDArray[np.float64] = ((seen - expected) ** 2 / np.maximum(expected, 1e-12)).sum(
+    statistic: npt.NDArray[np.float64] = ((seen - expected) ** 2 / np.maximum(expected, 1e-12)).sum(
         axis=0
     )
-    return found
+    return statistic
 
 
 def select(counts: Ints, label: Ints, keep: int) -> tuple[int, ...]:
@@ -198,7 +204,7 @@ def as_is(named: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fit(
-    shape: Shape,
+    shape: TinyCnnShape,
     rows: tuple[Floats, Ints],
     options: Options,
     start: Mapping[str, Tensor] | None = None,
@@ -226,8 +232,8 @@ def fit(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for _ in range(options.epochs):
         order = torch.randperm(len(label))
-        for at in range(0, len(order), options.batch):
-            batch = order[at : at + options.batch]
+        for start_row in range(0, len(order), options.batch):
+            batch = order[start_row : start_row + options.batch]
             logits = torch.func.functional_call(module, view(trained), values[batch])
             optimiser.zero_grad()
             torch.autograd.backward(nn.functional.cross_entropy(logits, label[batch], weight))
@@ -243,7 +249,7 @@ def _class_weights(label: Ints, balance: float) -> Tensor:
     return torch.tensor(weight / (weight * share).sum(), dtype=torch.float32)
 
 
-def export(shape: Shape, weights: Mapping[str, Tensor]) -> bytes:
+def export(shape: TinyCnnShape, weights: Mapping[str, Tensor]) -> bytes:
     """ONNX: `unit` (m, inputs) → `logits` (m, classes), any m; the initialisers have the layers' names."""
     module = tiny_cnn.network(shape)
     module.load_state_dict(dict(weights))
@@ -267,7 +273,7 @@ def train(options: Options, progress: Progress = quiet) -> Bundle:
     every = tuple(range(len(FEATURES)))
     chosen = select(counts, label, tiny_cnn.OPTIMISED.inputs)
     progress(
-        f"{len(label):,} uniflows of {len(data)} runs; chi-square keeps {', '.join(FEATURES[at] for at in chosen)}"
+        f"{len(label):,} uniflows of {len(data)} runs; chi-square keeps {', '.join(FEATURES[number] for number in chosen)}"
     )
     files, networks = {}, []
     for name, shape in NETWORKS.items():
@@ -281,7 +287,7 @@ def train(options: Options, progress: Progress = quiet) -> Bundle:
                 "kind": KIND,
                 "file": f"{name}.onnx",
                 "shape": shape._asdict(),
-                "features": [FEATURES[at] for at in used],
+                "features": [FEATURES[number] for number in used],
             }
         )
         progress(f"{name}: {shape.parameters:,} parameters after {options.epochs} epochs")

@@ -29,7 +29,7 @@ WEIGHTS = "weights.npz"
 _SCALING = 20_000
 
 
-class Fitted:
+class FittedNetwork:
     """A trained network and how its training went."""
 
     def __init__(
@@ -52,20 +52,25 @@ def fit(
     options: Fit,
     seed: int,
     progress: Progress,
-) -> Fitted:
+) -> FittedNetwork:
     """The network with the least loss on `held_out` among the epochs; bit for bit the same for the same arguments."""
     torch.manual_seed(seed)
     classes = tuple(int(label) for label in np.unique(train.label))
     module = family.build(train.spec, len(classes))
     cast(Network, module).set_scaling(*scaling(train, seed))
-    lesson = Lesson(
-        train, held_out, classes, options, seed, lambda told: progress(f"{family.name}: {told}")
+    training_set = TrainingSet(
+        train,
+        held_out,
+        classes,
+        options,
+        seed,
+        lambda message: progress(f"{family.name}: {message}"),
     )
-    return Fitted(module, classes, learn(module, lesson))
+    return FittedNetwork(module, classes, learn(module, training_set))
 
 
 @dataclass(frozen=True)
-class Lesson:
+class TrainingSet:
     """What a network learns from, and how."""
 
     train: Examples
@@ -88,30 +93,30 @@ class Lesson:
             return hard
         with torch.no_grad():
             wanted = torch.softmax(self.soft(inputs) / self.temperature, dim=-1)
-        said = torch.log_softmax(logits / self.temperature, dim=-1)
-        apart = nn.functional.kl_div(said, wanted, reduction="batchmean") * self.temperature**2
+        predicted = torch.log_softmax(logits / self.temperature, dim=-1)
+        apart = nn.functional.kl_div(predicted, wanted, reduction="batchmean") * self.temperature**2
         return 0.5 * hard + 0.5 * apart
 
 
-def learn(module: nn.Module, lesson: Lesson) -> list[dict[str, float]]:
+def learn(module: nn.Module, training_set: TrainingSet) -> list[dict[str, float]]:
     """Trains `module` from where it stands; it ends in evaluation mode with the weights of the epoch that lost least on
     the held-out windows. Returns the losses by epoch."""
     torch.use_deterministic_algorithms(True)
-    options = lesson.options
+    options = training_set.options
     torch.set_num_threads(options.threads)
     optimiser = torch.optim.AdamW(module.parameters(), lr=options.rate, weight_decay=options.decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, options.epochs)
     losses: list[dict[str, float]] = []
     best: dict[str, Tensor] = {}
     for epoch in range(options.epochs):
-        trained = _epoch(module, optimiser, lesson, lesson.seed + epoch)
+        trained = _epoch(module, optimiser, training_set, training_set.seed + epoch)
         schedule.step()
-        judged = _judge(module, lesson.held_out, lesson.classes)
+        judged = _judge(module, training_set.held_out, training_set.classes)
         losses.append({"train": round(trained, 6), "held_out": round(judged, 6)})
-        lesson.progress(
+        training_set.progress(
             f"epoch {epoch + 1} of {options.epochs}, loss {trained:.4f}, held out {judged:.4f}"
         )
-        least = min(range(len(losses)), key=lambda at: losses[at]["held_out"])
+        least = min(range(len(losses)), key=lambda number: losses[number]["held_out"])
         if least == epoch:
             best = {name: value.clone() for name, value in module.state_dict().items()}
         if epoch - least >= options.patience:
@@ -178,12 +183,14 @@ def tensors(examples: Examples, rows: np.ndarray[tuple[int], np.dtype[np.int64]]
     )
 
 
-def _epoch(module: nn.Module, optimiser: torch.optim.Optimizer, lesson: Lesson, seed: int) -> float:
+def _epoch(
+    module: nn.Module, optimiser: torch.optim.Optimizer, training_set: TrainingSet, seed: int
+) -> float:
     rng = np.random.default_rng(seed)
-    train, options = lesson.train, lesson.options
+    train, options = training_set.train, training_set.options
     drawn = options.balance.draw(train, options.windows, rng)
     weight = torch.tensor(train.weight, dtype=torch.float32)
-    target = torch.from_numpy(np.searchsorted(lesson.classes, train.label))
+    target = torch.from_numpy(np.searchsorted(training_set.classes, train.label))
     module.train()
     total = 0.0
     for start in range(0, len(drawn), options.batch):
@@ -192,12 +199,12 @@ def _epoch(module: nn.Module, optimiser: torch.optim.Optimizer, lesson: Lesson, 
         hidden = torch.from_numpy(rng.random(len(rows)) < options.blind)
         table = torch.where(hidden[:, None], torch.nan, table)
         logits, _, extra = module(steps, mask, table)
-        loss = lesson.loss(logits, target[rows], weight[rows], (steps, mask, table))
+        loss = training_set.loss(logits, target[rows], weight[rows], (steps, mask, table))
         optimiser.zero_grad()
         (loss + options.auxiliary * extra.mean()).backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimiser.step()
-        lesson.after()
+        training_set.after()
         total += float(loss.detach()) * len(rows)
     return total / len(drawn)
 
@@ -230,7 +237,7 @@ class _Serving(nn.Module):
         return (probability,) if weights is None else (probability, weights)
 
 
-def export(fitted: Fitted, examples: Examples) -> bytes:
+def export(fitted: FittedNetwork, examples: Examples) -> bytes:
     """ONNX with inputs steps, mask, table and outputs probability (m, classes) and, where there is one, attention
     (m, STEPS); any m."""
     shown = (
@@ -249,7 +256,7 @@ def export(fitted: Fitted, examples: Examples) -> bytes:
         return made.read_bytes()
 
 
-def onnx_member(family: ModelFamily, fitted: Fitted, examples: Examples) -> TrainedMember:
+def onnx_member(family: ModelFamily, fitted: FittedNetwork, examples: Examples) -> TrainedMember:
     """A fitted network as a bundle has it, without the weights that only compression reads."""
     record = {"parameters": fitted.parameters, "losses": fitted.losses, "paper": family.paper}
     return TrainedMember("onnx", MODEL, export(fitted, examples), fitted.classes, record)

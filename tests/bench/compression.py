@@ -32,7 +32,15 @@ from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.training.examples import Examples, Sampling, sample
 from ids_plugin.training.options import Fit, Options
 from ids_plugin.training.run import divide
-from ids_plugin.training.torch_network import MODEL, WEIGHTS, Fitted, export, fit, restore, weights
+from ids_plugin.training.torch_network import (
+    MODEL,
+    WEIGHTS,
+    FittedNetwork,
+    export,
+    fit,
+    restore,
+    weights,
+)
 from tests.bench.support.page import between
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,7 +143,7 @@ def trained(family: str, data: Data, work: Path, say: Callable[[str], None]) -> 
     return bundle
 
 
-def sealed(family: str, made: Fitted, shown: Examples) -> Bundle:
+def sealed(family: str, made: FittedNetwork, shown: Examples) -> Bundle:
     """A bundle of one network."""
     classes = [CLASSES[label] for label in made.classes]
     member = {"name": family, "kind": "onnx", "file": MODEL, "classes": classes}
@@ -219,7 +227,7 @@ def _full(work: Path, data: Data) -> bytes:
             registry.load("models", "l_tcn"), spec, len(classes), bundle.files[WEIGHTS]
         ).state_dict()
     )
-    return export(Fitted(module.eval(), classes, []), data.held_out())
+    return export(FittedNetwork(module.eval(), classes, []), data.held_out())
 
 
 def by_width(shown: Examples) -> str:
@@ -233,7 +241,9 @@ def by_width(shown: Examples) -> str:
         module = lstm.PLUGIN.build(shown.spec, 8, widths=lstm.LstmWidths(units)).eval()
         written = unrolled(module, widest=0)
         assert written is not None
-        plain, wide = (export(Fitted(one, tuple(range(8)), []), shown) for one in (module, written))
+        plain, wide = (
+            export(FittedNetwork(one, tuple(range(8)), []), shown) for one in (module, written)
+        )
         models = {"fp32": plain, "node": quantised(plain, shown), "written": quantised(wide, shown)}
         times = [f"{one.batch_1000_us:.2f}" for one in measured(models).values()]
         lines.append(

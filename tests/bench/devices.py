@@ -25,7 +25,7 @@ import numpy as np
 import polars as pl
 
 from ids_plugin.bundle import Bundle, read, write
-from ids_plugin.compression.tiny.fit import Room, fit
+from ids_plugin.compression.tiny.fit import DeviceMemory, fit
 from ids_plugin.compression.tiny.integer_network import Network, classify, scores
 from ids_plugin.compression.tiny.ladder import PUBLISHED, judged, ladder, measure, network_of
 from ids_plugin.errors import UsageError
@@ -218,7 +218,7 @@ def boards(bundle: Bundle, folder: Path) -> dict[str, Any]:
 
 def _fitted(bundle: Bundle, room: str) -> dict[str, Any]:
     try:
-        return {"room": room, **fit(bundle, Room.parse(room)).manifest.document["device"]}
+        return {"room": room, **fit(bundle, DeviceMemory.parse(room)).manifest.document["device"]}
     except UsageError as error:
         return {"room": room, "nothing": str(error)}
 

@@ -26,7 +26,7 @@ _WIDTH = 110
 def header(network: Network, title: str) -> str:
     """The header's text; `title` is its first line, a comment."""
     parts = [_top(network, title), _reading(network)]
-    names = ["conv", *(f"dense{at}" for at in range(len(network.layers) - 1))]
+    names = ["conv", *(f"dense{number}" for number in range(len(network.layers) - 1))]
     parts += [
         _layer(name, layer, network) for name, layer in zip(names, network.layers, strict=True)
     ]
@@ -35,7 +35,7 @@ def header(network: Network, title: str) -> str:
         parts.append(_SCALE)
     parts += [
         _conv(network),
-        *(_dense(at, network) for at in range(len(network.layers) - 1)),
+        *(_dense(number, network) for number in range(len(network.layers) - 1)),
         _classify(network),
     ]
     return "\n".join([*parts, "#endif", ""])
@@ -43,17 +43,18 @@ def header(network: Network, title: str) -> str:
 
 def _top(network: Network, title: str) -> str:
     order = "\n".join(
-        f"     {at:>2}  {COLUMNS[f].name:<14} {COLUMNS[f].unit.replace('µ', 'u')}"
-        for at, f in enumerate(network.features)
+        f"     {number:>2}  {COLUMNS[f].name:<14} {COLUMNS[f].unit.replace('µ', 'u')}"
+        for number, f in enumerate(network.features)
     )
     classes = ", ".join(
-        f"IDS_{name.upper()} = {at}" for at, name in enumerate(CLASSES[: network.shape.classes])
+        f"IDS_{name.upper()} = {number}"
+        for number, name in enumerate(CLASSES[: network.shape.classes])
     )
     kind = "int8_t" if network.whole else "float"
     shape = network.shape
     sizes = {
         "INPUTS": shape.inputs, "FILTERS": shape.filters, "KERNEL": shape.kernel, "BEFORE": shape.before,
-        "POOL": shape.pool, "POOLED": shape.pooled, "CLASSES": shape.classes, "ONE": network.one,
+        "POOL": shape.pool, "POOLED": shape.pooled, "CLASSES": shape.classes, "ONE": network.unit_length,
     }  # fmt: skip
     listed = ", ".join(f"IDS_{name} = {value}" for name, value in sizes.items())
     return f"""/* {title}
@@ -230,20 +231,20 @@ static inline void ids_conv_layer(const ids_value *in, ids_value *out)
 }}"""
 
 
-def _dense(at: int, network: Network) -> str:
+def _dense(number: int, network: Network) -> str:
     kind, read = _sum(network)
-    inputs, outputs = network.shape.widths[at : at + 2]
-    last = at == len(network.layers) - 2
+    inputs, outputs = network.shape.widths[number : number + 2]
+    last = number == len(network.layers) - 2
     target = kind if last else "ids_value"
-    value = "sum" if last else _handed_on(network, network.layers[at + 1], "sum")
+    value = "sum" if last else _handed_on(network, network.layers[number + 1], "sum")
     return f"""
-static inline void ids_dense{at}_layer(const ids_value *in, {target} *out)
+static inline void ids_dense{number}_layer(const ids_value *in, {target} *out)
 {{
     uint16_t o, i;
     for (o = 0; o < {outputs}; o++) {{
-        {kind} sum = {read}(ids_dense{at}_bias + o);
+        {kind} sum = {read}(ids_dense{number}_bias + o);
         for (i = 0; i < {inputs}; i++)
-            sum += {_product(network, f"IDS_WEIGHT(ids_dense{at}, o * {inputs} + i)", "in[i]")};
+            sum += {_product(network, f"IDS_WEIGHT(ids_dense{number}, o * {inputs} + i)", "in[i]")};
         out[o] = {value};
     }}
 }}"""
@@ -258,9 +259,9 @@ def _classify(network: Network) -> str:
     ]
     buffers = ("ids_first", "ids_second")
     calls = ["    ids_conv_layer(unit, ids_first);"]
-    for at in range(len(network.layers) - 1):
-        target = "ids_scores" if at == len(network.layers) - 2 else buffers[(at + 1) % 2]
-        calls.append(f"    ids_dense{at}_layer({buffers[at % 2]}, {target});")
+    for number in range(len(network.layers) - 1):
+        target = "ids_scores" if number == len(network.layers) - 2 else buffers[(number + 1) % 2]
+        calls.append(f"    ids_dense{number}_layer({buffers[number % 2]}, {target});")
     body = "\n".join(calls)
     return f"""
 static ids_value {", ".join(f"{name}[{width}]" for name, width in rooms)};

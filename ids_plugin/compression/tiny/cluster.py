@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ids_plugin.compression.tiny.integer_network import CENTROIDS
-from ids_plugin.models.tiny_cnn import Shape
+from ids_plugin.models.tiny_cnn import TinyCnnShape
 from ids_plugin.training.tiny import Floats, Ints, Options, fit
 
 Weights = dict[str, Tensor]
@@ -25,41 +25,41 @@ _LLOYD = 30
 
 
 def prune(
-    shape: Shape,
+    shape: TinyCnnShape,
     weights: Mapping[str, Tensor],
     rows: tuple[Floats, Ints],
     share: float,
     options: Options,
 ) -> Weights:
     """The weights with `share` of each layer's zero, retrained after each of ROUNDS steps on the way there."""
-    found = dict(weights)
+    current = dict(weights)
     for step in range(1, ROUNDS + 1):
-        kept = {
+        mask = {
             name: _kept(value, share * step / ROUNDS)
-            for name, value in found.items()
+            for name, value in current.items()
             if name.endswith("weight")
         }
-        told = replace(options, epochs=max(1, options.epochs // 2))
+        shorter = replace(options, epochs=max(1, options.epochs // 2))
 
-        def view(named: Weights, kept: Weights = kept) -> Weights:
+        def view(named: Weights, mask: Weights = mask) -> Weights:
             return {
-                name: value * kept[name] if name in kept else value for name, value in named.items()
+                name: value * mask[name] if name in mask else value for name, value in named.items()
             }
 
-        found = fit(shape, rows, told, found, view)
-    return found
+        current = fit(shape, rows, shorter, current, view)
+    return current
 
 
 def _kept(weight: Tensor, share: float) -> Tensor:
     """1 where a weight stays, 0 at the `share` of least magnitude."""
     order = weight.abs().flatten().argsort(stable=True)
-    kept = torch.ones(weight.numel())
-    kept[order[: round(share * weight.numel())]] = 0.0
-    return kept.reshape(weight.shape)
+    mask = torch.ones(weight.numel())
+    mask[order[: round(share * weight.numel())]] = 0.0
+    return mask.reshape(weight.shape)
 
 
 def cluster(
-    shape: Shape, weights: Mapping[str, Tensor], rows: tuple[Floats, Ints], options: Options
+    shape: TinyCnnShape, weights: Mapping[str, Tensor], rows: tuple[Floats, Ints], options: Options
 ) -> Weights:
     """The weights with at most CENTROIDS different values a layer, zero always one of them; centroids retrained."""
     index, start = {}, dict(weights)
@@ -92,9 +92,9 @@ def shared(
     for _ in range(_LLOYD):
         index = np.abs(weight[..., None] - centroids).argmin(axis=-1)
         index[~free] = 0
-        for at in range(1, CENTROIDS):
-            if (index == at).any():
-                centroids[at] = weight[index == at].mean()
+        for number in range(1, CENTROIDS):
+            if (index == number).any():
+                centroids[number] = weight[index == number].mean()
     index = np.abs(weight[..., None] - centroids).argmin(axis=-1)
     index[~free] = 0
     return centroids, index.astype(np.int64)

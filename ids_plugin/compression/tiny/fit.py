@@ -16,33 +16,33 @@ _UNITS = {"": 1, "b": 1, "k": 1024, "kb": 1024, "m": 1024**2, "mb": 1024**2}
 
 
 @dataclass(frozen=True)
-class Room:
+class DeviceMemory:
     """What a device has left for the model, in bytes."""
 
     flash: int
     ram: int
 
     @classmethod
-    def parse(cls, text: str) -> Room:
+    def parse(cls, text: str) -> DeviceMemory:
         """Of `flash=32k,ram=2k`; k is 1,024 bytes, m 1,024 of those.
 
         Raises:
             UsageError: it says something else.
         """
-        found: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         for part in text.split(","):
             match = re.fullmatch(r"\s*(flash|ram)\s*=\s*(\d+(?:\.\d+)?)\s*([kKmM]?[bB]?)\s*", part)
-            if match is None or match[1] in found:
+            if match is None or match[1] in sizes:
                 raise UsageError(
                     f"{text!r} isn't what a device holds", hint="such as --fit flash=32k,ram=2k"
                 )
-            found[match[1]] = int(float(match[2]) * _UNITS[match[3].lower()])
-        if len(found) < 2:
-            absent = ({"flash", "ram"} - found.keys()).pop()
+            sizes[match[1]] = int(float(match[2]) * _UNITS[match[3].lower()])
+        if len(sizes) < 2:
+            absent = ({"flash", "ram"} - sizes.keys()).pop()
             raise UsageError(
                 f"{absent} is missing in {text!r}", hint="such as --fit flash=32k,ram=2k"
             )
-        return cls(**found)
+        return cls(**sizes)
 
     def holds(self, rung: Rung) -> bool:
         """Whether a rung needs no more than there is."""
@@ -80,7 +80,7 @@ def rungs_of(bundle: Bundle) -> list[Rung]:
     return rungs
 
 
-def fit(bundle: Bundle, room: Room) -> Bundle:
+def fit(bundle: Bundle, room: DeviceMemory) -> Bundle:
     """The rung of greatest accuracy on the runs held out, of equal ones the smaller, alone and as a C header.
 
     `manifest.device` has what it needs, and which rungs were too large.

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ids_plugin.features.unit_vectors import FINE, unit
-from ids_plugin.models.tiny_cnn import Shape
+from ids_plugin.models.tiny_cnn import TinyCnnShape
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
@@ -47,12 +47,12 @@ class Layer(NamedTuple):
 class Network:
     """One rung of the ladder, ready to compute."""
 
-    shape: Shape
+    shape: TinyCnnShape
     features: tuple[int, ...]
     """of schema.uniflow.FEATURES, in order"""
     layers: tuple[Layer, ...]
     """the convolution, then the dense ones"""
-    one: int = FINE
+    unit_length: int = FINE
     """what a vector's length is in whole numbers: FINE where the network computes in floating point"""
 
     @property
@@ -66,24 +66,26 @@ class Network:
         return self.whole and all(len(layer.centroids) <= CENTROIDS for layer in self.layers)
 
 
-def of_floats(shape: Shape, features: Sequence[int], weights: Mapping[str, Array]) -> Network:
+def of_floats(
+    shape: TinyCnnShape, features: Sequence[int], weights: Mapping[str, Array]
+) -> Network:
     """The network of a module's weights by name (models.tiny_cnn)."""
     conv = Layer(
         weights["conv.weight"][:, 0, :].astype(np.float32), weights["conv.bias"].astype(np.float32)
     )
     dense = [
         Layer(
-            weights[f"dense{at}.weight"].astype(np.float32),
-            weights[f"dense{at}.bias"].astype(np.float32),
+            weights[f"dense{number}.weight"].astype(np.float32),
+            weights[f"dense{number}.bias"].astype(np.float32),
         )
-        for at in range(len(shape.widths) - 1)
+        for number in range(len(shape.widths) - 1)
     ]
     return Network(shape, tuple(features), (conv, *dense))
 
 
 def inputs(network: Network, counts: Ints) -> Array:
     """What the network reads of counts (n, 16): (n, shape.inputs), float32 or whole numbers up to TOP."""
-    vectors = unit(counts[:, network.features], network.one)
+    vectors = unit(counts[:, network.features], network.unit_length)
     return (
         np.minimum(vectors, TOP) if network.whole else vectors.astype(np.float32) / np.float32(FINE)
     )
@@ -96,8 +98,8 @@ def scores(network: Network, counts: Ints) -> Array:
 
 def classify(network: Network, counts: Ints) -> Ints:
     """The class of greatest score, the first of equal ones: (n)."""
-    found: Ints = scores(network, counts).argmax(axis=1)
-    return found
+    classes: Ints = scores(network, counts).argmax(axis=1)
+    return classes
 
 
 def activations(network: Network, values: Array) -> list[Array]:
@@ -112,46 +114,48 @@ def activations(network: Network, values: Array) -> list[Array]:
     for tap in range(shape.kernel):
         sums = sums + conv.weight[:, tap, None] * padded[:, None, tap : tap + shape.positions]
     pooled = sums.reshape(len(values), shape.filters, shape.pooled, shape.pool).max(axis=3)
-    found = [_handed_on(conv, pooled.reshape(len(values), -1))]
+    outputs = [_handed_on(conv, pooled.reshape(len(values), -1))]
     for layer in network.layers[1:]:
         total = np.zeros((len(values), len(layer.bias)), values.dtype) + layer.bias
-        for at in range(layer.weight.shape[1]):
-            total = total + layer.weight[:, at] * found[-1][:, at, None]
-        found.append(_handed_on(layer, total) if layer is not network.layers[-1] else total)
-    return found
+        for column in range(layer.weight.shape[1]):
+            total = total + layer.weight[:, column] * outputs[-1][:, column, None]
+        outputs.append(_handed_on(layer, total) if layer is not network.layers[-1] else total)
+    return outputs
 
 
 def _handed_on(layer: Layer, sums: Array) -> Array:
-    found: Array = np.maximum(sums, sums.dtype.type(0))
+    values: Array = np.maximum(sums, sums.dtype.type(0))
     if layer.multiplier:
-        found = np.minimum(
-            (found * layer.multiplier + (1 << (layer.shift - 1))) >> layer.shift, TOP
+        values = np.minimum(
+            (values * layer.multiplier + (1 << (layer.shift - 1))) >> layer.shift, TOP
         )
-    return found
+    return values
 
 
 def quantise(network: Network, counts: Ints) -> Network:
     """The network in whole numbers; `counts` (n, 16), like those that it will see, fix the scales."""
     values = inputs(network, counts)
-    one = int(TOP / float(values.max()))
+    unit_length = int(TOP / float(values.max()))
     seen = [
-        1.0 / one,
+        1.0 / unit_length,
         *(max(float(array.max()), 1e-12) / TOP for array in activations(network, values)[:-1]),
     ]
     layers = []
-    for at, layer in enumerate(network.layers):
+    for number, layer in enumerate(network.layers):
         step = max(float(np.abs(layer.weight).max()), 1e-12) / TOP
         weight = np.rint(layer.weight.astype(np.float64) / step).astype(np.int64)
         bias = (
-            np.rint(layer.bias.astype(np.float64) / (step * seen[at]))
+            np.rint(layer.bias.astype(np.float64) / (step * seen[number]))
             .clip(-BIAS, BIAS)
             .astype(np.int64)
         )
-        last = at == len(network.layers) - 1
+        last = number == len(network.layers) - 1
         layers.append(
-            Layer(weight, bias, *((0, 0) if last else _fixed(step * seen[at] / seen[at + 1])))
+            Layer(
+                weight, bias, *((0, 0) if last else _fixed(step * seen[number] / seen[number + 1]))
+            )
         )
-    return Network(network.shape, network.features, tuple(layers), one)
+    return Network(network.shape, network.features, tuple(layers), unit_length)
 
 
 def _fixed(ratio: float) -> tuple[int, int]:
@@ -167,36 +171,36 @@ def to_json(network: Network) -> bytes:
     """A whole network as text."""
     layers = [
         {
-            "weight": one.weight.tolist(),
-            "bias": one.bias.tolist(),
-            "multiplier": one.multiplier,
-            "shift": one.shift,
+            "weight": layer.weight.tolist(),
+            "bias": layer.bias.tolist(),
+            "multiplier": layer.multiplier,
+            "shift": layer.shift,
         }
-        for one in network.layers
+        for layer in network.layers
     ]
-    told = {
+    document = {
         "shape": network.shape._asdict(),
         "features": network.features,
-        "one": network.one,
+        "one": network.unit_length,
         "layers": layers,
     }
-    return json.dumps(told, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
 
 def from_json(text: bytes) -> Network:
     """What `to_json` wrote."""
-    told = json.loads(text)
-    shape = Shape(**{**told["shape"], "hidden": tuple(told["shape"]["hidden"])})
+    document = json.loads(text)
+    shape = TinyCnnShape(**{**document["shape"], "hidden": tuple(document["shape"]["hidden"])})
     layers = tuple(
         Layer(
-            np.array(one["weight"], np.int64),
-            np.array(one["bias"], np.int64),
-            one["multiplier"],
-            one["shift"],
+            np.array(layer["weight"], np.int64),
+            np.array(layer["bias"], np.int64),
+            layer["multiplier"],
+            layer["shift"],
         )
-        for one in told["layers"]
+        for layer in document["layers"]
     )
-    return Network(shape, tuple(told["features"]), layers, told["one"])
+    return Network(shape, tuple(document["features"]), layers, document["one"])
 
 
 def constants(network: Network) -> int:
@@ -208,8 +212,8 @@ def constants(network: Network) -> int:
     if not network.whole:
         return sum(4 * (layer.weight.size + layer.bias.size) for layer in network.layers)
     weights = [
-        (one.weight.size + 1) // 2 + CENTROIDS if network.shared else one.weight.size
-        for one in network.layers
+        (layer.weight.size + 1) // 2 + CENTROIDS if network.shared else layer.weight.size
+        for layer in network.layers
     ]
     return (
         sum(weights)
@@ -234,6 +238,6 @@ def arena(network: Network) -> int:
 def biggest_sum(network: Network) -> int:
     """Greatest magnitude that a sum of a whole network can have, whatever the counts: it must fit in 31 bits."""
     return max(
-        int((np.abs(one.weight).sum(axis=1) * TOP + np.abs(one.bias)).max())
-        for one in network.layers
+        int((np.abs(layer.weight).sum(axis=1) * TOP + np.abs(layer.bias)).max())
+        for layer in network.layers
     )

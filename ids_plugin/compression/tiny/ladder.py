@@ -23,7 +23,7 @@ from ids_plugin.compression.tiny.integer_network import (
     to_json,
 )
 from ids_plugin.errors import BundleError, UsageError
-from ids_plugin.models.tiny_cnn import Shape
+from ids_plugin.models.tiny_cnn import TinyCnnShape
 from ids_plugin.schema import uniflow
 from ids_plugin.schema.uniflow import CLASSES, FEATURES
 from ids_plugin.training.tiny import Ints, Options, Run, load, quiet, rows_of, vectors
@@ -156,16 +156,16 @@ def _optimised(network: Network, rows: tuple[Ints, Ints], options: Options) -> d
 def weights_of(network: Network) -> dict[str, torch.Tensor]:
     """A network in floating point as its module's weights by name."""
     conv, *dense = network.layers
-    found = {
+    weights = {
         "conv.weight": torch.from_numpy(conv.weight[:, None, :]),
         "conv.bias": torch.from_numpy(conv.bias),
     }
-    for at, layer in enumerate(dense):
-        found |= {
-            f"dense{at}.weight": torch.from_numpy(layer.weight),
-            f"dense{at}.bias": torch.from_numpy(layer.bias),
+    for number, layer in enumerate(dense):
+        weights |= {
+            f"dense{number}.weight": torch.from_numpy(layer.weight),
+            f"dense{number}.bias": torch.from_numpy(layer.bias),
         }
-    return {name: value.clone() for name, value in found.items()}
+    return {name: value.clone() for name, value in weights.items()}
 
 
 def network_of(bundle: Bundle, member: MemberEntry) -> Network:
@@ -176,22 +176,22 @@ def network_of(bundle: Bundle, member: MemberEntry) -> Network:
         return from_json(data)
     if member.shape is None:
         raise BundleError(f"member {member.name}: shape is missing", location=bundle.location)
-    shape = Shape(**{**member.shape, "hidden": tuple(member.shape["hidden"])})
+    shape = TinyCnnShape(**{**member.shape, "hidden": tuple(member.shape["hidden"])})
     arrays = {
-        one.name: numpy_helper.to_array(one)
-        for one in onnx.load_from_string(data).graph.initializer
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in onnx.load_from_string(data).graph.initializer
     }
     return of_floats(shape, [FEATURES.index(name) for name in member.features], arrays)
 
 
 def describe(name: str, network: Network, held: Sequence[Run]) -> dict[str, Any]:
     """A rung's row in the manifest: what it is, what it needs, how good it is on runs held out."""
-    kept = "float32"
+    storage = "float32"
     if network.whole:
-        kept = "4-bit indices of int8 centroids" if network.shared else "int8"
+        storage = "4-bit indices of int8 centroids" if network.shared else "int8"
     return {
         "name": name, "file": f"{name}.{'json' if network.whole else 'onnx'}", "kind": "uniflow",
-        "shape": network.shape._asdict(), "features": [FEATURES[at] for at in network.features], "weights": kept,
+        "shape": network.shape._asdict(), "features": [FEATURES[number] for number in network.features], "weights": storage,
         "parameters": network.shape.parameters, "macs": network.shape.macs, **need(network), **_cost(network, held),
     }  # fmt: skip
 
@@ -215,11 +215,13 @@ def measure(network: Network, runs: Sequence[Run]) -> dict[str, Any]:
     return judged(classify(network, counts), label)
 
 
-def judged(said: Ints, label: Ints) -> dict[str, Any]:
+def judged(predicted: Ints, label: Ints) -> dict[str, Any]:
     """Accuracy, macro-F1 over the classes that occur, and F1 of each."""
     f1 = {}
-    for at in np.unique(label).tolist():
-        hit = int(((said == at) & (label == at)).sum())
-        f1[CLASSES[at]] = round(2 * hit / int((said == at).sum() + (label == at).sum()), 5)
-    accuracy = round(float((said == label).mean()), 5)
+    for number in np.unique(label).tolist():
+        hit = int(((predicted == number) & (label == number)).sum())
+        f1[CLASSES[number]] = round(
+            2 * hit / int((predicted == number).sum() + (label == number).sum()), 5
+        )
+    accuracy = round(float((predicted == label).mean()), 5)
     return {"accuracy": accuracy, "macro_f1": round(float(np.mean(list(f1.values()))), 5), "f1": f1}

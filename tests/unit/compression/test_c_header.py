@@ -21,7 +21,7 @@ from ids_plugin.compression.tiny.integer_network import (
     scores,
     to_json,
 )
-from ids_plugin.models.tiny_cnn import OPTIMISED, ORIGINAL, Shape
+from ids_plugin.models.tiny_cnn import OPTIMISED, ORIGINAL, TinyCnnShape
 from ids_plugin.schema.uniflow import LARGEST
 
 CC = shutil.which("cc") or shutil.which("gcc")
@@ -48,7 +48,7 @@ int main(void)
 FEATURES = {16: tuple(range(16)), 7: (0, 1, 4, 5, 6, 7, 12)}
 
 
-def random_network(shape: Shape, seed: int = 1) -> Network:
+def random_network(shape: TinyCnnShape, seed: int = 1) -> Network:
     rng = np.random.default_rng(seed)
 
     def layer(*sizes: int) -> Layer:
@@ -98,12 +98,17 @@ def in_c(network: Network, rows: np.ndarray, folder: Path) -> tuple[np.ndarray, 
     return table[:, 0], found if network.whole else found.view("<f4")
 
 
-SHAPES = [ORIGINAL, OPTIMISED, Shape(7, 5, 3, False), Shape(7, 6, 4, True, (9, 8, 7), pool=3)]
+SHAPES = [
+    ORIGINAL,
+    OPTIMISED,
+    TinyCnnShape(7, 5, 3, False),
+    TinyCnnShape(7, 6, 4, True, (9, 8, 7), pool=3),
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", ["float", "whole", "shared"])
-def test_c_computes_what_the_reference_does(shape: Shape, kind: str, tmp_path: Path) -> None:
+def test_c_computes_what_the_reference_does(shape: TinyCnnShape, kind: str, tmp_path: Path) -> None:
     network, rows = random_network(shape), counts(200)
     if kind != "float":
         network = quantise(coarse(network) if kind == "shared" else network, rows)

@@ -11,16 +11,16 @@ from ids_plugin.compression.cost import deflated, macs, measured, parameters
 from ids_plugin.compression.int8 import quantised
 from ids_plugin.models import l_tcn, lstm
 from ids_plugin.schema.window import STEPS
-from ids_plugin.training.torch_network import Fitted, export
+from ids_plugin.training.torch_network import FittedNetwork, export
 from ids_plugin.windows import spec
-from tests.unit.compression.test_hoist import CLASSES, examples
+from tests.unit.compression.test_quantize_nodes import CLASSES, examples
 
 COLUMNS, TABLE = 2 * len(spec().sequence), 2 * len(spec().table)
 HEAD = TABLE * 48 + 48 * 24
 
 
 def model(network: torch.nn.Module) -> bytes:
-    return export(Fitted(network.eval(), CLASSES, []), examples(2))
+    return export(FittedNetwork(network.eval(), CLASSES, []), examples(2))
 
 
 def test_multiplications_of_an_lstm() -> None:

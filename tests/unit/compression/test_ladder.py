@@ -12,7 +12,7 @@ from ids_plugin import cli
 from ids_plugin.bundle import Bundle, pack, read
 from ids_plugin.compression.tiny.c_header import header
 from ids_plugin.compression.tiny.cluster import shared
-from ids_plugin.compression.tiny.fit import Room, fit, rungs_of
+from ids_plugin.compression.tiny.fit import DeviceMemory, fit, rungs_of
 from ids_plugin.compression.tiny.integer_network import (
     CENTROIDS,
     biggest_sum,
@@ -103,7 +103,7 @@ def test_zero_is_a_centroid_and_zeros_stay() -> None:
 def test_the_most_accurate_rung_that_fits_is_picked(made: Bundle) -> None:
     rungs = {rung.entry.name: rung for rung in rungs_of(made)}
     for text in ("flash=32k,ram=2k", "flash=4k,ram=512", "flash=1m,ram=520k"):
-        room = Room.parse(text)
+        room = DeviceMemory.parse(text)
         picked = fit(made, room)
         (member,), device = picked.manifest.members, picked.manifest.device
         fits = [
@@ -123,7 +123,7 @@ def test_nothing_fits_says_what_the_smallest_needs(made: Bundle) -> None:
     with pytest.raises(
         UsageError, match=f"{least.entry.name} needs {least.flash:,} bytes of flash"
     ):
-        fit(made, Room.parse("flash=1k,ram=2k"))
+        fit(made, DeviceMemory.parse("flash=1k,ram=2k"))
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_nothing_fits_says_what_the_smallest_needs(made: Bundle) -> None:
 )
 def test_a_device_is_described_by_flash_and_ram(text: str) -> None:
     with pytest.raises(UsageError, match=r"device holds|missing in"):
-        Room.parse(text)
-    assert Room.parse("ram=2kB, flash=1.5M") == Room(1_572_864, 2_048)
+        DeviceMemory.parse(text)
+    assert DeviceMemory.parse("ram=2kB, flash=1.5M") == DeviceMemory(1_572_864, 2_048)
 
 
 def test_the_command_line_trains_compresses_fits_and_shows(

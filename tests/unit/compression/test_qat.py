@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ids_plugin import registry
-from ids_plugin.compression import Material
+from ids_plugin.compression import StepContext
 from ids_plugin.compression.int8 import Scale, quantised
 from ids_plugin.compression.qat import Rounding, observed
 from ids_plugin.compression.retrain import exported, probabilities
@@ -15,7 +15,7 @@ from ids_plugin.models import cnn_lstm
 from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.training.options import Fit
 from ids_plugin.windows import spec
-from tests.unit.compression.test_hoist import CLASSES, examples
+from tests.unit.compression.test_quantize_nodes import CLASSES, examples
 
 
 @pytest.mark.parametrize("name", ["anomaly_net", "cnn", "cnn_lstm", "l_tcn"])
@@ -24,7 +24,7 @@ def test_int8_gives_what_the_rounding_promised(name: str) -> None:
     family, shown = registry.load("models", name), examples(300, seed=3)
     small = {"widths": cnn_lstm.CnnLstmWidths(24, 16, 16)} if name == "cnn_lstm" else {}
     network = family.build(spec(), 8, **small).eval()
-    material = Material(family, CLASSES, shown, shown, Fit(), 1, lambda _: None)
+    material = StepContext(family, CLASSES, shown, shown, Fit(), 1, lambda _: None)
     scales = observed(network, material)
     rounding = Rounding(network, scales)
     promised = probabilities(network, shown, CLASSES)

@@ -18,7 +18,7 @@ from ids_plugin.training.options import Fit
 from ids_plugin.training.torch_network import rebuilt, restore
 from ids_plugin.windows import spec
 from tests.support import toy_bundle
-from tests.unit.compression.test_hoist import examples
+from tests.unit.compression.test_quantize_nodes import examples
 
 FAMILIES = [
     name for name in registry.names("models") if registry.load("models", name).kind == "torch"

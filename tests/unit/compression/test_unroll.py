@@ -7,14 +7,14 @@ import onnx
 import torch
 
 from ids_plugin import registry
-from ids_plugin.compression import Material
+from ids_plugin.compression import StepContext
 from ids_plugin.compression.int8 import PLUGIN
 from ids_plugin.compression.retrain import exported, probabilities
 from ids_plugin.compression.unroll_lstm import WIDEST, unrolled
 from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.training.options import Fit
 from ids_plugin.windows import spec
-from tests.unit.compression.test_hoist import CLASSES, examples
+from tests.unit.compression.test_quantize_nodes import CLASSES, examples
 
 
 def test_a_wide_lstm_is_written_out_and_becomes_int8() -> None:
@@ -25,7 +25,7 @@ def test_a_wide_lstm_is_written_out_and_becomes_int8() -> None:
     assert written is not None
     expected = probabilities(network, shown, CLASSES)
     assert np.abs(probabilities(written, shown, CLASSES) - expected).max() < 1e-5
-    material = Material(family, CLASSES, shown, shown, Fit(), 1, lambda _: None)
+    material = StepContext(family, CLASSES, shown, shown, Fit(), 1, lambda _: None)
     work = exported(network, material)
     small = PLUGIN.apply(work, material, None).model
     assert not {"LSTM", "DynamicQuantizeLinear"} & {

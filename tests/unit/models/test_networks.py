@@ -12,7 +12,7 @@ from ids_plugin.models import l_tcn
 from ids_plugin.schema.window import STEPS
 from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.training.examples import Examples
-from ids_plugin.training.torch_network import Fitted, export
+from ids_plugin.training.torch_network import FittedNetwork, export
 from ids_plugin.windows import spec
 
 FAMILIES = [
@@ -71,7 +71,7 @@ def test_it_serves_what_it_computes(net: nn.Module) -> None:
     shown = (steps.numpy(), mask.numpy(), table.numpy())
     none = np.zeros(3, np.int64)
     model = export(
-        Fitted(net, tuple(range(8)), []), Examples(spec(), *shown, label=none, activity=none)
+        FittedNetwork(net, tuple(range(8)), []), Examples(spec(), *shown, label=none, activity=none)
     )
     with torch.no_grad():
         expected = torch.softmax(net(steps, mask, table)[0], dim=-1).numpy()

@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ids_plugin import registry
 from ids_plugin.compression import int8
-from ids_plugin.compression.quantize_nodes import hoist
+from ids_plugin.compression.quantize_nodes import move_quantize_nodes_up
 from ids_plugin.schema.window import STEPS
 from ids_plugin.scoring.onnx import OnnxMember
 from ids_plugin.training.examples import Examples
-from ids_plugin.training.torch_network import Fitted, export
+from ids_plugin.training.torch_network import FittedNetwork, export
 from ids_plugin.windows import spec
 
 CLASSES = tuple(range(8))
@@ -38,13 +38,13 @@ def examples(rows: int, seed: int = 0) -> Examples:
 def exported(name: str) -> bytes:
     torch.manual_seed(1)
     network = registry.load("models", name).build(spec(), 8).eval()
-    return export(Fitted(network, CLASSES, []), examples(3))
+    return export(FittedNetwork(network, CLASSES, []), examples(3))
 
 
 @pytest.mark.parametrize("name", ["anomaly_net", "cnn", "lstm", "l_tcn"])
 def test_a_network_scores_as_before(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     moved = int8.quantised(exported(name), examples(64))
-    monkeypatch.setattr(int8, "hoist", lambda model: model)
+    monkeypatch.setattr(int8, "move_quantize_nodes_up", lambda model: model)
     left = int8.quantised(exported(name), examples(64))
     shown = examples(200, seed=5)
     first, second = (
@@ -105,7 +105,7 @@ def test_rules_are_exact_or_not_applied(
     import onnxruntime as ort
 
     model = chain(*between, zero=zero)
-    moved = hoist(model)
+    moved = move_quantize_nodes_up(model)
     values = np.linspace(-4, 30, 30, dtype=np.float32).reshape(10, 3)
     before, after = (
         ort.InferenceSession(one, providers=["CPUExecutionProvider"]).run(None, {"x": values})[0]
