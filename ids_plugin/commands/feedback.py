@@ -120,7 +120,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
         raise UsageError(f"--days and --expires-after go from 1 to {MOST_DAYS:,}")
     verdicts = _verdicts(args)
     alerts: Alerts = Scans(args.alerts) if args.alerts else Stream(access(args))
-    ruled, unknown = rule(verdicts.verdicts, alerts.judged({one.alert for one in verdicts.verdicts}))
+    ruled, unknown = rule(
+        verdicts.verdicts, alerts.judged({one.alert for one in verdicts.verdicts})
+    )
     rejects = [*verdicts.rejects, *map(_unknown, unknown)]
     newest = alerts.newest()
     proposals = propose(ruled, _expiry(newest, verdicts.verdicts, args.expires_after))

@@ -1,4 +1,7 @@
-"""Elasticsearch's client with our settings, and what its errors mean in one sentence. Fits servers 8 and 9."""
+"""Elasticsearch's client with our settings, and what its errors mean, in one sentence each.
+
+It works with servers of versions 8 and 9.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ NO_HINTS: Mapping[int, str] = {}
 
 
 def connect(settings: Settings, **options: Any) -> Elasticsearch:
-    """A client that asks once: whoever waits and asks again is the caller; `options` are the client's, over ours.
+    """A client that sends each request once; the caller retries.
+
+    `options` are passed to the client, in place of ours where both are given.
 
     Raises:
         MissingExtraError: the client isn't installed.
@@ -48,8 +53,10 @@ def connect(settings: Settings, **options: Any) -> Elasticsearch:
 def asking(
     settings: Settings, step: str = "", hints: Mapping[int, str] = NO_HINTS
 ) -> Iterator[None]:
-    """What happens in the block is a conversation with Elasticsearch; `step` says what for, `hints` what to do about
-    statuses that mean something of their own in it.
+    """Turns errors of the client in the block into ServiceError.
+
+    `step` says what the requests are for; `hints` says what to do about statuses that have a
+    meaning of their own in this step.
 
     Raises:
         ServiceError: it can't be reached, or refuses; with the cause and what to do.
@@ -102,7 +109,8 @@ def refusal(
     if kind == "cluster_block_exception":
         return (
             problem,
-            "it is read-only: free disk space, or take the block (index.blocks.*, cluster.blocks.*) away",
+            "it is read-only: free disk space, or take the "
+            "block (index.blocks.*, cluster.blocks.*) away",
         )
     if kind == "index_closed_exception":
         return problem, "open the index"

@@ -1,8 +1,8 @@
 """What our data streams need in an Elasticsearch: installed, renewed, and never another's touched.
 
-One object a file in dashboards/elasticsearch, in the folder named after the kind of object, under its name there. An
-object that says `managed_by: ids-plugin` is ours. A lifecycle policy is renewed only for a newer version of it: how
-long documents are kept is the site's to change.
+One object a file in dashboards/elasticsearch, in the folder named after the kind of object, under
+its name there. An object that says `managed_by: ids-plugin` is ours. A lifecycle policy is renewed
+only for a newer version of it: how long documents are kept is the site's to change.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Server(NamedTuple):
 
 
 def install(settings: Settings, *, dry_run: bool = False) -> Iterator[Step]:
-    """Does one step after the other, and says so after each; with `dry_run` only says so.
+    """Installs one object after the other and yields a step for each; `dry_run`: changes nothing.
 
     Raises:
         MissingExtraError, ConfigError: as `connect`.
@@ -138,7 +138,8 @@ def _pipeline(
 ) -> tuple[Server, Step]:
     """The pipeline that looks addresses up, where the server has the processor for it.
 
-    Without databases documents pass with a tag; Elasticsearch fetches them by itself once there is such a pipeline.
+    Without databases documents pass with a tag; Elasticsearch fetches them by itself once there is
+    such a pipeline.
     """
     from elasticsearch import BadRequestError
 
@@ -237,7 +238,8 @@ def _action_needed(
 
 
 def _differences(existing: Any, made: Any, name: str = "") -> Iterator[str]:
-    """Dotted names of what `made` says and is not said there; defaults that the server adds don't matter."""
+    """Dotted names of what `made` says and is not said there; defaults that the server adds don't
+    matter."""
     if isinstance(made, Mapping):
         known = existing if isinstance(existing, Mapping) else {}
         for key, value in made.items():
@@ -265,7 +267,8 @@ def _check_priority(client: Elasticsearch, name: str, location: str) -> None:
         )
     ]
     raise ServiceError(
-        f"a template of another product has a higher priority and takes our data streams: {', '.join(takers)}",
+        "a template of another product has a higher priority "
+        f"and takes our data streams: {', '.join(takers)}",
         location=location,
         hint=f"its priority has to be below {PRIORITY}, or its patterns narrower",
     )
@@ -274,7 +277,8 @@ def _check_priority(client: Elasticsearch, name: str, location: str) -> None:
 def _check_site_types(client: Elasticsearch, made: Mapping[str, Any], location: str) -> None:
     """
     Raises:
-        ServiceError: the site's own component template gives a field of ours another type, so that panels would fail.
+        ServiceError: the site's own component template gives a field of ours another type, so that
+            panels would fail.
     """
     *parts, custom = made["composed_of"]
     site_types = dict(_types(_existing_object(client, "component_template", custom) or {}))

@@ -1,9 +1,11 @@
 """What Kibana is given: the objects of dashboards/kibana in the form that its import takes.
 
-One object a file, `<type>/<id>.json`, as Kibana exports it, but with what Kibana keeps as JSON in a string written out.
-A string that is the name of a placeholder with a `$` stands for its value.
+One object a file, `<type>/<id>.json`, as Kibana exports it, but with what Kibana keeps as JSON in a
+string written out. A string that is the name of a placeholder with a `$` stands for its value.
 
-    ids-plugin setup kibana --write dashboards/kibana/ids_plugin.ndjson        the file for an import by hand, anew
+The file for an import by hand is written anew by:
+
+    ids-plugin setup kibana --write dashboards/kibana/ids_plugin.ndjson
 """
 
 from __future__ import annotations
@@ -33,8 +35,9 @@ MODEL_URL = (
     "/app/discover#/?_g=(time:(from:now-90d,to:now))&_a=(index:ids_plugin-alerts,"
     "query:(language:kuery,query:'ids_plugin.bundle.id%20:%20%22{{value}}%22'))"
 )
-"""where a uid, a community id and a bundle's id lead to unless a site says otherwise: what Kibana itself knows of them.
-Kibana puts the value for `{{value}}`, encoded for a URL, and its own base path and space before a leading `/`."""
+"""where a uid, a community id and a bundle's id lead to unless a site says otherwise: what Kibana
+itself knows of them. Kibana puts the value for `{{value}}`, encoded for a URL, and its own base
+path and space before a leading `/`."""
 
 BUDGET = 20
 """alerts a day that the analysts of a site can look at, unless it says otherwise"""
@@ -63,9 +66,9 @@ def objects(
 ) -> list[SavedObject]:
     """Data views, saved searches, panels and dashboards in import form, always in the same order.
 
-    `packets_url`, `flow_url` and `model_url` hold `{{value}}` where a community id, a Zeek uid and a bundle's id go;
-    `budget` in alerts a day. Ids are unique over all spaces of a Kibana, and links name them: those of objects for a
-    `space` other than the default one end in its name.
+    `packets_url`, `flow_url` and `model_url` hold `{{value}}` where a community id, a Zeek uid and
+    a bundle's id go; `budget` in alerts a day. Ids are unique over all spaces of a Kibana, and
+    links name them: those of objects for a `space` other than the default one end in its name.
     """
     values = {
         "packets_url": packets_url,

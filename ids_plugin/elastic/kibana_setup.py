@@ -1,7 +1,7 @@
 """What an analyst needs of ours in a Kibana: installed, renewed, and never another's touched.
 
-Saved objects are ours by their ids, detection rules by their `rule_id`. A rule's switch, and where and how often it
-looks, are the site's to change; its exceptions and actions we don't know at all.
+Saved objects are ours by their ids, detection rules by their `rule_id`. A rule's switch, and where
+and how often it looks, are the site's to change; its exceptions and actions we don't know at all.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def install(
     *,
     dry_run: bool = False,
 ) -> Iterator[Step]:
-    """Does one step after the other, and says so after each; with `dry_run` only says so.
+    """Installs one object after the other and yields a step for each; `dry_run`: changes nothing.
 
     Raises:
         ConfigError: as `Kibana`.
@@ -105,7 +105,10 @@ def _version(kibana: Kibana) -> Version:
     step = "status"
     answer = kibana.request("GET", "/api/status", in_space=False)
     if 300 <= answer.status < 400 and "location" in answer.headers:
-        hint = "give the address that it leads to; if that is a login page, a proxy before Kibana wants one"
+        hint = (
+            "give the address that it leads to; if that is "
+            "a login page, a proxy before Kibana wants one"
+        )
         raise _error(
             kibana, step, f"{answer.status}: it sends us to {answer.headers['location']}", hint
         )
@@ -116,7 +119,10 @@ def _version(kibana: Kibana) -> Version:
         overall = status["status"]["overall"]
         level = overall.get("level") or overall["state"]
     if level in ("unavailable", "critical", "red"):
-        what = f"it is {level}: {overall.get('summary') or overall.get('title') or 'it gives no reason'}"
+        what = (
+            f"it is {level}: "
+            f"{overall.get('summary') or overall.get('title') or 'it gives no reason'}"
+        )
         raise _error(
             kibana, step, what, "see Kibana's log; it mostly is Elasticsearch that it misses"
         )
@@ -170,7 +176,10 @@ def _find_space(kibana: Kibana) -> None:
     with _reading(kibana, step, answer):
         names = sorted(str(space["id"]) for space in answer.body)
     if name not in names:
-        hint = f"make it under Stack Management → Spaces, or give us the right to see it; we see {', '.join(names)}"
+        hint = (
+            "make it under Stack Management → Spaces, or give "
+            f"us the right to see it; we see {', '.join(names)}"
+        )
         raise _error(kibana, step, f"there is no space called {name}", hint)
 
 
@@ -380,7 +389,8 @@ def _rules(
 ) -> Iterator[Step]:
     """
     Raises:
-        ServiceError: there is no Elastic Security, or a rule can't be read or written, or is another's.
+        ServiceError: there is no Elastic Security, or a rule can't be read or written, or is
+            another's.
     """
     _check_rules_are_possible(kibana)
     for made in rules:
@@ -390,7 +400,10 @@ def _rules(
         yield _rule(kibana, fitted, dry_run)
     external = _existing_rule(kibana, EXTERNAL_ALERTS, "detection rule External Alerts")
     if external and external.get("enabled") and not external.get("exceptions_list"):
-        why = "Elastic's own, it is on and lifts our alerts a second time; docs/rules.md says how to keep it from that"
+        why = (
+            "Elastic's own, it is on and lifts our alerts a second "
+            "time; docs/rules.md says how to keep it from that"
+        )
         yield Step("detection_rule", "External Alerts", "look", why)
 
 

@@ -1,8 +1,9 @@
 """Pages of documents out of an Elasticsearch index, as of one moment, in the order of a time field.
 
-A point in time keeps what is read the same however long it takes. When it is lost (it expires after KEPT_ALIVE without
-a question, or a node restarts) another one is opened, and reading goes on at the time of the last document; those of
-that very time which were given are known by their ids. Whatever is missing from an answer is an error, never silence.
+A point in time keeps what is read the same however long it takes. When it is lost (it expires after
+KEPT_ALIVE without a question, or a node restarts) another one is opened, and reading goes on at the
+time of the last document; those of that very time which were given are known by their ids. Whatever
+is missing from an answer is an error, never silence.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ KEPT_ALIVE = "5m"
 PAGE_BYTES = 4 << 20
 """of documents in one answer, about: a page's size is set by the size of those before it"""
 FIRST, MOST = 200, 10_000
-"""documents of the first page, and of any: more than 10,000 (`index.max_result_window`) isn't allowed"""
+"""documents of the first page, and of any: more than 10,000 (`index.max_result_window`) isn't
+allowed"""
 MOST_EQUAL = 1_000_000
-"""documents of the same time that are remembered, to tell them apart when another point in time has to be opened"""
+"""documents of the same time that are remembered, to tell them apart when another point in time has
+to be opened"""
 LAST = 1 << 62
 """sort values beyond it stand for a time that is missing"""
 RETRIES = 3
@@ -50,7 +53,8 @@ class Target:
     """as it was written"""
     url: str
     index: str
-    """an index, data stream or alias, or several by commas and wildcards, also on remote clusters (`cluster:index`)"""
+    """an index, data stream or alias, or several by commas and wildcards, also on remote clusters
+    (`cluster:index`)"""
     query: str | None
     """Lucene's query syntax, as in `?q=` of Elasticsearch's own searches"""
 
@@ -73,7 +77,10 @@ def target(spec: str) -> Target:
         or not index
         or asked.keys() - {"q"}
     ):
-        hint = f"such as {SCHEME}https://host:9200/logs-zeek.connection-*, with ?q=QUERY for some of its documents"
+        hint = (
+            f"such as {SCHEME}https://host:9200/logs-zeek.connection-*, "
+            "with ?q=QUERY for some of its documents"
+        )
         raise UsageError(f"is not {SCHEME}URL/INDEX", location=spec, hint=hint)
     query = asked.get("q", [None])[0]
     return Target(
@@ -125,7 +132,8 @@ class Pages:
         target: which documents.
         filters: further conditions, as Elasticsearch's query objects.
         time: the field that orders them; those without it come last.
-        documents: whether the documents are wanted, or only parts of them by name, or their ids alone.
+        documents: whether the documents are wanted, or only parts of them by name, or their ids
+            alone.
     """
 
     client: Elasticsearch

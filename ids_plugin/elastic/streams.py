@@ -1,4 +1,5 @@
-"""What all that writes to Elasticsearch shares: the version of our templates, backing indices, hints for writers."""
+"""What all that writes to Elasticsearch shares: the version of our templates, backing indices,
+hints for writers."""
 
 from __future__ import annotations
 
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 
 MANAGED_BY = "ids-plugin"
 VERSION = 3
-"""of the templates in dashboards/elasticsearch: `_meta.version` of mappings that have all fields we write"""
+"""of the templates in dashboards/elasticsearch: `_meta.version` of mappings that have all fields we
+write"""
 
 NEEDED = "create_doc, auto_configure, read, view_index_metadata and delete"
-"""index privileges that whoever writes documents needs; `delete` takes away the newer of two copies"""
+"""index privileges that whoever writes documents needs; `delete` takes away the newer of two
+copies"""
 
 
 ALERTS = "logs-ids_plugin.alert"
@@ -54,7 +57,8 @@ class Backing(NamedTuple):
 
 
 def backing(client: Elasticsearch, stream: str) -> list[Backing]:
-    """The backing indices of a data stream, oldest first; the last is written to. Empty where there is no such stream.
+    """The backing indices of a data stream, oldest first; the last is written to. Empty where there
+    is no such stream.
 
     Raises:
         ApiError, TransportError: the client's.
@@ -81,13 +85,15 @@ def _backing(name: str, index: Mapping[str, Any]) -> Backing:
 
 
 def _generation(index: str) -> int:
-    """The number at the end of a backing index's name: its place in the stream, also where it was shrunk or mounted."""
+    """The number at the end of a backing index's name: its place in the stream, also where it was
+    shrunk or mounted."""
     number = index.rpartition("-")[2]
     return int(number) if number.isdigit() else 0
 
 
 _HINTS = {
-    403: f"this user or key may not: documents need {NEEDED} on their data streams; setup needs manage_ilm, "
+    403: f"this user or key may not: documents need {NEEDED} "
+    "on their data streams; setup needs manage_ilm, "
     "manage_index_templates, manage_ingest_pipelines and, on the data streams, manage",
     404: "run: ids-plugin setup elasticsearch",
 }

@@ -1,10 +1,11 @@
-"""Documents into an Elasticsearch data stream, each once: across retries, restarts and rollovers.
+"""Writes documents to an Elasticsearch data stream, each once across retries and rollovers.
 
-A bulk `create` with the document's deterministic id is refused (409, success) where the id exists, but only within the
-backing index that is written to. So before it is created a document is looked for in every backing index that could
-hold it, by realtime gets, which unlike searches see what was written a moment ago. When the set of backing indices has
-changed since, or another writer was at work, the same look is taken again. Of several copies the oldest stays: whoever
-looks, however late, comes to the same end.
+A bulk `create` with the document's deterministic id is refused (409, which counts as success) where
+the id exists, but only within the backing index that is written to. So before a document is
+created, realtime gets look it up in every backing index that could hold it; unlike searches they
+see what was written a moment ago. When the set of backing indices has changed meanwhile, or another
+writer was active, the lookup is repeated. Of several copies the oldest stays, so that all writers
+come to the same result.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ if TYPE_CHECKING:
     from elasticsearch import Elasticsearch as Client
 
 RETRY_SOON_S, RETRY_LATER_S = 1.0, 5.0
-"""seconds until it is worth asking again: for what passes by itself, and for what a person has to do"""
+"""until a retry is worthwhile: for what passes by itself, and for what a person has to repair"""
 
 CLOCK_SKEW_MS = 3600_000
-"""milliseconds that clocks here and there may differ"""
+"""that the clocks of this host and of Elasticsearch may differ"""
 
 REQUEST_BYTES, REQUEST_LOOKUPS = 900_000, 5_000
-"""of documents, and documents looked for, in one request: proxies often take no more than 1 MB"""
+"""of documents, and documents looked up, in one request: proxies often accept at most 1 MB"""
 
 MAX_ID_BYTES = 512
 """bytes; Elasticsearch refuses the whole request for a longer one"""
@@ -117,11 +118,16 @@ class Elasticsearch:
         since: int | None = None,
         ingested: datetime | None = None,
     ) -> Delivered | RetryAfter:
-        """Each document once, whatever was written before. After RetryAfter some of them may be there already.
+        """Writes each document once, whatever was written before.
 
-        `since` (ms since the epoch): these copies of them were tried at no time before that. With it, backing indices
-        that took nothing since then, nor since the earliest `@timestamp`, aren't looked into: what happened later can't
-        be in them. `ingested` becomes their `event.ingested`.
+        After RetryAfter some documents may have been stored; write the same batch again.
+
+        Args:
+            documents: alert or ledger documents with an `event.id`.
+            since: ms since the epoch, before which no attempt was made to write these documents.
+                Backing indices that took nothing since then, nor since the earliest `@timestamp`,
+                aren't searched: they can't hold the documents.
+            ingested: becomes their `event.ingested`.
         """
         if not documents:
             return Delivered(0)
@@ -204,11 +210,14 @@ class Elasticsearch:
         return [index.name for index in (*written, indices[-1])]
 
     def _wait(self, what: str) -> _Wait:
-        then = f"run: ids-plugin setup elasticsearch --url {self._settings.url} --namespace {self._settings.namespace}"
+        then = (
+            "run: ids-plugin setup elasticsearch --url "
+            f"{self._settings.url} --namespace {self._settings.namespace}"
+        )
         return _Wait(RETRY_LATER_S, f"{self.location}: {what}", then)
 
     def _there(self, ids: Iterable[str], indices: Sequence[str]) -> set[str]:
-        """Which documents are there. Of those that are there twice all but the oldest are deleted.
+        """The ids that are stored already; of several copies all but the oldest are deleted.
 
         Raises:
             _Wait: an index can't be read, or a copy can't be deleted.
@@ -220,7 +229,7 @@ class Elasticsearch:
         answers: list[Any] = []
         for start in range(0, len(asked), REQUEST_LOOKUPS):
             body = orjson.dumps({"docs": asked[start : start + REQUEST_LOOKUPS]})
-            answers += self._ask("POST", f"/_mget?filter_path={wanted}", body)["docs"]
+            answers += self._request("POST", f"/_mget?filter_path={wanted}", body)["docs"]
         copies: dict[str, list[_Copy]] = {}
         for name in answers:
             if name.get("found"):
@@ -268,7 +277,9 @@ class Elasticsearch:
         documents: Sequence[Mapping[str, Any]],
         ingested: datetime | None,
     ) -> tuple[int, list[Refusal]]:
-        """Creates the documents at these places of the batch: how many were new, and which will never be taken.
+        """Creates documents: returns how many were new, and which will never be taken.
+
+        `named` is the id → position in the batch of each.
 
         Raises:
             _Wait: not all of them are there.
@@ -303,10 +314,10 @@ class Elasticsearch:
 
     def _bulk(self, body: bytes, path: str = "") -> list[dict[str, Any]]:
         wanted = ",".join(f"items.*.{part}" for part in ("status", "error", "failure_store"))
-        answer = self._ask("POST", f"{path}/_bulk?filter_path={wanted}", body, NDJSON_HEADERS)
+        answer = self._request("POST", f"{path}/_bulk?filter_path={wanted}", body, NDJSON_HEADERS)
         return [next(iter(item.values())) for item in answer["items"]]
 
-    def _ask(
+    def _request(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = JSON
     ) -> Any:
         answer: Any = self._client.perform_request(method, path, headers=headers, body=body)
@@ -314,7 +325,8 @@ class Elasticsearch:
 
 
 def _named(documents: Sequence[Mapping[str, Any]]) -> tuple[dict[str, int], list[Refusal]]:
-    """Id → place of its first document in the batch, and those without an id that Elasticsearch could take."""
+    """Id → place of its first document in the batch, and those without an id that Elasticsearch
+    could take."""
     named: dict[str, int] = {}
     refusals = []
     for position, document in enumerate(documents):
@@ -354,7 +366,10 @@ def _lines(
 
 
 def _bodies(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The lines in their order, as requests of at most MOST_BYTES; a document that is larger goes alone."""
+    """The lines in their order, as requests of at most REQUEST_BYTES.
+
+    A document that is larger becomes a request of its own.
+    """
     body: list[bytes] = []
     size = 0
     for line in lines:

@@ -1,4 +1,5 @@
-"""Flow frames as a Zeek log (JSON lines, TSV with its header), as Parquet or as an Arrow file; a frame at a time."""
+"""Flow frames as a Zeek log (JSON lines, TSV with its header), as Parquet or as an Arrow file; a
+frame at a time."""
 
 from __future__ import annotations
 
@@ -33,9 +34,10 @@ TO_ESCAPE = r'["\\\x00-\x1f]'
 def write(frames: Iterable[pl.DataFrame], form: str, out: BinaryIO) -> int:
     """Writes Flow frames and returns the number of flows.
 
-    Zeek's forms carry what a conn.log has (as `local_orig` and `local_resp` what we judge, or before that what the
-    sensor says), the labels where the first frame has any, and in JSON also `_path` of open
-    connections and `_system_name` of a named sensor. Parquet and Arrow carry the whole frame.
+    Zeek's forms carry what a conn.log has (as `local_orig` and `local_resp` what we judge, or
+    before that what the sensor says), the labels where the first frame has any, and in JSON also
+    `_path` of open connections and `_system_name` of a named sensor. Parquet and Arrow carry the
+    whole frame.
 
     Args:
         frames: Flow frames.

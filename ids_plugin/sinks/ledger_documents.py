@@ -1,7 +1,7 @@
 """Increments of the ledger as documents of the data stream `metrics-ids_plugin.ledger-*`.
 
-An entry (one source and sensor) gives one document with all its counters, and one for each reason or rule behind them:
-sums over counters and tables by reason are both one plain aggregation.
+An entry (one source and sensor) gives one document with all its counters, and one for each reason
+or rule behind them: sums over counters and tables by reason are both one plain aggregation.
 """
 
 from __future__ import annotations
@@ -47,12 +47,15 @@ FIELDS: tuple[Field, ...] = (
 
 
 def documents(increment: Mapping[str, Any], name: str) -> list[Document]:
-    """The documents of a message of the ledger's topic; `name` is its place there: with its time it gives their ids.
+    """The documents of a message of the ledger's topic; `name` is its place there: with its time it
+    gives their ids.
 
     Raises:
         KeyError, TypeError, ValueError: it is no such message.
     """
-    at = datetime.fromtimestamp(increment["at"] / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    timestamp = datetime.fromtimestamp(increment["at"] / 1000, UTC).strftime(
+        "%Y-%m-%dT%H:%M:%S.%fZ"
+    )
     who = {"stage": increment["stage"], "instance": increment["instance"]}
     made: list[Document] = []
     for (source, sensor), counts in Ledger.from_dict(increment["ledger"]).items():
@@ -60,7 +63,7 @@ def documents(increment: Mapping[str, Any], name: str) -> list[Document]:
             own = f"{name}/{increment['at']}/{len(made)}"
             made.append(
                 {
-                    "@timestamp": at,
+                    "@timestamp": timestamp,
                     "ecs": {"version": ECS_VERSION},
                     "event": {"kind": "metric", "module": MODULE, "dataset": DATASET, "id": own},
                     "observer": {"name": sensor, "type": "ids", "product": "ids-plugin"},
@@ -71,8 +74,8 @@ def documents(increment: Mapping[str, Any], name: str) -> list[Document]:
 
 
 def settled(documents: Sequence[Any], sources: Sequence[str], answer: Delivered) -> Ledger:
-    """What became of alert documents: `delivered` and `refused` per source (given) and sensor (the document's); what
-    nobody counted as a document was `read` and `rejected`."""
+    """What became of alert documents: `delivered` and `refused` per source (given) and sensor (the
+    document's); what nobody counted as a document was `read` and `rejected`."""
     ledger = Ledger()
     refused = {refusal.position: refusal.reason for refusal in answer.refusals}
     for place, (document, source) in enumerate(zip(documents, sources, strict=True)):

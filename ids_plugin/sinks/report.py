@@ -1,8 +1,9 @@
 """One HTML file of a scan: opens from disk, loads nothing, shows every alert with its evidence.
 
-The file is written in one pass. Documents go in as chunks of compressed JSON: small rows that the list is made of, and
-the whole documents, which the page unpacks only when an alert is opened. Everything from the traffic (addresses, uids,
-sentences) reaches the page as text; a content security policy allows our own scripts by their hash and no network.
+The file is written in one pass. Documents go in as chunks of compressed JSON: small rows that the
+list is made of, and the whole documents, which the page unpacks only when an alert is opened.
+Everything from the traffic (addresses, uids, sentences) reaches the page as text; a content
+security policy allows our own scripts by their hash and no network.
 """
 
 from __future__ import annotations
@@ -132,8 +133,8 @@ def write(
 ) -> int:
     """Write the report of `documents` to `path`; returns how many documents are in it.
 
-    `ledger`, `traffic` and `bundle` (see `Report.describe`) are read after the last document was taken, so whoever
-    produces the documents may still be filling them.
+    `ledger`, `traffic` and `bundle` (see `Report.describe`) are read after the last document was
+    taken, so whoever produces the documents may still be filling them.
 
     Raises:
         UsageError: the file can't be written; nothing is left behind.
@@ -159,7 +160,8 @@ def _inert(value: object) -> str:
 
 
 def _row(document: Document) -> dict[str, Any]:
-    """What the list shows, sorts by and searches: the page reads the rest only when the alert is opened."""
+    """What the list shows, sorts by and searches: the page reads the rest only when the alert is
+    opened."""
     return {
         "id": _at(document, "event", "id"),
         "group": _at(document, "ids_plugin", "fold", "id"),
@@ -180,7 +182,8 @@ def _row(document: Document) -> dict[str, Any]:
 
 
 def _words(document: Document) -> Iterator[str]:
-    """What the text filter finds beside the columns: addresses, ports, ids, techniques, the sensor."""
+    """What the text filter finds beside the columns: addresses, ports, ids, techniques, the
+    sensor."""
     values = (
         _at(document, "event", "id"),
         _at(document, "zeek", "session_id"),
@@ -246,5 +249,6 @@ def _modules() -> dict[str, str]:
 
 
 def _hash(text: str) -> str:
-    """CSP source that allows an inline element with exactly this text (https://www.w3.org/TR/CSP3/#framework-directive-source-list)."""
+    """CSP source that allows an inline element with exactly this text
+    (https://www.w3.org/TR/CSP3/#framework-directive-source-list)."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

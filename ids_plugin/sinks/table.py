@@ -1,4 +1,5 @@
-"""The alerts of a scan as a table in the terminal: one row a fold, worst first, each with its main reasons."""
+"""The alerts of a scan as a table: one row for each alert group, the worst first, with the main
+reasons."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ _STYLES = {99: "bold white on red", 73: "bold red", 47: "yellow", 21: "cyan"}
 
 
 class Row(NamedTuple):
-    """What the table says of a fold."""
+    """What the table shows of an alert group."""
 
     severity: int
     risk: float

@@ -6,17 +6,16 @@ import polars as pl
 
 from ids_plugin.sinks import TrafficBucket
 
-BUCKETS = 240
-"""Bars a timeline shows at most: one every five pixels of a wide screen"""
-_FINEST = 1_000_000
-"""µs"""
+MAX_BUCKETS = 240
+"""of a timeline: one bar every five pixels of a wide screen"""
+SMALLEST_BUCKET_US = 1_000_000
 
 
 class Traffic:
-    """Counts flows and bytes per stretch of time; stretches double in width when there are too many."""
+    """Counts flows and bytes by interval; intervals double in width when there are too many."""
 
     def __init__(self) -> None:
-        self._width = _FINEST
+        self._width = SMALLEST_BUCKET_US
         self._counts: dict[int, tuple[int, int]] = {}
 
     def see(self, flows: pl.DataFrame) -> None:
@@ -31,7 +30,7 @@ class Traffic:
         for slot, count, size in counted.iter_rows():
             before = self._counts.get(slot, (0, 0))
             self._counts[slot] = before[0] + count, before[1] + int(size or 0)
-        while len(self._counts) > BUCKETS:
+        while len(self._counts) > MAX_BUCKETS:
             self._coarsen()
 
     def _coarsen(self) -> None:

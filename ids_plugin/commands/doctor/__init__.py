@@ -1,4 +1,4 @@
-"""`ids-plugin doctor`: everything a deployment needs, looked at once; what is wrong, and what to do about it."""
+"""`ids-plugin doctor`: checks what a deployment needs, and says what to do about failures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Exit code 0: nothing fails; 2: settings are wrong; 4: a service can't be used as it is.
 
     Raises:
-        nothing of its own: what can't be looked at is a finding.
+        nothing of its own: what can't be checked is a finding.
     """
     results = []
     for finding in _find(args):

@@ -1,4 +1,4 @@
-"""What `doctor` looks at in Elasticsearch: that we get in, rights, templates, data streams, blocks, disks."""
+"""Checks of Elasticsearch: access, privileges, templates, data streams, blocks and disks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Found = tuple[State, str, str]
 PRIVILEGES = ("create_doc", "auto_configure", "read", "view_index_metadata", "delete")
 """needed on the data streams"""
 DISK_FULL_SHARE, DISK_FILLING_SHARE = 0.95, 0.85
-"""share of a disk: Elasticsearch makes indices read-only; it takes no new ones"""
+"""share of a disk from which Elasticsearch makes indices read-only, and takes no new shards"""
 
 
 def check(asked: Asked) -> Iterator[Found]:

@@ -1,4 +1,4 @@
-"""What `doctor` finds. Each module beside this one is an area that it checks, by its `AREA`."""
+"""Findings of `doctor`. Each module beside this one checks an area, which is its `AREA`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class State(StrEnum):
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """The result of one check."""
 
     area: str
     state: State
@@ -36,7 +36,7 @@ class Finding(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What is to be looked into."""
+    """What is to be checked."""
 
     config: Config
     processes: tuple[str, ...] = PROCESSES
@@ -44,7 +44,7 @@ class Asked(NamedTuple):
 
 
 class Area(NamedTuple):
-    """Things that are looked at one after the other; after an error the rest of them isn't looked at."""
+    """Checks that run one after the other; an error ends the checks of its area."""
 
     name: str
     concerns: frozenset[str]
@@ -54,7 +54,7 @@ class Area(NamedTuple):
 
 
 def findings(areas: Iterable[Area], asked: Asked) -> Iterator[Finding]:
-    """Everything that is found, as it is found."""
+    """The findings of all areas that concern the processes, as the checks yield them."""
     for area in areas:
         if not area.concerns & set(asked.processes):
             continue
@@ -67,7 +67,7 @@ def findings(areas: Iterable[Area], asked: Asked) -> Iterator[Finding]:
 
 
 def _code(area: Area, state: State) -> int:
-    """Exit codes of the contract: what is wrong in a service is its being unreachable for us, all else our settings."""
+    """The exit code of a finding: 4 for a failing service, 2 for settings, 0 without a failure."""
     if state is not State.FAILURE:
         return 0
     return ConfigError.exit_code if area.name == "settings" else 4

@@ -1,4 +1,4 @@
-"""What `doctor` looks at in Kafka: that we get in, our topics and rights, that it takes writes, sensors' clocks."""
+"""Checks of Kafka: access, topics and rights, writes in transactions, the sensors' clocks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Found = tuple[State, str, str]
 ADMINISTRATOR = "the broker's administrator has to allow it (ACLs): docs/deploy.md"
 SETUP = "ids-plugin setup kafka"
 MIN_RETENTION_MS = 24 * 3600_000
-"""For how long at least what is under way has to be kept: nights and outages"""
+"""for which topics must keep messages: outages last a night"""
 CLOCK_SKEW_MS = 5_000
 """How far a sensor's clock may be ahead of ours"""
 NEWEST_RECORDS = 20
@@ -159,7 +159,7 @@ def _read(config: Config, descriptions: Mapping[str, Any]) -> list[str]:
 
 
 def _settings(asked: Asked, admin: Any) -> Iterator[Found]:
-    """Whether our topics keep what they have to, take our messages, and can be written to with a broker less."""
+    """Whether our topics keep messages long enough and take the largest ones."""
     names = needed(asked)
     topics = tuple(topic for topic in setup.own_topics(asked.config) if topic.name in names)
     for name, (_, settings) in setup.existing_topics(admin, topics).items():
@@ -173,16 +173,22 @@ def _settings(asked: Asked, admin: Any) -> Iterator[Found]:
             )
         largest = int(wanted.get("max.message.bytes", kafka.LARGEST_MESSAGE))
         if int(settings["max.message.bytes"]) < largest:
-            what = f"topic {name} takes messages up to {settings['max.message.bytes']} bytes, ours have up to {largest}"
+            what = (
+                f"topic {name} takes messages up to "
+                f"{settings['max.message.bytes']} bytes, ours have up to {largest}"
+            )
             yield State.FAILURE, what, f"raise max.message.bytes of {name}"
         retention_ms = int(settings["retention.ms"])
         if policy == "delete" and 0 <= retention_ms < MIN_RETENTION_MS:
-            what = f"topic {name} keeps messages for {retention_ms / 3600_000:.1f} h: a longer outage loses some"
+            what = (
+                f"topic {name} keeps messages for "
+                f"{retention_ms / 3600_000:.1f} h: a longer outage loses some"
+            )
             yield State.WARNING, what, f"raise retention.ms of {name} to a day or more"
 
 
 def _groups(asked: Asked, admin: Any, descriptions: Mapping[str, Any]) -> Iterator[Found]:
-    """Whether the groups may be used, whether an instance is idle, and whether all have the same bundle."""
+    """Whether the consumer groups may be used, have no idle instance, and use one bundle."""
     from kafka.errors import CoordinatorNotAvailableError
 
     names = asked.config.topics

@@ -1,4 +1,4 @@
-"""What `doctor` looks at in Kibana, where one is configured: that we get in, that our objects are there."""
+"""Checks of Kibana, where one is configured: access, and that our objects are installed."""
 
 from __future__ import annotations
 

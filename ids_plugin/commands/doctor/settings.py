@@ -1,4 +1,4 @@
-"""What `doctor` looks at without a service: what is installed, the bundle, the allow-list, keys and networks."""
+"""Checks that need no service: installed packages, the bundle, the allow-list, keys, networks."""
 
 from __future__ import annotations
 

@@ -39,8 +39,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 PLUGIN = Command(
     "setup",
-    "Install in other services what ours need there; again and again, it changes only what differs.",
-    "example: ids-plugin setup elasticsearch --url https://localhost:9200 --api-key-file key --dry-run",
+    "Install in other services what ours need there; "
+    "again and again, it changes only what differs.",
+    "example: ids-plugin setup elasticsearch --url "
+    "https://localhost:9200 --api-key-file key --dry-run",
     configure,
     run,
 )

@@ -13,7 +13,8 @@ from ids_plugin.config import Config
 
 PARTITIONS = 4
 SMALL_SEGMENTS = {"segment.bytes": str(64 << 20), "min.cleanable.dirty.ratio": "0.1"}
-"""Only closed segments are compacted: what grows fast and is replaced all the time closes them early."""
+"""Only closed segments are compacted: what grows fast and is replaced all the time closes them
+early."""
 
 
 class Topic(NamedTuple):
@@ -76,11 +77,12 @@ def existing_topics(admin: Any, topics: tuple[Topic, ...]) -> dict[str, tuple[in
 def install(
     config: Config, topics: tuple[Topic, ...], *, partitions: int, replication: int, dry_run: bool
 ) -> Iterator[Step]:
-    """Does one step after the other, and says so after each; with `dry_run` only says so. Partitions aren't added to
-    what there is: the state of sensors lies by partition.
+    """Does one step after the other, and says so after each; with `dry_run` only says so.
+    Partitions aren't added to what there is: the state of sensors lies by partition.
 
     Raises:
-        MissingExtraError, ConfigError, ServiceError: as `kafka.reaching`; what was done before stays.
+        MissingExtraError, ConfigError, ServiceError: as `kafka.reaching`; what was done before
+            stays.
     """
     with kafka.admin(config) as admin, kafka.reaching(config):
         from kafka.admin import ConfigResource, ConfigResourceType
@@ -129,7 +131,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="settings (TOML): [kafka] and [topics] count here",
     )
-    text = f"of each topic that is made, so many instances of a consumer can share the work (default: {PARTITIONS})"
+    text = (
+        "of each topic that is made, so many instances of a "
+        f"consumer can share the work (default: {PARTITIONS})"
+    )
     parser.add_argument("--partitions", type=int, default=PARTITIONS, metavar="N", help=text)
     parser.add_argument(
         "--replication",

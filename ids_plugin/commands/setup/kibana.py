@@ -28,7 +28,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ("flow", "a Zeek uid"),
         ("model", "a bundle's id"),
     ):
-        text = f"where {what} leads to, with {{{{value}}}} in its place (default: what Kibana knows of it)"
+        text = (
+            f"where {what} leads to, with {{{{value}}}} in "
+            "its place (default: what Kibana knows of it)"
+        )
         parser.add_argument(f"--{name}-url", metavar="URL", help=text)
     parser.add_argument(
         "--budget", type=float, metavar="N", help="alerts a day that the analysts can look at"
@@ -121,7 +124,8 @@ def _write(files: Iterable[tuple[Path | None, list[dict[str, Any]]]], console: C
 TARGET = Command(
     "kibana",
     "Data views, dashboards and detection rules for our documents.",
-    "example: ids-plugin setup kibana --url https://localhost:5601 --space soc --api-key-file key --dry-run",
+    "example: ids-plugin setup kibana --url https://localhost:5601 "
+    "--space soc --api-key-file key --dry-run",
     configure,
     run,
 )
