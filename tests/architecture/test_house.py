@@ -25,7 +25,7 @@ FRONT_DOOR = {"api", "cli", "commands", "ids_plugin"}
 MAY_IMPORT = {
     "pipeline": ROOMS - {"commands", "compression", "models", "training"},
     "windows": {"features"},
-    "detectors": {"features", "scoring", "windows"},
+    "detectors": {"explain", "features", "scoring", "windows"},
     "engines": {"detectors", "explain", "features", "scoring", "windows"},
     "sources": {"elastic", "flowmeter"},
     "sinks": {"elastic"},
