@@ -112,7 +112,7 @@ class CounterEvidence:
         expected = self._usual(shown.rule.column)
         usual = (
             ""
-            if expected is None
+            if expected is None or value <= expected
             else f"; 95 % of normal flows of this kind show at most {amount(expected, _unit(shown.rule.column))}"
         )
         return f"{subject}: {number} {what}{span}, {last}{usual}."
