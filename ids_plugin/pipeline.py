@@ -79,11 +79,11 @@ class Pipeline:
         documents: list[Document] = []
         for name, part in _by_sensor(flows):
             sensor, grouper = self._sensor(name)
-            delayed, kept = sensor.delayed, []
+            delayed, scored_flows = sensor.delayed, []
             for judged in sensor.step(part):
                 documents += self._alerts(judged, grouper, ingested)
-                kept.append(judged.flows[["source", "replaces"]])
-            self._count(name, part, pl.concat(kept), sensor.delayed - delayed)
+                scored_flows.append(judged.flows[["source", "replaces"]])
+            self._count(name, part, pl.concat(scored_flows), sensor.delayed - delayed)
         return documents
 
     def _alerts(
@@ -96,27 +96,27 @@ class Pipeline:
         return outcome.documents
 
     def finish(self, ingested: datetime | None = None) -> list[Document]:
-        """The end of the input: closing documents of all folds still open."""
+        """The end of the input: closing documents of all groups still open."""
         documents: list[Document] = []
         for sensor in sorted(self._sensors):
             documents += self._close(sensor, ingested)
         return documents
 
     def end(self, sensor: str, ingested: datetime | None = None) -> list[Document]:
-        """The end of one sensor's input: closing documents of its folds; then it is as if it had
+        """The end of one sensor's input: closing documents of its groups; then it is as if it had
         never been seen."""
         documents = self._close(sensor, ingested)
         self.forget([sensor])
         return documents
 
     def forget(self, sensors: Iterable[str]) -> None:
-        """Drops windows and folds of these sensors; nothing is closed."""
+        """Drops windows and groups of these sensors; nothing is closed."""
         for sensor in sensors:
             self._sensors.pop(sensor, None)
 
     def state(self, sensors: Iterable[str]) -> dict[str, Any]:
-        """Windows and folds of these sensors, as `snapshot.dump` takes them; write it before the
-        next batch."""
+        """Windows and open groups of these sensors, as `checkpoint.dump` takes them; write it
+        before the next batch."""
         known = {name: self._sensors[name] for name in sorted(sensors) if name in self._sensors}
         return {
             name: {"windows": sensor.state(), "folds": grouper.state()}
@@ -126,19 +126,19 @@ class Pipeline:
     def restore(self, state: Mapping[str, Any]) -> list[str]:
         """Takes up the sensors of a `state`, in place of what is known of them.
 
-        Windows that another version kept otherwise begin anew, open folds go on: returns the
-        sensors where it is so.
+        Windows in the form of another version begin anew, open groups go on. Returns the sensors
+        whose windows began anew.
         """
         self.forget(state)
-        anew = []
-        for name, kept in state.items():
+        restarted = []
+        for name, saved in state.items():
             sensor, grouper = self._sensor(name)
-            grouper.restore(kept["folds"])
+            grouper.restore(saved["folds"])
             try:
-                sensor.restore(kept["windows"])
+                sensor.restore(saved["windows"])
             except CheckpointError:
-                anew.append(name)
-        return anew
+                restarted.append(name)
+        return restarted
 
     @property
     def pairs(self) -> int:
@@ -164,15 +164,17 @@ class Pipeline:
             )
         return self._sensors[name]
 
-    def _count(self, sensor: str, flows: pl.DataFrame, kept: pl.DataFrame, delayed: int) -> None:
-        """Enters a batch in the ledger: `kept` are the flows that weren't duplicates."""
+    def _count(
+        self, sensor: str, flows: pl.DataFrame, scored_flows: pl.DataFrame, delayed: int
+    ) -> None:
+        """Enters a batch in the ledger: `scored_flows` are those that weren't duplicates."""
         for source in dict.fromkeys(flows["source"].to_list()):
             counts = self.ledger.of(source or "", sensor)
-            mine = kept["source"] == source
-            replaced = int((kept["replaces"] & mine).sum())
-            counts.duplicate += int((flows["source"] == source).sum()) - int(mine.sum())
+            of_source = scored_flows["source"] == source
+            replaced = int((scored_flows["replaces"] & of_source).sum())
+            counts.duplicate += int((flows["source"] == source).sum()) - int(of_source.sum())
             counts.replaced += replaced
-            counts.scored += int(mine.sum()) - replaced
+            counts.scored += int(of_source.sum()) - replaced
         self.ledger.of(flows["source"][0] or "", sensor).delayed += delayed
 
 

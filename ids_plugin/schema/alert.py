@@ -1,11 +1,11 @@
 """An alert document: ECS 8.11 fields, those of Elastic's Zeek integration, and ours under
 `ids_plugin.`.
 
-A fold gives two documents: `open` (`event.kind: alert`) at once and `closed` (`event.kind: event`)
-with its totals. The ECS flow fields (`source`, `destination`, `network`, `zeek`) are those of one
-flow: the one that opened the fold in the open document, the strongest one in the closed document.
-`ids_plugin.fold` is about all flows of the fold so far. What isn't known is left out, never 0 or
-null. Times are UTC with microseconds.
+An alert group gives two documents: `open` (`event.kind: alert`) at once and `closed` (`event.kind:
+event`) with its totals. The ECS flow fields (`source`, `destination`, `network`, `zeek`) are those
+of one flow: the one that opened the group in the open document, the strongest one in the closed
+document. `ids_plugin.fold` is about all flows of the group so far. What isn't known is left out,
+never 0 or null. Times are UTC with microseconds.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def happened(document: Any) -> float | None:
     """Seconds since the epoch of a document's `@timestamp`; None where there is none that can be
     read."""
     try:
-        at = datetime.fromisoformat(document["@timestamp"])
-        return at.replace(tzinfo=at.tzinfo or UTC).timestamp()
+        time = datetime.fromisoformat(document["@timestamp"])
+        return time.replace(tzinfo=time.tzinfo or UTC).timestamp()
     except (KeyError, TypeError, ValueError, OverflowError):
         return None

@@ -43,9 +43,9 @@ class Counts:
     over_threshold: int = 0
     """scored records over their threshold"""
     opened: int = 0
-    """of these, opened a fold"""
+    """of these, opened an alert group"""
     folded: int = 0
-    """of these, joined an open fold"""
+    """of these, joined an open alert group"""
     suppressed: Reasons = field(default_factory=dict)
     """of these, hidden by an entry of the allow-list"""
     documents: int = 0
@@ -57,12 +57,12 @@ class Counts:
     def add(self, other: Counts) -> None:
         """Adds the counters of another stage or run."""
         for name in _NAMES:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if isinstance(mine, dict):
-                for reason, count in theirs.items():
-                    tally(mine, reason, count)
+            counter, added = getattr(self, name), getattr(other, name)
+            if isinstance(counter, dict):
+                for reason, count in added.items():
+                    tally(counter, reason, count)
             else:
-                setattr(self, name, mine + theirs)
+                setattr(self, name, counter + added)
 
     def value(self, name: str) -> int:
         """A counter by its name, all reasons together."""
@@ -73,12 +73,12 @@ class Counts:
         """JSON-able, reasons in alphabetical order."""
         counters = ((name, getattr(self, name)) for name in _NAMES)
         return {
-            name: dict(sorted(one.items())) if isinstance(one, dict) else one
-            for name, one in counters
+            name: dict(sorted(counter.items())) if isinstance(counter, dict) else counter
+            for name, counter in counters
         }
 
 
-_NAMES = tuple(one.name for one in fields(Counts))
+_NAMES = tuple(counter.name for counter in fields(Counts))
 
 EQUATIONS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("read", ("parsed", "rejected")),
@@ -94,7 +94,7 @@ def tally(reasons: Reasons, reason: str, count: int = 1) -> None:
 
 
 class Ledger:
-    """Counts by source and sensor, and notes for people (which networks were taken as local, ...)."""
+    """Counts by source and sensor, and notes for people (which networks count as local, ...)."""
 
     def __init__(self) -> None:
         self.notes: dict[str, Any] = {}

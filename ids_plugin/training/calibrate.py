@@ -1,8 +1,8 @@
 """Thresholds fitted to one's own normal traffic; needs no torch.
 
 The traffic is divided in time: the earlier part fits the thresholds, the later part shows what they
-give. A flow that the allow-list hides can't alert and counts as ordinary. An alert is a fold of one
-flow or more: as many flows over a day as the budget allows are at most as many alerts.
+give. A flow that the allow-list hides can't alert and counts as ordinary. An alert is a group of
+one flow or more: as many flows over a day as the budget allows are at most as many alerts.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from ids_plugin.schema.score import CLASSES, Scores
 from ids_plugin.schema.window import Bools, Ints
 from ids_plugin.scoring import Doubles
 from ids_plugin.scoring.scorer import Scorer
-from ids_plugin.training.conformal import LEAST, allowed, fit, needed
+from ids_plugin.training.conformal import LOWEST_THRESHOLD, allowed_over, fit, flows_needed
 
-SHARE = 0.7
+FITTING_SHARE = 0.7
 """of the flows fit the thresholds; the rest, later in time, checks them"""
-PAUSE = 3_600_000_000
+MAX_WATCHED_PAUSE_US = 3_600_000_000
 """µs without a flow that don't count as time in which something was watched"""
-DAY = 86_400_000_000
-SHOWN = 5
+DAY_US = 86_400_000_000
+NAMED_ALERTS = 5
 """alerts that are named"""
-_KEPT = [*flow.SCHEMA, "known", "clock", "replaces"]
+_COLUMNS = [*flow.SCHEMA, "known", "clock", "replaces"]
 _NO_EVIDENCE = Evidence((), (), "", 0.0, {}, "")
 
 
@@ -82,7 +82,7 @@ class Traffic:
     @property
     def split(self) -> int:
         """Flows known up to this time (µs since the epoch) fit, the later ones check."""
-        return int(self.known[max(math.ceil(SHARE * len(self.known)) - 1, 0)])
+        return int(self.known[max(math.ceil(FITTING_SHARE * len(self.known)) - 1, 0)])
 
 
 def calibrate(
@@ -101,46 +101,52 @@ def calibrate(
     Raises:
         UsageError: too few flows for such a budget; the message says how many are needed.
     """
-    before = _own(bundle)
-    traffic = observe(batches, bundle, least(bundle, before))
+    before = _thresholds_of_training(bundle)
+    traffic = observe(batches, bundle, lowest_threshold(bundle, before))
     split = traffic.split if len(traffic.known) else 0
     fitting, checking = traffic.known[traffic.known <= split], traffic.known[traffic.known > split]
-    per_day = len(fitting) / max(_days(fitting), 1 / DAY) if len(fitting) else 0.0
+    per_day = len(fitting) / max(_watched_days(fitting), 1 / DAY_US) if len(fitting) else 0.0
     alpha = min(options.budget / per_day, 1.0) if per_day else 1.0
-    if allowed(len(fitting), alpha) < 0 or not len(checking):
+    if allowed_over(len(fitting), alpha) < 0 or not len(checking):
         raise _too_few(len(fitting), options.budget, per_day, alpha)
     score, label = _candidates(traffic, split, options.allow)
-    over = allowed(len(fitting), alpha)
+    over = allowed_over(len(fitting), alpha)
     fitted = fit(score, label, over, before, traffic.least, only_raise=options.only_raise)
     after = {**before, **fitted.thresholds}
     report = {
         "budget_per_day": options.budget,
         "alpha": alpha,
-        "needed": needed(alpha),
+        "needed": flows_needed(alpha),
         "may_be_over": over,
         "flows": len(fitting),
         "flows_per_day": round(per_day, 1),
-        "hours": round(24 * _days(fitting), 3),
+        "hours": round(24 * _watched_days(fitting), 3),
         "shift_of_log_odds": None if math.isinf(fitted.shift) else round(fitted.shift, 6),
         "thresholds_before": before,
         "thresholds": after,
-        "as_it_was": _told(alerts(traffic, before, options.allow, stop=split), _days(fitting)),
+        "as_it_was": _summary(
+            alerts(traffic, before, options.allow, stop=split), _watched_days(fitting)
+        ),
         "held_back": {
             "flows": len(checking),
-            "hours": round(24 * _days(checking), 3),
-            "before": _told(alerts(traffic, before, options.allow, start=split), _days(checking)),
-            "after": _told(alerts(traffic, after, options.allow, start=split), _days(checking)),
+            "hours": round(24 * _watched_days(checking), 3),
+            "before": _summary(
+                alerts(traffic, before, options.allow, start=split), _watched_days(checking)
+            ),
+            "after": _summary(
+                alerts(traffic, after, options.allow, start=split), _watched_days(checking)
+            ),
         },
     }
     return Calibration(_sealed(bundle, after, report, options, data), report)
 
 
-def least(bundle: Bundle, thresholds: Mapping[str, float]) -> float:
-    """The lowest threshold there can be: LEAST, or lower where the bundle's own are; and what
-    passes the prefilter at least, because nothing below it is scored."""
+def lowest_threshold(bundle: Bundle, thresholds: Mapping[str, float]) -> float:
+    """The lowest threshold there can be: LOWEST_THRESHOLD, or lower where the bundle's own are; and
+    what passes the prefilter at least, because nothing below it is scored."""
     prefilter = bundle.manifest.prefilter
     passed = 0.0 if prefilter is None else float(prefilter.threshold)
-    return max(min([LEAST, *thresholds.values()]), passed)
+    return max(min([LOWEST_THRESHOLD, *thresholds.values()]), passed)
 
 
 def observe(batches: Iterable[pl.DataFrame], bundle: Bundle, least: float) -> Traffic:
@@ -151,7 +157,9 @@ def observe(batches: Iterable[pl.DataFrame], bundle: Bundle, least: float) -> Tr
         known.append(times)
         rows = np.flatnonzero(scores.score >= least)
         if len(rows):
-            high.append(Batch(sensor, windows.flows[rows, _KEPT], _rows(scores, rows), times[rows]))
+            high.append(
+                Batch(sensor, windows.flows[rows, _COLUMNS], _rows(scores, rows), times[rows])
+            )
     return Traffic(np.sort(np.concatenate(known)), high, least)
 
 
@@ -164,7 +172,7 @@ def alerts(
     stop: int = np.iinfo(np.int64).max,
 ) -> tuple[int, list[Document]]:
     """How many flows known after `start` and up to `stop` are over, and the closing documents of
-    their folds."""
+    their groups."""
     limits = np.array([thresholds.get(name, np.inf) for name in CLASSES])
     groupers: dict[str, AlertGrouper] = {}
     documents: list[Document] = []
@@ -195,7 +203,7 @@ def alerts(
     return count, [document for document in documents if document["event"]["kind"] == "event"]
 
 
-def _own(bundle: Bundle) -> dict[str, float]:
+def _thresholds_of_training(bundle: Bundle) -> dict[str, float]:
     """The thresholds of training, also of a bundle that was calibrated since."""
     calibration = bundle.manifest.calibration
     before = {} if calibration is None else dict(calibration.thresholds_before)
@@ -218,27 +226,28 @@ def _candidates(traffic: Traffic, split: int, allow: AllowList) -> tuple[Doubles
 def _too_few(flows: int, budget: float, per_day: float, alpha: float) -> UsageError:
     if not flows:
         return UsageError("there are no flows to calibrate on")
-    count = needed(alpha)
-    hours = 24 * count / per_day / SHARE
+    count = flows_needed(alpha)
+    hours = 24 * count / per_day / FITTING_SHARE
     return UsageError(
         f"too few flows for {budget:g} alerts a day: at {per_day:,.0f} flows a day that is a rate of {alpha:.2g}, "
         f"which takes {count:,} flows to fit, and there are {flows:,}",
-        hint=f"give {math.ceil(count / SHARE):,} flows or more in all, {hours:.1f} h of such traffic: "
-        f"{1 - SHARE:.0%} are held back to check",
+        hint=f"give {math.ceil(count / FITTING_SHARE):,} flows or more in all, {hours:.1f} h of such traffic: "
+        f"{1 - FITTING_SHARE:.0%} are held back to check",
     )
 
 
-def _days(known: Ints) -> float:
+def _watched_days(known: Ints) -> float:
     """Days in which there was something to see: pauses of more than an hour don't count."""
     pauses: Ints = np.diff(known)
-    return float(pauses[pauses <= PAUSE].sum()) / DAY
+    return float(pauses[pauses <= MAX_WATCHED_PAUSE_US].sum()) / DAY_US
 
 
-def _told(found: tuple[int, list[Document]], days: float) -> dict[str, Any]:
+def _summary(result: tuple[int, list[Document]], days: float) -> dict[str, Any]:
     """JSON-able: flows over, alerts, and what the largest of them were."""
-    over, documents = found
+    over, documents = result
     largest = sorted(
-        documents, key=lambda one: (-one["ids_plugin"]["fold"]["count"], one["event"]["id"])
+        documents,
+        key=lambda document: (-document["ids_plugin"]["fold"]["count"], document["event"]["id"]),
     )
     by_class: dict[str, int] = {}
     for document in documents:
@@ -250,7 +259,7 @@ def _told(found: tuple[int, list[Document]], days: float) -> dict[str, Any]:
         "alerts": len(documents),
         "alerts_per_day": round(len(documents) / days, 3) if days else None,
         "by_class": dict(sorted(by_class.items())),
-        "largest": [document["message"] for document in largest[:SHOWN]],
+        "largest": [document["message"] for document in largest[:NAMED_ALERTS]],
     }
 
 
@@ -276,12 +285,12 @@ def _sealed(
     data: Sequence[Mapping[str, Any]],
 ) -> Bundle:
     """Without hosts: `largest` stays out of what may be passed on."""
-    kept = {
+    fields = {
         name: value
         for name, value in report.items()
         if name not in ("thresholds", "as_it_was", "held_back")
     }
-    held = {name: report["held_back"][name] for name in ("flows", "hours")}
+    held_back = {name: report["held_back"][name] for name in ("flows", "hours")}
     after = {
         name: report["held_back"]["after"][name]
         for name in ("over", "alerts", "alerts_per_day", "by_class")
@@ -290,11 +299,11 @@ def _sealed(
     calibration = {
         "method": "split conformal, one shift of the log-odds of all classes; earlier flows fit, later ones check",
         "of": bundle.id if earlier is None else earlier.of,
-        "data": [dict(one) for one in data],
+        "data": [dict(entry) for entry in data],
         "allowed": [entry.name for entry in options.allow.entries],
         "only_raise": options.only_raise,
-        **kept,
-        "held_back": held | after,
+        **fields,
+        "held_back": held_back | after,
     }
     manifest = bundle.manifest.replaced(thresholds=dict(thresholds), calibration=calibration)
     return seal(manifest, bundle.files)

@@ -27,15 +27,15 @@ _GRID = np.r_[
 
 
 def fit_combination(
-    opinions: Mapping[str, Doubles], held_out: Examples, known: Sequence[int]
+    probabilities: Mapping[str, Doubles], held_out: Examples, known: Sequence[int]
 ) -> dict[str, object]:
     """Weights and biases of least weighted log-loss on networks the members never saw, drawn a
     little towards equal weights and no bias; classes nobody was trained on are left out. `known`
     are the classes of the members."""
     rows = np.flatnonzero(np.isin(held_out.label, known))
     logs = {
-        name: np.log(np.maximum(opinion[rows][:, list(known)], FLOOR))
-        for name, opinion in opinions.items()
+        name: np.log(np.maximum(probability[rows][:, list(known)], FLOOR))
+        for name, probability in probabilities.items()
     }
     stacked = torch.tensor(np.stack(list(logs.values())))
     target = torch.tensor(np.searchsorted(known, held_out.label[rows]))

@@ -19,7 +19,7 @@ from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import Ints
 from ids_plugin.scoring import Doubles
 
-LEAST = 0.8
+LOWEST_THRESHOLD = 0.8
 """score below which nothing is called an attack, whatever the budget: what the gate is trained to
 let pass"""
 
@@ -32,18 +32,18 @@ class Fitted(NamedTuple):
     shift: float
 
 
-def needed(alpha: float) -> int:
+def flows_needed(alpha: float) -> int:
     """How many normal flows a false-alarm rate of α takes at least: the smallest n with n ≥ 1/α -
     1."""
     count = max(math.ceil(1 / alpha - 1), 0)
-    while count and allowed(count - 1, alpha) >= 0:
+    while count and allowed_over(count - 1, alpha) >= 0:
         count -= 1
-    while allowed(count, alpha) < 0:
+    while allowed_over(count, alpha) < 0:
         count += 1
     return count
 
 
-def allowed(count: int, alpha: float) -> int:
+def allowed_over(count: int, alpha: float) -> int:
     """How many of `count` normal flows may be over; -1 where they are too few to say."""
     return math.floor((count + 1) * alpha) - 1
 
@@ -63,25 +63,26 @@ def fit(
     class whose threshold is 1 or more, or isn't there, is off and stays so. `only_raise` keeps
     thresholds from falling below the given ones.
     """
-    own = np.array([thresholds.get(name, np.inf) for name in CLASSES])
-    odds = np.array([_log_odds(limit) for limit in own.tolist()])
-    strange = (
-        np.array([_log_odds(one) for one in score.tolist()]) - np.where(own < 1.0, odds, 0.0)[label]
+    own_thresholds = np.array([thresholds.get(name, np.inf) for name in CLASSES])
+    log_odds = np.array([_log_odds(limit) for limit in own_thresholds.tolist()])
+    nonconformity = (
+        np.array([_log_odds(value) for value in score.tolist()])
+        - np.where(own_thresholds < 1.0, log_odds, 0.0)[label]
     )
-    strange[own[label] >= 1.0] = -math.inf
-    ranked = np.sort(strange)[::-1]
+    nonconformity[own_thresholds[label] >= 1.0] = -math.inf
+    ranked = np.sort(nonconformity)[::-1]
     shift = float(ranked[over]) if over < len(ranked) else -math.inf
     fitted = {}
     for number, name in enumerate(CLASSES):
         if name not in thresholds:
             continue
-        limit = float(own[number])
+        limit = float(own_thresholds[number])
         if limit < 1.0:
-            limit = max(least, _probability(float(odds[number]) + shift))
-        ordinary = score[(label == number) & (strange <= shift)]
+            limit = max(least, _probability(float(log_odds[number]) + shift))
+        ordinary = score[(label == number) & (nonconformity <= shift)]
         if len(ordinary) and ordinary.max() >= limit:
             limit = float(np.nextafter(ordinary.max(), 2.0))
-        fitted[name] = max(limit, float(own[number])) if only_raise else limit
+        fitted[name] = max(limit, float(own_thresholds[number])) if only_raise else limit
     return Fitted(fitted, shift)
 
 

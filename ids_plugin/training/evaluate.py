@@ -78,20 +78,22 @@ def evaluate(
     for network in networks:
         progress(f"{network.name}: {len(network.flows):,} flows")
         judged.append(_judge(bundle, network, options, rng))
-    opinions = list(_opinions(judged, options))
-    networks_found = [of_network(one) for one in judged]
+    member_scores = list(_member_scores(judged, options))
+    figures_by_network = [of_network(network) for network in judged]
     return {
         "bundle": bundle.id,
         "protocol": options.protocol,
         "seed": options.seed,
         "data": [{"name": n.name, "sha256": n.sha256, "flows": len(n.flows)} for n in networks],
-        "networks": networks_found,
-        "total": total(networks_found),
-        "models": {name: figures(judged, [o[name] for o in opinions]) for name in opinions[0]},
+        "networks": figures_by_network,
+        "total": total(figures_by_network),
+        "models": {
+            name: figures(judged, [o[name] for o in member_scores]) for name in member_scores[0]
+        },
         "classes": by_class(*likeliest(judged)),
         "confusion": _confusion(judged),
         "alone": _alone(judged),
-        "deletion": _deletion([deletion for one in judged for deletion in one.deletions]),
+        "deletion": _deletion([deletion for network in judged for deletion in network.deletions]),
     }
 
 
@@ -129,18 +131,18 @@ def _deletion(deletions: Sequence[Deletion]) -> dict[str, Any]:
     """How many explanations name what matters more than chance does: as a whole, their features
     alone, and their earlier flows alone by how these were found."""
     by_method: dict[str, dict[str, int]] = {}
-    for one in deletions:
-        if one.method:
-            counts = by_method.setdefault(one.method, {"explained": 0, "tested": 0, "passed": 0})
+    for result in deletions:
+        if result.method:
+            counts = by_method.setdefault(result.method, {"explained": 0, "tested": 0, "passed": 0})
             counts["explained"] += 1
-            counts["tested"] += one.flows is not None
-            counts["passed"] += one.flows is not None and one.flows.passed
-    passed = sum(one.passed for one in deletions)
+            counts["tested"] += result.flows is not None
+            counts["passed"] += result.flows is not None and result.flows.passed
+    passed = sum(result.passed for result in deletions)
     return {
         "tested": len(deletions),
         "passed": passed,
         "share": round(passed / len(deletions), 4) if deletions else None,
-        "features_passed": sum(one.features.passed for one in deletions),
+        "features_passed": sum(result.features.passed for result in deletions),
         "flows": dict(sorted(by_method.items())),
     }
 
@@ -162,24 +164,26 @@ def _members(scorer: Scorer, batch: Windows) -> pl.DataFrame:
 def _alone(judged: Sequence[JudgedNetwork]) -> dict[str, dict[str, dict[str, float]]]:
     """Class → member → share of its flows, and of its hosts, that the member alone calls that
     class."""
-    flows = pl.concat([one.alone.with_columns(network=pl.lit(one.name)) for one in judged])
+    flows = pl.concat(
+        [network.alone.with_columns(network=pl.lit(network.name)) for network in judged]
+    )
     members = [name for name in flows.columns if name not in ("label", "host", "network")]
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    shares: dict[str, dict[str, dict[str, float]]] = {}
     for label in CLASSES[1:]:
-        mine = flows.filter(pl.col("label") == label)
-        if not len(mine):
+        of_class = flows.filter(pl.col("label") == label)
+        if not len(of_class):
             continue
-        hosts = mine.group_by("network", "host").agg(
+        hosts = of_class.group_by("network", "host").agg(
             (pl.col(name) == label).any() for name in members
         )
-        found[label] = {
+        shares[label] = {
             name: {
-                "flows": round(float((mine[name] == label).mean() or 0.0), 4),  # type: ignore[arg-type]
+                "flows": round(float((of_class[name] == label).mean() or 0.0), 4),  # type: ignore[arg-type]
                 "hosts": round(float(hosts[name].mean() or 0.0), 4),  # type: ignore[arg-type]
             }
             for name in members
         }
-    return found
+    return shares
 
 
 def _tested(flows: pl.DataFrame, options: Options, rng: np.random.Generator) -> Bools:
@@ -194,42 +198,51 @@ def _tested(flows: pl.DataFrame, options: Options, rng: np.random.Generator) -> 
 def joined(scores: Sequence[Scores]) -> Scores:
     """The scores of consecutive batches as one."""
     columns = {
-        name: np.concatenate([getattr(one, name) for one in scores])
+        name: np.concatenate([getattr(batch, name) for batch in scores])
         for name in ("score", "label", "probability", "over", "threshold")
     }
     models = {
-        name: np.concatenate([one.models[name] for one in scores]) for name in scores[0].models
+        name: np.concatenate([batch.models[name] for batch in scores]) for name in scores[0].models
     }
     return Scores(models=models, **columns)
 
 
-def _opinions(judged: Sequence[JudgedNetwork], options: Options) -> Iterator[dict[str, Doubles]]:
+def _member_scores(
+    judged: Sequence[JudgedNetwork], options: Options
+) -> Iterator[dict[str, Doubles]]:
     """Per network: model → (n) how malicious each flow is; the two rules first."""
-    for at, one in enumerate(judged):
+    for position, network in enumerate(judged):
         if options.protocol == "leave-one-out":
-            taught = [other.flows for index, other in enumerate(judged) if index != at]
+            training_flows = [
+                other.flows for index, other in enumerate(judged) if index != position
+            ]
         else:
-            taught = [one.flows.filter(~one.tested)]
-        models = {name: np.nan_to_num(score) for name, score in one.scores.models.items()}
+            training_flows = [network.flows.filter(~network.tested)]
+        models = {name: np.nan_to_num(score) for name, score in network.scores.models.items()}
         yield {
-            "lookup": _lookup(taught, one.flows),
-            "tcp_is_malicious": (one.flows["proto"] == "tcp").to_numpy().astype(np.float64),
-            "bundle": one.scores.score,
+            "lookup": _lookup(training_flows, network.flows),
+            "tcp_is_malicious": (network.flows["proto"] == "tcp").to_numpy().astype(np.float64),
+            "bundle": network.scores.score,
             **models,
         }
 
 
-def _lookup(taught: Sequence[pl.DataFrame], flows: pl.DataFrame) -> Doubles:
+def _lookup(training_flows: Sequence[pl.DataFrame], flows: pl.DataFrame) -> Doubles:
     """(n) share of malicious flows among those taught with the same key; of all taught where the
     key is new."""
-    if not taught or not sum(len(one) for one in taught):
+    if not training_flows or not sum(len(flows_of_network) for flows_of_network in training_flows):
         return np.zeros(len(flows))
-    seen = pl.concat([one.select(*LOOKUP, bad=pl.col("label") != "benign") for one in taught])
+    seen = pl.concat(
+        [
+            flows_of_network.select(*LOOKUP, bad=pl.col("label") != "benign")
+            for flows_of_network in training_flows
+        ]
+    )
     table = seen.group_by(LOOKUP).agg(pl.col("bad").mean())
-    found = flows.select(LOOKUP).join(
+    share = flows.select(LOOKUP).join(
         table, on=LOOKUP, how="left", nulls_equal=True, maintain_order="left"
     )["bad"]
-    return found.fill_null(float(seen["bad"].mean() or 0.0)).to_numpy()  # type: ignore[arg-type]
+    return share.fill_null(float(seen["bad"].mean() or 0.0)).to_numpy()  # type: ignore[arg-type]
 
 
 def of_network(network: JudgedNetwork) -> dict[str, Any]:
@@ -309,8 +322,8 @@ def _class_numbers(flows: pl.DataFrame) -> Ints:
 
 def total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The same of several networks together; `networks` as of_network gives them."""
-    wanted = [one for network in networks for one in network["wanted"]]
-    delays = [one["delay_s"] for one in wanted if one["found"]]
+    wanted = [host for network in networks for host in network["wanted"]]
+    delays = [host["delay_s"] for host in wanted if host["found"]]
     hours = sum(network["hours"] for network in networks)
     alerts, false = (
         sum(network[name] for network in networks) for name in ("alerts", "false_alerts")
@@ -320,8 +333,8 @@ def total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "alerts": alerts,
         "alerts_per_day": round(24 * alerts / hours, 3) if hours else None,
         "wanted": len(wanted),
-        "found": sum(one["found"] for one in wanted),
-        "found_in_any_class": sum(one["found_in_any_class"] for one in wanted),
+        "found": sum(host["found"] for host in wanted),
+        "found_in_any_class": sum(host["found_in_any_class"] for host in wanted),
         "median_delay_s": float(np.median(delays)) if delays else None,
         "false_alerts": false,
         "false_alerts_per_day": round(24 * false / hours, 3) if hours else None,
@@ -332,10 +345,14 @@ def figures(judged: Sequence[JudgedNetwork], scores: Sequence[Doubles]) -> dict[
     """Flow-level figures of one model, all networks together, over the flows judged; `scores`: a
     network's (n) each."""
     bad = np.concatenate(
-        [(one.flows["label"] != "benign").to_numpy()[one.tested] for one in judged]
+        [(network.flows["label"] != "benign").to_numpy()[network.tested] for network in judged]
     )
-    tcp = np.concatenate([(one.flows["proto"] == "tcp").to_numpy()[one.tested] for one in judged])
-    score = np.concatenate([given[one.tested] for one, given in zip(judged, scores, strict=True)])
+    tcp = np.concatenate(
+        [(network.flows["proto"] == "tcp").to_numpy()[network.tested] for network in judged]
+    )
+    score = np.concatenate(
+        [of_network[network.tested] for network, of_network in zip(judged, scores, strict=True)]
+    )
     return {
         "f1": _f1(bad, score >= 0.5),
         "auc": _auc(bad, score),
@@ -352,90 +369,90 @@ def _elsewhere(
     """The TCP attack flows of each network with WORTH_FINDING or more against the TCP flows of the
     networks in which nothing is an attack, mean over those networks: what an infected network
     mislabels as benign doesn't judge."""
-    attacks, calm = [], [np.zeros(0)]
-    for one, score in zip(judged, scores, strict=True):
-        tcp = (one.flows["proto"] == "tcp").to_numpy() & one.tested
-        bad = (one.flows["label"] != "benign").to_numpy()
+    attacks, benign = [], [np.zeros(0)]
+    for network, score in zip(judged, scores, strict=True):
+        tcp = (network.flows["proto"] == "tcp").to_numpy() & network.tested
+        bad = (network.flows["label"] != "benign").to_numpy()
         if not bad.any():
-            calm.append(score[tcp])
+            benign.append(score[tcp])
         elif np.sum(tcp & bad) >= WORTH_FINDING:
             attacks.append(score[tcp & bad])
-    low = np.concatenate(calm)
-    found: dict[str, list[float | None]] = {
+    low = np.concatenate(benign)
+    by_figure: dict[str, list[float | None]] = {
         "tcp_auc_elsewhere": [],
         "tcp_recall_at_1%_elsewhere": [],
     }
     for high in attacks if len(low) else ():
         score, bad = np.concatenate([high, low]), np.arange(len(high) + len(low)) < len(high)
-        found["tcp_auc_elsewhere"].append(_auc(bad, score))
-        found["tcp_recall_at_1%_elsewhere"].append(_recall(bad, score, 0.01))
+        by_figure["tcp_auc_elsewhere"].append(_auc(bad, score))
+        by_figure["tcp_recall_at_1%_elsewhere"].append(_recall(bad, score, 0.01))
     return {
         name: round(float(np.mean([v for v in values if v is not None])), 4) if values else None
-        for name, values in found.items()
+        for name, values in by_figure.items()
     }
 
 
 def likeliest(judged: Sequence[JudgedNetwork]) -> tuple[Ints, Ints]:
     """Numbers of the true class and of the likeliest one, of all flows judged."""
-    truth = [_class_numbers(one.flows)[one.tested] for one in judged]
-    said = [one.scores.probability.argmax(axis=1)[one.tested] for one in judged]
-    return np.concatenate(truth), np.concatenate(said)
+    truth = [_class_numbers(network.flows)[network.tested] for network in judged]
+    predicted = [network.scores.probability.argmax(axis=1)[network.tested] for network in judged]
+    return np.concatenate(truth), np.concatenate(predicted)
 
 
-def by_class(truth: Ints, said: Ints) -> dict[str, Any]:
+def by_class(truth: Ints, predicted: Ints) -> dict[str, Any]:
     """Accuracy, macro-F1 over the classes that occur, their precision, recall and F1, and the
     confusion matrix.
 
     Args:
         truth: (n) class numbers.
-        said: (n) class numbers.
+        predicted: (n) class numbers.
     """
     matrix = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
-    np.add.at(matrix, (truth, said), 1)
-    found: dict[str, dict[str, Any]] = {}
+    np.add.at(matrix, (truth, predicted), 1)
+    by_name: dict[str, dict[str, Any]] = {}
     for number in np.flatnonzero(matrix.sum(axis=1)).tolist():
-        hit, called, there = (
+        hit, called, support = (
             int(n) for n in (matrix[number, number], matrix[:, number].sum(), matrix[number].sum())
         )
-        found[CLASSES[number]] = {
-            "flows": there,
+        by_name[CLASSES[number]] = {
+            "flows": support,
             "precision": round(hit / called, 4) if called else 0.0,
-            "recall": round(hit / there, 4),
-            "f1": round(2 * hit / (called + there), 4),
+            "recall": round(hit / support, 4),
+            "f1": round(2 * hit / (called + support), 4),
         }
     return {
         "accuracy": round(float(np.trace(matrix) / max(1, matrix.sum())), 4),
-        "macro_f1": round(float(np.mean([one["f1"] for one in found.values()])), 4)
-        if found
+        "macro_f1": round(float(np.mean([figures["f1"] for figures in by_name.values()])), 4)
+        if by_name
         else None,
-        "classes": found,
+        "classes": by_name,
         "confusion": {
             name: {
                 CLASSES[to]: int(matrix[CLASSES.index(name), to])
                 for to in np.flatnonzero(matrix[CLASSES.index(name)])
             }
-            for name in found
+            for name in by_name
         },
     }
 
 
-def binary(bad: Bools, said: Bools, score: Doubles) -> dict[str, float | None]:
-    """Malicious against benign: macro-F1 of what was `said`, area under the ROC curve and recall of
+def binary(bad: Bools, predicted: Bools, score: Doubles) -> dict[str, float | None]:
+    """Malicious against benign: macro-F1 of `predicted`, area under the ROC curve and recall of
     the `score`."""
     return {
-        "f1": _f1(bad, said),
+        "f1": _f1(bad, predicted),
         "auc": _auc(bad, score),
         "recall_at_1%": _recall(bad, score, 0.01),
         "recall_at_5%": _recall(bad, score, 0.05),
     }
 
 
-def _f1(bad: Bools, said: Bools) -> float | None:
+def _f1(bad: Bools, predicted: Bools) -> float | None:
     """Macro-F1 of malicious against benign."""
     if not len(bad):
         return None
     each = []
-    for truth, guess in ((bad, said), (~bad, ~said)):
+    for truth, guess in ((bad, predicted), (~bad, ~predicted)):
         right = float((truth & guess).sum())
         total = float(truth.sum() + guess.sum())
         each.append(2 * right / total if total else 1.0)
@@ -463,16 +480,20 @@ def _recall(bad: Bools, score: Doubles, false: float) -> float | None:
 def _confusion(judged: Sequence[JudgedNetwork]) -> dict[str, dict[str, int]]:
     """Label → what the bundle called it (benign below the threshold) → flows."""
     parts = []
-    for one in judged:
-        said = np.where(one.scores.over, np.array(CLASSES)[one.scores.label], "benign")
+    for network in judged:
+        predicted = np.where(network.scores.over, np.array(CLASSES)[network.scores.label], "benign")
         parts.append(
-            pl.DataFrame({"label": one.flows["label"], "said": said}).filter(pl.Series(one.tested))
+            pl.DataFrame({"label": network.flows["label"], "said": predicted}).filter(
+                pl.Series(network.tested)
+            )
         )
     counted = pl.concat(parts).group_by("label", "said").len()
     return {
         label: {
-            said: count
-            for _, said, count in counted.filter(pl.col("label") == label).sort("said").iter_rows()
+            predicted: count
+            for _, predicted, count in counted.filter(pl.col("label") == label)
+            .sort("said")
+            .iter_rows()
         }
         for label in CLASSES
         if (counted["label"] == label).any()

@@ -17,7 +17,14 @@ from ids_plugin.errors import UsageError
 from ids_plugin.pipeline import Pipeline
 from ids_plugin.schema import flow
 from ids_plugin.sources.local_networks import Locality
-from ids_plugin.training.calibrate import Options, Traffic, alerts, calibrate, least, observe
+from ids_plugin.training.calibrate import (
+    Options,
+    Traffic,
+    alerts,
+    calibrate,
+    lowest_threshold,
+    observe,
+)
 from tests.support import toy, toy_bundle
 
 DATA = [{"file": "conn.log", "sha256": "00"}]
@@ -74,7 +81,9 @@ def test_the_pipeline_gives_the_alerts_that_the_report_says(
     normal: pl.DataFrame, nervous: Bundle
 ) -> None:
     made, report = calibrate(batches(normal), nervous, Options(500), DATA)
-    traffic = observe(batches(normal), nervous, least(nervous, nervous.manifest.thresholds))
+    traffic = observe(
+        batches(normal), nervous, lowest_threshold(nervous, nervous.manifest.thresholds)
+    )
     pipeline = Pipeline(made)
     documents = [
         one for batch in batches(normal) for one in pipeline.step(batch)
@@ -142,11 +151,11 @@ def test_what_the_allow_list_hides_costs_nothing(bundle: Bundle) -> None:
     scanned = toy.network(7, minutes=240).filter(pl.col("label").is_in(["benign", "scan"]))
     allow = parse('[[allow]]\nhost = "192.168.1.66"', "allow.toml")
     _, with_scan = calibrate(batches(scanned), bundle, Options(100), DATA)
-    _, allowed = calibrate(batches(scanned), bundle, Options(100, allow), DATA)
+    _, allowed_over = calibrate(batches(scanned), bundle, Options(100, allow), DATA)
     assert any("192.168.1.66" in message for message in with_scan["as_it_was"]["largest"])
-    assert not any("192.168.1.66" in message for message in allowed["as_it_was"]["largest"])
-    assert allowed["flows"] == with_scan["flows"]
-    assert allowed["thresholds"]["scan"] < with_scan["thresholds"]["scan"]
+    assert not any("192.168.1.66" in message for message in allowed_over["as_it_was"]["largest"])
+    assert allowed_over["flows"] == with_scan["flows"]
+    assert allowed_over["thresholds"]["scan"] < with_scan["thresholds"]["scan"]
 
 
 def test_thresholds_may_be_told_only_to_rise(normal: pl.DataFrame, bundle: Bundle) -> None:

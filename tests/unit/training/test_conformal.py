@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ids_plugin.schema.score import CLASSES
-from ids_plugin.training.conformal import Fitted, allowed, fit, needed
+from ids_plugin.training.conformal import Fitted, allowed_over, fit, flows_needed
 
 OWN = dict(zip(CLASSES[1:], (0.99, 0.99, 0.95, 0.97, 0.98, 0.98, 0.995, 1.0), strict=True))
 
@@ -26,15 +26,15 @@ def over(found: Fitted, score: np.ndarray, label: np.ndarray) -> np.ndarray:
 
 @given(st.floats(1e-5, 1.0))
 def test_as_many_flows_are_needed_as_the_theory_says(alpha: float) -> None:
-    count = needed(alpha)
+    count = flows_needed(alpha)
     assert count == pytest.approx(max(1 / alpha - 1, 0), abs=1.001)
-    assert allowed(count, alpha) >= 0
-    assert count == 0 or allowed(count - 1, alpha) < 0
+    assert allowed_over(count, alpha) >= 0
+    assert count == 0 or allowed_over(count - 1, alpha) < 0
 
 
 @pytest.mark.parametrize(("alpha", "count"), [(1.0, 0), (0.5, 1), (0.1, 9), (0.01, 99), (1 / 3, 2)])
 def test_the_numbers_at_the_edge(alpha: float, count: int) -> None:
-    assert needed(alpha) == count
+    assert flows_needed(alpha) == count
 
 
 def test_the_rate_is_kept_on_flows_never_seen() -> None:
@@ -44,7 +44,7 @@ def test_the_rate_is_kept_on_flows_never_seen() -> None:
     for _ in range(300):
         score = 1 / (1 + np.exp(-rng.normal(0, 3, 2 * count)))
         label = rng.integers(1, 8, 2 * count)
-        found = fit(score[:count], label[:count], allowed(count, alpha), OWN, 0.0)
+        found = fit(score[:count], label[:count], allowed_over(count, alpha), OWN, 0.0)
         rates.append(over(found, score[count:], label[count:]).mean())
     assert 0.8 * alpha < np.mean(rates) <= alpha + 3 * np.std(rates) / math.sqrt(len(rates))
 
