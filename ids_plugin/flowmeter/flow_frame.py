@@ -14,9 +14,9 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from ids_plugin.flowmeter import meter
+from ids_plugin.flowmeter import conn_log_columns, meter
 from ids_plugin.flowmeter.connection_table import Table, mix
-from ids_plugin.flowmeter.packets.decoder import ICMP, ICMP6, MAPPED, TCP, UDP
+from ids_plugin.flowmeter.packets.packet_columns import ICMP, ICMP6, MAPPED, TCP, UDP
 from ids_plugin.flowmeter.tunnel_parents import uid_seeds
 from ids_plugin.schema import flow
 from ids_plugin.schema.community_id import SCTP, community_ids
@@ -76,7 +76,7 @@ def flow_frame(
     own, other = (row, originator), (row, 1 - originator)
     duration = table["last_time"] - table["first_time"]
     lasted = duration > 0
-    payload_sizes = meter.payload_sizes(table)
+    payload_sizes = conn_log_columns.payload_sizes(table)
     orig, resp = _endpoint(table, swapped), _endpoint(table, ~swapped)
     columns = {
         "ts": _number_column(table["first_time"], pa.timestamp("us", "UTC")),
@@ -90,11 +90,13 @@ def flow_frame(
             np.where(swapped, table["low_port"], table["high_port"]), pa.uint16()
         ),
         "proto": _name_column(PROTOCOL_NAMES, table["protocol"]),
-        "service": _name_column(*meter.named_services(table)),
+        "service": _name_column(*conn_log_columns.named_services(table)),
         "duration": _number_column(duration, pa.duration("us"), lasted),
         "orig_bytes": _number_column(payload_sizes[own], pa.int64(), lasted),
         "resp_bytes": _number_column(payload_sizes[other], pa.int64(), lasted),
-        "conn_state": _name_column(meter.CONN_STATES, meter.conn_states(finished, payload_sizes)),
+        "conn_state": _name_column(
+            conn_log_columns.CONN_STATES, conn_log_columns.conn_states(finished, payload_sizes)
+        ),
         "sensor_local_orig": _bool_column(_is_special(*orig)),
         "sensor_local_resp": _bool_column(_is_special(*resp)),
         "missed_bytes": _number_column(table["missed_bytes"], pa.int64()),

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ids_plugin.flowmeter.connection_table import Table, mix
-from ids_plugin.flowmeter.packets.decoder import Packets
+from ids_plugin.flowmeter.packets.packet_columns import Packets
 
 Int64s = npt.NDArray[np.int64]
 UInt64s = npt.NDArray[np.uint64]

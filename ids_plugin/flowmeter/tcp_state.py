@@ -57,7 +57,7 @@ from ids_plugin.flowmeter.connection_table import (
     Table,
 )
 from ids_plugin.flowmeter.packet_order import ConnectionPackets
-from ids_plugin.flowmeter.packets.decoder import TCP, UDP
+from ids_plugin.flowmeter.packets.packet_columns import TCP, UDP
 
 Int64s = npt.NDArray[np.int64]
 Int8s = npt.NDArray[np.int8]

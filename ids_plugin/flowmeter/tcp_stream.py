@@ -32,7 +32,7 @@ from ids_plugin.flowmeter.connection_table import (
     SYN_SENT,
 )
 from ids_plugin.flowmeter.packet_order import ConnectionPackets
-from ids_plugin.flowmeter.packets.decoder import TCP, UDP
+from ids_plugin.flowmeter.packets.packet_columns import TCP, UDP
 from ids_plugin.flowmeter.packets.tunnels import TOO_DEEP
 from ids_plugin.flowmeter.tcp_state import StateTracker
 

@@ -13,7 +13,7 @@ from ids_plugin.flowmeter.connection_table import Table, mix
 from ids_plugin.flowmeter.packet_order import ConnectionPackets
 from ids_plugin.flowmeter.packets.headers import Int64s, UInt64s
 from ids_plugin.flowmeter.packets.tunnels import NONE, TOO_DEEP
-from ids_plugin.flowmeter.protocol_detection import TUNNEL_BITS
+from ids_plugin.flowmeter.payload_signatures import TUNNEL_BITS
 
 TunnelParents = dict[int, list[int]]
 """Rows of the table → seeds of the uids of tunnels beyond the first that a connection came

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ids_plugin.flowmeter.connection_table import ACK, ESTABLISHED, FIN, RST, SYN, Table
 from ids_plugin.flowmeter.packet_order import ConnectionPackets
-from ids_plugin.flowmeter.packets.decoder import TCP
+from ids_plugin.flowmeter.packets.packet_columns import TCP
 from ids_plugin.flowmeter.tcp_stream import SEEN_ACK, SEEN_DATA
 
 Int64s = npt.NDArray[np.int64]

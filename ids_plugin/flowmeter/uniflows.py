@@ -11,7 +11,8 @@ import polars as pl
 
 from ids_plugin.flowmeter.flow_frame import address_texts
 from ids_plugin.flowmeter.packets.capture_files import chunks
-from ids_plugin.flowmeter.packets.decoder import TCP, UDP, Decoder, Packets
+from ids_plugin.flowmeter.packets.decoder import Decoder
+from ids_plugin.flowmeter.packets.packet_columns import TCP, UDP, Packets
 from ids_plugin.schema import uniflow
 
 _PSH, _RST, _URG = 8, 4, 32

@@ -25,7 +25,8 @@ from ids_plugin.flowmeter.packets.capture_files import (
     chunks,
     part,
 )
-from ids_plugin.flowmeter.packets.decoder import Decoder, Packets
+from ids_plugin.flowmeter.packets.decoder import Decoder
+from ids_plugin.flowmeter.packets.packet_columns import Packets
 from ids_plugin.schema import flow
 from ids_plugin.schema.reject import Reject
 from ids_plugin.sources import Input, Read

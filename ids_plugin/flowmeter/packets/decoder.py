@@ -10,16 +10,15 @@ Zeek.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ids_plugin.flowmeter.connection_table import UDP_SERVERS, mix
-from ids_plugin.flowmeter.packets.capture_files import PADDING_BYTES, Chunk, byte_rows
+from ids_plugin.flowmeter.packets.capture_files import PADDING_BYTES, Chunk
 from ids_plugin.flowmeter.packets.checksums import pseudo_sums, wrong_checksums
 from ids_plugin.flowmeter.packets.headers import (
-    BadHeader,
     Bools,
     Bytes,
     DecodingNotes,
@@ -31,6 +30,16 @@ from ids_plugin.flowmeter.packets.headers import (
 )
 from ids_plugin.flowmeter.packets.ip_reassembly import MAX_IP_BYTES, Fragment, Fragments
 from ids_plugin.flowmeter.packets.link_layer import RAW, ip_layers, ip_layers_of_link
+from ids_plugin.flowmeter.packets.packet_columns import (
+    ICMP,
+    ICMP6,
+    MAPPED,
+    PACKET_COLUMNS,
+    TCP,
+    UDP,
+    Packets,
+    select_packets,
+)
 from ids_plugin.flowmeter.packets.tunnels import (
     CARRIERS,
     GRE,
@@ -51,9 +60,6 @@ from ids_plugin.flowmeter.packets.tunnels import (
 )
 from ids_plugin.schema import icmp
 
-ICMP, TCP, UDP, ICMP6 = 1, 6, 17, 58
-MAPPED = np.uint64(0x0000FFFF_00000000)
-"""Low half of an IPv4 address kept as IPv6 (::ffff:a.b.c.d)."""
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, ENCRYPTED, NOTHING, OPTIONS, MOBILITY = (
     0,
     43,
@@ -64,77 +70,23 @@ HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, ENCRYPTED, NOTHING, OPTIONS, MOBI
     60,
     135,
 )
+
 EXTENSIONS = np.zeros(256, dtype=bool)
 EXTENSIONS[[HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, OPTIONS]] = True
+
 MAX_EXTENSIONS = 32
+
 HOME_ADDRESS = 201
 """IPv6 destination option: where a mobile node belongs (RFC 6275), for Zeek its address."""
+
 LIKELY_SERVER = np.zeros(65536, dtype=bool)
 LIKELY_SERVER[list(UDP_SERVERS)] = True
+
 MAX_REMEMBERED = 10_000
 """Connections remembered that aren't the tunnels their ports speak of."""
+
 FORGET_AFTER_US = 60_000_000
 """µs of silence behind which Zeek takes UDP for a new connection."""
-
-
-@dataclass
-class Packets:
-    """IP packets of one chunk in the capture's order, one in a tunnel behind the one that
-    carries it; arrays of n.
-    """
-
-    number: Int64s
-    """number in the capture, from 1"""
-    time: Int64s
-    """µs since the epoch"""
-    source: tuple[UInt64s, UInt64s]
-    """address in two halves; IPv4 as ::ffff:a.b.c.d"""
-    destination: tuple[UInt64s, UInt64s]
-    protocol: Int64s
-    """IP protocol number"""
-    source_port: Int64s
-    """ICMP: the type"""
-    destination_port: Int64s
-    """ICMP: the type that answers, or the code where none does"""
-    is_one_way: Bools
-    """ICMP that has no counterpart"""
-    ip_bytes: Int64s
-    """as the IP header says"""
-    payload_bytes: Int64s
-    """payload bytes by the headers"""
-    flags: Int64s
-    """TCP flags byte; this and the next three mean nothing where there is no TCP"""
-    sequence: Int64s
-    ack_number: Int64s
-    window: Int64s
-    payload_offset: Int64s
-    """where the payload begins in `data`"""
-    captured_payload: Int64s
-    """captured payload bytes"""
-    tunnel_parent: Int64s
-    """the tunnel that the packet came out of: index of the packet that carried it, -2 - i for
-    `tunnels[i]`, or -1
-    """
-    tunnel_kind: Int64s
-    """kind of tunnel that the packet proves its connection to be, of `_tunnels.NAMES`; 0 for
-    none, TOO_DEEP
-    """
-    has_bad_checksum: Bools
-    """the checksum doesn't fit: the packet begins a connection if there is none, and leaves its
-    letter, nothing else
-    """
-    data: Bytes
-    arrivals: Int64s
-    """µs of every packet of the chunk, also those that aren't IP"""
-    first_number: int
-    """number of the chunk's first packet"""
-    tunnels: UInt64s = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
-    """seeds of the uids of tunnels that aren't connections: IP in IP, GRE"""
-    unhandled: dict[str, int] = field(default_factory=dict)
-    bad_headers: list[BadHeader] = field(default_factory=list)
-
-    def __len__(self) -> int:
-        return len(self.number)
 
 
 class _Addresses(NamedTuple):
@@ -755,6 +707,7 @@ def _connection_key(part: Packets, packet: int) -> int:
 
 _MIN_TRANSPORT_BYTES = np.zeros(256, dtype=np.int64)
 _MIN_TRANSPORT_BYTES[[TCP, UDP, ICMP, ICMP6]] = 20, 8, 8, 8
+
 _HAS_PORTS = np.zeros(256, dtype=bool)
 _HAS_PORTS[[TCP, UDP]] = True
 
@@ -808,27 +761,6 @@ def _icmp_ports(
 _ANSWERS = icmp.answer_table()
 
 
-def select_packets(packets: Packets, which: Bools | Int64s) -> Packets:
-    """The packets `which` names, by mask or index."""
-    columns: dict[str, Any] = {name: getattr(packets, name)[which] for name in _COLUMNS}
-    for name in ("source", "destination"):
-        high, low = getattr(packets, name)
-        columns[name] = high[which], low[which]
-    return replace(packets, **columns)
-
-
-_COLUMNS = frozenset(Packets.__dataclass_fields__) - {
-    "source",
-    "destination",
-    "data",
-    "arrivals",
-    "first_number",
-    "tunnels",
-    "unhandled",
-    "bad_headers",
-}
-
-
 def _join_parts(chunk: _ChunkDecoder) -> Packets:
     """The parts in the capture's order, whatever a packet carried behind it."""
     parts = [part for part in chunk.parts if len(part)]
@@ -838,12 +770,12 @@ def _join_parts(chunk: _ChunkDecoder) -> Packets:
         np.zeros(0, dtype=np.int64),
         (np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64)),
     )
-    columns: dict[str, Any] = dict.fromkeys(_COLUMNS, none)
+    columns: dict[str, Any] = dict.fromkeys(PACKET_COLUMNS, none)
     columns |= dict.fromkeys(("is_one_way", "has_bad_checksum"), np.zeros(0, dtype=bool))
     columns |= {"source": halves, "destination": halves}
     if parts:
         columns = {
-            name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in PACKET_COLUMNS
         }
         for name in ("source", "destination"):
             columns[name] = tuple(
@@ -860,14 +792,3 @@ def _join_parts(chunk: _ChunkDecoder) -> Packets:
         place[order] = np.arange(len(order))
         whole.tunnel_parent[inside] = place[whole.tunnel_parent[inside]]
     return whole
-
-
-def payload_beginnings(data: Bytes, offsets: Int64s, length: Int64s, width: int) -> Bytes:
-    """(n, width) first bytes of payloads of `length` bytes at `offsets` in a chunk's data, zeros
-    behind their end.
-    """
-    padded = data if len(data) >= width else np.concatenate([data, np.zeros(width, dtype=np.uint8)])
-    start = np.clip(offsets, 0, len(padded) - width)
-    rows = byte_rows(padded, start, width)
-    rows *= np.arange(width) < length[:, None]
-    return rows
