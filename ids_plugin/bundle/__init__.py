@@ -1,4 +1,5 @@
-"""A model bundle: the models that score together, all that is needed to use them, and proof that nobody changed it."""
+"""A model bundle: the models that score together, all that is needed to use them, and proof that
+nobody changed it."""
 
 from ids_plugin.bundle.files import (
     FORMAT,

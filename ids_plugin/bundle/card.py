@@ -1,4 +1,5 @@
-"""The model card of a bundle: what it was trained on, what it was judged on, where it is known to be weak."""
+"""The model card of a bundle: what it was trained on, what it was judged on, where it is known to
+be weak."""
 
 from __future__ import annotations
 
@@ -93,7 +94,8 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
 
 
 def _weak_spots(manifest: Manifest) -> Iterator[Line]:
-    """Classes that nobody was trained on, those that never alert, and what was missed in evaluations."""
+    """Classes that nobody was trained on, those that never alert, and what was missed in
+    evaluations."""
     known = manifest.training.classes or CLASSES
     unknown = [name for name in CLASSES if name not in known]
     if "thresholds" in manifest.document and unknown:

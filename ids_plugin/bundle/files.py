@@ -1,9 +1,10 @@
-"""A bundle: the models that score together, everything needed to use them, and proof that nobody touched them.
+"""A bundle: the models that score together, everything needed to use them, and proof that nobody
+touched them.
 
-A directory, or a zip of it ending in `.idsb`: `manifest.json`, the files the manifest lists by their SHA-256, and
-`signature` (Ed25519 over the id) where it was signed. The id is the SHA-256 over the manifest without its id, so it
-covers every byte of every file. No pickle: ONNX, LightGBM's text and JSON only.
-"""
+A directory, or a zip of it ending in `.idsb`: `manifest.json`, the files the manifest lists by
+their SHA-256, and `signature` (Ed25519 over the id) where it was signed. The id is the SHA-256 over
+the manifest without its id, so it covers every byte of every file. No pickle: ONNX, LightGBM's text
+and JSON only."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ MANIFEST = "manifest.json"
 SIGNATURE = "signature"
 SUFFIX = ".idsb"
 LARGEST = 64 << 20
-"""Bytes a bundle may hold: what serves on a gateway is under 2 MB; more is a mistake or a zip bomb."""
+"""Bytes a bundle may hold: what serves on a gateway is under 2 MB; more is a mistake or a zip
+bomb."""
 SHIPPED = Path(__file__).parents[1] / "bundles"
 
 
@@ -62,8 +64,8 @@ class Bundle:
 
     @property
     def baseline(self) -> dict[str, float]:
-        """Feature → median of benign training windows, on the feature's own scale; features that were
-        never known are left out."""
+        """Feature → median of benign training windows, on the feature's own scale; features that
+        were never known are left out."""
         return {name: float(seen.median) for name, seen in self.manifest.baseline.items()}
 
     def file(self, name: str) -> bytes:
@@ -99,7 +101,8 @@ class Bundle:
 
 
 def describe(spec: Spec) -> dict[str, Any]:
-    """What a manifest says of the windows: fingerprint, length, and the features in order with their units."""
+    """What a manifest says of the windows: fingerprint, length, and the features in order with
+    their units."""
     parts = ("flow", "step", "context", "summary")
     named = {part: [list(feature[:2]) for feature in getattr(spec, part)] for part in parts}
     return {"fingerprint": spec.fingerprint, "earlier": EARLIER, **named}
@@ -172,7 +175,8 @@ def sign(bundle: Bundle, private_key: bytes) -> Bundle:
 
 
 def require_place(target: Path) -> None:
-    """Refuses a place that no bundle can be written to, before the work is done that would make one.
+    """Refuses a place that no bundle can be written to, before the work is done that would make
+    one.
 
     Raises:
         UsageError: a folder stands there that is neither empty nor a bundle.
@@ -219,11 +223,13 @@ def read(
     public_key: bytes | None = None,
     where: str = "",
 ) -> Bundle:
-    """Reads and checks a bundle: hashes always, its windows where `spec` is given, its signature where a key (PEM) is.
-    `source` is its path, or what `pack` gave; `where` is then what messages call it.
+    """Reads and checks a bundle: hashes always, its windows where `spec` is given, its signature
+    where a key (PEM) is. `source` is its path, or what `pack` gave; `where` is then what messages
+    call it.
 
     Raises:
-        BundleError: it is absent, cut short, damaged, newer than this code, foreign, or not signed with that key.
+        BundleError: it is absent, cut short, damaged, newer than this code, foreign, or not signed
+            with that key.
     """
     where = where or str(source)
     if isinstance(source, bytes):

@@ -1,9 +1,10 @@
-"""The manifest of a bundle as typed records: what the model is, what it was trained on, how it is used.
+"""The manifest of a bundle as typed records: what the model is, what it was trained on, how it is
+used.
 
-Every record is made of JSON (`Record.read`), which checks it: a key that is missing or of another type is
-refused with its path; null counts as absent. Keys that this version doesn't know are kept. `document` is the JSON as it was read,
-so writing a manifest again gives the same bytes and the same id.
-"""
+Every record is made of JSON (`Record.read`), which checks it: a key that is missing or of another
+type is refused with its path; null counts as absent. Keys that this version doesn't know are kept.
+`document` is the JSON as it was read, so writing a manifest again gives the same bytes and the same
+id."""
 
 from __future__ import annotations
 
@@ -120,7 +121,8 @@ class DetectorEntry(Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Combination(Record):
-    """How the members' probabilities become the bundle's: multinomial logistic over their logarithms."""
+    """How the members' probabilities become the bundle's: multinomial logistic over their
+    logarithms."""
 
     weights: Mapping[str, float]
     """by member"""

@@ -1,4 +1,5 @@
-"""What a network costs: weights, multiplications, bytes, time on one core, memory; and what it is worth."""
+"""What a network costs: weights, multiplications, bytes, time on one core, memory; and what it is
+worth."""
 
 from __future__ import annotations
 
@@ -95,7 +96,8 @@ def deflated(model: bytes) -> int:
 
 
 def macro_f1(examples: Examples, probability: Doubles) -> float:
-    """Mean over the classes that occur of F1, windows weighted so that no activity drowns the others."""
+    """Mean over the classes that occur of F1, windows weighted so that no activity drowns the
+    others."""
     predicted, weight = probability.argmax(axis=1), examples.weight
     scores = []
     for label in np.unique(examples.label).tolist():
@@ -122,8 +124,9 @@ def per_class(examples: Examples, probability: Doubles) -> Mapping[str, float]:
 
 
 def measured(models: Mapping[str, bytes]) -> dict[str, Measured]:
-    """Time and memory of networks that read the same windows, as the product runs them: one thread, the least of many
-    runs in turn, processor time, so that what else the machine does counts little. Linux."""
+    """Time and memory of networks that read the same windows, as the product runs them: one thread,
+    the least of many runs in turn, processor time, so that what else the machine does counts
+    little. Linux."""
     shown = _windows(next(iter(models.values())))
     members = {
         name: OnnxMember(model, tuple(range(_outputs(model))), name)
@@ -168,8 +171,8 @@ def _least(member: OnnxMember, windows: tuple[Any, ...]) -> float:
 
 
 def _windows(model: bytes) -> tuple[Any, ...]:
-    """A thousand windows of random numbers, full ones, as the model takes them: steps (of nothing where it
-    asks for none), mask, table."""
+    """A thousand windows of random numbers, full ones, as the model takes them: steps (of nothing
+    where it asks for none), mask, table."""
     rng = np.random.default_rng(1)
     inputs = {
         value.name: value.type.tensor_type.shape.dim

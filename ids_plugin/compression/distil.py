@@ -1,5 +1,5 @@
-"""Retraining from the network as it was trained: its doubts say more than labels do (Hinton, Vinyals and Dean,
-Distilling the Knowledge in a Neural Network, 2015)."""
+"""Retraining from the network as it was trained: its doubts say more than labels do (Hinton,
+Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Static int8: U8 activations with fixed scales, S8 weights per channel; a narrow LSTM stays fp32, see _unroll.
+"""Static int8: U8 activations with fixed scales, S8 weights per channel; a narrow LSTM stays fp32,
+see _unroll.
 
-Scales are fixed, so a row doesn't depend on its batch. Weights use 7 bits (`reduce_range`): on processors without VNNI
-two products of 8-bit numbers may overflow the 16 bits they are summed in. What a layer reads is quantised as early as
-that changes nothing, see _hoist.
-https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
-"""
+Scales are fixed, so a row doesn't depend on its batch. Weights use 7 bits (`reduce_range`): on
+processors without VNNI two products of 8-bit numbers may overflow the 16 bits they are summed in.
+What a layer reads is quantised as early as that changes nothing, see _hoist.
+https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html"""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ class Int8:
 
 
 def quantised(model: bytes, shown: Examples, scales: Scales = _NONE) -> bytes:
-    """The ONNX model in int8; `shown` are windows like those it will see, they fix what `scales` doesn't."""
+    """The ONNX model in int8; `shown` are windows like those it will see, they fix what `scales`
+    doesn't."""
     with tempfile.TemporaryDirectory() as folder:
         plain, prepared, small = (
             Path(folder) / name for name in ("plain.onnx", "prepared.onnx", "small.onnx")
@@ -93,11 +94,21 @@ def quantised(model: bytes, shown: Examples, scales: Scales = _NONE) -> bytes:
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)
         overrides = _by_tensor(onnx.load(prepared), scales)
         quantize_static(
-            prepared, small, _Shown(shown), quant_format=QuantFormat.QDQ, op_types_to_quantize=_QUANTISED,
-            per_channel=True, reduce_range=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+            prepared,
+            small,
+            _Shown(shown),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=_QUANTISED,
+            per_channel=True,
+            reduce_range=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
-            extra_options={"OpTypesToExcludeOutputQuantization": _READING, "TensorQuantOverrides": overrides},
-        )  # fmt: skip
+            extra_options={
+                "OpTypesToExcludeOutputQuantization": _READING,
+                "TensorQuantOverrides": overrides,
+            },
+        )
         return bare(move_quantize_nodes_up(small.read_bytes()))
 
 

@@ -1,6 +1,6 @@
-"""Unstructured pruning by magnitude, a fifth of the weights at a time with retraining between (Han et al., Learning
-both Weights and Connections, NeurIPS 2015): published for `l_tcn`. It makes files smaller, not networks faster: zeros
-are multiplied like any other number."""
+"""Unstructured pruning by magnitude, a fifth of the weights at a time with retraining between (Han
+et al., Learning both Weights and Connections, NeurIPS 2015): published for `l_tcn`. It makes files
+smaller, not networks faster: zeros are multiplied like any other number."""
 
 from __future__ import annotations
 

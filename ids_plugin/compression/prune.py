@@ -1,5 +1,6 @@
-"""Structured pruning: filters, LSTM units and neurons with the least L1 norm are removed, not zeroed, and the rest
-learns again (Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017). A family says itself what its units are."""
+"""Structured pruning: filters, LSTM units and neurons with the least L1 norm are removed, not
+zeroed, and the rest learns again (Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017). A
+family says itself what its units are."""
 
 from __future__ import annotations
 
@@ -31,7 +32,10 @@ class Prune:
     """Step `prune`."""
 
     name = "prune"
-    value = f"share of the units to remove (default: as many as cost at most {LOSS:g} macro-F1 on the held-out windows)"
+    value = (
+        "share of the units to remove (default: as many as cost at most"
+        f" {LOSS:g} macro-F1 on the held-out windows)"
+    )
 
     def apply(
         self, work: NetworkInProgress, material: StepContext, value: float | None
@@ -84,8 +88,8 @@ def groups(family: WidthsFamily, state: Mapping[str, Tensor]) -> tuple[UnitGroup
 
 
 def _smaller(module: nn.Module, material: StepContext, keep: int) -> nn.Module:
-    """The network with about `keep` units left, those over one threshold on their L1 norms; norms are in units of their
-    layer's mean, so that wide layers and narrow ones compare."""
+    """The network with about `keep` units left, those over one threshold on their L1 norms; norms
+    are in units of their layer's mean, so that wide layers and narrow ones compare."""
     state: Mapping[str, Tensor] = module.state_dict()
     norms = {group.name: _norms(group, state) for group in groups(material.family, state)}
     threshold = np.sort(np.concatenate(list(norms.values())))[::-1][max(0, keep - 1)]

@@ -1,9 +1,10 @@
-"""Quantisation-aware fine-tuning: the network learns with the rounding that int8 will do (Jacob et al., Quantization
-and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference, CVPR 2018), then is written as int8.
+"""Quantisation-aware fine-tuning: the network learns with the rounding that int8 will do (Jacob et
+al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
+CVPR 2018), then is written as int8.
 
-What is rounded in training is what is rounded in serving: the inputs of convolutions and dense layers, by static scales
-from the same windows as step int8's, and their weights, per channel. Gradients pass as if nothing were rounded.
-"""
+What is rounded in training is what is rounded in serving: the inputs of convolutions and dense
+layers, by static scales from the same windows as step int8's, and their weights, per channel.
+Gradients pass as if nothing were rounded."""
 
 from __future__ import annotations
 
@@ -74,8 +75,8 @@ def observed(module: nn.Module, material: StepContext) -> Scales:
 
 
 def layers(module: nn.Module) -> list[tuple[str, nn.Module, nn.Module | None]]:
-    """What int8 computes in bytes, by name; of a convolution also what gives its result: the batch normalisation that
-    follows it, which the exporter makes part of it, or itself."""
+    """What int8 computes in bytes, by name; of a convolution also what gives its result: the batch
+    normalisation that follows it, which the exporter makes part of it, or itself."""
     listed: list[tuple[str, nn.Module, nn.Module | None]] = []
     for name, layer in module.named_modules():
         if isinstance(layer, nn.Linear):

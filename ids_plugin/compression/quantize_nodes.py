@@ -1,9 +1,10 @@
-"""Moves quantisation up a graph, towards what computes: the same numbers, in one byte instead of four on the way.
+"""Moves quantisation up a graph, towards what computes: the same numbers, in one byte instead of
+four on the way.
 
-A quantised network quantises where a layer reads. What stands between the layer before and that place (a mask, a
-choice of steps, a rectifier, an unknown value's replacement) gives the same with bytes, and what it costs is mostly the
-bytes it moves. Every rule here is exact: rounding is monotone, so it may come before a choice, a maximum or a copy.
-"""
+A quantised network quantises where a layer reads. What stands between the layer before and that
+place (a mask, a choice of steps, a rectifier, an unknown value's replacement) gives the same with
+bytes, and what it costs is mostly the bytes it moves. Every rule here is exact: rounding is
+monotone, so it may come before a choice, a maximum or a copy."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 
 def move_quantize_nodes_up(model: bytes) -> bytes:
-    """The model with every QuantizeLinear of a scalar scale as near to what computes as it can be."""
+    """The model with every QuantizeLinear of a scalar scale as near to what computes as it can
+    be."""
     graph = _Graph(onnx.load_from_string(model))
     while any(graph.rewrite(node) for node in graph.quantisers()):
         pass
@@ -52,10 +54,13 @@ class _Graph:
     def quantisers(self) -> list[onnx.NodeProto]:
         """Those of activations, one scale for all."""
         return [
-            node for node in self.nodes
-            if node.op_type == "QuantizeLinear" and node.input[0] in self.makers and node.input[2] in self.constants
+            node
+            for node in self.nodes
+            if node.op_type == "QuantizeLinear"
+            and node.input[0] in self.makers
+            and node.input[2] in self.constants
             and self.constants[node.input[1]].size == 1
-        ]  # fmt: skip
+        ]
 
     def rewrite(self, quantiser: onnx.NodeProto) -> bool:
         """Moves it past what made its input; False where no rule does."""
@@ -75,7 +80,8 @@ class _Graph:
         return True
 
     def wide(self, name: str, like: str) -> str:
-        """The constant `name` in the whole shape of a row of the input `like`: long runs of bytes go faster."""
+        """The constant `name` in the whole shape of a row of the input `like`: long runs of bytes
+        go faster."""
         inputs = [value for value in self.model.graph.input if value.name == like]
         if not inputs:
             return name
@@ -146,7 +152,8 @@ class _Quantiser:
         self.scale, self.zero = (graph.constants[name] for name in self.parameters)
 
     def over(self, name: str) -> tuple[list[onnx.NodeProto], str]:
-        """Nodes that quantise `name`, and the name of what they give; a constant is quantised at once."""
+        """Nodes that quantise `name`, and the name of what they give; a constant is quantised at
+        once."""
         if name in self.graph.constants:
             return [], self.graph.constant(self.of(self.graph.constants[name]))
         made = self.graph.node("QuantizeLinear", [name, *self.parameters])
@@ -225,8 +232,8 @@ def _flagged(graph: _Graph, above: onnx.NodeProto, quantiser: _Quantiser) -> Mad
 
 
 def _multiplied(graph: _Graph, above: onnx.NodeProto, quantiser: _Quantiser) -> Made:
-    """Times a mask of 0 and 1: the value, or what stands for 0. Standardised, with the mean in place of what is
-    unknown: what stands for 0 in place of it."""
+    """Times a mask of 0 and 1: the value, or what stands for 0. Standardised, with the mean in
+    place of what is unknown: what stands for 0 in place of it."""
     zero = quantiser.of(0.0)
     for value, factor in (above.input, reversed(above.input)):
         flags = _flags(graph, factor)
@@ -264,17 +271,26 @@ def _flags(graph: _Graph, name: str) -> list[onnx.NodeProto] | None:
         return [graph.node("Identity", [maker.input[0]])]
     if maker.op_type in _MOVES:
         above = _flags(graph, maker.input[0])
-        return None if above is None else [
-            *above, graph.node(maker.op_type, [above[-1].output[0], *maker.input[1:]], maker)
-        ]  # fmt: skip
+        return (
+            None
+            if above is None
+            else [*above, graph.node(maker.op_type, [above[-1].output[0], *maker.input[1:]], maker)]
+        )
     return None
 
 
 _MOVES = ("Gather", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
 _RULES: dict[str, Rule] = {
-    **dict.fromkeys(_MOVES, _copied), "Cast": _flagged, "Clip": _clipped, "Concat": _joined,
-    "Mul": _multiplied, "Pad": _padded, "ReduceMax": _copied, "Relu": _rectified, "Where": _chosen,
-}  # fmt: skip
+    **dict.fromkeys(_MOVES, _copied),
+    "Cast": _flagged,
+    "Clip": _clipped,
+    "Concat": _joined,
+    "Mul": _multiplied,
+    "Pad": _padded,
+    "ReduceMax": _copied,
+    "Relu": _rectified,
+    "Where": _chosen,
+}
 
 
 def _ordered(

@@ -41,11 +41,15 @@ def needed(work: NetworkInProgress, step: str) -> nn.Module:
 
 
 def retrain(
-    module: nn.Module, material: StepContext, *, epochs: int | None = None, temperature: float | None = None,
+    module: nn.Module,
+    material: StepContext,
+    *,
+    epochs: int | None = None,
+    temperature: float | None = None,
     rate: float | None = None,
-) -> None:  # fmt: skip
-    """Lets the network learn again, weights that are 0 staying 0; with a temperature from the teacher too. Nothing is
-    dropped out: what is left after pruning is none too much.
+) -> None:
+    """Lets the network learn again, weights that are 0 staying 0; with a temperature from the
+    teacher too. Nothing is dropped out: what is left after pruning is none too much.
 
     Raises:
         UsageError: there is nothing to learn from.
@@ -67,10 +71,17 @@ def retrain(
     learn(
         module,
         TrainingSet(
-            material.train, material.held_out, material.classes, fit, material.seed, material.progress, soft,
-            temperature, _holding(module),
+            material.train,
+            material.held_out,
+            material.classes,
+            fit,
+            material.seed,
+            material.progress,
+            soft,
+            temperature,
+            _holding(module),
         ),
-    )  # fmt: skip
+    )
 
 
 def _answers(teacher: nn.Module | None) -> Callable[[Inputs], Tensor]:

@@ -33,8 +33,8 @@ class Options:
     """What a compression is told."""
 
     data: tuple[str, ...]
-    """networks like those the bundle will see, best those that calibrated it: they fix the scales, choose where
-    something is to be chosen, and show the cost"""
+    """networks like those the bundle will see, best those that calibrated it: they fix the scales,
+    choose where something is to be chosen, and show the cost"""
     steps: tuple[str, ...] = ("int8",)
     """`name` or `name=value`"""
     train: tuple[str, ...] = ()
@@ -61,10 +61,12 @@ class Stage:
 
 
 def compress(bundle: Bundle, options: Options, progress: Progress = quiet) -> Bundle:
-    """A smaller bundle; `manifest.compression` has size, work, macro-F1 and score differences after every step.
+    """A smaller bundle; `manifest.compression` has size, work, macro-F1 and score differences after
+    every step.
 
     Raises:
-        UsageError: the bundle has no network, a step is unknown, or something is missing that it needs.
+        UsageError: the bundle has no network, a step is unknown, or something is missing that it
+            needs.
         InputError: data that can't be read.
     """
     *_, last = run(bundle, options, progress)
@@ -86,15 +88,28 @@ def run(bundle: Bundle, options: Options, progress: Progress = quiet) -> Iterato
     held_out = windows(options.data, options.sampling)
     train = windows(options.train, Sampling()) if options.train else None
     yield from stages(
-        bundle, options.steps, held_out, train, fit=options.fit, seed=options.seed, progress=progress,
+        bundle,
+        options.steps,
+        held_out,
+        train,
+        fit=options.fit,
+        seed=options.seed,
+        progress=progress,
         shown=options.shown,
-    )  # fmt: skip
+    )
 
 
 def stages(
-    bundle: Bundle, steps: Sequence[str], held_out: Examples, train: Examples | None = None, *, fit: Fit | None = None,
-    seed: int = 1, progress: Progress = quiet, shown: int = _SHOWN,
-) -> Iterator[Stage]:  # fmt: skip
+    bundle: Bundle,
+    steps: Sequence[str],
+    held_out: Examples,
+    train: Examples | None = None,
+    *,
+    fit: Fit | None = None,
+    seed: int = 1,
+    progress: Progress = quiet,
+    shown: int = _SHOWN,
+) -> Iterator[Stage]:
     """The bundle as it is, `fp32`, and after every step.
 
     Args:
@@ -161,9 +176,15 @@ def _member(bundle: Bundle) -> MemberEntry:
 
 
 def _material(
-    bundle: Bundle, entry: MemberEntry, held_out: Examples, train: Examples | None, fit: Fit, seed: int,
-    progress: Progress, shown: int,
-) -> tuple[StepContext, NetworkInProgress]:  # fmt: skip
+    bundle: Bundle,
+    entry: MemberEntry,
+    held_out: Examples,
+    train: Examples | None,
+    fit: Fit,
+    seed: int,
+    progress: Progress,
+    shown: int,
+) -> tuple[StepContext, NetworkInProgress]:
     classes = tuple(CLASSES.index(name) for name in entry.classes)
     is_family = entry.name in registry.names("models")
     family = registry.load("models", entry.name if is_family else bundle.family)
@@ -182,7 +203,7 @@ def _material(
         train = train.take(np.flatnonzero(np.isin(train.label, classes)))
     material = StepContext(
         family, classes, held_out, held_out.take(np.sort(rows)), fit, seed, progress, train, module
-    )  # fmt: skip
+    )
     return material, NetworkInProgress(bundle.files[MODEL], module)
 
 
@@ -196,9 +217,13 @@ def _asked(work: NetworkInProgress, material: StepContext) -> Doubles:
 def _cost(work: NetworkInProgress, material: StepContext, then: Doubles | None) -> dict[str, Any]:
     now = _asked(work, material)
     cost = {
-        "bytes": len(work.model), "deflated": deflated(work.model), "parameters": parameters(work.model),
-        "macs": macs(work.model), "macro_f1": round(macro_f1(material.held_out, now), 5), **work.notes,
-    }  # fmt: skip
+        "bytes": len(work.model),
+        "deflated": deflated(work.model),
+        "parameters": parameters(work.model),
+        "macs": macs(work.model),
+        "macro_f1": round(macro_f1(material.held_out, now), 5),
+        **work.notes,
+    }
     if then is None:
         return cost
     moved = np.abs(now - then).max(axis=1)

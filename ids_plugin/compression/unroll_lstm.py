@@ -1,9 +1,8 @@
 """An LSTM written out step by step, so that its matrix products can be int8 with static scales.
 
-ONNX Runtime's LSTM is fp32, or int8 with scales taken from the batch, which one odd flow would shift for all others.
-Written out, a step costs a dozen small operations beside its product: what that buys grows with the width, see
-docs/compression.md.
-"""
+ONNX Runtime's LSTM is fp32, or int8 with scales taken from the batch, which one odd flow would
+shift for all others. Written out, a step costs a dozen small operations beside its product: what
+that buys grows with the width, see docs/compression.md."""
 
 from __future__ import annotations
 

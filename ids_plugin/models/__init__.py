@@ -1,4 +1,5 @@
-"""Architectures only: window spec → something that can be trained. A file here that defines `PLUGIN` is a family."""
+"""Architectures only: window spec → something that can be trained. A file here that defines
+`PLUGIN` is a family."""
 
 from __future__ import annotations
 
@@ -16,14 +17,15 @@ class ModelFamily(Protocol):
 
     name: str
     kind: str
-    """how it is trained: the name of an entry point of the group `ids_plugin.trainers`; `uniflow` is
-    trained to a bundle of its own by training.tiny"""
+    """how it is trained: the name of an entry point of the group `ids_plugin.trainers`; `uniflow`
+    is trained to a bundle of its own by training.tiny"""
     paper: str
     """where the architecture was published"""
 
 
 class TorchFamily(ModelFamily, Protocol):
-    """A network: (steps, mask, table) → class logits (m, classes), attention (m, STEPS) or None, auxiliary loss (m)."""
+    """A network: (steps, mask, table) → class logits (m, classes), attention (m, STEPS) or None,
+    auxiliary loss (m)."""
 
     def build(self, spec: Spec, classes: int) -> nn.Module:
         """A fresh network, `Network` below; its weights come from torch's current seed."""
@@ -34,7 +36,8 @@ Shape = tuple[int, ...]
 
 
 class UnitSlice(NamedTuple):
-    """Where a group's units are in one tensor: unit u is `start + block * units + u` of dimension `dim`."""
+    """Where a group's units are in one tensor: unit u is `start + block * units + u` of dimension
+    `dim`."""
 
     tensor: str
     dim: int
@@ -54,7 +57,8 @@ class UnitGroup(NamedTuple):
 
 
 class WidthsFamily(TorchFamily, Protocol):
-    """A network that exists in any widths, so that units can be removed from it and it can be rebuilt from arrays."""
+    """A network that exists in any widths, so that units can be removed from it and it can be
+    rebuilt from arrays."""
 
     def build(self, spec: Spec, classes: int, *, widths: Any = None) -> nn.Module:
         """A fresh network of these widths, the family's own by default."""
@@ -70,7 +74,8 @@ class WidthsFamily(TorchFamily, Protocol):
 
 
 class NormalFamily(ModelFamily, Protocol):
-    """A network of normal traffic: (steps, mask, table) → reconstruction error (m), prediction error (m)."""
+    """A network of normal traffic: (steps, mask, table) → reconstruction error (m), prediction
+    error (m)."""
 
     def build(self, spec: Spec, classes: int) -> nn.Module:
         """A fresh network; its weights come from torch's current seed."""
@@ -89,5 +94,6 @@ class Network(Protocol):
     """What a torch family's module can do beside being called."""
 
     def set_scaling(self, means: Sequence[Tensor], scales: Sequence[Tensor]) -> None:
-        """Mean and 1 / standard deviation of the step features and of the table's, before training."""
+        """Mean and 1 / standard deviation of the step features and of the table's, before
+        training."""
         ...

@@ -1,4 +1,5 @@
-"""AE-LSTM, trained on normal traffic only: a dense autoencoder of flows and a stacked LSTM that foresees the next."""
+"""AE-LSTM, trained on normal traffic only: a dense autoencoder of flows and a stacked LSTM that
+foresees the next."""
 
 from __future__ import annotations
 
@@ -12,13 +13,14 @@ from ids_plugin.schema.window import Spec
 
 
 class AeLstm(nn.Module):
-    """The encoder's view of each earlier flow is what the LSTM reads, so both learn one code; the table has an
-    autoencoder of its own beside the flow's code."""
+    """The encoder's view of each earlier flow is what the LSTM reads, so both learn one code; the
+    table has an autoencoder of its own beside the flow's code."""
 
     def __init__(
         self, sequence: int, table: int, units: int, latent: int, hidden: float = 0.0
     ) -> None:
-        """`hidden`: share of the values that are hidden in training, so that they must be told from the others."""
+        """`hidden`: share of the values that are hidden in training, so that they must be told from
+        the others."""
         super().__init__()
         self.hidden = hidden
         self.steps = Normalise(sequence)
@@ -47,7 +49,8 @@ class AeLstm(nn.Module):
             layer.scale.copy_(scale)
 
     def set_units(self, rebuilt: Tensor, foreseen: Tensor) -> None:
-        """What residuals are multiplied with before they are squared, (F + T, F + T) and (F, F): nothing at first."""
+        """What residuals are multiplied with before they are squared, (F + T, F + T) and (F, F):
+        nothing at first."""
         self.rebuilt_unit.copy_(rebuilt)
         self.foreseen_unit.copy_(foreseen)
 
@@ -58,8 +61,9 @@ class AeLstm(nn.Module):
     def residuals(
         self, steps: Tensor, mask: Tensor, table: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """As `forward` → what the reconstruction of flow and table is off by (m, F + T), what the prediction of the
-        flow is (m, F), both 0 where the value is unknown, and where flow and table are known (m, F + T)."""
+        """As `forward` → what the reconstruction of flow and table is off by (m, F + T), what the
+        prediction of the flow is (m, F), both 0 where the value is unknown, and where flow and
+        table are known (m, F + T)."""
         is_flow = mask.unsqueeze(-1).to(steps.dtype)
         seen = self.steps(steps) * is_flow
         flow, unknown = seen[:, -1].chunk(2, dim=-1)
@@ -75,8 +79,9 @@ class AeLstm(nn.Module):
         return (rebuilt - torch.cat([flow, values], dim=-1)) * known, ahead, known
 
     def forward(self, steps: Tensor, mask: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-        """(m, STEPS, F), (m, STEPS) bool, (m, T) → mean squared errors of reconstruction and of prediction (m) each,
-        over what is known; where there is no earlier flow, of what a first flow is foreseen to be."""
+        """(m, STEPS, F), (m, STEPS) bool, (m, T) → mean squared errors of reconstruction and of
+        prediction (m) each, over what is known; where there is no earlier flow, of what a first
+        flow is foreseen to be."""
         again, ahead, known = self.residuals(steps, mask, table)
         return _error(again @ self.rebuilt_unit, known), _error(
             ahead @ self.foreseen_unit, known[:, : ahead.shape[1]]
@@ -101,7 +106,10 @@ class AeLstmFamily:
 
     name = "ae_lstm"
     kind = "normal"
-    paper = "AE-LSTM: A(t) = α · reconstruction error + β · prediction error, co-trained on normal traffic (Adam 1e-3)"
+    paper = (
+        "AE-LSTM: A(t) = α · reconstruction error + β · prediction error,"
+        " co-trained on normal traffic (Adam 1e-3)"
+    )
 
     def build(
         self, spec: Spec, classes: int, *, units: int = 64, latent: int = 16, hidden: float = 0.3

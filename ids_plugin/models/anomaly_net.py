@@ -1,4 +1,5 @@
-"""CNN + LSTM + autoencoder + attention over the flows of a pair; what the hosts did of late joins the decision."""
+"""CNN + LSTM + autoencoder + attention over the flows of a pair; what the hosts did of late joins
+the decision."""
 
 from __future__ import annotations
 
@@ -30,9 +31,9 @@ class AnomalyNetWidths(NamedTuple):
 
 
 class AnomalyNet(nn.Module):
-    """Steps → autoencoder (features of one flow) and two convolutions (local patterns) → LSTM (order) → attention, the
-    flow itself asking → context vector; with the table's features and the reconstruction error → classes.
-    """
+    """Steps → autoencoder (features of one flow) and two convolutions (local patterns) → LSTM
+    (order) → attention, the flow itself asking → context vector; with the table's features and the
+    reconstruction error → classes."""
 
     def __init__(
         self, sequence: int, table: int, classes: int, widths: AnomalyNetWidths, dropout: float
@@ -54,13 +55,18 @@ class AnomalyNet(nn.Module):
         self.lstm = nn.LSTM(widths.second + widths.latent, widths.lstm, batch_first=True)
         self.attend = Attention(widths.lstm + widths.second, widths.key, widths.context)
         self.host = nn.Sequential(
-            nn.Linear(2 * table, widths.table), nn.ReLU(), nn.Dropout(dropout),
-            nn.Linear(widths.table, widths.joined), nn.ReLU(),
-        )  # fmt: skip
+            nn.Linear(2 * table, widths.table),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(widths.table, widths.joined),
+            nn.ReLU(),
+        )
         self.decide = nn.Sequential(
-            nn.Linear(widths.context + widths.joined + 1, widths.decide), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(widths.context + widths.joined + 1, widths.decide),
+            nn.ReLU(),
+            nn.Dropout(dropout),
             nn.Linear(widths.decide, classes),
-        )  # fmt: skip
+        )
 
     def set_scaling(self, means: Sequence[Tensor], scales: Sequence[Tensor]) -> None:
         """Mean and 1 / standard deviation of the step features and of the table's."""
@@ -69,7 +75,8 @@ class AnomalyNet(nn.Module):
             layer.scale.copy_(scale)
 
     def forward(self, steps: Tensor, mask: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(m, STEPS, F), (m, STEPS) bool, (m, T) → logits (m, classes), attention (m, STEPS), squared error (m)."""
+        """(m, STEPS, F), (m, STEPS) bool, (m, T) → logits (m, classes), attention (m, STEPS),
+        squared error (m)."""
         is_flow = mask.unsqueeze(-1).to(steps.dtype)
         seen = self.steps(steps) * is_flow
         latent = self.encoder(seen) * is_flow
@@ -97,7 +104,10 @@ class AnomalyNetFamily:
 
     name = "anomaly_net"
     kind = "torch"
-    paper = "CNN, LSTM, autoencoder and query/key/value attention over time steps (Adam 1e-3, dropout 0.2)"
+    paper = (
+        "CNN, LSTM, autoencoder and query/key/value attention over time steps"
+        " (Adam 1e-3, dropout 0.2)"
+    )
 
     def build(
         self,
@@ -135,22 +145,31 @@ class AnomalyNetFamily:
         )
 
     def groups(self, widths: AnomalyNetWidths) -> tuple[UnitGroup, ...]:
-        """As models.WidthsFamily; the width of query and key stays, since their product is scaled by it."""
+        """As models.WidthsFamily; the width of query and key stays, since their product is scaled
+        by it."""
         asked = ("attend.query.weight", "attend.key.weight", "attend.value.weight")
         return (
             _layer("encoder.0", widths.encoder, UnitSlice("encoder.2.weight", 1)),
-            _layer("encoder.2", widths.latent, UnitSlice("decoder.0.weight", 1),
-                   UnitSlice("lstm.weight_ih_l0", 1, start=widths.second)),
+            _layer(
+                "encoder.2",
+                widths.latent,
+                UnitSlice("decoder.0.weight", 1),
+                UnitSlice("lstm.weight_ih_l0", 1, start=widths.second),
+            ),
             _layer("decoder.0", widths.decoder, UnitSlice("decoder.2.weight", 1)),
             _layer("first", widths.first, UnitSlice("second.weight", 1)),
-            _layer("second", widths.second, UnitSlice("lstm.weight_ih_l0", 1),
-                   *(UnitSlice(name, 1, start=widths.lstm) for name in asked)),
+            _layer(
+                "second",
+                widths.second,
+                UnitSlice("lstm.weight_ih_l0", 1),
+                *(UnitSlice(name, 1, start=widths.lstm) for name in asked),
+            ),
             lstm_group("lstm", widths.lstm, tuple(UnitSlice(name, 1) for name in asked)),
             _layer("attend.value", widths.context, UnitSlice("decide.0.weight", 1)),
             _layer("host.0", widths.table, UnitSlice("host.3.weight", 1)),
             _layer("host.3", widths.joined, UnitSlice("decide.0.weight", 1, start=widths.context)),
             _layer("decide.0", widths.decide, UnitSlice("decide.3.weight", 1)),
-        )  # fmt: skip
+        )
 
 
 def _layer(name: str, units: int, *readers: UnitSlice) -> UnitGroup:

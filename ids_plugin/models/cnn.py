@@ -1,4 +1,5 @@
-"""Plain CNN, a baseline: two convolutions over the flows of a pair, the largest response of each filter."""
+"""Plain CNN, a baseline: two convolutions over the flows of a pair, the largest response of each
+filter."""
 
 from __future__ import annotations
 
@@ -62,8 +63,9 @@ class CnnFamily:
         """As models.WidthsFamily."""
         made = []
         for name, filters, reader in (
-            ("body.first", widths.first, "body.second.weight"), ("body.second", widths.second, "decide.0.weight"),
-        ):  # fmt: skip
+            ("body.first", widths.first, "body.second.weight"),
+            ("body.second", widths.second, "decide.0.weight"),
+        ):
             parts = (*rows(f"{name}.weight", f"{name}.bias"), UnitSlice(reader, 1))
             made.append(UnitGroup(name, filters, (f"{name}.weight",), parts))
         return *made, *head_groups(widths.second, widths.head)

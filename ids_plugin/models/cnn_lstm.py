@@ -1,4 +1,5 @@
-"""CNN-LSTM designed together with its compression: two depthwise-separable convolutions and one narrow LSTM."""
+"""CNN-LSTM designed together with its compression: two depthwise-separable convolutions and one
+narrow LSTM."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class CnnLstmWidths(NamedTuple):
 
 
 class Block(nn.Module):
-    """Depthwise-separable convolution of three steps, batch normalisation, ReLU (Chollet, Xception, CVPR 2017)."""
+    """Depthwise-separable convolution of three steps, batch normalisation, ReLU (Chollet, Xception,
+    CVPR 2017)."""
 
     def __init__(self, columns: int, filters: int) -> None:
         super().__init__()
@@ -37,7 +39,8 @@ class Block(nn.Module):
 
 
 class CnnLstmBody(nn.Module):
-    """Two blocks for local patterns, one LSTM for their order; its last hidden state is the context."""
+    """Two blocks for local patterns, one LSTM for their order; its last hidden state is the
+    context."""
 
     def __init__(self, columns: int, widths: CnnLstmWidths) -> None:
         super().__init__()
@@ -59,7 +62,10 @@ class CnnLstmFamily:
 
     name = "cnn_lstm"
     kind = "torch"
-    paper = "compressed CNN-LSTM: depthwise-separable Conv1d, narrow LSTM, structured L1 pruning, int8 (Adam 1e-3)"
+    paper = (
+        "compressed CNN-LSTM: depthwise-separable Conv1d, narrow LSTM,"
+        " structured L1 pruning, int8 (Adam 1e-3)"
+    )
 
     def build(
         self, spec: Spec, classes: int, *, widths: CnnLstmWidths | None = None, dropout: float = 0.2

@@ -1,4 +1,5 @@
-"""Lightweight temporal convolutional network: dilated causal convolutions, computed only where the last step looks."""
+"""Lightweight temporal convolutional network: dilated causal convolutions, computed only where the
+last step looks."""
 
 from __future__ import annotations
 
@@ -24,8 +25,8 @@ class LightweightTcnWidths(NamedTuple):
 
 
 def positions(steps: int = STEPS, dilations: tuple[int, ...] = DILATIONS) -> list[list[int]]:
-    """Steps whose values each layer's output needs so that the last step's is right, first layer first; steps before
-    the window are negative and stay 0."""
+    """Steps whose values each layer's output needs so that the last step's is right, first layer
+    first; steps before the window are negative and stay 0."""
     needed = [[steps - 1]]
     for dilation in reversed(dilations[1:]):
         before = {step - dilation * tap for step in needed[0] for tap in range(KERNEL)}
@@ -34,9 +35,10 @@ def positions(steps: int = STEPS, dilations: tuple[int, ...] = DILATIONS) -> lis
 
 
 class Causal(nn.Module):
-    """A causal convolution of three taps, ReLU (Bai et al., An Empirical Evaluation of Generic Convolutional and
-    Recurrent Networks for Sequence Modeling, 2018), at chosen steps only: the same numbers for a part of the work.
-    It has no bias, so that what lies before the first flow stays 0 without a mask."""
+    """A causal convolution of three taps, ReLU (Bai et al., An Empirical Evaluation of Generic
+    Convolutional and Recurrent Networks for Sequence Modeling, 2018), at chosen steps only: the
+    same numbers for a part of the work. It has no bias, so that what lies before the first flow
+    stays 0 without a mask."""
 
     def __init__(
         self, columns: int, filters: int, dilation: int, available: list[int], wanted: list[int]
@@ -64,8 +66,8 @@ class Causal(nn.Module):
 
 
 class LightweightTcnBody(nn.Module):
-    """The dilated stack as a tree that ends in the last step; `tree=False` computes every step in every layer, as
-    published. A column that is 1 where there is a flow stands in for the biases."""
+    """The dilated stack as a tree that ends in the last step; `tree=False` computes every step in
+    every layer, as published. A column that is 1 where there is a flow stands in for the biases."""
 
     def __init__(self, columns: int, widths: LightweightTcnWidths, *, tree: bool) -> None:
         super().__init__()
@@ -94,7 +96,10 @@ class LightweightTcnFamily:
 
     name = "l_tcn"
     kind = "torch"
-    paper = "lightweight TCN: dilated causal convolutions 1, 2, 4, 8, iterative magnitude pruning to 60 % (Adam 1e-3)"
+    paper = (
+        "lightweight TCN: dilated causal convolutions 1, 2, 4, 8,"
+        " iterative magnitude pruning to 60 % (Adam 1e-3)"
+    )
 
     def build(
         self,
@@ -105,8 +110,8 @@ class LightweightTcnFamily:
         dropout: float = 0.2,
         tree: bool = True,
     ) -> Classifier:
-        """A fresh network for windows of `spec`; its weights come from torch's current seed. With `tree=False` it does
-        the work of the published stack, for the same numbers."""
+        """A fresh network for windows of `spec`; its weights come from torch's current seed. With
+        `tree=False` it does the work of the published stack, for the same numbers."""
         sequence, table, widths = (
             len(spec.sequence),
             len(spec.table),

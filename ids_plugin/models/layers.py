@@ -15,13 +15,15 @@ CLIP = 5.0
 
 
 def total(values: Tensor) -> Tensor:
-    """(m, columns) → (m, 1), their sum, as a matrix product: what ONNX Runtime's own sum of a row gives depends, in its
-    last bits, on where in memory the row begins, so on its place in the batch."""
+    """(m, columns) → (m, 1), their sum, as a matrix product: what ONNX Runtime's own sum of a row
+    gives depends, in its last bits, on where in memory the row begins, so on its place in the
+    batch."""
     return values @ torch.ones(values.shape[-1], 1, dtype=values.dtype)
 
 
 class Normalise(nn.Module):
-    """Standardises and clips; what is unknown (NaN) becomes 0, and a second half of the columns says where."""
+    """Standardises and clips; what is unknown (NaN) becomes 0, and a second half of the columns
+    says where."""
 
     def __init__(self, columns: int) -> None:
         super().__init__()
@@ -39,7 +41,8 @@ class Normalise(nn.Module):
 
 
 class Attention(nn.Module):
-    """One head of query/key/value attention: the last step asks, every step that isn't padding answers."""
+    """One head of query/key/value attention: the last step asks, every step that isn't padding
+    answers."""
 
     def __init__(self, width: int, key: int, value: int) -> None:
         super().__init__()
@@ -49,7 +52,8 @@ class Attention(nn.Module):
         self.scale = key**-0.5
 
     def forward(self, steps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """steps (m, STEPS, width), mask (m, STEPS, 1) of 0 and 1 → context (m, value), weights (m, STEPS)."""
+        """steps (m, STEPS, width), mask (m, STEPS, 1) of 0 and 1 → context (m, value), weights (m,
+        STEPS)."""
         query = self.query(steps[:, -1])
         match = (self.key(steps) * query.unsqueeze(1)).sum(-1) * self.scale
         weights = torch.softmax(match + (mask.squeeze(-1) - 1.0) * 1e4, dim=-1)
@@ -57,7 +61,8 @@ class Attention(nn.Module):
 
 
 class Table(nn.Module):
-    """What the hosts did of late and the flow's summary: two dense layers over the window's table."""
+    """What the hosts did of late and the flow's summary: two dense layers over the window's
+    table."""
 
     def __init__(self, columns: int, first: int, second: int, dropout: float) -> None:
         super().__init__()
@@ -77,7 +82,8 @@ class Table(nn.Module):
 
 
 class Head(NamedTuple):
-    """Units of the layers that a body shares with every other: two of the table, one that decides."""
+    """Units of the layers that a body shares with every other: two of the table, one that
+    decides."""
 
     table: int = 48
     joined: int = 24
@@ -97,15 +103,18 @@ class Classifier(nn.Module):
         dropout: float,
         head: Head,
     ) -> None:
-        """`body`: steps (m, STEPS, 2 * sequence), 0 in the padding, and what is none (m, STEPS, 1) → (m, context)."""
+        """`body`: steps (m, STEPS, 2 * sequence), 0 in the padding, and what is none (m, STEPS, 1)
+        → (m, context)."""
         super().__init__()
         self.steps = Normalise(sequence)
         self.body = body
         self.table = Table(table, head.table, head.joined, dropout)
         self.decide = nn.Sequential(
-            nn.Linear(context + head.joined, head.decide), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(context + head.joined, head.decide),
+            nn.ReLU(),
+            nn.Dropout(dropout),
             nn.Linear(head.decide, classes),
-        )  # fmt: skip
+        )
 
     def set_scaling(self, means: Sequence[Tensor], scales: Sequence[Tensor]) -> None:
         """Mean and 1 / standard deviation of the step features and of the table's."""
@@ -114,7 +123,8 @@ class Classifier(nn.Module):
             layer.scale.copy_(scale)
 
     def forward(self, steps: Tensor, mask: Tensor, table: Tensor) -> tuple[Tensor, None, Tensor]:
-        """(m, STEPS, F), (m, STEPS) bool, (m, T) → logits (m, classes), no attention, no auxiliary loss (m)."""
+        """(m, STEPS, F), (m, STEPS) bool, (m, T) → logits (m, classes), no attention, no auxiliary
+        loss (m)."""
         is_flow = mask.unsqueeze(-1).to(steps.dtype)
         context = self.body(self.steps(steps) * is_flow, is_flow)
         logits = self.decide(torch.cat([context, self.table(table)], dim=-1))
@@ -135,22 +145,35 @@ def head_groups(context: int, head: Head) -> tuple[UnitGroup, ...]:
     """Units of a Classifier's head; `context`: how many the body gives."""
     return (
         UnitGroup(
-            "table", head.table, ("table.layers.0.weight",),
-            (*rows("table.layers.0.weight", "table.layers.0.bias"), UnitSlice("table.layers.3.weight", 1)),
+            "table",
+            head.table,
+            ("table.layers.0.weight",),
+            (
+                *rows("table.layers.0.weight", "table.layers.0.bias"),
+                UnitSlice("table.layers.3.weight", 1),
+            ),
         ),
         UnitGroup(
-            "joined", head.joined, ("table.layers.3.weight",),
-            (*rows("table.layers.3.weight", "table.layers.3.bias"), UnitSlice("decide.0.weight", 1, start=context)),
+            "joined",
+            head.joined,
+            ("table.layers.3.weight",),
+            (
+                *rows("table.layers.3.weight", "table.layers.3.bias"),
+                UnitSlice("decide.0.weight", 1, start=context),
+            ),
         ),
         UnitGroup(
-            "decide", head.decide, ("decide.0.weight",),
+            "decide",
+            head.decide,
+            ("decide.0.weight",),
             (*rows("decide.0.weight", "decide.0.bias"), UnitSlice("decide.3.weight", 1)),
         ),
-    )  # fmt: skip
+    )
 
 
 def lstm_group(name: str, units: int, readers: tuple[UnitSlice, ...]) -> UnitGroup:
-    """Units of the one-layer LSTM called `name`: their rows in all four gates, and what reads their state."""
+    """Units of the one-layer LSTM called `name`: their rows in all four gates, and what reads their
+    state."""
     weights = (f"{name}.weight_ih_l0", f"{name}.weight_hh_l0")
     gates = tuple(
         UnitSlice(tensor, 0, blocks=4)

@@ -8,7 +8,8 @@ Parameters = dict[str, object]
 
 
 class LightGBMFamily:
-    """LightGBM, small enough to ship: a few dozen trees a class, few leaves, strong regularisation."""
+    """LightGBM, small enough to ship: a few dozen trees a class, few leaves, strong
+    regularisation."""
 
     name = "lightgbm"
     kind = "lightgbm"

@@ -8,7 +8,8 @@ Parameters = dict[str, object]
 
 
 class RandomForestFamily:
-    """scikit-learn's, grown to a bounded number of leaves so that it can ship; served through ONNX."""
+    """scikit-learn's, grown to a bounded number of leaves so that it can ship; served through
+    ONNX."""
 
     name = "random_forest"
     kind = "forest"

@@ -36,7 +36,8 @@ class Machines(nn.Module):
 
 
 class RbfSvmFamily:
-    """scikit-learn's `SVC`, one against all, on a sample: its cost grows with the square of the windows."""
+    """scikit-learn's `SVC`, one against all, on a sample: its cost grows with the square of the
+    windows."""
 
     name = "svm_rbf"
     kind = "svm"

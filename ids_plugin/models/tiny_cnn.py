@@ -1,4 +1,5 @@
-"""`tiny_cnn`: convolution, pooling and dense layers over the sixteen or seven numbers of one uniflow."""
+"""`tiny_cnn`: convolution, pooling and dense layers over the sixteen or seven numbers of one
+uniflow."""
 
 from __future__ import annotations
 
@@ -58,7 +59,8 @@ class TinyCnnShape(NamedTuple):
 
 
 ORIGINAL = TinyCnnShape(16, filters=64, kernel=4, same=False, hidden=(64, 20))
-"""Convolution, pooling, flattening, three dense layers and dropout: 26,365 parameters, as published."""
+"""Convolution, pooling, flattening, three dense layers and dropout: 26,365 parameters, as
+published."""
 OPTIMISED = TinyCnnShape(7, filters=11, kernel=4, same=True, hidden=(15,))
 """Convolution, pooling, flattening, two dense layers: 645 parameters, as published."""
 PRE_OPTIMISED = OPTIMISED._replace(inputs=16)
@@ -66,16 +68,21 @@ PRE_OPTIMISED = OPTIMISED._replace(inputs=16)
 
 
 class TinyCnnFamily:
-    """The published layer counts and parameters; the widths behind them are ours, since they weren't printed."""
+    """The published layer counts and parameters; the widths behind them are ours, since they
+    weren't printed."""
 
     name = "tiny_cnn"
     kind = "uniflow"
-    paper = "tiny CNN for microcontrollers: chi-square 16 → 7, 26,365 → 645 parameters (10 epochs, batch 32)"
+    paper = (
+        "tiny CNN for microcontrollers: chi-square 16 → 7, 26,365 → 645 parameters"
+        " (10 epochs, batch 32)"
+    )
 
     def build(
         self, spec: Spec, classes: int, *, shape: TinyCnnShape = OPTIMISED, dropout: float = 0.2
     ) -> nn.Module:
-        """A fresh network for uniflows, whatever `spec`: unit vectors (m, shape.inputs) → logits (m, classes)."""
+        """A fresh network for uniflows, whatever `spec`: unit vectors (m, shape.inputs) → logits
+        (m, classes)."""
         return network(shape._replace(classes=classes), dropout)
 
 
@@ -93,7 +100,8 @@ class Pad(nn.Module):
 
 
 def network(shape: TinyCnnShape, dropout: float = 0.0) -> nn.Module:
-    """A fresh network; its weights come from torch's current seed. Layers `conv` and `dense0`, `dense1`, …"""
+    """A fresh network; its weights come from torch's current seed. Layers `conv` and `dense0`,
+    `dense1`, …"""
     layers: list[tuple[str, nn.Module]] = [("channel", nn.Unflatten(1, (1, shape.inputs)))]
     if shape.same:
         layers.append(("pad", Pad(shape.before, shape.kernel - 1 - shape.before)))

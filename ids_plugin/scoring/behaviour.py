@@ -1,9 +1,9 @@
 """Named behaviours: transparent scores that a person can check against the flows.
 
-A behaviour is as strong as its strongest pattern, a pattern as weak as its weakest term (minimum and maximum as fuzzy
-and/or, Zadeh 1965), and a term rises from 0 at `low` to 1 at `high`, falls where `high` is the smaller one. Bounds are
-counts, bytes, seconds as they are; features on a log scale are compared on that scale.
-"""
+A behaviour is as strong as its strongest pattern, a pattern as weak as its weakest term (minimum
+and maximum as fuzzy and/or, Zadeh 1965), and a term rises from 0 at `low` to 1 at `high`, falls
+where `high` is the smaller one. Bounds are counts, bytes, seconds as they are; features on a log
+scale are compared on that scale."""
 
 from __future__ import annotations
 
@@ -59,31 +59,64 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "brute_force",
         "brute_force",
         (
-            (_LOGIN, Term("failed", 1, 0), Term("pair_logins_600s", 8, 30), Term("pair_flows_60s", 2, 8)),
-            (_LOGIN, Term("failed", 1, 0), Term("orig_acts_logins_600s", 20, 60), Term("orig_acts_flows_60s", 4, 16)),
+            (
+                _LOGIN,
+                Term("failed", 1, 0),
+                Term("pair_logins_600s", 8, 30),
+                Term("pair_flows_60s", 2, 8),
+            ),
+            (
+                _LOGIN,
+                Term("failed", 1, 0),
+                Term("orig_acts_logins_600s", 20, 60),
+                Term("orig_acts_flows_60s", 4, 16),
+            ),
         ),
     ),
     Behaviour(
         "flood",
         "flood",
         (
-            (_ONE_HOST, _FAILED, Term("resp_acted_upon_failed_10s", 150, 800), Term("pair_failed_ports_600s", 200, 20)),
-            (_ONE_HOST, _ONE_WAY, Term("resp_acted_upon_packets_10s", 5_000, 30_000), Term("packet_rate", 200, 2_000)),
+            (
+                _ONE_HOST,
+                _FAILED,
+                Term("resp_acted_upon_failed_10s", 150, 800),
+                Term("pair_failed_ports_600s", 200, 20),
+            ),
+            (
+                _ONE_HOST,
+                _ONE_WAY,
+                Term("resp_acted_upon_packets_10s", 5_000, 30_000),
+                Term("packet_rate", 200, 2_000),
+            ),
             (_ONE_HOST, _FAILED, Term("orig_packets", 500, 5_000), Term("packet_rate", 200, 2_000)),
         ),
     ),
     Behaviour(
         "retrying",
         "command_and_control",
-        ((_OUTBOUND, _FAILED, _NOT_PLUMBING, Term("pair_failed_3600s", 4, 20), Term("pair_failed_ports_600s", 6, 2)),),
+        (
+            (
+                _OUTBOUND,
+                _FAILED,
+                _NOT_PLUMBING,
+                Term("pair_failed_3600s", 4, 20),
+                Term("pair_failed_ports_600s", 6, 2),
+            ),
+        ),
     ),
     Behaviour(
         "persistence",
         "command_and_control",
         (
             (
-                _OUTBOUND, Term("completed", 0, 1), _NOT_PLUMBING, Term("window_flows", 4, 10),
-                Term("window_span", 300, 1_800), Term("same_size", 0.4, 0.9), Term("size_spread", 0.6, 0.1),
+                _OUTBOUND,
+                Term("completed", 0, 1),
+                _NOT_PLUMBING,
+                Term("window_flows", 4, 10),
+                Term("window_span", 300, 1_800),
+                Term("same_size", 0.4, 0.9),
+                Term("size_spread", 0.6, 0.1),
             ),
         ),
     ),
@@ -99,17 +132,34 @@ BEHAVIOURS: tuple[Behaviour, ...] = (
         "exfiltration",
         "exfiltration",
         (
-            (_OUTBOUND, _ONE_WAY, _NOT_PLUMBING, Term("orig_acts_upload_3600s", 5e6, 1e8),
-             Term("pair_sent_3600s", 5e6, 1e8)),
-            (_PLUMBING, _ONE_HOST, Term("pair_sent_600s", 1e5, 1e6), Term("orig_bytes_per_packet", 90, 160)),
+            (
+                _OUTBOUND,
+                _ONE_WAY,
+                _NOT_PLUMBING,
+                Term("orig_acts_upload_3600s", 5e6, 1e8),
+                Term("pair_sent_3600s", 5e6, 1e8),
+            ),
+            (
+                _PLUMBING,
+                _ONE_HOST,
+                Term("pair_sent_600s", 1e5, 1e6),
+                Term("orig_bytes_per_packet", 90, 160),
+            ),
         ),
     ),
     Behaviour(
         "exposure",
         "inbound_noise",
-        ((_STRANGER, Term("resp_local", 0, 1), Term("orig_packets", 40, 5), Term("pair_flows_600s", 60, 6)),),
+        (
+            (
+                _STRANGER,
+                Term("resp_local", 0, 1),
+                Term("orig_packets", 40, 5),
+                Term("pair_flows_600s", 60, 6),
+            ),
+        ),
     ),
-)  # fmt: skip
+)
 """All that decides; the names are what evidence says, the classes what an alert is called."""
 
 _STRONGEST = 0.98
@@ -138,7 +188,8 @@ class BehaviourMember:
         }
 
     def probabilities(self, steps: Floats, mask: Bools, table: Floats) -> Doubles:
-        """As scoring.Member: odds of each class against benign are those of its strongest behaviour."""
+        """As scoring.Member: odds of each class against benign are those of its strongest
+        behaviour."""
         odds = np.zeros((len(table), len(CLASSES)))
         odds[:, 0] = 1.0
         shown = self.behaviours(table)

@@ -1,7 +1,8 @@
-"""LightGBM's own C library, through ctypes: the Python package would import pandas and scikit-learn where they are.
+"""LightGBM's own C library, through ctypes: the Python package would import pandas and scikit-learn
+where they are.
 
-https://lightgbm.readthedocs.io/en/stable/C-API.html; exact tree contributions are TreeSHAP (Lundberg et al. 2020).
-"""
+https://lightgbm.readthedocs.io/en/stable/C-API.html; exact tree contributions are TreeSHAP
+(Lundberg et al. 2020)."""
 
 from __future__ import annotations
 
@@ -73,7 +74,8 @@ class Trees:
         return self._predict(rows, _RAW, self.outputs)
 
     def contributions(self, rows: Floats) -> Doubles:
-        """(m, outputs, inputs + 1): TreeSHAP values, the last column the expected value; their sum is `raw`."""
+        """(m, outputs, inputs + 1): TreeSHAP values, the last column the expected value; their sum
+        is `raw`."""
         flat = self._predict(rows, _CONTRIBUTION, self.outputs * (self.inputs + 1))
         return flat.reshape(len(rows), self.outputs, self.inputs + 1)
 
@@ -89,10 +91,19 @@ class Trees:
         data = np.ascontiguousarray(rows) if by_row else rows
         self._call(
             _library().LGBM_BoosterPredictForMat,
-            self._handle, data.ctypes.data_as(ctypes.c_void_p), _FLOAT32,
-            ctypes.c_int32(len(rows)), ctypes.c_int32(self.inputs), int(by_row), kind, 0, -1,
-            _PARAMETERS, ctypes.byref(ctypes.c_int64()), out.ctypes.data_as(ctypes.POINTER(ctypes.c_double)),
-        )  # fmt: skip
+            self._handle,
+            data.ctypes.data_as(ctypes.c_void_p),
+            _FLOAT32,
+            ctypes.c_int32(len(rows)),
+            ctypes.c_int32(self.inputs),
+            int(by_row),
+            kind,
+            0,
+            -1,
+            _PARAMETERS,
+            ctypes.byref(ctypes.c_int64()),
+            out.ctypes.data_as(ctypes.POINTER(ctypes.c_double)),
+        )
         return out
 
     def _call(self, function: Callable[..., int], *arguments: object) -> None:
@@ -118,7 +129,8 @@ class TreeMember:
         return out
 
     def contributions(self, table: Floats, label: int) -> Doubles:
-        """As scoring.ContributingMember: TreeSHAP contributions to the raw score of class `label`."""
+        """As scoring.ContributingMember: TreeSHAP contributions to the raw score of class
+        `label`."""
         if label not in self._classes:
             return np.zeros((len(table), table.shape[1] + 1))
         return self._trees.contributions(table)[:, self._classes.index(label)]

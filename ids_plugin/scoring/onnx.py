@@ -1,7 +1,7 @@
 """ONNX Runtime on one core: the same bits for a window whatever stands beside it.
 
-Matrix kernels are chosen by the number of rows, so every run has exactly BLOCK of them, the last one padded.
-"""
+Matrix kernels are chosen by the number of rows, so every run has exactly BLOCK of them, the last
+one padded."""
 
 from __future__ import annotations
 
@@ -18,17 +18,23 @@ from ids_plugin.schema.window import STEPS, Bools, Floats
 from ids_plugin.scoring import Doubles
 
 REFUSALS = (
-    errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented,
+    errors.Fail,
+    errors.InvalidArgument,
+    errors.InvalidGraph,
+    errors.InvalidProtobuf,
+    errors.NotImplemented,
     errors.RuntimeException,
-)  # fmt: skip
+)
 """what ONNX Runtime raises when it can't load a model, or run it"""
 
 BLOCK = 64
-"""Rows of one run: a lone flow costs this many, and beyond it the time per flow falls no further."""
+"""Rows of one run: a lone flow costs this many, and beyond it the time per flow falls no
+further."""
 
 
 class OnnxMember:
-    """A model with inputs `steps`, `mask`, `table`, or some of them; outputs `probability` and, maybe, `attention`."""
+    """A model with inputs `steps`, `mask`, `table`, or some of them; outputs `probability` and,
+    maybe, `attention`."""
 
     def __init__(self, model: bytes, classes: tuple[int, ...], location: str) -> None:
         options = ort.SessionOptions()

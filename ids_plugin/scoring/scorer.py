@@ -1,4 +1,5 @@
-"""What a bundle makes of windows: its members' probabilities, combined and calibrated, and a prefilter that spares most flows."""
+"""What a bundle makes of windows: its members' probabilities, combined and calibrated, and a
+prefilter that spares most flows."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ _OTHER = CLASSES.index("other")
 
 
 class Scorer:
-    """Scores windows with one bundle. One core, no state between calls, the same bits in any batch."""
+    """Scores windows with one bundle. One core, no state between calls, the same bits in any
+    batch."""
 
     def __init__(self, bundle: Bundle, *, cascade: bool = True) -> None:
         """`cascade=False` asks every member about every flow.
@@ -83,7 +85,8 @@ class Scorer:
             ) from error
 
     def score_arrays(self, steps: Floats, mask: Bools, table: Floats) -> Scores:
-        """Scores of m windows given as arrays, every member asked: (m, STEPS, F), (m, STEPS), (m, T)."""
+        """Scores of m windows given as arrays, every member asked: (m, STEPS, F), (m, STEPS), (m,
+        T)."""
         probabilities = {
             name: member.probabilities(steps, mask, table) for name, member in self.members.items()
         }
@@ -99,9 +102,8 @@ class Scorer:
         }
 
     def attention(self, steps: Floats, mask: Bools, table: Floats) -> Doubles | None:
-        """(m, STEPS) weights of the steps in the decision of the attentive member that weighs most in
-        the combination; rows sum to 1. None where no member has any.
-        """
+        """(m, STEPS) weights of the steps in the decision of the attentive member that weighs most
+        in the combination; rows sum to 1. None where no member has any."""
         weights = self._combination.weights
         for name in sorted(self.members, key=lambda name: -weights.get(name, 0.0)):
             member = self.members[name]
@@ -156,8 +158,9 @@ class Scorer:
 
 
 class _Combination:
-    """Stacking (Wolpert 1992): multinomial logistic over the members' log-probabilities, a weight per member and a
-    bias per class, fitted on networks the members never saw; so it is the calibration too."""
+    """Stacking (Wolpert 1992): multinomial logistic over the members' log-probabilities, a weight
+    per member and a bias per class, fitted on networks the members never saw; so it is the
+    calibration too."""
 
     def __init__(self, combination: Combination) -> None:
         self.weights = combination.weights
@@ -183,7 +186,8 @@ class _Combination:
 
 
 class _Prefilter:
-    """The first stage of the cascade: a few shallow trees over columns that are there anyway; below its threshold nothing else is asked."""
+    """The first stage of the cascade: a few shallow trees over columns that are there anyway; below
+    its threshold nothing else is asked."""
 
     def __init__(self, bundle: Bundle, entry: PrefilterEntry) -> None:
         self.threshold = float(entry.threshold)

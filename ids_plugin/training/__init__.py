@@ -1,9 +1,8 @@
 """Training: labelled windows + model → bundle.
 
-`run.train` is the whole of it: networks → windows → members → combination → thresholds → bundle. How a
-model family is fitted is the business of a `Trainer`; the family's `kind` is the name of its entry point
-in the group `ids_plugin.trainers`.
-"""
+`run.train` is the whole of it: networks → windows → members → combination → thresholds → bundle.
+How a model family is fitted is the business of a `Trainer`; the family's `kind` is the name of its
+entry point in the group `ids_plugin.trainers`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Rare classes: windows drawn more often, errors that weigh more, or the focal loss (Lin et al. 2017)."""
+"""Rare classes: windows drawn more often, errors that weigh more, or the focal loss (Lin et al.
+2017)."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ MEANS: tuple[Means, ...] = get_args(Means)
 
 @dataclass(frozen=True)
 class Balance:
-    """What keeps the many from drowning the few; `Examples.weight` says how much each window should count."""
+    """What keeps the many from drowning the few; `Examples.weight` says how much each window should
+    count."""
 
     means: Means = "resample"
     """windows are drawn by weight, or their errors weigh by it, or all are alike"""
@@ -31,7 +33,8 @@ class Balance:
         return rng.choice(len(train), count, p=train.weight if self.means == "resample" else None)
 
     def loss(self, logits: Tensor, target: Tensor, weight: Tensor, smoothing: float) -> Tensor:
-        """Mean error of logits (m, classes) for target (m); weight (m) as `Examples.weight` has it."""
+        """Mean error of logits (m, classes) for target (m); weight (m) as `Examples.weight` has
+        it."""
         if self.means != "weight" and not self.focal:
             return cross_entropy(logits, target, label_smoothing=smoothing)
         each = cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")

@@ -1,4 +1,5 @@
-"""Fits LightGBM: the member that sees the table, and the prefilter that sees only what costs nothing."""
+"""Fits LightGBM: the member that sees the table, and the prefilter that sees only what costs
+nothing."""
 
 from __future__ import annotations
 
@@ -38,8 +39,9 @@ def fit(
 def fit_prefilter(
     train: Examples, confident: Bools, rounds: int, seed: int
 ) -> tuple[bytes, list[str]]:
-    """A yes/no model that guesses from a few flow and context features which windows the others are `confident` about,
-    and the features' names. Most flows it never has to be right about: it is asked what an alert would be."""
+    """A yes/no model that guesses from a few flow and context features which windows the others are
+    `confident` about, and the features' names. Most flows it never has to be right about: it is
+    asked what an alert would be."""
     cheap = len(train.spec.flow) + len(train.spec.context)
     first = _binary(train, confident, np.arange(cheap), rounds, seed)
     columns = np.sort(

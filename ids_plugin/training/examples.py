@@ -1,4 +1,5 @@
-"""Labelled flows → windows as arrays: no activity drowns the others, and flows are degraded as sources degrade them."""
+"""Labelled flows → windows as arrays: no activity drowns the others, and flows are degraded as
+sources degrade them."""
 
 from __future__ import annotations
 
@@ -44,7 +45,8 @@ class Examples:
 
     @cached_property
     def weight(self) -> Doubles:
-        """(n) sums to 1: half benign, the attack classes equal, activities of a class by the root of their size."""
+        """(n) sums to 1: half benign, the attack classes equal, activities of a class by the root
+        of their size."""
         size = np.bincount(self.activity)
         raw = 1.0 / np.sqrt(size[self.activity])
         for label in np.unique(self.label):
@@ -68,7 +70,8 @@ class Examples:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How many flows of each activity are kept, and how often a network is seen through a poorer source."""
+    """How many flows of each activity are kept, and how often a network is seen through a poorer
+    source."""
 
     attack: int = 120
     benign: int = 800
@@ -88,7 +91,8 @@ def windows(flows: pl.DataFrame) -> Iterator[Windows]:
 
 
 def as_seen_by(source: str, flows: pl.DataFrame) -> pl.DataFrame:
-    """The flows as a poorer source gives them: `suricata` (no payload bytes, no history), `elastic` (also whole ms)."""
+    """The flows as a poorer source gives them: `suricata` (no payload bytes, no history), `elastic`
+    (also whole ms)."""
     if source == "zeek":
         return flows
     poorer = flows.with_columns(
@@ -122,7 +126,8 @@ def sample(networks: Sequence[Labelled], sampling: Sampling, seed: int) -> Examp
 def _marked(
     flows: pl.DataFrame, sampling: Sampling, rng: np.random.Generator
 ) -> tuple[pl.DataFrame, int]:
-    """The flows with `taken` (in the sample) and `activity` (its number in this network), and how many activities."""
+    """The flows with `taken` (in the sample) and `activity` (its number in this network), and how
+    many activities."""
     detail = pl.col("label_detail").fill_null("")
     flows = flows.with_columns(activity=pl.struct("label", detail).rank("dense").cast(pl.Int64) - 1)
     cap = (

@@ -1,4 +1,5 @@
-"""Fits AE-LSTM on benign windows alone; labelled ones only choose α, β and what an error is worth as a probability."""
+"""Fits AE-LSTM on benign windows alone; labelled ones only choose α, β and what an error is worth
+as a probability."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ _NORMAL = 20_000
 
 
 class Scored(nn.Module):
-    """A(t) = α · reconstruction error + β · prediction error, and how likely that is no benign flow."""
+    """A(t) = α · reconstruction error + β · prediction error, and how likely that is no benign
+    flow."""
 
     def __init__(self, module: AeLstm, units: tuple[float, float], beta: float) -> None:
         super().__init__()
@@ -62,13 +64,13 @@ def fit(
     errors: Errors = "whitened",
     scaled: Scaling = "min-max",
 ) -> FittedNetwork:
-    """The network of the epoch with the least error on benign held-out windows; α, β and the curve from all of them.
+    """The network of the epoch with the least error on benign held-out windows; α, β and the curve
+    from all of them.
 
-    `together` is as published; `separate` trains the autoencoder first and the prediction after it; `autoencoder`
-    has no prediction. `whitened` errors count residuals by how those of normal traffic vary together (Mahalanobis
-    distance), `plain` ones, as published, count all alike. `min-max` is the published scaling; it cuts nothing off
-    that normal traffic has.
-    """
+    `together` is as published; `separate` trains the autoencoder first and the prediction after it;
+    `autoencoder` has no prediction. `whitened` errors count residuals by how those of normal
+    traffic vary together (Mahalanobis distance), `plain` ones, as published, count all alike.
+    `min-max` is the published scaling; it cuts nothing off that normal traffic has."""
     torch.manual_seed(seed)
     torch.set_num_threads(options.threads)
     normal = train.take(np.flatnonzero(train.label == 0))
@@ -101,7 +103,8 @@ def _bounds(normal: Examples, seed: int) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def _units(module: AeLstm, normal: Examples, seed: int) -> tuple[Tensor, Tensor]:
-    """Matrices that turn the residuals of normal windows, drawn by weight, into ones of unit covariance."""
+    """Matrices that turn the residuals of normal windows, drawn by weight, into ones of unit
+    covariance."""
     shown = normal.take(np.random.default_rng(seed).choice(len(normal), _NORMAL, p=normal.weight))
     module.eval()
     with torch.no_grad():
@@ -123,9 +126,14 @@ def _whitening(residuals: Tensor) -> Tensor:
 
 
 def _epochs(
-    module: AeLstm, weights: list[nn.Parameter], normal: Examples, held_out: Examples, options: Fit, seed: int,
+    module: AeLstm,
+    weights: list[nn.Parameter],
+    normal: Examples,
+    held_out: Examples,
+    options: Fit,
+    seed: int,
     progress: Progress,
-) -> list[dict[str, float]]:  # fmt: skip
+) -> list[dict[str, float]]:
     optimiser = torch.optim.Adam(weights, lr=options.rate)
     benign = held_out.take(np.flatnonzero(held_out.label == 0)[:20_000])
     losses: list[dict[str, float]] = []
@@ -143,7 +151,8 @@ def _epochs(
             {"held_out": round(float(sum(part.mean() for part in _errors(module, benign))), 6)}
         )
         progress(
-            f"ae_lstm: epoch {epoch + 1} of {options.epochs}, error on benign windows {losses[-1]['held_out']:.4f}"
+            f"ae_lstm: epoch {epoch + 1} of {options.epochs},"
+            f" error on benign windows {losses[-1]['held_out']:.4f}"
         )
         if losses[-1] == min(losses, key=lambda loss: loss["held_out"]):
             best = {name: value.clone() for name, value in module.state_dict().items()}
@@ -164,7 +173,8 @@ def _errors(module: AeLstm, examples: Examples) -> tuple[Doubles, Doubles]:
 
 
 def _weighed(module: AeLstm, held_out: Examples, beta: float | None) -> Scored:
-    """β by the best weighted log-loss of the logistic curve through log A(t), whose slope and offset it has."""
+    """β by the best weighted log-loss of the logistic curve through log A(t), whose slope and
+    offset it has."""
     again, ahead = _errors(module, held_out)
     benign, weight = held_out.label == 0, held_out.weight / held_out.weight.sum()
     units = tuple(
@@ -183,7 +193,8 @@ def _weighed(module: AeLstm, held_out: Examples, beta: float | None) -> Scored:
 def _logistic(
     values: Doubles, bad: npt.NDArray[np.bool_], weight: Doubles
 ) -> tuple[float, float, float]:
-    """Weighted log-loss, slope and offset of the logistic regression on one value (Newton's method)."""
+    """Weighted log-loss, slope and offset of the logistic regression on one value (Newton's
+    method)."""
     columns = np.stack([values, np.ones_like(values)], axis=1)
     theta = np.zeros(2)
     for _ in range(30):

@@ -19,8 +19,8 @@ def quiet(message: str) -> None:
 
 @dataclass(frozen=True)
 class Fit:
-    """How a network is fitted: Adam 1e-3 as published; the rest was chosen on simulated networks held
-    out of training."""
+    """How a network is fitted: Adam 1e-3 as published; the rest was chosen on simulated networks
+    held out of training."""
 
     epochs: int = 12
     windows: int = 40_000
@@ -46,24 +46,26 @@ class Options:
     data: tuple[str, ...]
     """`KIND:PATH` of labelled flows, see datasets.labelled_flows"""
     val: tuple[str, ...] = ()
-    """networks held out of the members' training: every other one stops it early, the rest calibrates;
-    by default a third of `data`, drawn by seed"""
+    """networks held out of the members' training: every other one stops it early, the rest
+    calibrates; by default a third of `data`, drawn by seed"""
     labels: Path | None = None
     """of `zeek:` logs, see datasets.label_files"""
     family: str = "anomaly_net"
     """entry point of the group `ids_plugin.models` that gives the bundle its name"""
     beside: tuple[str, ...] = ("lightgbm", "behaviour")
-    """members that vote beside the family: entry points of the group `ids_plugin.models`, or kinds of
-    member (`ids_plugin.members`) that need no training"""
+    """members that vote beside the family: entry points of the group `ids_plugin.models`, or kinds
+    of member (`ids_plugin.members`) that need no training"""
     seed: int = 1
     rounds: int = 40
     """trees per class"""
     prefilter_rounds: int = 40
     """trees of the prefilter"""
     prefilter_missed: float = 0.001
-    """share of the flows over a threshold that the prefilter may hold back on the calibration networks"""
+    """share of the flows over a threshold that the prefilter may hold back on the calibration
+    networks"""
     false_per_day: float = 1.0
-    """alert groups without an attack that the thresholds may cause a day on the calibration networks"""
+    """alert groups without an attack that the thresholds may cause a day on the calibration
+    networks"""
     licence: str = "Apache-2.0"
     fit: Fit = field(default_factory=Fit)
     sampling: Sampling = field(default_factory=Sampling)

@@ -27,9 +27,14 @@ def fit(parameters: dict[str, object], train: Examples, seed: int) -> tuple[byte
 def _onnx(forest: RandomForestClassifier, train: Examples) -> bytes:
     attributes = _attributes(forest)
     node = helper.make_node(
-        "TreeEnsembleClassifier", ["table"], ["label", "probability"], domain="ai.onnx.ml", post_transform="NONE",
-        classlabels_int64s=[int(label) for label in forest.classes_], **attributes,
-    )  # fmt: skip
+        "TreeEnsembleClassifier",
+        ["table"],
+        ["label", "probability"],
+        domain="ai.onnx.ml",
+        post_transform="NONE",
+        classlabels_int64s=[int(label) for label in forest.classes_],
+        **attributes,
+    )
     table = helper.make_tensor_value_info(
         "table", TensorProto.FLOAT, ["batch", train.table.shape[1]]
     )
@@ -44,13 +49,21 @@ def _onnx(forest: RandomForestClassifier, train: Examples) -> bytes:
 
 
 def _attributes(forest: RandomForestClassifier) -> dict[str, Any]:
-    """Nodes and leaves of all trees as the operator lists them; of two classes both, also where one has nothing: ONNX
-    Runtime takes a lone score for the second one's."""
+    """Nodes and leaves of all trees as the operator lists them; of two classes both, also where one
+    has nothing: ONNX Runtime takes a lone score for the second one's."""
     nodes: dict[str, list[Any]] = {
         name: []
-        for name in ("treeids", "nodeids", "featureids", "values", "truenodeids", "falsenodeids", "modes",
-                     "missing_value_tracks_true")
-    }  # fmt: skip
+        for name in (
+            "treeids",
+            "nodeids",
+            "featureids",
+            "values",
+            "truenodeids",
+            "falsenodeids",
+            "modes",
+            "missing_value_tracks_true",
+        )
+    }
     leaves: dict[str, list[Any]] = {name: [] for name in ("treeids", "nodeids", "ids", "weights")}
     for number, estimator in enumerate(forest.estimators_):
         tree = estimator.tree_
@@ -83,7 +96,8 @@ def _attributes(forest: RandomForestClassifier) -> dict[str, Any]:
 def _float_below(
     thresholds: np.ndarray[Any, np.dtype[np.float64]],
 ) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """The largest 32-bit numbers that aren't above: a 32-bit x is ≤ one exactly when it is ≤ the other."""
+    """The largest 32-bit numbers that aren't above: a 32-bit x is ≤ one exactly when it is ≤ the
+    other."""
     near = thresholds.astype(np.float32)
     below: np.ndarray[Any, np.dtype[np.float32]] = np.nextafter(near, np.float32(-np.inf))
     return np.where(near > thresholds, below, near)

@@ -20,7 +20,8 @@ _SHARPNESS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 def fit(
     parameters: dict[str, object], train: Examples, held_out: Examples, seed: int
 ) -> FittedNetwork:
-    """Machines of the windows drawn by weight; how sharp their outputs are comes from `held_out`."""
+    """Machines of the windows drawn by weight; how sharp their outputs are comes from
+    `held_out`."""
     rng = np.random.default_rng(seed)
     drawn = train.take(rng.choice(len(train), int(str(parameters["windows"])), p=train.weight))
     table = Normalise(train.table.shape[1])
@@ -40,9 +41,12 @@ def fit(
         bias[column] = machine.intercept_[0]
     support = np.flatnonzero(vectors.any(axis=1))
     module = Machines(
-        table, torch.from_numpy(shown[support]), torch.tensor(vectors[support], dtype=torch.float32),
-        torch.tensor(bias, dtype=torch.float32), float(str(parameters["gamma"])),
-    )  # fmt: skip
+        table,
+        torch.from_numpy(shown[support]),
+        torch.tensor(vectors[support], dtype=torch.float32),
+        torch.tensor(bias, dtype=torch.float32),
+        float(str(parameters["gamma"])),
+    )
     return FittedNetwork(_sharpened(module.eval(), held_out, classes, rng), classes, [])
 
 

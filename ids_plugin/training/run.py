@@ -54,7 +54,8 @@ def train(options: Options, progress: Progress = quiet) -> Bundle:
     """
     split = divide(options)
     progress(
-        f"networks: {len(split.train)} train, {len(split.stop)} stop early, {len(split.calibrate)} calibrate"
+        f"networks: {len(split.train)} train, {len(split.stop)} stop early,"
+        f" {len(split.calibrate)} calibrate"
     )
     _check(split)
     train_set = sample(split.train, options.sampling, options.seed)
@@ -76,7 +77,8 @@ def assemble(
     stop_set: Examples,
     progress: Progress = quiet,
 ) -> Bundle:
-    """The bundle of members trained on windows that are sampled already; combination and thresholds are still empty.
+    """The bundle of members trained on windows that are sampled already; combination and thresholds
+    are still empty.
 
     Args:
         options: family, members beside it, seed and fit; `data` and `val` are not read.
@@ -129,7 +131,8 @@ def combine(bundle: Bundle, held_out: Examples) -> Bundle:
 
 
 def add_prefilter(bundle: Bundle, train_set: Examples, options: Options) -> Bundle:
-    """The bundle with a gate that guesses which windows it scores at CONFIDENT or more; it lets all pass as yet."""
+    """The bundle with a gate that guesses which windows it scores at CONFIDENT or more; it lets all
+    pass as yet."""
     score = (
         Scorer(bundle, cascade=False)
         .score_arrays(train_set.steps, train_set.mask, train_set.table)
@@ -146,7 +149,8 @@ def add_prefilter(bundle: Bundle, train_set: Examples, options: Options) -> Bund
 def calibrate(
     bundle: Bundle, networks: Sequence[Labelled], options: Options, progress: Progress
 ) -> Bundle:
-    """The bundle with its thresholds and its gate's fitted on all flows of networks its members never saw."""
+    """The bundle with its thresholds and its gate's fitted on all flows of networks its members
+    never saw."""
     known = [CLASSES.index(name) for name in bundle.manifest.trained_classes]
     judged = judge(bundle, networks, cascade=False)
     thresholds = combination.fit_thresholds(judged, known, options.false_per_day)

@@ -1,4 +1,5 @@
-"""Trains `tiny_cnn`: labelled uniflows → a bundle of three fp32 networks, from which compression makes the rest."""
+"""Trains `tiny_cnn`: labelled uniflows → a bundle of three fp32 networks, from which compression
+makes the rest."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ class Options:
     data: tuple[str, ...]
     """`uniflow:PATH`, a Parquet file, folder or glob"""
     val: tuple[str, ...] = ()
-    """runs that measure the rungs of the ladder; by default every third of `data`, never trained on"""
+    """runs that measure the rungs of the ladder; by default every third of `data`, never trained
+    on"""
     seed: int = 1
     epochs: int = 10
     batch: int = 32
@@ -76,7 +78,8 @@ class Options:
     dropout: float = 0.2
     """of the original"""
     balance: float = 0.5
-    """power of a class's share by which it counts less: 0 as often as it comes, 1 all classes alike"""
+    """power of a class's share by which it counts less: 0 as often as it comes, 1 all classes
+    alike"""
     licence: str = "Apache-2.0"
 
 
@@ -89,7 +92,8 @@ def load(specs: Sequence[str]) -> list[Run]:
 
     Raises:
         UsageError: another kind of data.
-        InputError: a file is absent, no Parquet, or lacks a column; a class is none of the five; a number isn't one.
+        InputError: a file is absent, no Parquet, or lacks a column; a class is none of the five; a
+            number isn't one.
     """
     runs = []
     for spec in specs:
@@ -174,11 +178,11 @@ def vectors(counts: Ints) -> Floats:
 
 
 def chi_square(values: Floats, label: Ints) -> npt.NDArray[np.float64]:
-    """Per feature the chi-square statistic between its sums by class and those that independence expects: (F).
+    """Per feature the chi-square statistic between its sums by class and those that independence
+    expects: (F).
 
-    Liu and Setiono, Chi2: Feature Selection and Discretization of Numeric Attributes, 1995; for sums of non-negative
-    values as in text classification (Yang and Pedersen 1997).
-    """
+    Liu and Setiono, Chi2: Feature Selection and Discretization of Numeric Attributes, 1995; for
+    sums of non-negative values as in text classification (Yang and Pedersen 1997)."""
     values, classes = values.astype(np.float64), np.unique(label)
     seen = np.stack([values[label == number].sum(axis=0) for number in classes])
     share = np.array([(label == number).mean() for number in classes])
@@ -190,9 +194,9 @@ def chi_square(values: Floats, label: Ints) -> npt.NDArray[np.float64]:
 
 
 def select(counts: Ints, label: Ints, keep: int) -> tuple[int, ...]:
-    """The `keep` features of greatest chi-square, in their own order: over vectors of length one of the counts as they
-    are, as published. (Over those of the logarithms it takes four of a kind: the times between packets.)
-    """
+    """The `keep` features of greatest chi-square, in their own order: over vectors of length one of
+    the counts as they are, as published. (Over those of the logarithms it takes four of a kind: the
+    times between packets.)"""
     length = np.sqrt((counts.astype(np.float64) ** 2).sum(axis=1, keepdims=True))
     ranked = np.argsort(-chi_square((counts / length).astype(np.float32), label), kind="stable")
     return tuple(sorted(ranked[:keep].tolist()))
@@ -210,10 +214,12 @@ def fit(
     start: Mapping[str, Tensor] | None = None,
     view: View = as_is,
 ) -> dict[str, Tensor]:
-    """Weights by name after `options.epochs`, as the network computes with them; bit for bit the same on one machine.
+    """Weights by name after `options.epochs`, as the network computes with them; bit for bit the
+    same on one machine.
 
     Args:
-        start: what is trained (default: fresh weights); `view` makes the network's weights of it at every step.
+        start: what is trained (default: fresh weights); `view` makes the network's weights of it at
+            every step.
     """
     torch.manual_seed(options.seed)
     torch.use_deterministic_algorithms(True)
@@ -250,20 +256,28 @@ def _class_weights(label: Ints, balance: float) -> Tensor:
 
 
 def export(shape: TinyCnnShape, weights: Mapping[str, Tensor]) -> bytes:
-    """ONNX: `unit` (m, inputs) → `logits` (m, classes), any m; the initialisers have the layers' names."""
+    """ONNX: `unit` (m, inputs) → `logits` (m, classes), any m; the initialisers have the layers'
+    names."""
     module = tiny_cnn.network(shape)
     module.load_state_dict(dict(weights))
     made = io.BytesIO()
     torch.onnx.export(
-        module.eval(), (torch.zeros(1, shape.inputs),), cast(Any, made), dynamo=False, opset_version=20,
+        module.eval(),
+        (torch.zeros(1, shape.inputs),),
+        cast(Any, made),
+        dynamo=False,
+        opset_version=20,
         do_constant_folding=False,
-        input_names=["unit"], output_names=["logits"], dynamic_axes={"unit": {0: "batch"}, "logits": {0: "batch"}},
-    )  # fmt: skip
+        input_names=["unit"],
+        output_names=["logits"],
+        dynamic_axes={"unit": {0: "batch"}, "logits": {0: "batch"}},
+    )
     return made.getvalue()
 
 
 def train(options: Options, progress: Progress = quiet) -> Bundle:
-    """Labelled uniflows → a bundle of the three fp32 networks; the same bytes for the same options, data, machine.
+    """Labelled uniflows → a bundle of the three fp32 networks; the same bytes for the same options,
+    data, machine.
 
     Raises:
         UsageError, InputError: as `divide`.
@@ -272,9 +286,8 @@ def train(options: Options, progress: Progress = quiet) -> Bundle:
     counts, label = rows_of(data)
     every = tuple(range(len(FEATURES)))
     chosen = select(counts, label, tiny_cnn.OPTIMISED.inputs)
-    progress(
-        f"{len(label):,} uniflows of {len(data)} runs; chi-square keeps {', '.join(FEATURES[number] for number in chosen)}"
-    )
+    names = ", ".join(FEATURES[number] for number in chosen)
+    progress(f"{len(label):,} uniflows of {len(data)} runs; chi-square keeps {names}")
     files, networks = {}, []
     for name, shape in NETWORKS.items():
         used = chosen if shape.inputs < len(FEATURES) else every
@@ -292,15 +305,23 @@ def train(options: Options, progress: Progress = quiet) -> Bundle:
         )
         progress(f"{name}: {shape.parameters:,} parameters after {options.epochs} epochs")
     manifest = {
-        "family": "tiny_cnn", "version": VERSION, "task": TASK, "classes": list(CLASSES), "licence": options.licence,
+        "family": "tiny_cnn",
+        "version": VERSION,
+        "task": TASK,
+        "classes": list(CLASSES),
+        "licence": options.licence,
         "schema": uniflow.describe(),
-        "members": networks, "metrics": {},
+        "members": networks,
+        "metrics": {},
         "training": {
-            "data": {"train": _named(data), "measure": _named(held)}, "flows": len(label), "windows": len(label),
-            "seed": options.seed, "paper": PAPER,
+            "data": {"train": _named(data), "measure": _named(held)},
+            "flows": len(label),
+            "windows": len(label),
+            "seed": options.seed,
+            "paper": PAPER,
             "options": {name: getattr(options, name) for name in RECIPE},
         },
-    }  # fmt: skip
+    }
     return seal(manifest, files)
 
 

@@ -25,7 +25,8 @@ Inputs = tuple[Tensor, Tensor, Tensor]
 MODEL = "model.onnx"
 """what a bundle calls the ONNX of its network"""
 WEIGHTS = "weights.npz"
-"""what a bundle calls the arrays of its network as trained; serving doesn't need them, compression does"""
+"""what a bundle calls the arrays of its network as trained; serving doesn't need them, compression
+does"""
 _SCALING = 20_000
 
 
@@ -53,7 +54,8 @@ def fit(
     seed: int,
     progress: Progress,
 ) -> FittedNetwork:
-    """The network with the least loss on `held_out` among the epochs; bit for bit the same for the same arguments."""
+    """The network with the least loss on `held_out` among the epochs; bit for bit the same for the
+    same arguments."""
     torch.manual_seed(seed)
     classes = tuple(int(label) for label in np.unique(train.label))
     module = family.build(train.spec, len(classes))
@@ -86,8 +88,9 @@ class TrainingSet:
     """called after every change of the weights"""
 
     def loss(self, logits: Tensor, target: Tensor, weight: Tensor, inputs: Inputs) -> Tensor:
-        """Against the labels; with a teacher half of that and half against what it says at the temperature (Hinton,
-        Vinyals and Dean, Distilling the Knowledge in a Neural Network, 2015)."""
+        """Against the labels; with a teacher half of that and half against what it says at the
+        temperature (Hinton, Vinyals and Dean, Distilling the Knowledge in a Neural Network,
+        2015)."""
         hard = self.options.balance.loss(logits, target, weight, self.options.smoothing)
         if self.soft is None:
             return hard
@@ -99,8 +102,8 @@ class TrainingSet:
 
 
 def learn(module: nn.Module, training_set: TrainingSet) -> list[dict[str, float]]:
-    """Trains `module` from where it stands; it ends in evaluation mode with the weights of the epoch that lost least on
-    the held-out windows. Returns the losses by epoch."""
+    """Trains `module` from where it stands; it ends in evaluation mode with the weights of the
+    epoch that lost least on the held-out windows. Returns the losses by epoch."""
     torch.use_deterministic_algorithms(True)
     options = training_set.options
     torch.set_num_threads(options.threads)
@@ -225,7 +228,8 @@ def _judge(module: nn.Module, held_out: Examples, classes: tuple[int, ...]) -> f
 
 
 class _Serving(nn.Module):
-    """What is exported: probabilities and, where there is one, attention; without what only training needs."""
+    """What is exported: probabilities and, where there is one, attention; without what only
+    training needs."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -238,8 +242,8 @@ class _Serving(nn.Module):
 
 
 def export(fitted: FittedNetwork, examples: Examples) -> bytes:
-    """ONNX with inputs steps, mask, table and outputs probability (m, classes) and, where there is one, attention
-    (m, STEPS); any m."""
+    """ONNX with inputs steps, mask, table and outputs probability (m, classes) and, where there is
+    one, attention (m, STEPS); any m."""
     shown = (
         torch.zeros(1, STEPS, examples.steps.shape[2]),
         torch.ones(1, STEPS, dtype=torch.bool),

@@ -1,8 +1,8 @@
-"""A rung of the ladder as one C header: constants and a few functions, C99, no allocation, no library.
+"""A rung of the ladder as one C header: constants and a few functions, C99, no allocation, no
+library.
 
-A whole network computes with integers alone. One in floating point gives the reference's bits where the compiler
-neither fuses nor reorders (`-std=c99`, no `-ffast-math`; on x86 with SSE).
-"""
+A whole network computes with integers alone. One in floating point gives the reference's bits where
+the compiler neither fuses nor reorders (`-std=c99`, no `-ffast-math`; on x86 with SSE)."""
 
 from __future__ import annotations
 
@@ -53,14 +53,21 @@ def _top(network: Network, title: str) -> str:
     kind = "int8_t" if network.whole else "float"
     shape = network.shape
     sizes = {
-        "INPUTS": shape.inputs, "FILTERS": shape.filters, "KERNEL": shape.kernel, "BEFORE": shape.before,
-        "POOL": shape.pool, "POOLED": shape.pooled, "CLASSES": shape.classes, "ONE": network.unit_length,
-    }  # fmt: skip
+        "INPUTS": shape.inputs,
+        "FILTERS": shape.filters,
+        "KERNEL": shape.kernel,
+        "BEFORE": shape.before,
+        "POOL": shape.pool,
+        "POOLED": shape.pooled,
+        "CLASSES": shape.classes,
+        "ONE": network.unit_length,
+    }
     listed = ", ".join(f"IDS_{name} = {value}" for name, value in sizes.items())
     return f"""/* {title}
    The class of one direction of a connection. Give ids_prepare its counts, in this order:
 {order}
-   and what it makes of them to ids_classify. {constants(network)} bytes of constants; {arena(network)} bytes of working
+   and what it makes of them to ids_classify. {constants(network)} \
+bytes of constants; {arena(network)} bytes of working
    memory, the caller's two arrays included. Include it in one file; not reentrant. */
 #ifndef IDS_MODEL_H
 #define IDS_MODEL_H
@@ -89,7 +96,8 @@ def _reading(network: Network) -> str:
             + ("IDS_READ8" if network.whole else "IDS_READF")
             + "(table + (at))"
         )
-    return """static inline int8_t ids_shared(const int8_t *codebook, const int8_t *index, uint16_t at)
+    return """static inline int8_t ids_shared(const int8_t *codebook, const int8_t *index, \
+uint16_t at)
 {
     uint8_t two = (uint8_t)IDS_READ8(index + (at >> 1));
     return IDS_READ8(codebook + ((at & 1) ? two >> 4 : two & 15));
@@ -126,11 +134,13 @@ def _layer(name: str, layer: Layer, network: Network) -> str:
     index = np.searchsorted(layer.centroids, weight)
     index = np.append(index, 0) if len(index) % 2 else index
     packed = (index[0::2] | index[1::2] << 4).astype(np.uint8).view(np.int8)
-    return "\n".join([
-        _array("int8_t", f"ids_{name}_codebook", [str(int(v)) for v in codebook]),
-        _array("int8_t", f"ids_{name}", [str(int(v)) for v in packed]),
-        biases,
-    ])  # fmt: skip
+    return "\n".join(
+        [
+            _array("int8_t", f"ids_{name}_codebook", [str(int(v)) for v in codebook]),
+            _array("int8_t", f"ids_{name}", [str(int(v)) for v in packed]),
+            biases,
+        ]
+    )
 
 
 def _prepare(network: Network) -> str:
@@ -209,6 +219,7 @@ def _product(network: Network, weight: str, value: str) -> str:
 
 def _conv(network: Network) -> str:
     kind, read = _sum(network)
+    product = _product(network, "IDS_WEIGHT(ids_conv, f * IDS_KERNEL + k)", "in[i]")
     return f"""
 static inline void ids_conv_layer(const ids_value *in, ids_value *out)
 {{
@@ -221,7 +232,7 @@ static inline void ids_conv_layer(const ids_value *in, ids_value *out)
                 for (k = 0; k < IDS_KERNEL; k++) {{
                     i = (int16_t)(p * IDS_POOL + t + k - IDS_BEFORE);
                     if (i >= 0 && i < IDS_INPUTS)
-                        sum += {_product(network, "IDS_WEIGHT(ids_conv, f * IDS_KERNEL + k)", "in[i]")};
+                        sum += {product};
                 }}
                 if (t == 0 || sum > most)
                     most = sum;

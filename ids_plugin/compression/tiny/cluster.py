@@ -1,9 +1,10 @@
-"""Pruning with retraining and weight clustering of `tiny_cnn`: fewer different weights, zero one of them.
+"""Pruning with retraining and weight clustering of `tiny_cnn`: fewer different weights, zero one of
+them.
 
-Han, Mao and Dally, Deep Compression: Compressing Deep Neural Networks with Pruning, Trained Quantization and Huffman
-Coding, 2016: weights of least magnitude become zero for good; k-means then shares the rest among a few centroids, which
-are trained by the sum of the gradients of the weights that share them.
-"""
+Han, Mao and Dally, Deep Compression: Compressing Deep Neural Networks with Pruning, Trained
+Quantization and Huffman Coding, 2016: weights of least magnitude become zero for good; k-means then
+shares the rest among a few centroids, which are trained by the sum of the gradients of the weights
+that share them."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ def prune(
     share: float,
     options: Options,
 ) -> Weights:
-    """The weights with `share` of each layer's zero, retrained after each of ROUNDS steps on the way there."""
+    """The weights with `share` of each layer's zero, retrained after each of ROUNDS steps on the
+    way there."""
     current = dict(weights)
     for step in range(1, ROUNDS + 1):
         mask = {
@@ -61,7 +63,8 @@ def _kept(weight: Tensor, share: float) -> Tensor:
 def cluster(
     shape: TinyCnnShape, weights: Mapping[str, Tensor], rows: tuple[Floats, Ints], options: Options
 ) -> Weights:
-    """The weights with at most CENTROIDS different values a layer, zero always one of them; centroids retrained."""
+    """The weights with at most CENTROIDS different values a layer, zero always one of them;
+    centroids retrained."""
     index, start = {}, dict(weights)
     for name, value in weights.items():
         if name.endswith("weight"):
@@ -83,7 +86,8 @@ def cluster(
 def shared(
     weight: npt.NDArray[np.float64],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Centroids (CENTROIDS), the first of them 0, and which each weight has: Lloyd's k-means from evenly spaced ones.
+    """Centroids (CENTROIDS), the first of them 0, and which each weight has: Lloyd's k-means from
+    evenly spaced ones.
 
     Weights that are 0 stay so; a centroid that nothing is nearest to keeps its place.
     """

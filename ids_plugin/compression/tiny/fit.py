@@ -81,12 +81,14 @@ def rungs_of(bundle: Bundle) -> list[Rung]:
 
 
 def fit(bundle: Bundle, room: DeviceMemory) -> Bundle:
-    """The rung of greatest accuracy on the runs held out, of equal ones the smaller, alone and as a C header.
+    """The rung of greatest accuracy on the runs held out, of equal ones the smaller, alone and as a
+    C header.
 
     `manifest.device` has what it needs, and which rungs were too large.
 
     Raises:
-        UsageError: the bundle has no ladder, or the device holds none of it; the message has the smallest's need.
+        UsageError: the bundle has no ladder, or the device holds none of it; the message has the
+            smallest's need.
     """
     rungs = rungs_of(bundle)
     fitting = [rung for rung in rungs if room.holds(rung)]

@@ -1,9 +1,10 @@
-"""`tiny_cnn` as a device computes it: the same numbers in the same order, in numpy, float32 or whole.
+"""`tiny_cnn` as a device computes it: the same numbers in the same order, in numpy, float32 or
+whole.
 
-Whole numbers are Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-Inference, 2018 (section 2.2): int8 weights and activations, int32 sums, and between layers one multiplication by a
-31-bit fixed-point number and a rounding shift. All zero points are 0: inputs are positive, and so is what ReLU leaves.
-"""
+Whole numbers are Jacob et al., Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference, 2018 (section 2.2): int8 weights and activations, int32 sums, and
+between layers one multiplication by a 31-bit fixed-point number and a rounding shift. All zero
+points are 0: inputs are positive, and so is what ReLU leaves."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ BIAS = 2**30
 
 
 class Layer(NamedTuple):
-    """A convolution (filters, kernel) or dense layer (outputs, inputs); float32 throughout or int64 throughout."""
+    """A convolution (filters, kernel) or dense layer (outputs, inputs); float32 throughout or int64
+    throughout."""
 
     weight: Array
     bias: Array
@@ -53,7 +55,8 @@ class Network:
     layers: tuple[Layer, ...]
     """the convolution, then the dense ones"""
     unit_length: int = FINE
-    """what a vector's length is in whole numbers: FINE where the network computes in floating point"""
+    """what a vector's length is in whole numbers: FINE where the network computes in floating
+    point"""
 
     @property
     def whole(self) -> bool:
@@ -84,7 +87,8 @@ def of_floats(
 
 
 def inputs(network: Network, counts: Ints) -> Array:
-    """What the network reads of counts (n, 16): (n, shape.inputs), float32 or whole numbers up to TOP."""
+    """What the network reads of counts (n, 16): (n, shape.inputs), float32 or whole numbers up to
+    TOP."""
     vectors = unit(counts[:, network.features], network.unit_length)
     return (
         np.minimum(vectors, TOP) if network.whole else vectors.astype(np.float32) / np.float32(FINE)
@@ -103,7 +107,8 @@ def classify(network: Network, counts: Ints) -> Ints:
 
 
 def activations(network: Network, values: Array) -> list[Array]:
-    """What each layer hands on, (n, outputs): one term after the other is added, as a device does."""
+    """What each layer hands on, (n, outputs): one term after the other is added, as a device
+    does."""
     shape, conv = network.shape, network.layers[0]
     width = shape.positions + shape.kernel - 1
     padded = np.zeros((len(values), max(width, shape.before + shape.inputs)), values.dtype)
@@ -133,7 +138,8 @@ def _handed_on(layer: Layer, sums: Array) -> Array:
 
 
 def quantise(network: Network, counts: Ints) -> Network:
-    """The network in whole numbers; `counts` (n, 16), like those that it will see, fix the scales."""
+    """The network in whole numbers; `counts` (n, 16), like those that it will see, fix the
+    scales."""
     values = inputs(network, counts)
     unit_length = int(TOP / float(values.max()))
     seen = [
@@ -159,9 +165,8 @@ def quantise(network: Network, counts: Ints) -> Network:
 
 
 def _fixed(ratio: float) -> tuple[int, int]:
-    """31-bit multiplier and shift from 16 to 61: ratio ≈ multiplier / 2**shift. Ratios beyond are of layers that hand
-    on nothing, or all at once, where any will do.
-    """
+    """31-bit multiplier and shift from 16 to 61: ratio ≈ multiplier / 2**shift. Ratios beyond are
+    of layers that hand on nothing, or all at once, where any will do."""
     mantissa, exponent = np.frexp(min(max(ratio, 2.0**-30), 2.0**14))
     multiplier = int(np.rint(float(mantissa) * 2**31))
     return (multiplier, 31 - int(exponent)) if multiplier < 2**31 else (2**30, 30 - int(exponent))
@@ -204,11 +209,11 @@ def from_json(text: bytes) -> Network:
 
 
 def constants(network: Network) -> int:
-    """Bytes that a device keeps of it: weights, biases, and in whole networks multipliers and shifts.
+    """Bytes that a device keeps of it: weights, biases, and in whole networks multipliers and
+    shifts.
 
-    float32 takes 4 each. A whole weight takes 1, or half of one where it is shared (and a layer's CENTROIDS centroids
-    1 each), a bias 4, a layer's multiplier 4 and shift 1.
-    """
+    float32 takes 4 each. A whole weight takes 1, or half of one where it is shared (and a layer's
+    CENTROIDS centroids 1 each), a bias 4, a layer's multiplier 4 and shift 1."""
     if not network.whole:
         return sum(4 * (layer.weight.size + layer.bias.size) for layer in network.layers)
     weights = [
@@ -223,9 +228,9 @@ def constants(network: Network) -> int:
 
 
 def arena(network: Network) -> int:
-    """Bytes of the working memory: the counts and what the network reads of them, two buffers that layers write in
-    turn, and the scores. The convolution, ReLU and pooling are one step and need no room between them.
-    """
+    """Bytes of the working memory: the counts and what the network reads of them, two buffers that
+    layers write in turn, and the scores. The convolution, ReLU and pooling are one step and need no
+    room between them."""
     size, widths = (1 if network.whole else 4), network.shape.widths
     first, second = max(widths[:-1][0::2]), max(widths[:-1][1::2], default=0)
     return (
@@ -236,7 +241,8 @@ def arena(network: Network) -> int:
 
 
 def biggest_sum(network: Network) -> int:
-    """Greatest magnitude that a sum of a whole network can have, whatever the counts: it must fit in 31 bits."""
+    """Greatest magnitude that a sum of a whole network can have, whatever the counts: it must fit
+    in 31 bits."""
     return max(
         int((np.abs(layer.weight).sum(axis=1) * TOP + np.abs(layer.bias)).max())
         for layer in network.layers

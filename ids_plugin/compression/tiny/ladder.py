@@ -1,4 +1,5 @@
-"""The ladder of `tiny_cnn`: from a bundle's fp32 networks to rungs that ever smaller devices hold, each measured."""
+"""The ladder of `tiny_cnn`: from a bundle's fp32 networks to rungs that ever smaller devices hold,
+each measured."""
 
 from __future__ import annotations
 
@@ -32,28 +33,36 @@ Progress = Callable[[str], None]
 PRUNED = 0.5
 """Share of each layer's weights that pruning makes zero."""
 CODE_WHOLE, CODE_FLOAT = 2_048, 4_096
-"""Bytes of a header's code, more than avr-gcc (ATmega328P) and arm-none-eabi-gcc (Cortex-M0+, M4) make of it by -Os;
-floating point includes what the compiler brings along for it. `python -m tests.bench.devices` measures them."""
+"""Bytes of a header's code, more than avr-gcc (ATmega328P) and arm-none-eabi-gcc (Cortex-M0+, M4)
+make of it by -Os; floating point includes what the compiler brings along for it. `python -m
+tests.bench.devices` measures them."""
 STACK = 128
 """Bytes of stack that a classification needs beside the arena; what measures it is the same."""
 HELD_OUT = "runs held out"
 PUBLISHED = {
-    "original": (99.74, 343_000), "original_int8": (99.74, 106_000), "pre_optimised": (98.75, 120_000),
-    "optimised": (97.21, 4_237), "optimised_int8": (96.69, 2_704),
-}  # fmt: skip
-"""Accuracy in % and bytes of the five variants as published, on other data and by a random split of rows."""
+    "original": (99.74, 343_000),
+    "original_int8": (99.74, 106_000),
+    "pre_optimised": (98.75, 120_000),
+    "optimised": (97.21, 4_237),
+    "optimised_int8": (96.69, 2_704),
+}
+"""Accuracy in % and bytes of the five variants as published, on other data and by a random split of
+rows."""
 
 
 def ladder(
     bundle: Bundle, data: Sequence[str], seed: int = 1, progress: Progress = quiet
 ) -> Bundle:
-    """The bundle with its five rungs, each with its C header (`NAME.h`) and measured on the runs held out of training.
+    """The bundle with its five rungs, each with its C header (`NAME.h`) and measured on the runs
+    held out of training.
 
     Args:
-        data: `uniflow:PATH`s with the runs that the bundle names, which are told apart by their hashes.
+        data: `uniflow:PATH`s with the runs that the bundle names, which are told apart by their
+            hashes.
 
     Raises:
-        UsageError: it is no bundle of tiny_cnn's networks, or the data aren't those it was trained with.
+        UsageError: it is no bundle of tiny_cnn's networks, or the data aren't those it was trained
+            with.
         InputError: data that can't be read.
     """
     training = bundle.manifest.training
@@ -86,7 +95,8 @@ def ladder(
     rows = [describe(name, network, held) for name, network in rungs.items()]
     for row in rows:
         progress(
-            f"{row['name']}: {row['flash']:,} bytes of flash, {row['ram']:,} of RAM, accuracy {row['accuracy']:.2%}"
+            f"{row['name']}: {row['flash']:,} bytes of flash, {row['ram']:,} of RAM,"
+            f" accuracy {row['accuracy']:.2%}"
         )
     taken = [{"step": name, **_cost(network, held)} for name, network in steps.items()]
     manifest = bundle.manifest.replaced(
@@ -131,7 +141,8 @@ def _by_use(
 
 
 def _optimised(network: Network, rows: tuple[Ints, Ints], options: Options) -> dict[str, Network]:
-    """The seven-feature network after each step alone and after all: pruning, clustering, whole numbers."""
+    """The seven-feature network after each step alone and after all: pruning, clustering, whole
+    numbers."""
     counts, label = rows
     shape, seen = network.shape, (vectors(counts[:, network.features]), label)
     start = weights_of(network)
@@ -190,10 +201,17 @@ def describe(name: str, network: Network, held: Sequence[Run]) -> dict[str, Any]
     if network.whole:
         storage = "4-bit indices of int8 centroids" if network.shared else "int8"
     return {
-        "name": name, "file": f"{name}.{'json' if network.whole else 'onnx'}", "kind": "uniflow",
-        "shape": network.shape._asdict(), "features": [FEATURES[number] for number in network.features], "weights": storage,
-        "parameters": network.shape.parameters, "macs": network.shape.macs, **need(network), **_cost(network, held),
-    }  # fmt: skip
+        "name": name,
+        "file": f"{name}.{'json' if network.whole else 'onnx'}",
+        "kind": "uniflow",
+        "shape": network.shape._asdict(),
+        "features": [FEATURES[number] for number in network.features],
+        "weights": storage,
+        "parameters": network.shape.parameters,
+        "macs": network.shape.macs,
+        **need(network),
+        **_cost(network, held),
+    }
 
 
 def need(network: Network) -> dict[str, int]:
