@@ -113,25 +113,27 @@ class _Reading:
 
     def _times(self, chunk: Chunk) -> tuple[list[Damage], dict[str, int]]:
         """What is odd about the packets' times: the first of each kind located, all counted; and what was cut short."""
-        there = chunk.link != BROKEN_LINK
-        if not there.any():
+        is_whole = chunk.link != BROKEN_LINK
+        if not is_whole.any():
             return [], {}
         time = chunk.time
-        if not there.all():
-            time = time[np.maximum.accumulate(np.where(there, np.arange(len(there)), 0))]
+        if not is_whole.all():
+            time = time[np.maximum.accumulate(np.where(is_whole, np.arange(len(is_whole)), 0))]
         back = np.empty_like(time)
         back[1:] = time[1:] - time[:-1]
         back[0] = 0 if self.last is None else time[0] - self.last
-        back[~there] = 0
+        back[~is_whole] = 0
         self.last = int(time[-1])
-        found = {"time_backwards": back < 0, "zero_timestamp": (time == 0) & there}
-        counts = {name: int(mask.sum()) for name, mask in found.items()}
+        masks = {"time_backwards": back < 0, "zero_timestamp": (time == 0) & is_whole}
+        counts = {name: int(mask.sum()) for name, mask in masks.items()}
         counts["cut_short"] = int((chunk.captured < chunk.length).sum())
-        worth = {"time_backwards": back < -JITTER, "zero_timestamp": found["zero_timestamp"]}
+        worth_naming = {"time_backwards": back < -JITTER, "zero_timestamp": masks["zero_timestamp"]}
         oddities = []
-        for name in [name for name, mask in worth.items() if name not in self.named and mask.any()]:
+        for name in [
+            name for name, mask in worth_naming.items() if name not in self.named and mask.any()
+        ]:
             self.named.add(name)
-            row = int(np.argmax(worth[name]))
+            row = int(np.argmax(worth_naming[name]))
             start = int(chunk.offset[row])
             data = chunk.data[start : start + min(64, int(chunk.captured[row]))].tobytes()
             oddities.append(Damage(chunk.first + row, name, ODDITIES[name], data))
@@ -139,14 +141,14 @@ class _Reading:
 
     def _step(
         self,
-        found: meter.EndedConnections,
+        finished: meter.EndedConnections,
         rejects: tuple[Reject, ...],
         notes: dict[str, int],
         *,
         still_open: bool = False,
     ) -> Read:
         name, sensor = self.source.name, self.source.sensor
-        flows = flow_frame(found, name, sensor, still_open=still_open, community=self.community)
+        flows = flow_frame(finished, name, sensor, still_open=still_open, community=self.community)
         return Read(flows=flows, read=len(flows) + len(rejects), rejects=rejects, notes=notes)
 
 
@@ -185,12 +187,12 @@ def _rejects(source: Input, damage: list[Damage], packets: Packets) -> tuple[Rej
     return tuple(
         Reject(
             source.name,
-            f"packet {found.packet}",
-            found.reason,
-            found.detail,
-            found.data.hex()[:200],
+            f"packet {damaged.packet}",
+            damaged.reason,
+            damaged.detail,
+            damaged.data.hex()[:200],
         )
-        for found in sorted([*damage, *bad], key=lambda found: found.packet)
+        for damaged in sorted([*damage, *bad], key=lambda damaged: damaged.packet)
     )
 
 

@@ -101,12 +101,12 @@ def decode(value: bytes, headers: Sequence[tuple[str, bytes]], place: str) -> Ba
         InputError: the message is damaged or none of ours.
     """
     try:
-        said = {name: bytes(text).decode("utf-8") for name, text in headers}
-        kind = said.get("kind")
+        header_texts = {name: bytes(text).decode("utf-8") for name, text in headers}
+        kind = header_texts.get("kind")
         if kind == "marks":
             return _watermarks(value)
         if kind == "flows":
-            return _batch(value, said)
+            return _batch(value, header_texts)
     except (ValueError, TypeError, KeyError, OSError, pl.exceptions.PolarsError) as error:
         raise InputError(f"a damaged message: {error}", location=place) from error
     raise InputError(
@@ -122,20 +122,20 @@ def _stream(rows: pl.DataFrame) -> bytes:
     return out.getvalue()
 
 
-def _batch(value: bytes, said: dict[str, str]) -> Batch:
-    if zlib.crc32(value) != int(said["crc"]):
+def _batch(value: bytes, header_texts: dict[str, str]) -> Batch:
+    if zlib.crc32(value) != int(header_texts["crc"]):
         raise ValueError("its checksum doesn't fit")
     rows = with_sensor_flags(pl.read_ipc_stream(value))
     if dict(rows.schema) != WIRE:
         raise ValueError(f"its columns aren't a flow's: {_difference(rows)}")
     return Batch(
-        sensor=said["sensor"],
-        topic=said["topic"],
-        run=said["run"],
+        sensor=header_texts["sensor"],
+        topic=header_texts["topic"],
+        run=header_texts["run"],
         rows=rows,
-        since=int(said["since"]),
-        holes=[_range(pair) for pair in orjson.loads(said.get("holes", "[]"))],
-        end=int(said["end"]) if "end" in said else None,
+        since=int(header_texts["since"]),
+        holes=[_range(pair) for pair in orjson.loads(header_texts.get("holes", "[]"))],
+        end=int(header_texts["end"]) if "end" in header_texts else None,
     )
 
 
@@ -152,9 +152,9 @@ def _difference(rows: pl.DataFrame) -> str:
 
 
 def _watermarks(value: bytes) -> Watermarks:
-    said = orjson.loads(value)
+    document = orjson.loads(value)
     tables = [
-        {str(name): int(number) for name, number in said[table].items()}
+        {str(name): int(number) for name, number in document[table].items()}
         for table in ("topics", "marks")
     ]
-    return Watermarks(int(said["now"]), *tables)
+    return Watermarks(int(document["now"]), *tables)
