@@ -1,8 +1,10 @@
-"""Settings of the streaming pipeline: one TOML file, every key also as `IDS_<SECTION>_<KEY>`, secrets also from files.
+"""Settings of the streaming pipeline: one TOML file, every key also as `IDS_<SECTION>_<KEY>`,
+secrets also from files.
 
-The environment wins over the file. A secret's key with `_file` behind it names a file that holds the secret. Lists are
-comma-separated in the environment, tables are `key=value` pairs. Unknown sections and keys are refused.
-docs/deploy.md describes every key; a new one is a new field here and a line there. Nothing else reads the environment.
+The environment wins over the file. A secret's key with `_file` behind it names a file that holds
+the secret. Lists are comma-separated in the environment, tables are `key=value` pairs. Unknown
+sections and keys are refused. docs/deploy.md describes every key; a new one is a new field here and
+a line there. Nothing else reads the environment.
 """
 
 from __future__ import annotations
@@ -274,7 +276,8 @@ def load(path: Path | None = None, environment: Mapping[str, str] = os.environ) 
     """Settings of a TOML file and the environment; of the environment alone without a file.
 
     Raises:
-        ConfigError: a file can't be read, a key or a section isn't known, a value isn't what it has to be.
+        ConfigError: a file can't be read, a key or a section isn't known, a value isn't what it has
+            to be.
     """
     sections = get_type_hints(Config)
     written = _from_file(path, sections) if path is not None else {}
@@ -553,7 +556,8 @@ _KINDS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
 
 
 def _place(path: Path, text: str, section: str, key: str | None = None) -> str:
-    """`file:line` of a section or of a key in it; the file alone where the line isn't written in the usual way."""
+    """`file:line` of a section or of a key in it; the file alone where the line isn't written in
+    the usual way."""
     inside = False
     for number, line in enumerate(text.splitlines(), 1):
         header = re.match(r"\s*\[\s*([\w-]+)", line)

@@ -1,4 +1,5 @@
-"""Clients of a Kafka broker as the configuration has it, and what its errors mean (kafka-python, extra `[kafka]`)."""
+"""Clients of a Kafka broker as the configuration has it, and what its errors mean (kafka-python,
+extra `[kafka]`)."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
 SESSION_MS, TRANSACTION_MS = 10_000, 10_000
-"""After so long a dead member's partitions go to others, and its open transaction stops holding readers back."""
+"""After so long a dead member's partitions go to others, and its open transaction stops holding
+readers back."""
 BOOTSTRAP_MS = 5_000
 """How long a broker may take to answer the first time."""
 LARGEST_MESSAGE = 900_000
@@ -37,7 +39,8 @@ def instance(name: str | None) -> str:
 def consumer(
     config: Config, group: str = "", name: str | None = None, **options: Any
 ) -> KafkaConsumer:
-    """A consumer that reads what was committed, from the beginning where it knows no place, and commits nothing itself.
+    """A consumer that reads what was committed, from the beginning where it knows no place, and
+    commits nothing itself.
 
     Args:
         config: where the broker is.
@@ -224,7 +227,8 @@ def _token_provider(path: Path) -> Any:
 
 
 class _Lost(logging.Handler):
-    """Keeps why connections were lost: kafka-python writes it into its log only, and says that time is up."""
+    """Keeps why connections were lost: kafka-python writes it into its log only, and says that time
+    is up."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -292,7 +296,8 @@ def _why(config: Config, message: str) -> tuple[str, str]:
 
 
 def _error_text(error: BaseException) -> str:
-    """A client's error in few words: what the broker says, without the request and the response around it."""
+    """A client's error in few words: what the broker says, without the request and the response
+    around it."""
     broker_message = re.search(r"error_message='(.+?)'[,)]", str(error))
     text = (
         broker_message[1] if broker_message else str(getattr(error, "description", None) or error)

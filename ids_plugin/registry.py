@@ -1,7 +1,9 @@
-"""Finds plugins by entry point: `[project.entry-points."ids_plugin.ROOM"]` in a package's pyproject.toml.
+"""Finds plugins by entry point: `[project.entry-points."ids_plugin.ROOM"]` in a package's
+pyproject.toml.
 
-The built-in plugins are listed in ours; another package adds one the same way, and nothing here changes. A name that two
-packages use is refused: which of them would run should never depend on the order of a path.
+The built-in plugins are listed in ours; another package adds one the same way, and nothing here
+changes. A name that two packages use is refused: which of them would run should never depend on the
+order of a path.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ def load(room: str, name: str) -> Any:
     """The plugin `name` of `room`: the object that its entry point names.
 
     Raises:
-        UsageError: there is no such plugin (the message lists those there are), or a package's plugin
-            can't be imported.
+        UsageError: there is no such plugin (the message lists those there are), or a package's
+            plugin can't be imported.
     """
     entries = _entries(room)
     if name not in entries:

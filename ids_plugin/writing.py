@@ -11,7 +11,8 @@ from ids_plugin.errors import UsageError
 
 @contextlib.contextmanager
 def writing(location: str | Path, undo: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Says why `location` can't be written to, after `undo`. A BrokenPipeError passes: whoever reads has seen enough.
+    """Says why `location` can't be written to, after `undo`. A BrokenPipeError passes: whoever
+    reads has seen enough.
 
     Raises:
         UsageError: it can't be made or written (no permission, full disk, ...).

@@ -1,6 +1,8 @@
-"""Published sets of ready-made features: `nslkdd:`, `cicids2017:`, `iotid20:`, `unsw:`, … and a file, folder or glob.
+"""Published sets of ready-made features: `nslkdd:`, `cicids2017:`, `iotid20:`, `unsw:`, … and a
+file, folder or glob.
 
-They describe flows by other tools' features, so they are tables of their own and never become Flow frames.
+They describe flows by other tools' features, so they are tables of their own and never become Flow
+frames.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ class Table:
     detail: pl.Series
     """(n) the set's own label, in lower case"""
     counts: dict[str, int]
-    """`read`, `not_finite` (dropped: a number missing, NaN or infinite), `duplicates` (dropped), `rows`"""
+    """`read`, `not_finite` (dropped: a number missing, NaN or infinite), `duplicates` (dropped),
+    `rows`"""
     files: dict[str, str]
     """name → SHA-256"""
 
@@ -60,10 +63,12 @@ class Table:
         ).to_numpy()
 
     def matrix(self, known: Table) -> tuple[tuple[str, ...], npt.NDArray[np.float64]]:
-        """Names (F) and values (n, F): numbers as they are, categories one-hot over the values that `known` has.
+        """Names (F) and values (n, F): numbers as they are, categories one-hot over the values that
+        `known` has.
 
         Args:
-            known: the table that a model is trained on; what it hasn't got is 0 in every column of the category.
+            known: the table that a model is trained on; what it hasn't got is 0 in every column of
+                the category.
 
         Raises:
             UsageError: the two tables don't have the same features.
@@ -87,12 +92,14 @@ class Table:
 
 
 def load_table(spec: str) -> Table:
-    """The records of `NAME:PATH`; several files (a folder's CSV files, a glob) are joined in the order of their names.
+    """The records of `NAME:PATH`; several files (a folder's CSV files, a glob) are joined in the
+    order of their names.
 
     Raises:
         UsageError: the name is none of NAMES.
-        InputError: a file can't be read, lacks a column or has one too many, has text where a number belongs or a
-            label that the set hasn't got; or no row is left, or all are of one class.
+        InputError: a file can't be read, lacks a column or has one too many, has text where a
+            number belongs or a label that the set hasn't got; or no row is left, or all are of one
+            class.
     """
     name, _, path = spec.partition(":")
     if name not in SETS or not path:

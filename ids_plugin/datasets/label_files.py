@@ -20,13 +20,13 @@ _LINE = "?line"
 def labelled(flows: pl.DataFrame, path: Path) -> pl.DataFrame:
     """The flows with `label` (`benign` where no line fits) and `label_detail` (the line).
 
-    Columns `uid,class`, or `host,class,from,to`: flows of the host, in either role, that begin in that time, its ends
-    included; ISO 8601 (UTC unless it says otherwise) or seconds since 1970; nothing there is no bound. Of several lines
-    that fit a flow the first holds.
+    Columns `uid,class`, or `host,class,from,to`: flows of the host, in either role, that begin in
+    that time, its ends included; ISO 8601 (UTC unless it says otherwise) or seconds since 1970;
+    nothing there is no bound. Of several lines that fit a flow the first holds.
 
     Raises:
-        InputError: the file can't be read, has other columns, a class that isn't ours, a host that is no address, a
-            time that is none, or a line that fits no flow.
+        InputError: the file can't be read, has other columns, a class that isn't ours, a host that
+            is no address, a time that is none, or a line that fits no flow.
     """
     table = _table(path)
     first, unused = (

@@ -1,4 +1,5 @@
-"""Labelled flows by name: `lab:DIR_OR_FILE` (or a glob), `iot23:FILE`, and `zeek:PATH` with a file of labels."""
+"""Labelled flows by name: `lab:DIR_OR_FILE` (or a glob), `iot23:FILE`, and `zeek:PATH` with a file
+of labels."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ def load(spec: str, labels: Path | None = None) -> list[Labelled]:
         labels: of `zeek:`, see sources._labels; other kinds have their own and leave it alone.
 
     Raises:
-        UsageError: the kind is unknown, or has features instead of flows (sources._features), or lacks its labels.
+        UsageError: the kind is unknown, or has features instead of flows (sources._features), or
+            lacks its labels.
         InputError: a file is absent, lacks a column, or has labels that aren't ours.
     """
     kind, _, path = spec.partition(":")
@@ -100,7 +102,8 @@ def _lab(path: Path) -> Iterator[Labelled]:
 
 
 def _frame(file: Path) -> pl.DataFrame:
-    """A Flow frame from Parquet; whatever a model would quietly take for something else is refused."""
+    """A Flow frame from Parquet; whatever a model would quietly take for something else is
+    refused."""
     try:
         frame = flow.with_sensor_flags(pl.read_parquet(file))
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -166,7 +169,8 @@ def _iot23(path: Path) -> Iterator[Labelled]:
 
 
 def _iot23_class() -> pl.Expr:
-    """IoT-23's detailed labels as classes: https://www.stratosphereips.org/datasets-iot23 ("Labels")."""
+    """IoT-23's detailed labels as classes: https://www.stratosphereips.org/datasets-iot23
+    ("Labels")."""
     detail = pl.col("label_detail").fill_null("").str.to_lowercase()
     return (
         pl.when(pl.col("label").str.to_lowercase() == "benign").then(pl.lit("benign"))
@@ -195,7 +199,8 @@ def _zeek(path: Path, labels: Path) -> Iterator[Labelled]:
 
 
 def _whole(step: Read) -> pl.DataFrame:
-    """The flows of a step, if all of it could be read: what is lost of labelled data is lost of every figure."""
+    """The flows of a step, if all of it could be read: what is lost of labelled data is lost of
+    every figure."""
     if step.rejects:
         bad = step.rejects[0]
         raise InputError(

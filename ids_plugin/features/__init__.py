@@ -1,4 +1,5 @@
-"""Features of one flow: Flow frame → Flow frame + float32 columns. A file here that defines `PLUGIN` adds a group."""
+"""Features of one flow: Flow frame → Flow frame + float32 columns. A file here that defines
+`PLUGIN` adds a group."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from ids_plugin.schema.window import Feature
 
 
 class Group(NamedTuple):
-    """Features and the Polars expressions that compute them from the Flow columns, in the same order."""
+    """Features and the Polars expressions that compute them from the Flow columns, in the same
+    order."""
 
     features: tuple[Feature, ...]
     expressions: tuple[pl.Expr, ...]

@@ -1,5 +1,6 @@
 """Where a flow went: inside or outside, to one host or a group, to an infrastructure service or to
-a service that asks for a password. Ports only choose these flags; no port number reaches a model."""
+a service that asks for a password. Ports only choose these flags; no port number reaches a
+model."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ LOGIN_PORTS = (
     5900,
     8883,
 )
-"""FTP, SSH, telnet, POP3, SMB, IMAP, LDAP, SQL Server, MQTT, MySQL, RDP, PostgreSQL, VNC and usual second ports"""
+"""FTP, SSH, telnet, POP3, SMB, IMAP, LDAP, SQL Server, MQTT, MySQL, RDP, PostgreSQL, VNC and usual
+second ports"""
 
 _GROUP = is_group_address("resp_h")
 _TRANSPORT = pl.col("proto").is_in(["tcp", "udp"]).fill_null(value=False)

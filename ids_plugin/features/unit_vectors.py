@@ -1,4 +1,5 @@
-"""Counts → vectors of length one, in whole numbers alone, so that a device without floating point makes the same."""
+"""Counts → vectors of length one, in whole numbers alone, so that a device without floating point
+makes the same."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ FINE = 32_767
 def logs(counts: Ints) -> Ints:
     """256 · log2(1 + count), its fraction taken linearly between powers of two: (n, F), 0 to 8,191.
 
-    Mitchell, Computer Multiplication and Division Using Binary Logarithms, 1962. Counts over LARGEST are LARGEST.
+    Mitchell, Computer Multiplication and Division Using Binary Logarithms, 1962. Counts over
+    LARGEST are LARGEST.
     """
     one_more = np.clip(counts, 0, LARGEST) + 1
     exponent = np.frexp(one_more.astype(np.float64))[1].astype(np.int64) - 1

@@ -33,7 +33,8 @@ class Read:
     notes: dict[str, int] = field(default_factory=dict)
     """counts beside them (packets, packets of unknown link types, ...) for the ledger"""
     source: str = ""
-    """what the flows' column `source` says; who opened the input fills in the plugin's name, and `sensor`"""
+    """what the flows' column `source` says; who opened the input fills in the plugin's name, and
+    `sensor`"""
     sensor: str = ""
 
 
@@ -96,6 +97,7 @@ class Source(Protocol):
         """Reads to the end in steps of about `batch_rows` records, in bounded memory.
 
         Raises:
-            InputError: nothing of it can be read (wrong header, wrong unit); single bad records are rejects.
+            InputError: nothing of it can be read (wrong header, wrong unit); single bad records are
+                rejects.
         """
         ...

@@ -1,8 +1,9 @@
 """Captures (pcap, pcapng) → connections as Zeek would have logged them, without Zeek.
 
-Options: `meter=zeek` or `meter=suricata` runs the real program instead and reads what it wrote; `open_every` (seconds)
-adds records of TCP connections that have lasted that long and haven't ended, as Zeek's open-connections packages write
-them; `community_id=yes` fills that column; `checksums=verify` judges checksums as Zeek does without its option -C.
+Options: `meter=zeek` or `meter=suricata` runs the real program instead and reads what it wrote;
+`open_every` (seconds) adds records of TCP connections that have lasted that long and haven't ended,
+as Zeek's open-connections packages write them; `community_id=yes` fills that column;
+`checksums=verify` judges checksums as Zeek does without its option -C.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class Capture:
         return 1.0 if head[:4] in PCAP_MAGICS or head[:4] == PCAPNG_MAGIC else 0.0
 
     def read(self, source: Input, batch_rows: int) -> Iterator[Read]:
-        """Reads to the end, giving connections out as they end; a step covers a chunk, whatever `batch_rows`.
+        """Reads to the end, giving connections out as they end; a step covers a chunk, whatever
+        `batch_rows`.
 
         Raises:
             InputError: it isn't a capture.
@@ -105,14 +107,16 @@ class _Reading:
     def _measure(
         self, chunk: Chunk
     ) -> tuple[meter.EndedConnections, tuple[Reject, ...], dict[str, int]]:
-        """Connections that ended, rejects and counts; nothing of the packets is kept while frames are made."""
+        """Connections that ended, rejects and counts; nothing of the packets is kept while frames
+        are made."""
         packets = self.decoder.decode(chunk)
         oddities, odd = self._times(chunk)
         rejects = _rejects(self.source, [*chunk.damage, *oddities], packets)
         return self.meter.add(packets), rejects, _notes(chunk, packets) | odd
 
     def _times(self, chunk: Chunk) -> tuple[list[Damage], dict[str, int]]:
-        """What is odd about the packets' times: the first of each kind located, all counted; and what was cut short."""
+        """What is odd about the packets' times: the first of each kind located, all counted; and
+        what was cut short."""
         is_whole = chunk.link != BROKEN_LINK
         if not is_whole.any():
             return [], {}
@@ -153,7 +157,8 @@ class _Reading:
 
 
 class Clock:
-    """Cuts chunks where the capture's clock passes a multiple of `every` µs since its first packet."""
+    """Cuts chunks where the capture's clock passes a multiple of `every` µs since its first
+    packet."""
 
     def __init__(self, every: int) -> None:
         self.every = every

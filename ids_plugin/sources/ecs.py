@@ -1,7 +1,9 @@
-"""Zeek connections as documents of the Elastic Common Schema, in the four dialects that SIEMs write.
+"""Zeek connections as documents of the Elastic Common Schema, in the four dialects that SIEMs
+write.
 
-They agree on addresses and ports and disagree on bytes and durations: `source.bytes` are IP bytes in Elastic's
-integration and in Malcolm, payload in Corelight's mapping, and elsewhere in Security Onion.
+They agree on addresses and ports and disagree on bytes and durations: `source.bytes` are IP bytes
+in Elastic's integration and in Malcolm, payload in Corelight's mapping, and elsewhere in Security
+Onion.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ FRACTION = "_fraction"
 
 
 class Dialect(NamedTuple):
-    """Where a dialect keeps what the others keep elsewhere: column → path, and what a unit of `duration` is."""
+    """Where a dialect keeps what the others keep elsewhere: column → path, and what a unit of
+    `duration` is."""
 
     name: str
     paths: dict[str, str]
@@ -144,18 +147,21 @@ CONN = ("conn", "zeek.conn", "zeek.connection", "connection")
 
 
 class Ecs:
-    """Reads ECS documents, one a line, bare or as `_source` of a search hit, nested or with dotted keys."""
+    """Reads ECS documents, one a line, bare or as `_source` of a search hit, nested or with dotted
+    keys."""
 
     name = "ecs"
 
     def sniff(self, head: bytes) -> float:
-        """By how many of the first lines are documents; a raw Zeek record within is left to the Zeek reader."""
+        """By how many of the first lines are documents; a raw Zeek record within is left to the
+        Zeek reader."""
         lines = [line for line in head.split(b"\n")[:SNIFFED] if line.strip()]
         documents = sum(_is_document(line) for line in lines)
         return 0.3 + 0.5 * documents / len(lines) if documents else 0.0
 
     def read(self, source: Input, batch_rows: int) -> Iterator[Read]:
-        """Connections in the dialect each document shows; documents about other things are out of scope.
+        """Connections in the dialect each document shows; documents about other things are out of
+        scope.
 
         Raises:
             DialectError: durations that should be whole nanoseconds have fractions.
@@ -165,7 +171,8 @@ class Ecs:
 
 
 def refuse_fractions(draft: pl.DataFrame, name: str) -> None:
-    """Refuses the draft of an input's first records if their durations can't be in the unit they claim.
+    """Refuses the draft of an input's first records if their durations can't be in the unit they
+    claim.
 
     Raises:
         DialectError: durations that should be whole nanoseconds have fractions.
@@ -227,7 +234,8 @@ def _at(document: dict[str, Any], path: str, dotted: bool) -> object:
 
 @cache
 def layout(dialect: str, hit: bool, dotted: bool) -> Layout:
-    """Layout of a dialect's documents: under `_source` of a hit or bare, with dotted keys or nested."""
+    """Layout of a dialect's documents: under `_source` of a hit or bare, with dotted keys or
+    nested."""
     chosen = next(candidate for candidate in DIALECTS if candidate.name == dialect)
     root = ("_source",) if hit else ()
     marks = {f"?{path}": path for paths in MARKS.values() for path in paths}
@@ -254,7 +262,8 @@ def _kind(column: str) -> str:
 
 
 def _is_ours(dialect: str) -> pl.Expr:
-    """Rows with addresses and a time, with a mark of the dialect and none of those asked before it."""
+    """Rows with addresses and a time, with a mark of the dialect and none of those asked before
+    it."""
     is_ours = pl.all_horizontal(pl.col("orig_h", "resp_h", "ts_text").is_not_null())
     is_ours &= pl.col("dataset").is_in(CONN) | pl.col("dataset").is_null()
     for name, paths in MARKS.items():

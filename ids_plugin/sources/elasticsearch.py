@@ -1,4 +1,5 @@
-"""`elasticsearch:URL/INDEX` as an input: documents of connections, in the dialect each of them shows."""
+"""`elasticsearch:URL/INDEX` as an input: documents of connections, in the dialect each of them
+shows."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ START = "event.start"
 
 
 class Index:
-    """Reads what connections an index has: ECS documents, Zeek's and Suricata's own records in any envelope."""
+    """Reads what connections an index has: ECS documents, Zeek's and Suricata's own records in any
+    envelope."""
 
     name = "elasticsearch"
 
@@ -42,8 +44,8 @@ class Index:
         return 0.0
 
     def read(self, source: Input, batch_rows: int) -> Iterator[Read]:
-        """Steps of a page each, whatever `batch_rows`; options `since` and `until` leave out documents that
-        can't be of that period.
+        """Steps of a page each, whatever `batch_rows`; options `since` and `until` leave out
+        documents that can't be of that period.
 
         Raises:
             InputError: there is no such index; its documents can't be in the units they claim.
@@ -65,8 +67,9 @@ class Index:
 def period(options: ReadOptions) -> list[dict[str, Any]]:
     """Filters for `since` and `until`; they keep every document whose flow may start in between.
 
-    No document's time is before its flow's start: those before `since` can be left out. It is the start itself where a
-    stack maps connections to fields; only such documents can be left out from `until` on.
+    No document's time is before its flow's start: those before `since` can be left out. It is the
+    start itself where a stack maps connections to fields; only such documents can be left out from
+    `until` on.
     """
     filters: list[dict[str, Any]] = []
     if options.since:
@@ -100,7 +103,8 @@ class _Page:
         """One step for each kind of record there is, and one for what is none.
 
         Raises:
-            DialectError: values can't be in the units they claim; looked at for the first page of each kind.
+            DialectError: values can't be in the units they claim; looked at for the first page of
+                each kind.
         """
         too_long = [index for index, text in enumerate(self.texts) if len(text) > LONGEST_LINE]
         texts = [b"{}" if len(text) > LONGEST_LINE else text for text in self.texts]

@@ -1,10 +1,11 @@
-"""Messages of `ids.flows`: flows of one sensor as an Arrow IPC stream, and marks of how far the source topics are read.
+"""Messages of `ids.flows`: flows of one sensor as an Arrow IPC stream, and marks of how far the
+source topics are read.
 
-A message says in its headers what it is. `kind` is `flows` or `marks`. With `flows` the headers are `sensor`, `topic`,
-`run` (empty where the sender doesn't number its records), `since` (ms, the earliest record of the message), `holes`
-(JSON, ranges of numbers that were read and gave no flow), `end` (number of the run's end mark) and `crc` (CRC-32 of the
-value, so that damage is noticed before anything is parsed); the value has the columns of WIRE. With `marks` the value
-is JSON.
+A message says in its headers what it is. `kind` is `flows` or `marks`. With `flows` the headers are
+`sensor`, `topic`, `run` (empty where the sender doesn't number its records), `since` (ms, the
+earliest record of the message), `holes` (JSON, ranges of numbers that were read and gave no flow),
+`end` (number of the run's end mark) and `crc` (CRC-32 of the value, so that damage is noticed
+before anything is parsed); the value has the columns of WIRE. With `marks` the value is JSON.
 """
 
 from __future__ import annotations
@@ -21,14 +22,16 @@ from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import SCHEMA, with_sensor_flags
 
 LIMIT = 900_000
-"""Bytes of a message's value: below what a broker takes by default, 1 MiB with headers and framing."""
+"""Bytes of a message's value: below what a broker takes by default, 1 MiB with headers and
+framing."""
 EXTRA: dict[str, pl.DataType] = {
     "seq": pl.Int64(),
     "at": pl.Int64(),
     "partition": pl.Int32(),
     "offset": pl.Int64(),
 }
-"""Beside the flow: its number in the run (null where there are none), the record's time (ms), and where it stood."""
+"""Beside the flow: its number in the run (null where there are none), the record's time (ms), and
+where it stood."""
 WIRE: dict[str, pl.DataType] = {**SCHEMA, **EXTRA}
 NOTHING = pl.DataFrame(schema=WIRE)
 Headers = list[tuple[str, bytes]]
@@ -66,7 +69,8 @@ class Watermarks:
 
 
 def encode(batch: Batch, limit: int = LIMIT) -> Iterator[tuple[bytes, Headers]]:
-    """Value and headers of the messages that carry a batch: one, or several where one would be over `limit` bytes."""
+    """Value and headers of the messages that carry a batch: one, or several where one would be over
+    `limit` bytes."""
     value, holes = _stream(batch.rows), orjson.dumps(list(batch.holes)).decode()
     if len(value) + len(holes) > limit and batch.rows.height + len(batch.holes) > 1:
         rows, ranges = batch.rows.height // 2, len(batch.holes) // 2

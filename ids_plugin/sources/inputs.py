@@ -1,4 +1,5 @@
-"""Finds and opens inputs: files, directories, globs, standard input; decompresses; tells kinds apart by content."""
+"""Finds and opens inputs: files, directories, globs, standard input; decompresses; tells kinds
+apart by content."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ class Damage(NamedTuple):
 
 
 class _Unpacked(io.RawIOBase):
-    """Decompressed bytes of a gzip or zstd stream; damage ends it and is kept, what came before is given."""
+    """Decompressed bytes of a gzip or zstd stream; damage ends it and is kept, what came before is
+    given."""
 
     def __init__(self, raw: BinaryIO, start: bytes, make: Callable[[], Any], feed: int) -> None:
         self._raw, self._pending, self._make, self._feed = raw, start, make, feed
@@ -125,7 +127,8 @@ class _Joined(io.RawIOBase):
 
 
 class Opened(NamedTuple):
-    """An input and who reads it; None: it is of no known kind, or can't be opened, which `error` says."""
+    """An input and who reads it; None: it is of no known kind, or can't be opened, which `error`
+    says."""
 
     input: Input
     source: Source | None
@@ -146,7 +149,8 @@ def read_inputs(
     options: ReadOptions = DEFAULT_OPTIONS,
     elasticsearch: Callable[[], Elasticsearch] = Elasticsearch,
 ) -> Iterator[Read]:
-    """All that the inputs hold, one input after the other; one that can't be read beside others that can is a reject.
+    """All that the inputs hold, one input after the other; one that can't be read beside others
+    that can is a reject.
 
     Args:
         specs: files, directories, globs, `-`, `elasticsearch:URL/INDEX`.
@@ -157,8 +161,8 @@ def read_inputs(
         elasticsearch: gives the settings of indices' servers, but for the URL.
 
     Raises:
-        InputError: none of them could be read; the first one's reason.
-        UsageError, ConfigError, MissingExtraError, ServiceError: an index can't be read as things are.
+        InputError: none of them could be read; the first one's reason. UsageError, ConfigError,
+            MissingExtraError, ServiceError: an index can't be read as things are.
     """
     failed: list[InputError] = []
     records = 0
@@ -214,10 +218,12 @@ def open_inputs(
     options: ReadOptions = DEFAULT_OPTIONS,
     elasticsearch: Callable[[], Elasticsearch] = Elasticsearch,
 ) -> Iterator[Opened]:
-    """Opens inputs one by one; the caller closes `input.stream`. Members of a directory come sorted by path.
+    """Opens inputs one by one; the caller closes `input.stream`. Members of a directory come sorted
+    by path.
 
-    An `error` have: what isn't there or may not be read, a file named on its own (not found in a directory or by a
-    glob) that is of no known kind, and a directory or glob in which nothing is of a known kind.
+    An `error` have: what isn't there or may not be read, a file named on its own (not found in a
+    directory or by a glob) that is of no known kind, and a directory or glob in which nothing is of
+    a known kind.
     """
     plugins: tuple[Source, ...] = registry.load_all("sources")
     for spec in specs:
@@ -249,7 +255,8 @@ def _closed(path: str, error: InputError, sensors: Sequence[tuple[str, str]]) ->
 
 
 def _paths(spec: str) -> tuple[bool, list[str], list[InputError]]:
-    """Whether the spec names one input, the paths it stands for, and why there are none or not all of them."""
+    """Whether the spec names one input, the paths it stands for, and why there are none or not all
+    of them."""
     if spec != "-" and os.path.isdir(spec):
         return False, *_members(spec)
     if spec != "-" and not os.path.lexists(spec) and glob.has_magic(spec):
@@ -259,7 +266,8 @@ def _paths(spec: str) -> tuple[bool, list[str], list[InputError]]:
 
 
 def _members(folder: str) -> tuple[list[str], list[InputError]]:
-    """Regular files below a folder, hidden ones left out, sorted; and the folders that can't be read."""
+    """Regular files below a folder, hidden ones left out, sorted; and the folders that can't be
+    read."""
     closed: list[InputError] = []
     members: list[str] = []
     for path, folders, files in os.walk(

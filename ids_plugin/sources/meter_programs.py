@@ -1,4 +1,5 @@
-"""A real Zeek or Suricata as the meter of captures: it runs in a temporary folder, its log is read as any other."""
+"""A real Zeek or Suricata as the meter of captures: it runs in a temporary folder, its log is read
+as any other."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ stream: {midstream: true}
 
 @dataclass(frozen=True)
 class Program:
-    """How a program is run on `capture.pcap` in the current folder, and where it writes what `source` reads."""
+    """How a program is run on `capture.pcap` in the current folder, and where it writes what
+    `source` reads."""
 
     command: tuple[str, ...]
     log: str

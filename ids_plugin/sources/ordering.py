@@ -1,9 +1,11 @@
-"""Orders flows by the time they were known, in bounded memory, the same whatever order files and lines came in.
+"""Orders flows by the time they were known, in bounded memory, the same whatever order files and
+lines came in.
 
-Flows are held until there are more than HELD; then all go to a temporary file in batches, with the least and greatest
-key of each. Reading back starts with the batch that has the least key, and gives the flows whose key is below that of
-every batch not yet read. A log that is nearly in order, as Zeek's are, needs few batches at a time. Where too many
-would be needed at once, the file is first rewritten as sorted runs in smaller batches, of which only one per run is.
+Flows are held until there are more than HELD; then all go to a temporary file in batches, with the
+least and greatest key of each. Reading back starts with the batch that has the least key, and gives
+the flows whose key is below that of every batch not yet read. A log that is nearly in order, as
+Zeek's are, needs few batches at a time. Where too many would be needed at once, the file is first
+rewritten as sorted runs in smaller batches, of which only one per run is.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ HELD = 1 << 15
 BATCH = 1 << 13
 """Flows of one batch of the temporary file: large enough for speed, small against HELD."""
 SMALLEST = 1 << 4
-"""Flows of a sorted run's batch at least: HELD / SMALLEST runs of HELD flows can be merged at once, 67 million."""
+"""Flows of a sorted run's batch at least: HELD / SMALLEST runs of HELD flows can be merged at once,
+67 million."""
 KNOWN = "_known"
 TIES = ("uid", *(name for name in SCHEMA if name not in ("uid", "origin")), "origin")
 Key = tuple[int, str]
@@ -44,7 +47,8 @@ def ordered(
     spill_dir: Path | None = None,
     locality: Locality | None = None,
 ) -> Iterator[pl.DataFrame]:
-    """All flows of `reads` by (known time, uid, content), in frames of `batch_rows`; local flags filled.
+    """All flows of `reads` by (known time, uid, content), in frames of `batch_rows`; local flags
+    filled.
 
     Takes all reads before it gives the first frame.
 
@@ -69,7 +73,8 @@ def ordered(
 
 
 def in_order(flows: pl.DataFrame) -> pl.DataFrame:
-    """Flows by (known time, uid, content, origin), with the column `_known` (Int64 µs since the epoch)."""
+    """Flows by (known time, uid, content, origin), with the column `_known` (Int64 µs since the
+    epoch)."""
     flows = flows.rechunk().with_columns(known().dt.epoch("us").alias(KNOWN))
     keys = flows.select(KNOWN, "uid").with_row_index("row").sort(KNOWN, "uid")
     same = keys.select(
@@ -196,7 +201,8 @@ class _Sorter:
 
 
 def _in_runs(file: _File, path: Path) -> _File:
-    """The same rows as runs of HELD sorted rows, in batches so small that one of every run fits into memory."""
+    """The same rows as runs of HELD sorted rows, in batches so small that one of every run fits
+    into memory."""
     runs = -(-sum(batch.rows for batch in file.batches) // HELD)
     rows = min(BATCH, max(SMALLEST, HELD // runs))
     sorted_file = _File(path)

@@ -83,7 +83,8 @@ class Suricata:
         return 0.4 + 0.55 * eve_lines / len(lines) if eve_lines else 0.0
 
     def read(self, source: Input, batch_rows: int) -> Iterator[Read]:
-        """All flow events. Notes count those whose IP bytes can't be told from their frames' bytes."""
+        """All flow events. Notes count those whose IP bytes can't be told from their frames'
+        bytes."""
         link = Link()
         layout = replace(FLOW, derive=link.derive)
 
@@ -199,10 +200,11 @@ def _counterpart(v6: pl.Expr) -> pl.Expr:
 
 
 def _conn_state() -> pl.Expr:
-    """What Zeek calls a connection with these flags and packets; null for TCP whose flags aren't given.
+    """What Zeek calls a connection with these flags and packets; null for TCP whose flags aren't
+    given.
 
-    Zeek's own rules are in base/protocols/conn/main.zeek (`conn_state`); the order of two resets isn't known here, the
-    responder's is taken to be the first.
+    Zeek's own rules are in base/protocols/conn/main.zeek (`conn_state`); the order of two resets
+    isn't known here, the responder's is taken to be the first.
     """
     orig_flags = pl.col("flags_ts").str.to_integer(base=16, strict=False)
     resp_flags = pl.col("flags_tc").str.to_integer(base=16, strict=False).fill_null(0)

@@ -18,7 +18,8 @@ from ids_plugin.sources.readers.ndjson import Bad, Field, Layout, OutOfScope
 
 CONN = re.compile(r"conn(-\d+)?")
 OPEN = re.compile(r"(open[-_]conn|conn[-_]long)(-\d+)?")
-"""Paths of logs about connections that have not ended: Zeek's open-connections and long-connections packages."""
+"""Paths of logs about connections that have not ended: Zeek's open-connections and long-connections
+packages."""
 MARKS = ("conn_state", "orig_pkts", "orig_ip_bytes", "orig_bytes")
 """Fields that a record about a connection has and other logs have not."""
 TEXTS = ("uid", "proto", "conn_state", "history", "community_id")
@@ -98,7 +99,8 @@ def _plain(record: dict[str, Any], tag: str, open_named: bool) -> Layout | OutOf
 
 @cache
 def layout(tag: str, style: str, text: bool, opened: bool) -> Layout:
-    """Layout of a conn record: inside `tag` or bare, style of its id fields, whether `ts` is text."""
+    """Layout of a conn record: inside `tag` or bare, style of its id fields, whether `ts` is
+    text."""
     root = (tag,) if tag else ()
     fields = [Field("ts", "iso" if text else "time", (*root, "ts"))]
     fields += [Field(name, kind, (*root, *_id_path(style, name))) for name, kind in ENDPOINTS]

@@ -1,7 +1,9 @@
-"""Windows: features → temporal windows, the same for a whole log and for a stream in batches of any size.
+"""Windows: features → temporal windows, the same for a whole log and for a stream in batches of any
+size.
 
-A file here that defines `PLUGIN` adds features: a `Rolling` (sums and distinct counts over sliding windows of event
-time, per host or pair) or a `Summary` (statistics over the steps of a window). `_state.Windower` computes them.
+A file here that defines `PLUGIN` adds features: a `Rolling` (sums and distinct counts over sliding
+windows of event time, per host or pair) or a `Summary` (statistics over the steps of a window).
+`_state.Windower` computes them.
 """
 
 from __future__ import annotations
@@ -31,11 +33,13 @@ class Measure(NamedTuple):
     value: pl.Expr
     """int64 per flow, over the Flow columns and those of `features/`"""
     distinct: Literal["", "contact", "failed_contact", "failed_service"] = ""
-    """count each thing once: originator and responder; the same of failed flows; with the port, of failed flows"""
+    """count each thing once: originator and responder; the same of failed flows; with the port, of
+    failed flows"""
 
 
 class Reading(NamedTuple):
-    """Whose sums become features: of the flow's originator or responder (`orig`, `resp`) or of its pair."""
+    """Whose sums become features: of the flow's originator or responder (`orig`, `resp`) or of its
+    pair."""
 
     whose: Literal["orig", "resp", "pair"]
     measures: tuple[str, ...]
@@ -45,7 +49,8 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Rolling:
-    """Sums per group, and which of them are read. Every flow counts for the host or pair that `side` names."""
+    """Sums per group, and which of them are read. Every flow counts for the host or pair that
+    `side` names."""
 
     side: Literal["originator", "responder", "pair"]
     role: str
@@ -75,7 +80,8 @@ class Rolling:
 
 
 class Sequences(NamedTuple):
-    """What a summary is computed from: the windows of m flows, latest first after the flow itself; NaN is padding."""
+    """What a summary is computed from: the windows of m flows, latest first after the flow itself;
+    NaN is padding."""
 
     start: npt.NDArray[np.float64]
     """(m, STEPS) seconds before the flow's own start, the flow itself (0) first"""

@@ -1,4 +1,5 @@
-"""The flows that windows and evidence still need: up to k of each pair, linked from each flow to the one before it."""
+"""The flows that windows and evidence still need: up to k of each pair, linked from each flow to
+the one before it."""
 
 from __future__ import annotations
 
@@ -26,11 +27,12 @@ _COLUMNS = {
     "host_before": np.int32,
     "replaced_at": np.int64,
 }
-"""of a flow: its number and clock, start (µs), pair and originator, the flow before it of its pair and of its
-originator (index here, -1 for none), the number of the record that replaces it"""
+"""of a flow: its number and clock, start (µs), pair and originator, the flow before it of its pair
+and of its originator (index here, -1 for none), the number of the record that replaces it"""
 _LINKS = {"before": "pair", "host_before": "origin"}
 _EVIDENCE_COLUMNS = (
-    "uid", "ts", "orig_h", "orig_p", "resp_h", "resp_p", "proto", "conn_state", "duration", "orig_bytes", "resp_bytes",
+    "uid", "ts", "orig_h", "orig_p", "resp_h", "resp_p", "proto", "conn_state", "duration",
+    "orig_bytes", "resp_bytes",
 )  # fmt: skip
 
 
@@ -76,7 +78,8 @@ class History:
         self.count = size
 
     def earlier(self, rows: Ints) -> Ints:
-        """(m, EARLIER) indices of the flows before those at index `rows`, latest first, -1 where there are none."""
+        """(m, EARLIER) indices of the flows before those at index `rows`, latest first, -1 where
+        there are none."""
         indices = np.full((len(rows), EARLIER), -1, np.int64)
         filled = np.zeros(len(rows), np.int64)
         index, rows_left = self["before"][rows], np.arange(len(rows))
@@ -93,7 +96,8 @@ class History:
             index = self["before"][index]
 
     def of_host(self, row: int, limit: int) -> list[int]:
-        """Indices of the latest flows of the originator of the flow at index `row`, itself excluded, latest first."""
+        """Indices of the latest flows of the originator of the flow at index `row`, itself
+        excluded, latest first."""
         indices: list[int] = []
         index = int(self["host_before"][row])
         while (
@@ -107,8 +111,9 @@ class History:
         return indices
 
     def prune(self, limit: int, clock: int) -> int:
-        """Keeps the last EARLIER flows of each pair, none older than a day, at most `limit` flows: the pairs seen
-        least recently leave first. Returns how many flows that windows could still reach had to leave."""
+        """Keeps the last EARLIER flows of each pair, none older than a day, at most `limit` flows:
+        the pairs seen least recently leave first. Returns how many flows that windows could still
+        reach had to leave."""
         if self.count <= limit:
             return 0
         fresh = np.flatnonzero((clock - self["clock"] < DAY_US) & (self["replaced_at"] == _NEVER))

@@ -1,4 +1,5 @@
-"""Which records are the same flow: duplicates, and open-connection records that a later record replaces."""
+"""Which records are the same flow: duplicates, and open-connection records that a later record
+replaces."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ from ids_plugin.windows.slots import Keys, SlotTable, mix
 
 Ints = npt.NDArray[np.int64]
 GENERATION = 131_072
-"""Flows a sensor's memory for duplicates spans: between one and two generations. Repeats come from overlapping files
-(neighbours in known order) and from a sensor's restart (minutes); 2 x 131,072 flows are half an hour at 150 flows/s."""
+"""Flows a sensor's memory for duplicates spans: between one and two generations. Repeats come from
+overlapping files (neighbours in known order) and from a sensor's restart (minutes); 2 x 131,072
+flows are half an hour at 150 flows/s."""
 
 
 class Identity:
@@ -41,7 +43,8 @@ class Identity:
         return repeated
 
     def replaced(self, uid: Keys, still_open: npt.NDArray[np.bool_], start: int) -> Ints:
-        """(n) sequence number of the record that each one replaces, -1 for none; `start` is that of the first row."""
+        """(n) sequence number of the record that each one replaces, -1 for none; `start` is that of
+        the first row."""
         before = np.full(len(uid), -1, np.int64)
         if not self._growing and not still_open.any():
             return before

@@ -1,7 +1,8 @@
 """When the flows of a window came and how alike they are: repetition and rhythm, robustly.
 
-Median absolute deviation and coefficient of variation of the intervals between the starts of consecutive flows.
-Regularity alone is no sign of a controller, so sizes that repeat, failures and the span of the contact stand beside it.
+Median absolute deviation and coefficient of variation of the intervals between the starts of
+consecutive flows. Regularity alone is no sign of a controller, so sizes that repeat, failures and
+the span of the contact stand beside it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Sums over sliding windows of event time, per host or pair: exact, in any batch size, vectorised over the batch.
+"""Sums over sliding windows of event time, per host or pair: exact, in any batch size, vectorised
+over the batch.
 
-A flow (event) j counts at flow i when `clock_i - clock_j < horizon` and fewer than `visible` flows of the sensor came
-between them. It stops counting early when another takes its place: a later record of the same connection, or, in a
-count of distinct things, the thing's next occurrence. Both rules are the same for adding and for removing, so a running
-total per group only ever needs the differences of one batch; these are summed in the order of groups, not of time.
+A flow (event) j counts at flow i when `clock_i - clock_j < horizon` and fewer than `visible` flows
+of the sensor came between them. It stops counting early when another takes its place: a later
+record of the same connection, or, in a count of distinct things, the thing's next occurrence. Both
+rules are the same for adding and for removing, so a running total per group only ever needs the
+differences of one batch; these are summed in the order of groups, not of time.
 """
 
 from __future__ import annotations
@@ -21,14 +23,16 @@ NEVER = np.iinfo(np.int32).max
 
 
 class Column(NamedTuple):
-    """One number per event to be summed; `successor` names what ends it early (a key of `EventLog.successors`)."""
+    """One number per event to be summed; `successor` names what ends it early (a key of
+    `EventLog.successors`)."""
 
     values: npt.NDArray[np.signedinteger]
     successor: str
 
 
 class EventLog:
-    """The events that can still count in any window, oldest first, and what has taken their place since."""
+    """The events that can still count in any window, oldest first, and what has taken their place
+    since."""
 
     def __init__(self, successors: tuple[str, ...]) -> None:
         self.first = 0
@@ -42,7 +46,8 @@ class EventLog:
         return self.first + len(self.clock)
 
     def append(self, clock: Ints, predecessors: dict[str, Ints]) -> None:
-        """Adds a batch; `predecessors[name]` says which earlier event each one takes the place of, -1 if none."""
+        """Adds a batch; `predecessors[name]` says which earlier event each one takes the place of,
+        -1 if none."""
         start = self.end
         self.clock = np.concatenate([self.clock, clock])
         for name, before in predecessors.items():
@@ -54,14 +59,16 @@ class EventLog:
     def counts(
         self, earlier: Ints, later: Ints, horizon: int, visible: int
     ) -> npt.NDArray[np.bool_]:
-        """(n) whether each earlier event still counted in a window of `horizon` µs when the later one came."""
+        """(n) whether each earlier event still counted in a window of `horizon` µs when the later
+        one came."""
         gap = self.clock[later - self.first] - self.clock[earlier - self.first]
         return np.asarray((gap < horizon) & (later - earlier < visible))
 
     def replaced(
         self, name: str, low: int, high: int, horizon: int, visible: int
     ) -> npt.NDArray[np.bool_]:
-        """(high - low) which events from `low` on left such a window early, because another took their place."""
+        """(high - low) which events from `low` on left such a window early, because another took
+        their place."""
         after = self.successors[name][low - self.first : high - self.first]
         gone = after != NEVER
         seq = np.flatnonzero(gone) + low
@@ -101,13 +108,15 @@ class Expiry:
     replaced: dict[str, npt.NDArray[np.bool_]]
     """(high - low) per kind of successor: had left early already"""
     replacing: dict[str, tuple[Ints, Ints]]
-    """per kind of successor: rows of the batch that take the place of an event that still counted, and that event"""
+    """per kind of successor: rows of the batch that take the place of an event that still counted,
+    and that event"""
 
 
 def expire(
     log: EventLog, rows: int, low: int, horizon: int, visible: int, predecessors: dict[str, Ints]
 ) -> Expiry:
-    """What leaves a window of `horizon` µs during the last `rows` events of the log; nothing before `low` counts."""
+    """What leaves a window of `horizon` µs during the last `rows` events of the log; nothing before
+    `low` counts."""
     start = log.end - rows
     clock = log.clock[start - log.first :]
     by_time = int(np.searchsorted(log.clock, clock[-1] - horizon, "right")) + log.first
@@ -153,7 +162,8 @@ class Order(NamedTuple):
 
 
 class Side:
-    """Running totals of one grouping (originators, responders, pairs): one per group, horizon and column."""
+    """Running totals of one grouping (originators, responders, pairs): one per group, horizon and
+    column."""
 
     def __init__(self, horizons: int, columns: int) -> None:
         self.group: Small = np.zeros(0, np.int32)
@@ -191,7 +201,8 @@ class Side:
         return {"group": self.group, "values": list(self.values)}
 
     def restore(self, state: Mapping[str, Any], groups: int) -> None:
-        """Takes up a `state`, in place of its own: `groups` groups, their totals still to be counted."""
+        """Takes up a `state`, in place of its own: `groups` groups, their totals still to be
+        counted."""
         self.group, self.values = state["group"], list(state["values"])
         self.totals = np.zeros((*self.totals.shape[:2], max(256, groups)), np.int64)
 
@@ -203,7 +214,8 @@ class Side:
         counts: Mapping[str, npt.NDArray[np.bool_]],
         successors: Sequence[str],
     ) -> None:
-        """Counts the totals of one horizon: events from `low` on that `counts`, by what ends each column early."""
+        """Counts the totals of one horizon: events from `low` on that `counts`, by what ends each
+        column early."""
         first = low - log.first
         for index, successor in enumerate(successors):
             values = np.where(counts[successor], self.values[index][first:], 0).astype(np.int64)
@@ -219,9 +231,11 @@ class Side:
         columns: list[Column],
         stride: int,
     ) -> Iterator[Ints]:
-        """Per column: (r) its sum at every sorted row of `order`, its own event included. Updates the totals.
+        """Per column: (r) its sum at every sorted row of `order`, its own event included. Updates
+        the totals.
 
-        `rank` is where each event of the batch stands in `order`; rows of the order are `stride` to an event.
+        `rank` is where each event of the batch stands in `order`; rows of the order are `stride` to
+        an event.
         """
         leaving = slice(expiry.low - log.first, expiry.high - log.first)
         group = self.group[leaving].astype(np.int64)

@@ -1,4 +1,5 @@
-"""A vectorised hash table from 64-bit keys to consecutive slots: what a dictionary would be, a batch at a time."""
+"""A vectorised hash table from 64-bit keys to consecutive slots: what a dictionary would be, a
+batch at a time."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def mix(left: Keys, right: Keys) -> Keys:
 
 
 class SlotTable:
-    """Open addressing with linear probing; at most half full. Keys are hashes: 0 stands for an empty place."""
+    """Open addressing with linear probing; at most half full. Keys are hashes: 0 stands for an
+    empty place."""
 
     def __init__(self, capacity: int = 1024) -> None:
         self.count = 0
@@ -30,7 +32,8 @@ class SlotTable:
         self._slots: npt.NDArray[np.int32] = np.zeros(capacity, np.int32)
 
     def slots(self, keys: Keys) -> Slots:
-        """(n) slot of each key; keys not seen before get the next slots. Equal keys get the same."""
+        """(n) slot of each key; keys not seen before get the next slots. Equal keys get the
+        same."""
         keys = np.where(keys == 0, np.uint64(1), keys)
         if 2 * (self.count + len(keys)) > len(self._keys):
             self._grow(2 * (self.count + len(keys)))
@@ -57,7 +60,8 @@ class SlotTable:
         return np.equal(self._keys[place], keys)
 
     def _claim(self, places: Slots, keys: Keys) -> None:
-        """Writes keys to empty places; where several want one, the last gets it and the others probe on."""
+        """Writes keys to empty places; where several want one, the last gets it and the others
+        probe on."""
         self._keys[places] = keys
         turn = np.arange(len(places), dtype=np.int32)
         self._slots[places] = turn
@@ -66,7 +70,8 @@ class SlotTable:
         self.count += len(fresh)
 
     def keep(self, slots: Slots) -> Slots:
-        """Forgets all but `slots` (distinct); these get new numbers. Returns (old count) new slot or -1."""
+        """Forgets all but `slots` (distinct); these get new numbers. Returns (old count) new slot
+        or -1."""
         renamed = np.full(self.count, -1, np.int64)
         renamed[slots] = np.arange(len(slots))
         used = self._keys != 0

@@ -22,8 +22,9 @@ from ids_plugin.windows.rolling import Column, EventLog, Order, Side, expire
 from ids_plugin.windows.slots import Keys, SlotTable, mix
 
 CHUNK = GENERATION // 2
-"""Records between two clean-ups of the state. They happen at multiples of this count, wherever batches end, so that
-what a window can reach does not depend on the batches; and it bounds what one step holds in memory."""
+"""Records between two clean-ups of the state. They happen at multiples of this count, wherever
+batches end, so that what a window can reach does not depend on the batches; and it bounds what one
+step holds in memory."""
 
 _COUNTERS = ("duplicates", "replaced", "left_early", "clock", "delayed")
 Derived = dict[str, npt.NDArray[Any]]
@@ -43,10 +44,12 @@ _CONTENT = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What a sensor's state may grow to; reaching a limit is counted (`Windower.left_early`), never an error."""
+    """What a sensor's state may grow to; reaching a limit is counted (`Windower.left_early`), never
+    an error."""
 
     visible: int = 262_144
-    """flows that rolling sums look back at most, beside the hour: 73 flows/s for an hour, 75 B each"""
+    """flows that rolling sums look back at most, beside the hour: 73 flows/s for an hour, 75 B
+    each"""
     history: int = 65_536
     """flows kept for pair windows after a clean-up, ten a pair: at least 6,553 pairs, 170 B each"""
 
@@ -85,9 +88,11 @@ class Windower:
         return self._pairs.count
 
     def step(self, flows: pl.DataFrame) -> Iterator[BatchWindows]:
-        """Windows of a batch: a Flow frame with the columns `features.add` gives and local flags filled.
+        """Windows of a batch: a Flow frame with the columns `features.add` gives and local flags
+        filled.
 
-        Duplicates are left out and counted. The windows given share this state: use each before asking for the next.
+        Duplicates are left out and counted. The windows given share this state: use each before
+        asking for the next.
         """
         while len(flows):
             room = CHUNK - self._identity.seen % CHUNK
@@ -300,7 +305,8 @@ class Windower:
         return self._pairs if plugin.side == "pair" else self._hosts
 
     def _compact(self) -> None:
-        """Forgets events, hosts and pairs that nothing refers to; the others are numbered anew, by their keys."""
+        """Forgets events, hosts and pairs that nothing refers to; the others are numbered anew, by
+        their keys."""
         low = min(self._low.values(), default=self._log.end)
         before = max(low, self._log.end - self.limits.visible)
         dropped = before - self._log.first
@@ -455,7 +461,8 @@ def _instants(microseconds: Ints) -> pl.Series:
 
 
 def _derived(plugins: Sequence[Rolling]) -> list[pl.Expr]:
-    """All that a batch's flows are asked for, at once: starting Polars' engine takes longer than most of it."""
+    """All that a batch's flows are asked for, at once: starting Polars' engine takes longer than
+    most of it."""
     named = pl.col("uid").is_not_null()
     return [
         *(pl.col(column).hash(seed=1).alias(name) for name, column in _HASHED.items()),
@@ -520,7 +527,8 @@ def _readings() -> dict[Rolling, dict[tuple[str, int], list[tuple[str, int]]]]:
 
 
 def _link(group: Ints, number: Ints, last: Ints) -> Ints:
-    """(n) number of the row before each one in its group, from `last` for the first; `last` is brought up to date."""
+    """(n) number of the row before each one in its group, from `last` for the first; `last` is
+    brought up to date."""
     order = np.argsort(group * len(group) + np.arange(len(group)))
     ordered = group[order]
     first = np.r_[True, ordered[1:] != ordered[:-1]] if len(order) else np.zeros(0, np.bool_)

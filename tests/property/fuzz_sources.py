@@ -1,8 +1,9 @@
 """Fuzzing the readers by hand: no crash, no hang, every record counted.
 
-`python -m tests.property.fuzz_sources [--records N] [--seed S]` mutates good logs of every kind at random.
-`python -m tests.property.fuzz_sources --atheris SECONDS` lets coverage guide the mutations (needs `atheris`).
-Prints what was read; exits with 1 and writes the input to `fuzz-failure.bin` when a reader breaks its promise.
+`python -m tests.property.fuzz_sources [--records N] [--seed S]` mutates good logs of every kind at
+random. `python -m tests.property.fuzz_sources --atheris SECONDS` lets coverage guide the mutations
+(needs `atheris`). Prints what was read; exits with 1 and writes the input to `fuzz-failure.bin`
+when a reader breaks its promise.
 """
 
 from __future__ import annotations

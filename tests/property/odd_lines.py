@@ -1,4 +1,5 @@
-"""Strategies for lines of logs: good, odd, damaged; and streams that give them in pieces of any size."""
+"""Strategies for lines of logs: good, odd, damaged; and streams that give them in pieces of any
+size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Folds written for reading: one flow after the other, every rule a line. What the vectorised ones must equal."""
+"""Folds written for reading: one flow after the other, every rule a line. What the vectorised ones
+must equal."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class Open:
 
 
 def facts(flows: pl.DataFrame, scores: Scores) -> list[Fact]:
-    """What documents must say, in order: state, subject, role, class, flow shown, count, peers, bytes."""
+    """What documents must say, in order: state, subject, role, class, flow shown, count, peers,
+    bytes."""
     return list(_walk(flows, scores))
 
 

@@ -1,4 +1,5 @@
-"""What a window is, written to be read, not to be fast: one flow at a time, every rule a loop over what came before.
+"""What a window is, written to be read, not to be fast: one flow at a time, every rule a loop over
+what came before.
 
 No code of `ids_plugin.windows` is used here but the names of the features.
 """
@@ -27,7 +28,8 @@ def content(flow: Flow) -> tuple[Any, ...]:
 
 
 def windows(flows: list[Flow]) -> list[dict[str, Any]]:
-    """Context features of every flow that isn't a duplicate. `flows` are in known order, with the flow features."""
+    """Context features of every flow that isn't a duplicate. `flows` are in known order, with the
+    flow features."""
     past: list[Flow] = []
     found = []
     seen = set()

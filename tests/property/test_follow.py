@@ -127,7 +127,8 @@ class World:
         self.watched = not self.watched
 
     def hurry(self) -> None:
-        """Reads from now on are of one file, and come sooner than looks at what files there are; or not."""
+        """Reads from now on are of one file, and come sooner than looks at what files there are; or
+        not."""
         self.pace = 0.1 if self.pace == 1.0 else 1.0
 
     def finish(self) -> None:

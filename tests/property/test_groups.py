@@ -19,7 +19,8 @@ LABELS = ("scan", "flood", "command_and_control", "brute_force")
 
 @st.composite
 def inputs(draw: st.DrawFn) -> tuple[pl.DataFrame, Scores, list[int]]:
-    """Flows of few hosts with pauses about as long as what closes a fold, growing connections, and cuts."""
+    """Flows of few hosts with pauses about as long as what closes a fold, growing connections, and
+    cuts."""
     count = draw(st.integers(1, 40))
     minutes = 0.0
     rows: list[Row] = []

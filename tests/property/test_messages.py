@@ -1,4 +1,5 @@
-"""Whatever comes as a message is accounted for, and how messages are cut into polls changes nothing."""
+"""Whatever comes as a message is accounted for, and how messages are cut into polls changes
+nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Whatever the partitions, readers, cuts, repetitions and restarts: the same flows in the same order."""
+"""Whatever the partitions, readers, cuts, repetitions and restarts: the same flows in the same
+order."""
 
 from __future__ import annotations
 

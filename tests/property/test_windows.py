@@ -67,7 +67,8 @@ def frame(drawn: list[dict[str, Any]]) -> pl.DataFrame:
 def run(
     flows: pl.DataFrame, cuts: list[int], limits: state.Limits | None = None, stops: bool = False
 ) -> dict[str, Any]:
-    """Everything windows give, batch by batch; with `stops`, another process goes on after every batch."""
+    """Everything windows give, batch by batch; with `stops`, another process goes on after every
+    batch."""
     windower = state.Windower(limits)
     edges = [0, *sorted(cut % (len(flows) + 1) for cut in cuts), len(flows)]
     parts: dict[str, list[Any]] = {

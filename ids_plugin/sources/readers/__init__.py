@@ -1,1 +1,2 @@
-"""Readers: bytes of a format (lines, JSON, Zeek TSV, documents) → columns that a source makes flows of."""
+"""Readers: bytes of a format (lines, JSON, Zeek TSV, documents) → columns that a source makes flows
+of."""

@@ -1,8 +1,8 @@
 """Documents of an Elasticsearch index → JSON lines that the readers of files and messages read.
 
-A document may hold the sensor's own record as text (`message`, `event.original`): then that is taken, since nothing of
-it is lost. Otherwise the document itself is, with dotted keys turned into objects; Suricata's flows as Elastic's
-integration maps them become EVE records again.
+A document may hold the sensor's own record as text (`message`, `event.original`): then that is
+taken, since nothing of it is lost. Otherwise the document itself is, with dotted keys turned into
+objects; Suricata's flows as Elastic's integration maps them become EVE records again.
 """
 
 from __future__ import annotations
@@ -24,18 +24,21 @@ DOCUMENT_SENSOR_PATHS = (
     ("host", "name"),
     ("agent", "name"),
 )
-"""Where the sensor's name may stand, the first that is there wins: as around records on Kafka, and Corelight's."""
+"""Where the sensor's name may stand, the first that is there wins: as around records on Kafka, and
+Corelight's."""
 RECORD_SENSOR_KEYS = ("_system_name", "host")
 """What Zeek's and Suricata's own records call it."""
 ORIGINALS = (("message",), ("event", "original"))
 NUMBERS = {"bytes", "packets", "ip_bytes", "port", "duration", "missed", "missed_bytes"}
 FLAGS = {"local_orig", "local_resp", "originator", "responder"}
-"""Last names of fields that some stacks write as text, since Elasticsearch converts it when it indexes."""
+"""Last names of fields that some stacks write as text, since Elasticsearch converts it when it
+indexes."""
 DOTTED = re.compile(rb'\.[\w@-]+":')
 VALUE_AS_TEXT = re.compile(
     rb'"(?:%s)":"' % b"|".join(sorted(name.encode() for name in NUMBERS | FLAGS))
 )
-"""What documents that have to be put right have in them, and perhaps others: looking is cheaper than putting right."""
+"""What documents that have to be put right have in them, and perhaps others: looking is cheaper
+than putting right."""
 TRUTHS = {"true": True, "T": True, "false": False, "F": False}
 SIDES = (("source", "src", "toserver"), ("destination", "dest", "toclient"))
 
@@ -72,8 +75,8 @@ def value_at(document: object, *path: str) -> Any:
 
 
 def _nested(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with `{"a.b": 1}` as `{"a": {"b": 1}}` at every level, and numbers that were written as text; of fields
-    that stand twice the first value stays."""
+    """The same with `{"a.b": 1}` as `{"a": {"b": 1}}` at every level, and numbers that were written
+    as text; of fields that stand twice the first value stays."""
     nested: dict[str, Any] = {}
     for name, value in document.items():
         inner = _nested(value) if isinstance(value, dict) else value
@@ -113,7 +116,8 @@ def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 def _original(document: dict[str, Any], classify: Classify) -> tuple[bytes, dict[str, Any]] | None:
-    """The sensor's own record of a flow, as it was written; Zeek's with its log's name if the document says which."""
+    """The sensor's own record of a flow, as it was written; Zeek's with its log's name if the
+    document says which."""
     for path in ORIGINALS:
         text = value_at(document, *path)
         if not isinstance(text, str) or not text.startswith("{"):

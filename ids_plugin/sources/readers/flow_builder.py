@@ -1,4 +1,5 @@
-"""Loose columns as a reader finds them → Flow frame; what can't be a flow's value becomes a fault of its record."""
+"""Loose columns as a reader finds them → Flow frame; what can't be a flow's value becomes a fault
+of its record."""
 
 from __future__ import annotations
 
@@ -13,9 +14,11 @@ from ids_plugin.errors import DialectError
 from ids_plugin.schema.flow import DEFAULT_SENSOR, SCHEMA, SENSOR_FLAGS, empty
 
 EARLIEST, LATEST = 631_152_000, 4_102_444_800
-"""Seconds: 1990 and 2100. A capture's clock lies between them, in whichever unit its time is written."""
+"""Seconds: 1990 and 2100. A capture's clock lies between them, in whichever unit its time is
+written."""
 LONGEST_MEDIAN = 1e7
-"""Seconds: no log has connections that last 115 days in the middle; one that claims so counts in another unit."""
+"""Seconds: no log has connections that last 115 days in the middle; one that claims so counts in
+another unit."""
 IPV4 = r"^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.|$)){4}$"
 COUNTS = (
     "orig_bytes",
@@ -44,7 +47,8 @@ class BuiltFlows(NamedTuple):
 
 
 def times(numeric: pl.Expr) -> pl.Expr:
-    """Float64 in s, ms, µs or ns since the epoch, told apart by magnitude → Int64 µs, null outside 1990-2100."""
+    """Float64 in s, ms, µs or ns since the epoch, told apart by magnitude → Int64 µs, null outside
+    1990-2100."""
     factor = (
         pl.when(numeric < LATEST)
         .then(1e6)
@@ -59,7 +63,8 @@ def times(numeric: pl.Expr) -> pl.Expr:
 
 
 def text_times(texts: pl.Series) -> pl.Series:
-    """ISO 8601 (no offset means UTC; offsets with or without a colon), or numbers as text → Int64 µs or null."""
+    """ISO 8601 (no offset means UTC; offsets with or without a colon), or numbers as text → Int64
+    µs or null."""
     micros = _iso(texts)
     if micros.null_count() == texts.null_count():
         return micros
@@ -84,10 +89,11 @@ def build_flows(draft: pl.DataFrame, *, source: str, name: str, sensor: str) -> 
     """Flow frame of a draft.
 
     Args:
-        draft: columns of the Flow frame in loose types, absent ones unknown: `ts` Int64 µs, `duration` Float64
-            seconds, ports, counts and `ip_proto` Int64, text, booleans; and `line` Int64, the record's place.
-            A `sensor` column says what the message says; `local_orig` and `local_resp` what the sensor says: they
-            become `sensor_local_orig` and `sensor_local_resp`.
+        draft: columns of the Flow frame in loose types, absent ones unknown: `ts` Int64 µs,
+            `duration` Float64 seconds, ports, counts and `ip_proto` Int64, text, booleans; and
+            `line` Int64, the record's place. A `sensor` column says what the message says;
+            `local_orig` and `local_resp` what the sensor says: they become `sensor_local_orig` and
+            `sensor_local_resp`.
         source: the plugin's name.
         name: the input's name.
         sensor: what the command says; DEFAULT_SENSOR leaves it to the message.
@@ -148,7 +154,8 @@ def _plan(columns: tuple[str, ...], source: str, sensor: str) -> tuple[pl.Expr, 
 
 @cache
 def _extremes(columns: tuple[str, ...]) -> pl.Expr:
-    """Whether any record may be wrong, from the least and greatest values: cheaper than asking each."""
+    """Whether any record may be wrong, from the least and greatest values: cheaper than asking
+    each."""
     tests = [pl.col(name).is_null().any() for name in ("ts", "orig_h", "resp_h")]
     limits = {"orig_p": 65535, "resp_p": 65535, "ip_proto": 255}
     tests += [pl.col(name).max() > limit for name, limit in limits.items() if name in columns]
@@ -239,7 +246,8 @@ def refuse_wrong_units(made: BuiltFlows, name: str) -> None:
     """Refuses a source whose first records can't be in the units it claims.
 
     Raises:
-        DialectError: most of its times are no times, its durations no seconds, or its IP bytes no IP bytes.
+        DialectError: most of its times are no times, its durations no seconds, or its IP bytes no
+            IP bytes.
     """
     late = sum(fault.reason == "bad_time" for fault in made.faults)
     if late > made.flows.height + len(made.faults) - late:

@@ -33,7 +33,8 @@ class TooLong(NamedTuple):
 
 
 def chunks(stream: BinaryIO, size: int) -> Iterator[Chunk | TooLong]:
-    """Lines of `stream` in chunks of about `size` bytes; holds little more than `size` + LONGEST_LINE bytes."""
+    """Lines of `stream` in chunks of about `size` bytes; holds little more than `size` +
+    LONGEST_LINE bytes."""
     rest, line = b"", 1
     while block := stream.read(size):
         while True:
@@ -58,7 +59,8 @@ def whole_lines(head: bytes) -> Chunk:
 
 
 def _skip(stream: BinaryIO, seen: int) -> tuple[int, bytes]:
-    """Reads on to the end of a line of which `seen` bytes are known: its size, and what follows it."""
+    """Reads on to the end of a line of which `seen` bytes are known: its size, and what follows
+    it."""
     while block := stream.read(LONGEST_LINE):
         end = block.find(b"\n")
         if end >= 0:

@@ -1,8 +1,10 @@
-"""Reads newline-delimited JSON by layouts: a chunk in one go where all of it is well, line by line where not.
+"""Reads newline-delimited JSON by layouts: a chunk in one go where all of it is well, line by line
+where not.
 
-A layout says where in a JSON object the columns stand. The fast path parses a whole chunk with the layout of its first
-line. Lines that don't fit it, or every line of a chunk that doesn't parse, are looked at one by one. Both give the same
-flows for the same line, so where a chunk is cut changes nothing.
+A layout says where in a JSON object the columns stand. The fast path parses a whole chunk with the
+layout of its first line. Lines that don't fit it, or every line of a chunk that doesn't parse, are
+looked at one by one. Both give the same flows for the same line, so where a chunk is cut changes
+nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ BULK_PARTS = 8
 """In how many parts lines are read that don't parse together."""
 INT64 = 1 << 63
 LONG_NUMBER = re.compile(rb"\d{19}")
-"""A whole number that may be beyond 64 bits: exact to polars in a text column, rounded by orjson."""
+"""A whole number that may be beyond 64 bits: exact to polars in a text column, rounded by
+orjson."""
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 """A lone half of a pair: polars takes it for text, orjson for damage."""
 KINDS: dict[str, pl.DataType] = {
@@ -115,7 +118,8 @@ class Layout:
         return all(len(item.path) == 1 for item in self.fields)
 
     def loose_of(self, keys: frozenset[str]) -> list[pl.Expr]:
-        """As `loose` for a flat layout of which only `keys` were read; the other columns are null."""
+        """As `loose` for a flat layout of which only `keys` were read; the other columns are
+        null."""
         expressions: dict[str, list[pl.Expr]] = {name: [] for name in self.columns}
         for item in self.fields:
             if item.path[0] in keys:
@@ -127,7 +131,8 @@ class Layout:
 
     @cached_property
     def odd(self) -> pl.Expr:
-        """Over the loose columns: a text that is no text but an object or a list, as polars writes them."""
+        """Over the loose columns: a text that is no text but an object or a list, as polars writes
+        them."""
         texts = [name for name, dtype in self.columns.items() if dtype == pl.String()]
         return pl.any_horizontal(
             pl.col(name).str.starts_with(mark) for name in texts for mark in ("{", "[")
@@ -182,10 +187,12 @@ def _name(item: Field) -> str:
 
 @dataclass
 class SeenKeys:
-    """Which keys the records of a source have had so far. Absent keys cost as much to read as present ones.
+    """Which keys the records of a source have had so far. Absent keys cost as much to read as
+    present ones.
 
-    Reading only `keys` is right for a chunk of flat objects whenever every colon of it is accounted for: one for every
-    value that was read, and those inside of texts. Otherwise there was another key, and all are read.
+    Reading only `keys` is right for a chunk of flat objects whenever every colon of it is accounted
+    for: one for every value that was read, and those inside of texts. Otherwise there was another
+    key, and all are read.
     """
 
     keys: frozenset[str] = frozenset()
@@ -228,7 +235,8 @@ class ParsedChunk:
 
 
 def probe(source: Input, classify: Classify, plugin: str) -> pl.DataFrame:
-    """The draft of the input's head: what is decided about the whole by it doesn't depend on how the input is cut.
+    """The draft of the input's head: what is decided about the whole by it doesn't depend on how
+    the input is cut.
 
     Raises:
         DialectError: the records can't be in the units they claim.
@@ -322,7 +330,8 @@ def _first_layout(data: bytes, classify: Classify) -> Layout | None:
 def _whole_chunk(
     piece: Chunk, layout: Layout, habit: SeenKeys, out_of_scope: LinesByReason
 ) -> tuple[pl.DataFrame, list[int]] | None:
-    """The chunk's rows that fit the layout, and the indices of the other lines; None: it doesn't parse as a whole."""
+    """The chunk's rows that fit the layout, and the indices of the other lines; None: it doesn't
+    parse as a whole."""
     if b"\\" in piece.data and SURROGATE.search(piece.data):
         return None
     flat = layout.flat and b"[" not in piece.data and count(piece.data, b"{") == piece.lines
@@ -372,7 +381,8 @@ class _Line(NamedTuple):
 def _line_by_line(
     lines: Iterator[tuple[int, bytes, bool]], classify: Classify, habit: SeenKeys, step: ParsedChunk
 ) -> None:
-    """Looks at (number, line, whether its newline is there) one by one, and reads those of one layout together."""
+    """Looks at (number, line, whether its newline is there) one by one, and reads those of one
+    layout together."""
     groups: dict[int, tuple[Layout, list[_Line]]] = {}
     for number, line, ended in lines:
         text = line.strip(b" \t\r")
@@ -394,7 +404,8 @@ def _line_by_line(
 def _in_bulk(
     layout: Layout, members: list[_Line], habit: SeenKeys, step: ParsedChunk
 ) -> list[_Line]:
-    """Reads lines of one layout in one go, or in parts where they don't parse; gives back those that don't fit it."""
+    """Reads lines of one layout in one go, or in parts where they don't parse; gives back those
+    that don't fit it."""
     chunk = Chunk(b"\n".join(member.text for member in members), 0, len(members))
     out_of_scope: LinesByReason = {}
     bulk = _whole_chunk(chunk, layout, habit, out_of_scope)
@@ -494,7 +505,8 @@ def _values(record: dict[str, Any], layout: Layout) -> list[Any] | Bad:
 
 
 def _value(value: object, kind: str) -> object:
-    """`value` as `kind` has it, None when it is of another kind: what polars' reader accepts, and lists of texts."""
+    """`value` as `kind` has it, None when it is of another kind: what polars' reader accepts, and
+    lists of texts."""
     if kind in ("text", "list", "iso"):
         return _text(value, kind)
     if kind == "bool":

@@ -1,7 +1,8 @@
-r"""Lines of log files as messages that tell by themselves what they are: Zeek's TSV as JSON, Zeek's JSON with its path.
+r"""Lines of log files as messages that tell by themselves what they are: Zeek's TSV as JSON, Zeek's
+JSON with its path.
 
-A line of a file means what the file's name and its directives say; a message has neither. Zeek's JSON becomes
-`{"conn": {...}}`, as zeek-kafka sends it with tag_json; all else stays as it is.
+A line of a file means what the file's name and its directives say; a message has neither. Zeek's
+JSON becomes `{"conn": {...}}`, as zeek-kafka sends it with tag_json; all else stays as it is.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def messages(name: str, header: bytes, lines: Iterable[bytes]) -> Iterator[bytes
     Args:
         name: the file's path, which names the log if it is called as Zeek calls its files.
         header: directives before the file's first record, empty if it has none.
-        lines: records and directives without their newlines. A TSV record that isn't as its header says stays as it is.
+        lines: records and directives without their newlines. A TSV record that isn't as its header
+            says stays as it is.
     """
     match = PATH.fullmatch(name)
     tag = b'{"%s":' % match[1].encode() if match else b""

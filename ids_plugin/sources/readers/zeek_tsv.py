@@ -1,4 +1,5 @@
-"""Zeek's tab-separated logs: header directives, any separator, files joined end to end, IoT-23's labels."""
+"""Zeek's tab-separated logs: header directives, any separator, files joined end to end, IoT-23's
+labels."""
 
 from __future__ import annotations
 
@@ -77,7 +78,8 @@ def is_header(head: bytes) -> bool:
 
 
 def read(source: Input, batch_rows: int) -> Iterator[Read]:
-    """Reads a Zeek TSV log to its end; logs that are not about connections are counted by their path.
+    """Reads a Zeek TSV log to its end; logs that are not about connections are counted by their
+    path.
 
     Raises:
         InputError: no `#fields` before the first record, or no ts and addresses among them.
@@ -178,7 +180,8 @@ def _records(source: Input, part: Chunk, header: Header) -> tuple[BuiltFlows, Re
 
 
 def _columns(header: Header, name: str) -> list[str]:
-    """Names of the fields as the reader calls them: ours where it is a flow's, `?n` where it is ignored."""
+    """Names of the fields as the reader calls them: ours where it is a flow's, `?n` where it is
+    ignored."""
     columns: list[str] = []
     for index, field in enumerate(header.fields):
         column = GLUED if GLUED in field else NAMES.get(field, f"?{index}")
@@ -200,7 +203,8 @@ def _dtype(column: str, text_time: bool) -> pl.DataType:
 
 
 def _whole_chunk(part: Chunk, header: Header, columns: list[str]) -> pl.DataFrame | None:
-    """All records in one go; None where a line has another number of fields or a value of another type."""
+    """All records in one go; None where a line has another number of fields or a value of another
+    type."""
     separator = header.separator.encode()
     data = part.data.replace(b"\r\n", b"\n") if b"\r" in part.data else part.data
     if (
@@ -231,7 +235,8 @@ def _whole_chunk(part: Chunk, header: Header, columns: list[str]) -> pl.DataFram
 def _line_by_line(
     part: Chunk, header: Header, columns: list[str]
 ) -> tuple[pl.DataFrame, list[Fault]]:
-    """Lines with the right number of fields together as far as they parse, the others one by one."""
+    """Lines with the right number of fields together as far as they parse, the others one by
+    one."""
     lines = part.data.split(b"\n")[: part.lines]
     separator = header.separator.encode()
     whole = [
@@ -255,7 +260,8 @@ def _line_by_line(
 def _in_bulk(
     lines: list[bytes], chosen: list[int], header: Header, columns: list[str]
 ) -> Iterator[pl.DataFrame]:
-    """Frames of the chosen lines, of all or of parts of them, as far as they parse; `line` is the index of a line."""
+    """Frames of the chosen lines, of all or of parts of them, as far as they parse; `line` is the
+    index of a line."""
     if not chosen:
         return
     frame = _whole_chunk(
@@ -335,7 +341,8 @@ def _value(column: str, text: str) -> object:
 
 
 def _draft(frame: pl.DataFrame, header: Header, escaped: bool) -> pl.DataFrame:
-    """The records' texts as a draft has them: empty and unset null, escapes resolved, labels taken apart."""
+    """The records' texts as a draft has them: empty and unset null, escapes resolved, labels taken
+    apart."""
     if GLUED in frame.columns:
         frame = _unglued(frame, header)
     texts = [
@@ -364,7 +371,8 @@ def _draft(frame: pl.DataFrame, header: Header, escaped: bool) -> pl.DataFrame:
 
 
 def _unglued(frame: pl.DataFrame, header: Header) -> pl.DataFrame:
-    """The columns of the field that holds several, parted by three spaces; one that is there already stays as it is."""
+    """The columns of the field that holds several, parted by three spaces; one that is there
+    already stays as it is."""
     glued = next(field for field in header.fields if GLUED in field)
     names = [NAMES.get(field, "") for field in glued.split(GLUED)]
     parts = frame[GLUED].str.splitn(GLUED, len(names)).struct.unnest()

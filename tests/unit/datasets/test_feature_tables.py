@@ -136,7 +136,8 @@ def test_unknown_labels_and_one_class_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_complete_cicids2017_as_it_is_published(tmp_path: Path) -> None:
-    """A folder of files, names with a space before them, one column twice, a dash that isn't UTF-8."""
+    """A folder of files, names with a space before them, one column twice, a dash that isn't
+    UTF-8."""
     layout = SETS["cicids2017"][0]
     columns = [" " + name for name in layout.numbers]
     columns.insert(50, " Fwd Header Length")

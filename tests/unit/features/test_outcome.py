@@ -1,4 +1,5 @@
-"""How the connection went: which states fail, are refused, complete; what isn't known isn't a failure."""
+"""How the connection went: which states fail, are refused, complete; what isn't known isn't a
+failure."""
 
 from __future__ import annotations
 

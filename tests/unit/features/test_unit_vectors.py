@@ -1,4 +1,5 @@
-"""Unit vectors in whole numbers: near what logarithms and square roots give, and defined for every count."""
+"""Unit vectors in whole numbers: near what logarithms and square roots give, and defined for every
+count."""
 
 from __future__ import annotations
 

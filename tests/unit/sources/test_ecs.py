@@ -1,4 +1,5 @@
-"""Four dialects of ECS: the same connection reads as the same flow wherever a dialect keeps its bytes."""
+"""Four dialects of ECS: the same connection reads as the same flow wherever a dialect keeps its
+bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What `elasticsearch:URL/INDEX` names; the pages themselves are asked of a real server in tests/integration."""
+"""What `elasticsearch:URL/INDEX` names; the pages themselves are asked of a real server in
+tests/integration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Zeek's conn logs: every form they are written in reads as the same flow; what is wrong is a reject with its place."""
+"""Zeek's conn logs: every form they are written in reads as the same flow; what is wrong is a
+reject with its place."""
 
 from __future__ import annotations
 

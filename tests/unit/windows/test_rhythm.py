@@ -1,4 +1,5 @@
-"""Rhythm of a window: known numbers by the standard library, and null where there is too little to say."""
+"""Rhythm of a window: known numbers by the standard library, and null where there is too little to
+say."""
 
 from __future__ import annotations
 
