@@ -25,6 +25,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"lab:{folder}"
 
 
+@pytest.mark.slow
 def test_a_bundle_is_trained_compressed_and_scans(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +144,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_leaves_nothing(data: str, tmp_path: Path) -> None:
     arguments = [
         "train",

@@ -44,6 +44,7 @@ def made(trained: Bundle, folder: Path) -> Bundle:
     return ladder(trained, [f"uniflow:{folder}"])
 
 
+@pytest.mark.slow
 def test_rungs_shrink_and_each_computes_the_same_in_c(
     made: Bundle, folder: Path, tmp_path: Path
 ) -> None:
@@ -73,6 +74,7 @@ def test_rungs_shrink_and_each_computes_the_same_in_c(
     assert rungs[-1].document["bytes"] < 600 < rungs[0].document["bytes"] == 4 * 26_365
 
 
+@pytest.mark.slow
 def test_steps_are_measured_alone_and_together_and_it_repeats(
     made: Bundle, trained: Bundle, folder: Path
 ) -> None:

@@ -103,6 +103,7 @@ def test_what_is_zero_stays_zero_through_the_steps_after() -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes() -> None:
     first, again = (
         tuple(

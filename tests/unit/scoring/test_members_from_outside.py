@@ -170,6 +170,7 @@ def test_a_members_name_changes_no_explanation() -> None:
 
 
 @pytest.mark.usefixtures("_class_means")
+@pytest.mark.slow
 def test_a_member_of_another_package_is_trained_loaded_scored_and_explained(
     tmp_path: Path,
 ) -> None:

@@ -90,6 +90,7 @@ def test_min_max_scaling_puts_normal_values_between_0_and_1() -> None:
     assert np.quantile(scaled, 0.999) <= 1.01
 
 
+@pytest.mark.slow
 def test_a_bundle_of_what_knows_only_normal_traffic_alerts_without_naming_a_class() -> None:
     options = Options(
         data=toy_bundle.options().data, family="ae_lstm", beside=(), fit=FIT, false_per_day=1_000
@@ -103,6 +104,7 @@ def test_a_bundle_of_what_knows_only_normal_traffic_alerts_without_naming_a_clas
 
 
 @pytest.mark.parametrize("name", ["cnn", "ae_lstm", "lightgbm", "random_forest", "svm_rbf"])
+@pytest.mark.slow
 def test_a_member_of_every_kind_is_the_same_to_the_last_bit(name: str) -> None:
     options = Options(data=(), rounds=5, fit=Fit(epochs=1, windows=1_000))
     first, again = (

@@ -17,6 +17,7 @@ from ids_plugin.training.run import divide, train
 from tests.support import toy, toy_bundle
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes() -> None:
     again = train(toy_bundle.options())
     assert again.id == toy_bundle.trained().id

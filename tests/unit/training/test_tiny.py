@@ -40,6 +40,7 @@ def test_the_features_that_tell_classes_apart_are_kept_in_their_order(folder: Pa
     assert list(kept) == sorted(kept)
 
 
+@pytest.mark.slow
 def test_it_learns_repeats_and_says_what_with(folder: Path) -> None:
     options = Options((f"uniflow:{folder}",), epochs=8, rate=2e-2, rate_original=5e-3)
     bundle = train(options)
