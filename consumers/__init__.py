@@ -1,4 +1,5 @@
-"""Processes of the wire, one verb a file: they wait, commit, retry and end; what is true of flows, `ids_plugin` says.
+"""The processes of the streaming pipeline: they wait, commit, retry and end.
 
-Installed as `ids_consumers`; a module without a leading underscore that defines `PLUGIN` is a verb of `ids-consumer`.
+What is true of flows, `ids_plugin` says. The package is installed as `ids_consumers`; `commands`
+has one file for each verb of `ids-consumer`, and the module of the same name beside it the process.
 """

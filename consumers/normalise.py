@@ -1,318 +1,265 @@
-"""`ids-consumer normalise`: sensors' topics in any envelope → flows by sensor on ids.flows, exactly once."""
+"""The process of `ids-consumer normalise`: sensors' topics → flows by sensor on ids.flows.
+
+It reads records in any envelope and writes flows, rejects and counts, each exactly once, and
+watermarks that say how far the source topics are read.
+"""
 
 from __future__ import annotations
 
-import argparse
-import base64
 import contextlib
 import re
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import orjson
+from kafka import TopicPartition
 
 from ids_plugin import kafka
-from ids_plugin.commands import Command, Console
 from ids_plugin.config import Config
 from ids_plugin.errors import ConfigError, ServiceError
+from ids_plugin.schema.ledger import Counts
+from ids_plugin.sources.flow_batches import Watermarks, encode, encode_watermarks
+from ids_plugin.sources.messages import Fetched, MessageReader, Messages, Rejected
 
-from .runtime.service import Service, add_options, settings
-
-if TYPE_CHECKING:
-    from kafka import TopicPartition
-
-    from ids_plugin.sources.messages import Messages, Rejected
-
-    from .stream.transactions import Outgoing, TransactionalLoop
+from .runtime.service import Service
+from .stream.fetched_columns import count_records, fetch_batches, record_columns
+from .stream.side_records import ledger_record, reject_record
+from .stream.topics import TopicWatcher, partition_counts
+from .stream.transactions import (
+    ProducerRecord,
+    TransactionalLoop,
+    next_offsets,
+    require_topics,
+    run_until_stopped,
+)
 
 STAGE = "normalise"
-MARKS = 0.25
-"""Seconds between two tellings of how far the source topics are read: what records without numbers wait for."""
-GATHER = 0.1
-"""Seconds that records are gathered at most before they are read together: small portions cost most."""
-FETCH = {
+WATERMARK_INTERVAL_S = 0.25
+"""Records without numbers wait for a watermark: a quarter of the reorder buffer's usual second."""
+GATHER_TIME_S = 0.1
+"""Records are gathered for so long before they are parsed together: small batches cost most."""
+END_OFFSETS_TIMEOUT_MS = 2_000
+"""How long the broker may take to return the end offsets of the source partitions."""
+FETCH_OPTIONS = {
     "fetch_max_wait_ms": 100,
     "fetch_min_bytes": 1 << 16,
     "fetch_max_bytes": 16 << 20,
     "max_partition_fetch_bytes": 4 << 20,
 }
-PATIENCE_MS = 2_000
-"""How long the broker may take to say where partitions end."""
+LEDGER_OUTCOMES = ("read", "parsed", "rejected", "out_of_scope")
+"""Counters of the ledger that are metrics too."""
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """Options of `normalise`."""
-    add_options(parser)
-
-
-def run(args: argparse.Namespace, console: Console) -> int:
-    """
-    Raises:
-        ConfigError: the configuration can't be used.
-        UsageError: another process has our name.
-    """
-    config = settings(args, STAGE)
-    wanted(config, ())
-    with Service(STAGE, config) as service:
-        Normaliser(service).run()
-    return 0
-
-
-def wanted(config: Config, there: Iterable[str]) -> set[str]:
-    """The topics to read of those that are there; a pattern never matches topics of ours.
+def source_topics(settings: Config, existing: Iterable[str]) -> set[str]:
+    """The topics to read among the `existing` ones; a pattern never matches the pipeline's own.
 
     Raises:
         ConfigError: nothing is named, or both topics and a pattern.
     """
-    told = config.normalise
-    if bool(told.topics) == bool(told.pattern):
-        what = "both topics and a pattern" if told.topics else "neither topics nor a pattern"
+    topics, pattern = settings.normalise.topics, settings.normalise.pattern
+    if bool(topics) == bool(pattern):
+        what = "both topics and a pattern" if topics else "neither topics nor a pattern"
         raise ConfigError(f"normalise has {what}", hint='such as topics = ["zeek"]')
-    if not told.pattern:
-        return set(told.topics) & set(there)
+    if not pattern:
+        return set(topics) & set(existing)
     try:
-        pattern = re.compile(told.pattern)
+        compiled = re.compile(pattern)
     except re.error as error:
         raise ConfigError(f"normalise.pattern is no regular expression: {error}") from error
-    ours = set(vars(config.topics).values())
-    return {name for name in there if name not in ours and pattern.fullmatch(name)}
+    own_topics = set(vars(settings.topics).values())
+    return {name for name in existing if name not in own_topics and compiled.fullmatch(name)}
 
 
-class Normaliser:
-    """Takes records, writes flows, rejects and counts, and tells how far it has read."""
+class NormaliseConsumer:
+    """Reads records; writes flows, rejects, counts and watermarks."""
 
     def __init__(self, service: Service) -> None:
-        from ids_plugin.sources.messages import MessageReader
-
         self._service, self._config = service, service.config
         self._instance = kafka.instance(self._config.normalise.instance)
         self._reader = MessageReader(self._config.normalise.sensors)
-        self._sources: dict[str, int] = {}
-        """topic that we read → number of its partitions"""
-        self._gathered: dict[TopicPartition, list[Any]] = {}
-        self._latest: dict[TopicPartition, int] = {}
-        """ms: the latest record taken of each partition"""
-        self._told = 0.0
-        """when the last marks went out"""
+        self._source_partitions: dict[str, int] = {}
+        """topic that is read → number of its partitions"""
+        self._pending: dict[TopicPartition, list[Any]] = {}
+        """records that were fetched and are not committed"""
+        self._latest_ms: dict[TopicPartition, int] = {}
+        """time of the latest record taken from each partition"""
+        self._watermarks_sent_at = 0.0
+        """by the monotonic clock"""
 
     def run(self) -> None:
-        """Goes on until told to stop.
+        """Works until a stop is requested.
 
         Raises:
             UsageError: another process has our name.
         """
-        from .stream.topics import Lookout
-        from .stream.transactions import TransactionAborted
+        run_until_stopped(self._service, self._connect, self._consume)
 
-        while not self._service.stopping:
-            with (
-                self._service.patiently(self._connected) as exchange,
-                contextlib.closing(Lookout(self._config)) as look,
-            ):
-                try:
-                    while not self._service.stopping and not self._outdated(look.partitions):
-                        self._turn(exchange)
-                    exchange.leave()
-                except TransactionAborted as error:
-                    self._service.missing(str(error))
-                    self._service.wait(0.5)
-
-    def _connected(self) -> TransactionalLoop:
+    def _connect(self) -> TransactionalLoop:
         """
         Raises:
-            ServiceError: the broker doesn't answer, or topics of ours are missing.
+            ServiceError: the broker does not answer, or topics are missing.
         """
-        from .stream.fetched_columns import by_columns
-        from .stream.topics import partitions
-        from .stream.transactions import TransactionalLoop
-
-        told, ours = self._config.normalise, self._config.topics
-        there = partitions(self._config)
-        missing = sorted({ours.flows, ours.rejects, ours.ledger} - there.keys())
-        if missing:
-            hint = "ids-plugin setup kafka makes them"
+        settings, own_topics = self._config.normalise, self._config.topics
+        existing = partition_counts(self._config)
+        require_topics(existing, {own_topics.flows, own_topics.rejects, own_topics.ledger})
+        names = sorted(source_topics(self._config, existing))
+        self._source_partitions = {name: existing[name] for name in names}
+        if not names:
             raise ServiceError(
-                f"topics are missing: {', '.join(missing)}", location="kafka", hint=hint
+                f"no topic to read: {settings.pattern or ', '.join(settings.topics)}",
+                location="kafka",
+                hint="it is read once it is there",
             )
-        self._sources = {name: there[name] for name in sorted(wanted(self._config, there))}
-        named = told.pattern or ", ".join(told.topics)
-        if not self._sources:
-            raise ServiceError(
-                f"no topic to read: {named}", location="kafka", hint="it is read once it is there"
-            )
-        for topic in sorted(set(told.topics) - there.keys()):
+        for topic in sorted(set(settings.topics) - existing.keys()):
             self._service.warn(f"topic {topic} is missing: it is read once it is there")
-        exchange = TransactionalLoop(self._service, told.group, told.instance, **FETCH)
-        self._told = 0.0
-        self._forget()
-        exchange.forget = self._forget
-        by_columns(exchange.consumer)
-        exchange.consumer.subscribe(topics=list(self._sources))
-        return exchange
+        loop = TransactionalLoop(self._service, settings.group, settings.instance, **FETCH_OPTIONS)
+        self._watermarks_sent_at = 0.0
+        self._discard_pending()
+        loop.on_reassigned = self._discard_pending
+        fetch_batches(loop.consumer)
+        loop.consumer.subscribe(topics=names)
+        return loop
 
-    def _outdated(self, there: dict[str, int]) -> bool:
-        """Other topics or partitions are to be read than when we connected."""
-        return (
-            bool(there)
-            and {name: there[name] for name in wanted(self._config, there)} != self._sources
-        )
+    def _consume(self, loop: TransactionalLoop) -> None:
+        """Works until a stop is requested, or other topics or partitions are to be read.
 
-    def _forget(self) -> None:
-        self._gathered, self._latest = {}, {}
+        Raises:
+            TransactionAborted: what was read last was not committed.
+        """
+        with contextlib.closing(TopicWatcher(self._config)) as watcher:
+            while not self._service.is_stopping and not self._is_outdated(watcher.partition_counts):
+                self._advance(loop)
+            loop.leave_group()
 
-    def _turn(self, exchange: TransactionalLoop) -> None:
-        self._service.turn()
-        self._gather(exchange)
-        now = time.time_ns() // 1_000_000
-        found = self._read(now)
-        due = time.monotonic() - self._told >= MARKS
-        if not (found or due):
+    def _is_outdated(self, existing: dict[str, int]) -> bool:
+        """Other topics or partitions are to be read than when the loop began."""
+        if not existing:
+            return False
+        wanted = {name: existing[name] for name in source_topics(self._config, existing)}
+        return wanted != self._source_partitions
+
+    def _discard_pending(self) -> None:
+        self._pending, self._latest_ms = {}, {}
+
+    def _advance(self, loop: TransactionalLoop) -> None:
+        """One step: poll, parse, commit. Nothing is committed where there is nothing to say."""
+        self._service.heartbeat()
+        self._poll(loop)
+        now_ms = time.time_ns() // 1_000_000
+        messages = self._parse(now_ms)
+        is_due = time.monotonic() - self._watermarks_sent_at >= WATERMARK_INTERVAL_S
+        if messages is None and not is_due:
             return
         with self._service.timed():
-            marks = self._marks(exchange, now) if due else []
-            exchange.commit(
-                [*self._messages(found, now), *marks] if found else marks, self._places()
-            )
-        self._gathered = {}
-        if found:
-            self._count(found, now)
+            records = list(self._output_records(messages, now_ms)) if messages else []
+            if is_due:
+                records += self._watermark_records(loop, now_ms)
+            loop.commit(records, next_offsets(self._pending))
+        self._pending = {}
+        if messages:
+            self._update_metrics(messages, now_ms)
 
-    def _gather(self, exchange: TransactionalLoop) -> None:
-        """Takes records for a moment, or until there are enough."""
-        from .stream.fetched_columns import count
-
-        most, end = self._config.normalise.batch, time.monotonic() + GATHER
-        while (left := end - time.monotonic()) > 0 and not self._service.stopping:
-            room = most - sum(map(count, self._gathered.values()))
+    def _poll(self, loop: TransactionalLoop) -> None:
+        """Fetches records for GATHER_TIME_S, or until there are enough for a batch."""
+        max_records, end = self._config.normalise.batch, time.monotonic() + GATHER_TIME_S
+        while (left := end - time.monotonic()) > 0 and not self._service.is_stopping:
+            room = max_records - sum(map(count_records, self._pending.values()))
             if room <= 0:
                 return
-            for partition, records in exchange.poll(int(left * 1000) + 1, room).items():
-                self._gathered.setdefault(partition, []).extend(records)
+            for partition, records in loop.poll(int(left * 1000) + 1, room).items():
+                self._pending.setdefault(partition, []).extend(records)
 
-    def _read(self, now: int) -> Messages | None:
-        from ids_plugin.sources.messages import Fetched
-
-        from .stream.fetched_columns import columns
-
-        if not self._gathered:
+    def _parse(self, now_ms: int) -> Messages | None:
+        """What the pending records say; None where there are none."""
+        if not self._pending:
             return None
         fetched = []
-        for place, records in self._gathered.items():
-            part = columns(records)
-            self._latest[place] = max(
-                self._latest.get(place, 0), min(max(part.times, default=0), now)
-            )
+        for partition, records in self._pending.items():
+            columns = record_columns(records)
+            latest = min(max(columns.times, default=0), now_ms)
+            self._latest_ms[partition] = max(self._latest_ms.get(partition, 0), latest)
             fetched.append(
                 Fetched(
-                    place.topic,
-                    place.partition,
-                    part.offsets,
-                    part.times,
-                    part.values,
-                    part.headers,
+                    partition.topic,
+                    partition.partition,
+                    columns.offsets,
+                    columns.times,
+                    columns.values,
+                    columns.headers,
                 )
             )
-        return self._reader.read(fetched, now)
+        return self._reader.read(fetched, now_ms)
 
-    def _places(self) -> dict[TopicPartition, Any]:
-        from kafka.structs import OffsetAndMetadata
-
-        return {
-            partition: OffsetAndMetadata(records[-1].offset + 1, "", records[-1].leader_epoch)
-            for partition, records in self._gathered.items()
-        }
-
-    def _messages(self, found: Messages, now: int) -> Iterator[Outgoing]:
-        """What is sent of what was found."""
-        from ids_plugin.sources.flow_batches import encode
-
-        from .stream.transactions import Outgoing
-
+    def _output_records(self, messages: Messages, now_ms: int) -> Iterator[ProducerRecord]:
+        """Flows, rejects and an increment of the ledger."""
         topics = self._config.topics
-        for batch in found.batches:
+        for batch in messages.batches:
             for value, headers in encode(batch):
-                yield Outgoing(topics.flows, value, batch.sensor.encode(), headers)
-        for reject in found.rejects:
-            yield Outgoing(topics.rejects, orjson.dumps(_told(reject)))
-        entry = {
-            "stage": STAGE,
-            "instance": self._instance,
-            "at": now,
-            "ledger": found.ledger.to_dict(),
-        }
-        if found.counters:
-            entry["sensor_counts"] = found.counters
-        yield Outgoing(topics.ledger, orjson.dumps(entry), self._instance.encode())
+                yield ProducerRecord(topics.flows, value, batch.sensor.encode(), headers)
+        for reject in messages.rejects:
+            yield _reject_record(topics.rejects, reject)
+        further = {"sensor_counts": messages.counters} if messages.counters else None
+        yield ledger_record(topics.ledger, STAGE, self._instance, now_ms, messages.ledger, further)
 
-    def _marks(self, exchange: TransactionalLoop, now: int) -> list[Outgoing]:
-        """How far we have read, for every partition of ids.flows; nothing while the broker doesn't say where the source
-        partitions end."""
-        from ids_plugin.sources.flow_batches import Watermarks, encode_watermarks
+    def _watermark_records(self, loop: TransactionalLoop, now_ms: int) -> list[ProducerRecord]:
+        """How far the assigned partitions are read, for every partition of ids.flows.
 
-        from .stream.transactions import Outgoing
-
-        self._told = time.monotonic()
-        consumer = exchange.consumer
+        Nothing while the broker does not say where the source partitions end.
+        """
+        self._watermarks_sent_at = time.monotonic()
+        consumer = loop.consumer
         assigned = sorted(consumer.assignment())
+        ends: dict[TopicPartition, int] = {}
         try:
             with kafka.reaching(self._config):
-                ends = consumer.end_offsets(assigned, timeout_ms=PATIENCE_MS) if assigned else {}
-                partitions = exchange.producer.partitions_for(self._config.topics.flows)
+                if assigned:
+                    ends = consumer.end_offsets(assigned, timeout_ms=END_OFFSETS_TIMEOUT_MS)
+                flow_partitions = loop.producer.partitions_for(self._config.topics.flows)
         except ServiceError as error:
-            self._service.missing(error)
+            self._service.mark_unready(error)
             return []
-        marks, lags = {}, {}
+        read_up_to, lags = {}, {}
         for partition in assigned:
-            left = ends[partition] - (consumer.position(partition, timeout_ms=0) or 0)
-            lags[partition.topic, partition.partition] = max(0, left)
-            if left <= 0:
-                marks[f"{partition.topic}/{partition.partition}"] = now
-            elif partition in self._latest:
-                marks[f"{partition.topic}/{partition.partition}"] = self._latest[partition]
-        self._service.metrics.behind(lags)
-        value, headers = encode_watermarks(Watermarks(now, self._sources, marks))
+            name = f"{partition.topic}/{partition.partition}"
+            lag = ends[partition] - (consumer.position(partition, timeout_ms=0) or 0)
+            lags[partition.topic, partition.partition] = max(0, lag)
+            if lag <= 0:
+                read_up_to[name] = now_ms
+            elif partition in self._latest_ms:
+                read_up_to[name] = self._latest_ms[partition]
+        self._service.metrics.set_lags(lags)
+        value, headers = encode_watermarks(Watermarks(now_ms, self._source_partitions, read_up_to))
         return [
-            Outgoing(self._config.topics.flows, value, None, headers, number)
-            for number in sorted(partitions)
+            ProducerRecord(self._config.topics.flows, value, None, headers, number)
+            for number in sorted(flow_partitions)
         ]
 
-    def _count(self, found: Messages, now: int) -> None:
-        metrics, total = self._service.metrics, found.ledger.total
-        for outcome in ("read", "parsed", "rejected", "out_of_scope"):
+    def _update_metrics(self, messages: Messages, now_ms: int) -> None:
+        metrics = self._service.metrics
+        total: Counts = messages.ledger.total
+        for outcome in LEDGER_OUTCOMES:
             metrics.records.labels(STAGE, outcome).inc(total.value(outcome))
         for reason, count in total.rejected.items():
             metrics.rejects.labels(reason).inc(count)
-        for (_, sensor), counts in found.ledger.items():
+        for (_, sensor), counts in messages.ledger.items():
             metrics.sensor_read.labels(sensor).inc(counts.read - counts.value("out_of_scope"))
-            metrics.sensor_seen.labels(sensor).set(now / 1000)
-        for record in found.counters:
-            labels = [str(record.get(name, "")) for name in ("sensor", "node", "stream")]
-            for what, value in record.items():
+            metrics.sensor_seen.labels(sensor).set(now_ms / 1000)
+        for counters in messages.counters:
+            labels = [str(counters.get(name, "")) for name in ("sensor", "node", "stream")]
+            for what, value in counters.items():
                 if isinstance(value, int) and not isinstance(value, bool):
                     metrics.sensor.labels(*labels, what).set(value)
 
 
-def _told(reject: Rejected) -> dict[str, Any]:
-    """A reject as rejects.ndjson has it, with its place in numbers and its bytes."""
-    return {
-        "input": reject.topic,
-        "place": f"partition {reject.partition} offset {reject.offset}",
-        "reason": reject.reason,
-        "detail": reject.detail,
-        "data": reject.shown,
-        "topic": reject.topic,
-        "partition": reject.partition,
-        "offset": reject.offset,
-        "sensor": reject.sensor,
-        "bytes": base64.b64encode(reject.data).decode(),
-    }
-
-
-PLUGIN = Command(
-    STAGE,
-    "Read sensors' records in any envelope; write flows by sensor.",
-    "example: ids-consumer normalise --config ids.toml",
-    configure,
-    run,
-)
+def _reject_record(topic: str, reject: Rejected) -> ProducerRecord:
+    return reject_record(
+        topic,
+        source_topic=reject.topic,
+        partition=reject.partition,
+        offset=reject.offset,
+        reason=reject.reason,
+        detail=reject.detail,
+        shown=reject.shown,
+        sensor=reject.sensor,
+        data=reject.data,
+    )

@@ -10,7 +10,7 @@ module IDSPlugin;
 export {
 	redef enum Log::ID += { COUNTS_LOG };
 
-	## How often is told.
+	## Time between two records of the same log.
 	option count_interval = 1min;
 
 	## What a node wrote of one log in one period.
@@ -40,11 +40,11 @@ export {
 	global log_ids_counts: event(rec: IDSPlugin::Counts);
 }
 
-global told_at = double_to_time(0.0);
-global told_stats: NetStats;
-global told_written: table[string] of count &default=0;
+global last_write_time = double_to_time(0.0);
+global last_stats: NetStats;
+global last_written: table[string] of count &default=0;
 
-function tell()
+function write_counts()
 	{
 	local now = network_time();
 	local stats = get_net_stats();
@@ -52,32 +52,32 @@ function tell()
 	for ( stream, total in written )
 		{
 		local counts = Counts($ts=now, $node=peer_description, $stream=stream,
-		    $period=now - told_at,
-		    $written=total - told_written[stream], $written_total=total,
-		    $packets=stats$pkts_recvd - told_stats$pkts_recvd);
+		    $period=now - last_write_time,
+		    $written=total - last_written[stream], $written_total=total,
+		    $packets=stats$pkts_recvd - last_stats$pkts_recvd);
 
 		if ( reading_live_traffic() )
-			counts$packets_dropped = stats$pkts_dropped - told_stats$pkts_dropped;
+			counts$packets_dropped = stats$pkts_dropped - last_stats$pkts_dropped;
 
 		Log::write(COUNTS_LOG, counts);
-		told_written[stream] = total;
+		last_written[stream] = total;
 		}
 
-	told_at = now;
-	told_stats = stats;
+	last_write_time = now;
+	last_stats = stats;
 	}
 
-event IDSPlugin::tell_again()
+event IDSPlugin::write_counts_again()
 	{
 	if ( zeek_is_terminating() )
 		return;
 
-	tell();
-	schedule count_interval { IDSPlugin::tell_again() };
+	write_counts();
+	schedule count_interval { IDSPlugin::write_counts_again() };
 	}
 
 # Managers, loggers and proxies see no packets and write no connections.
-function counts_here(): bool
+function is_counting_node(): bool
 	{
 	return ! Cluster::is_enabled()
 	    || Cluster::local_node_type() == Cluster::WORKER;
@@ -85,19 +85,19 @@ function counts_here(): bool
 
 event network_time_init()
 	{
-	if ( ! counts_here() )
+	if ( ! is_counting_node() )
 		return;
 
-	told_at = network_time();
-	told_stats = get_net_stats();
-	schedule count_interval { IDSPlugin::tell_again() };
+	last_write_time = network_time();
+	last_stats = get_net_stats();
+	schedule count_interval { IDSPlugin::write_counts_again() };
 	}
 
-# After the last connections, which end before.
+# Runs after the events of the last connections, which end before.
 event zeek_done() &priority=-10
 	{
-	if ( counts_here() && told_at > double_to_time(0.0) )
-		tell();
+	if ( is_counting_node() && last_write_time > double_to_time(0.0) )
+		write_counts();
 	}
 
 event zeek_init() &priority=5

@@ -9,24 +9,24 @@ module IDSPlugin;
 
 export {
 	## Name of this sensor, the same on all nodes of a cluster. Empty: records
-	## don't say it, and ids-plugin's configuration knows it by their topic.
+	## carry no name, and ids-plugin's configuration maps their topic to one.
 	const sensor = "" &redef;
 
-	## Kafka topic of all our streams. Empty: where ``Kafka::topic_name`` says.
+	## Kafka topic of this package's streams. Empty: ``Kafka::topic_name``.
 	const kafka_topic = "" &redef;
 
-	## Without zeek-kafka: whether our streams are written as JSON, in place of
-	## Zeek's own files of the same name.
+	## Without zeek-kafka: whether this package's streams are written as JSON, in
+	## place of Zeek's own files of the same name.
 	const json_files = T &redef;
 
 	## How often these files are rotated while reading live traffic, unless
 	## :zeek:see:`Log::default_rotation_interval` says otherwise.
 	const rotation_interval = 1hr &redef;
 
-	## Name of our filters.
+	## Name of this package's log filters.
 	const filter_name = "ids_plugin" &redef;
 
-	## What stands before a record's own fields, each with a leading underscore.
+	## Fields put before a record's own, each with a leading underscore.
 	type Extension: record {
 		## The log's path.
 		path: string &log;
@@ -37,19 +37,19 @@ export {
 	## Records written since Zeek started, by the path of their log.
 	global written: table[string] of count &default=0;
 
-	## Has a stream sent.
+	## Sends a stream to Kafka, or writes it as JSON.
 	##
 	## id: The stream.
 	##
 	## path: Its path.
 	##
-	## ours: It is a stream of ours: filters that others put on it to send it
-	##       to Kafka give way to ours. Other streams keep them and are not
-	##       sent a second time.
+	## ours: Whether this package defines the stream. Filters of others that
+	##       send such a stream to Kafka are replaced by this package's filter.
+	##       Other streams keep their filters and are not sent a second time.
 	global send: function(id: Log::ID, path: string, ours: bool);
 
-	## Counts a record; to be called by a stream's policy hook after all others
-	## had their say.
+	## Counts a record. A stream's policy hook calls it after all other hooks,
+	## which may veto the record.
 	##
 	## id: The stream.
 	##
@@ -59,7 +59,7 @@ export {
 	global count_record: function(id: Log::ID, path: string, filter: Log::Filter);
 }
 
-# The filter of each stream by which its records are counted.
+# Stream -> the filter by which its records are counted.
 global counted: table[Log::ID] of string &default="";
 
 function extension(path: string): Extension

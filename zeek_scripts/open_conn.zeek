@@ -1,6 +1,6 @@
-##! Connections that have not ended, again and again while they last: conn.log
-##! would tell of them only after their end. A record is what conn.log would
-##! say if the connection ended now; the later ones of a uid replace the earlier.
+##! Connections that have not ended, written repeatedly while they last: conn.log
+##! has them only after their end. A record is what conn.log would have if the
+##! connection ended now; a later record of a uid replaces the earlier ones.
 
 @load base/protocols/conn
 @load ./main
@@ -8,9 +8,9 @@
 module Conn;
 
 export {
-	## What conn.log would say of a connection if it ended now.
+	## The record that conn.log would have of a connection if it ended now.
 	##
-	## c: The connection; nothing of it changes.
+	## c: The connection; it is not changed.
 	##
 	## Returns: The record.
 	global ids_plugin_so_far: function(c: connection): Conn::Info;
@@ -34,8 +34,8 @@ module IDSPlugin;
 export {
 	redef enum Log::ID += { OPEN_LOG };
 
-	## A connection that lasts longer is told of, and again each time that it
-	## has lasted so much longer. 0: never.
+	## A connection that lasts longer is written, and written again after each
+	## further interval. 0: never.
 	option open_interval = 5min;
 
 	## Policy hook of the stream.
@@ -52,7 +52,7 @@ event IDSPlugin::still_open(uid: string, id: conn_id)
 
 	local c = lookup_connection(id);
 
-	# Another connection may have the addresses and ports by now.
+	# Another connection may use the same addresses and ports by now.
 	if ( c$uid != uid )
 		return;
 

@@ -1,1 +1,1 @@
-"""What every consumer is as a process: signals, patience with services, logs, metrics, the bundle in force."""
+"""What every consumer is as a process: signals, health, logs, metrics, and the bundle in use."""

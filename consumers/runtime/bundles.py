@@ -1,7 +1,8 @@
-"""Which bundle judges: the configured one, one that took its place in its directory, or a signed one on `ids.bundles`.
+"""Which bundle scores: the configured one, its replacement on disk, or one on `ids.bundles`.
 
-Whatever came last is taken; what can't be used is told of and passed over, so that the one in use goes on. An empty
-message on `ids.bundles` takes back what was sent before: the configured bundle is taken again.
+The latest of them is used; one on `ids.bundles` must be signed by the configured key. A bundle that
+can't be used is reported and skipped, and the current one stays in use. An empty record on
+`ids.bundles` withdraws the bundle sent before: the configured one is used again.
 """
 
 from __future__ import annotations
@@ -20,66 +21,72 @@ from ids_plugin.config import Config
 from ids_plugin.errors import IdsPluginError, ServiceError
 from ids_plugin.windows import spec
 
-LOOK = 2.0
-"""Seconds between two looks at the directory and the topic."""
+BUNDLE_POLL_INTERVAL_S = 2.0
+"""A new bundle is in use after this time; a poll is one `stat` and one request to the broker."""
+END_OFFSETS_TIMEOUT_MS = 1_000
+"""Short, since scoring waits meanwhile; the next poll asks again."""
+FileStats = tuple[tuple[str, int, int], ...]
+"""Names, modification times (ns) and sizes of a bundle's files."""
 
 
-class _Sent(NamedTuple):
-    """The last message for us on the topic of bundles."""
+class _SentBundle(NamedTuple):
+    """The last record for us on the topic of bundles."""
 
-    at: float
+    sent_at: float
     """seconds since the epoch"""
     data: bytes
 
 
-class Bundles:
+class BundleWatcher:
     """Watches a directory (or file) and a topic for another bundle."""
 
     def __init__(self, config: Config, warn: Callable[[str], None]) -> None:
         """
         Raises:
-            BundleError, ConfigError: the configured bundle, or the key that must have signed it, can't be used.
+            BundleError, ConfigError: the configured bundle, or the key that must have signed it,
+                can't be used.
         """
+        configured = str(config.detect.bundle or "default")
         self._config, self._warn = config, warn
-        self.name = Path(config.detect.bundle or "default").stem
-        """under which bundles are sent to us"""
-        self._path = find(str(config.detect.bundle or "default"))
+        self.name = Path(configured).stem
+        """the key of the records that are for us"""
+        self._path = find(configured)
         self._key = read_key(config.detect.public_key)
-        self._seen = _signature(self._path)
-        self._reader: Any = None
-        self._next = 0.0
+        self._file_stats = _file_stats(self._path)
+        self._consumer: Any = None
+        self._next_poll = 0.0
         self.configured = self.current = self._read()
 
-    def look_now(self) -> None:
-        """The next `look` doesn't wait for its time."""
-        self._next = 0.0
+    def expire(self) -> None:
+        """Lets the next `poll` look at once."""
+        self._next_poll = 0.0
 
-    def look(self) -> Bundle | None:
-        """The bundle to judge with from now on, when it is another than before; None mostly."""
-        if time.monotonic() < self._next:
+    def poll(self) -> Bundle | None:
+        """The bundle to score with from now on, where it is another one than before; else None."""
+        if time.monotonic() < self._next_poll:
             return None
-        self._next = time.monotonic() + LOOK
-        found = self._replaced() or self._sent()
-        if found is None or found.id == self.current.id:
+        self._next_poll = time.monotonic() + BUNDLE_POLL_INTERVAL_S
+        bundle = self._replaced_on_disk() or self._sent_by_kafka()
+        if bundle is None or bundle.id == self.current.id:
             return None
-        return found
+        return bundle
 
     def refuse(self, error: IdsPluginError) -> None:
-        """What `look` gave can't be used after all."""
+        """Reports that a new bundle can't be used."""
         self._warn(f"another bundle is refused, {self.current.id[:12]} goes on: {error}")
 
     def close(self) -> None:
-        """Gives up the topic; the next look starts at its beginning."""
-        if self._reader is not None:
-            self._reader.close(timeout_ms=1_000)
-        self._reader = None
+        """Closes the consumer of the topic; the next poll starts at the topic's beginning."""
+        if self._consumer is not None:
+            self._consumer.close(timeout_ms=1_000)
+        self._consumer = None
 
-    def _replaced(self) -> Bundle | None:
-        """The bundle in the directory, if that isn't what it was."""
-        seen = _signature(self._path)
-        if not seen or seen == self._seen:
+    def _replaced_on_disk(self) -> Bundle | None:
+        """The bundle in the directory, where its files have changed."""
+        file_stats = _file_stats(self._path)
+        if not file_stats or file_stats == self._file_stats:
             return None
-        self._seen = seen
+        self._file_stats = file_stats
         try:
             self.configured = self._read()
         except IdsPluginError as error:
@@ -87,62 +94,65 @@ class Bundles:
             return None
         return self.configured
 
-    def _sent(self) -> Bundle | None:
-        """The bundle on the topic, if one came for us after the directory was written."""
+    def _sent_by_kafka(self) -> Bundle | None:
+        """The bundle on the topic, where it was sent after the directory was written."""
+        topic = self._config.topics.bundles
         try:
-            last = self._last()
+            sent = self._last_sent()
         except (KafkaError, ServiceError):
             self.close()
             return None
-        if last is None or last.at < max((one[1] for one in self._seen), default=0) / 1e9:
+        written_at = max((modified for _, modified, _ in self._file_stats), default=0) / 1e9
+        if sent is None or sent.sent_at < written_at:
             return None
-        if not last.data:
+        if not sent.data:
             return self.configured
         if self._key is None:
-            self._warn(
-                f"a bundle on {self._config.topics.bundles} is refused: detect.public_key isn't configured"
-            )
+            self._warn(f"a bundle on {topic} is refused: detect.public_key isn't configured")
             return None
         try:
-            return read(
-                last.data, spec=spec(), public_key=self._key, where=self._config.topics.bundles
-            )
+            return read(sent.data, spec=spec(), public_key=self._key, where=topic)
         except IdsPluginError as error:
             self.refuse(error)
             return None
 
-    def _last(self) -> _Sent | None:
-        """The last message for us among those that came since the last look."""
-        topic = self._config.topics.bundles
-        if self._reader is None:
-            self._reader = kafka.consumer(
-                self._config, max_partition_fetch_bytes=2 * kafka.LARGEST_BUNDLE
-            )
-            self._reader.assign(
-                [
-                    TopicPartition(topic, one)
-                    for one in self._reader.partitions_for_topic(topic) or ()
-                ]
-            )
-        found = None
-        places = self._reader.assignment()
-        ends = self._reader.end_offsets(list(places), timeout_ms=1_000) if places else {}
-        while any(self._reader.position(place) < end for place, end in ends.items()):
-            records = [one for some in self._reader.poll(1_000).values() for one in some]
+    def _last_sent(self) -> _SentBundle | None:
+        """The last record for us among those that came since the last poll."""
+        consumer = self._assigned_consumer()
+        partitions = list(consumer.assignment())
+        ends = {}
+        if partitions:
+            ends = consumer.end_offsets(partitions, timeout_ms=END_OFFSETS_TIMEOUT_MS)
+        sent = None
+        while any(consumer.position(partition) < end for partition, end in ends.items()):
+            records = [record for batch in consumer.poll(1_000).values() for record in batch]
             if not records:
                 break
-            ours = [one for one in records if one.key == self.name.encode()]
-            found = _Sent(ours[-1].timestamp / 1000, ours[-1].value or b"") if ours else found
-        return found
+            for record in records:
+                if record.key == self.name.encode():
+                    sent = _SentBundle(record.timestamp / 1000, record.value or b"")
+        return sent
+
+    def _assigned_consumer(self) -> Any:
+        """A consumer of all partitions of the topic, in no group."""
+        if self._consumer is None:
+            topic = self._config.topics.bundles
+            self._consumer = kafka.consumer(
+                self._config, max_partition_fetch_bytes=2 * kafka.LARGEST_BUNDLE
+            )
+            numbers = self._consumer.partitions_for_topic(topic) or ()
+            self._consumer.assign([TopicPartition(topic, number) for number in numbers])
+        return self._consumer
 
     def _read(self) -> Bundle:
         return read(self._path, spec=spec(), public_key=self._key)
 
 
-def _signature(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, times (ns) and sizes of a bundle's files; empty while somebody is at it."""
+def _file_stats(path: Path) -> FileStats:
+    """The stats of a bundle's files; empty while its writer is at work."""
     try:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
-        return tuple((one.name, (told := one.stat()).st_mtime_ns, told.st_size) for one in files)
+        stats = [(file.name, file.stat()) for file in files]
     except OSError:
         return ()
+    return tuple((name, status.st_mtime_ns, status.st_size) for name, status in stats)

@@ -1,4 +1,7 @@
-"""What a consumer writes to standard error: one JSON object a line, its fields named as ECS has them."""
+"""The log of a consumer on standard error: one JSON object a line, its fields named as in ECS.
+
+Field names are flat and dotted (`log.level`), and no secret of the configuration appears in a line.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +12,29 @@ from typing import Any, TextIO
 
 import orjson
 
-NAME = "ids-consumer"
+SERVICE_NAME = "ids-consumer"
+QUIET_LOGGERS = ("kafka", "elastic_transport", "elasticsearch")
+"""Clients that log every lost connection; the consumers report outages themselves, once."""
 
 
-class _Lines(logging.Formatter):
+class _EcsFormatter(logging.Formatter):
+    """Formats a record as one line of JSON; `secrets` are masked."""
+
     def __init__(self, stage: str, secrets: Iterable[str]) -> None:
         super().__init__()
         self._stage = stage
         self._secrets = [orjson.dumps(secret)[1:-1].decode() for secret in secrets if secret]
 
     def format(self, record: logging.LogRecord) -> str:
+        created = datetime.fromtimestamp(record.created, UTC)
         line: dict[str, Any] = {
-            "@timestamp": datetime.fromtimestamp(record.created, UTC).isoformat(
-                timespec="milliseconds"
-            ),
+            "@timestamp": created.isoformat(timespec="milliseconds"),
             "log.level": record.levelname.lower(),
             "message": record.getMessage(),
-            "service.name": NAME,
+            "service.name": SERVICE_NAME,
             "ids_plugin.stage": self._stage,
         }
-        if record.name != NAME:
+        if record.name != SERVICE_NAME:
             line["log.logger"] = record.name
         if record.exc_info:
             line["error.stack_trace"] = self.formatException(record.exc_info)
@@ -39,15 +45,18 @@ class _Lines(logging.Formatter):
         return text
 
 
-def logger(stage: str, stream: TextIO, secrets: Iterable[str] = ()) -> logging.Logger:
-    """The process's log, and what others have to say from WARNING on, as lines on `stream`; without `secrets`."""
+def consumer_logger(stage: str, stream: TextIO, secrets: Iterable[str] = ()) -> logging.Logger:
+    """The process's logger. It and the warnings of libraries go to `stream`; `secrets` are masked.
+
+    Extra fields of a line are passed as `extra={"fields": {...}}`.
+    """
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_Lines(stage, secrets))
+    handler.setFormatter(_EcsFormatter(stage, secrets))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    ours = logging.getLogger(NAME)
-    ours.setLevel(logging.INFO)
-    for chatty in ("kafka", "elastic_transport", "elasticsearch"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
-    return ours
+    logger = logging.getLogger(SERVICE_NAME)
+    logger.setLevel(logging.INFO)
+    for name in QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return logger

@@ -1,4 +1,5 @@
-"""What a consumer counts, in Prometheus' terms, and where it is read: /metrics, /healthz, /readyz."""
+"""What a consumer counts, as Prometheus metrics, and where it is read: /metrics, /healthz,
+/readyz."""
 
 from __future__ import annotations
 
@@ -9,12 +10,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
-DELAYS = (0.1, 0.3, 1, 2, 5, 10, 30, 60, 300, 900, 3600)
+STAGE_BUCKETS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30)
+"""A batch takes milliseconds; 10 s is when the broker aborts its transaction."""
+DELAY_BUCKETS_S = (0.1, 0.3, 1, 2, 5, 10, 30, 60, 300, 900, 3600)
+"""Zeek alone delays records by up to an hour: it writes a connection when it is over."""
 
 
 class Metrics:
-    """The metrics of one process. Counters are since it started; exact sums over restarts are the ledger's."""
+    """The metrics of one process. Counters start at 0 with the process; exact sums over restarts
+    are the ledger's."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -28,22 +32,30 @@ class Metrics:
             "ids_lag_records", "Records not read yet", ("topic", "partition"), registry=registry
         )
         self.seconds = Histogram(
-            "ids_stage_seconds", "Time of a batch", ("stage",), buckets=SECONDS, registry=registry
+            "ids_stage_seconds",
+            "Time of a batch",
+            ("stage",),
+            buckets=STAGE_BUCKETS_S,
+            registry=registry,
         )
         self.event_delay = Histogram(
             "ids_event_delay_seconds",
             "From the event to its document",
-            buckets=DELAYS,
+            buckets=DELAY_BUCKETS_S,
             registry=registry,
         )
         self.record_delay = Histogram(
-            "ids_record_delay_seconds", "From a record in Kafka to its acknowledged document", buckets=DELAYS,
+            "ids_record_delay_seconds",
+            "From a record in Kafka to its acknowledged document",
+            buckets=DELAY_BUCKETS_S,
             registry=registry,
-        )  # fmt: skip
-        self.snapshot = Gauge(
-            "ids_snapshot_timestamp_seconds", "When a partition's state was last kept", ("partition",),
+        )
+        self.checkpoint_time = Gauge(
+            "ids_snapshot_timestamp_seconds",
+            "When a partition's state was last kept",
+            ("partition",),
             registry=registry,
-        )  # fmt: skip
+        )
         self.pairs = Gauge(
             "ids_window_pairs", "Pairs of hosts in the windows' memory", registry=registry
         )
@@ -54,9 +66,11 @@ class Metrics:
             "ids_bundle_info", "The bundle in use", ("id", "family"), registry=registry
         )
         self.sensor = Gauge(
-            "ids_sensor_records", "What sensors say they wrote and lost", ("sensor", "node", "stream", "what"),
+            "ids_sensor_records",
+            "What sensors say they wrote and lost",
+            ("sensor", "node", "stream", "what"),
             registry=registry,
-        )  # fmt: skip
+        )
         self.sensor_read = Counter(
             "ids_sensor_read",
             "Records of connections that arrived, readable or not",
@@ -64,57 +78,61 @@ class Metrics:
             registry=registry,
         )
         self.sensor_seen = Gauge(
-            "ids_sensor_last_record_timestamp_seconds", "When a record of the sensor, of any kind, was last read",
-            ("sensor",), registry=registry,
-        )  # fmt: skip
+            "ids_sensor_last_record_timestamp_seconds",
+            "When a record of the sensor, of any kind, was last read",
+            ("sensor",),
+            registry=registry,
+        )
         self.ready = Gauge("ids_ready", "1 while the services it needs answer", registry=registry)
-        self._behind: set[tuple[str, int]] = set()
+        self._lag_partitions: set[tuple[str, int]] = set()
 
-    def behind(self, lags: Mapping[tuple[str, int], int]) -> None:
-        """Records not read yet by topic and partition, of all partitions that are ours now and of no other."""
-        for gone in self._behind - lags.keys():
-            self.lag.remove(*gone)
-        for place, lag in lags.items():
-            self.lag.labels(*place).set(lag)
-        self._behind = set(lags)
+    def set_lags(self, lags: Mapping[tuple[str, int], int]) -> None:
+        """Sets the lag of the assigned partitions, by (topic, partition), and removes all
+        others."""
+        for unassigned in self._lag_partitions - lags.keys():
+            self.lag.remove(*unassigned)
+        for partition, lag in lags.items():
+            self.lag.labels(*partition).set(lag)
+        self._lag_partitions = set(lags)
 
 
-class Endpoint:
-    """Serves the metrics and the process's health until closed; an answer never waits for the process's work."""
+class HealthServer:
+    """Serves the metrics and the health of the process until it is closed.
+
+    A thread answers, so that an answer never waits for the work of the process.
+    """
 
     def __init__(
         self,
         host: str,
         port: int,
         metrics: Metrics,
-        alive: Callable[[], str],
-        ready: Callable[[], str],
+        why_not_alive: Callable[[], str],
+        why_not_ready: Callable[[], str],
     ) -> None:
-        """`alive` and `ready` say what is wrong, nothing if all is well.
+        """`why_not_alive` and `why_not_ready` return a reason, or nothing where all is well.
 
         Raises:
-            OSError: the port can't be had.
+            OSError: the port can't be bound.
         """
         pages: dict[str, Callable[[], tuple[int, str, bytes]]] = {
             "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest(metrics.registry)),
-            "/healthz": lambda: _page(alive()),
-            "/readyz": lambda: _page(ready()),
+            "/healthz": lambda: _health_page(why_not_alive()),
+            "/readyz": lambda: _health_page(why_not_ready()),
         }
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                page = pages.get(
-                    self.path.partition("?")[0], lambda: (404, "text/plain", b"no such page\n")
-                )
-                status, kind, body = page()
+                page = pages.get(self.path.partition("?")[0], _missing_page)
+                status, content_type, body = page()
                 self.send_response(status)
-                self.send_header("Content-Type", kind)
+                self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                pass
+                """Requests are not logged."""
 
         self._server = ThreadingHTTPServer((host, port), Handler)
         self.port = int(self._server.server_address[1])
@@ -126,5 +144,10 @@ class Endpoint:
         self._server.server_close()
 
 
-def _page(wrong: str) -> tuple[int, str, bytes]:
-    return (503 if wrong else 200), "text/plain; charset=utf-8", f"{wrong or 'ok'}\n".encode()
+def _health_page(problem: str) -> tuple[int, str, bytes]:
+    status = 503 if problem else 200
+    return status, "text/plain; charset=utf-8", f"{problem or 'ok'}\n".encode()
+
+
+def _missing_page() -> tuple[int, str, bytes]:
+    return 404, "text/plain", b"no such page\n"

@@ -1,11 +1,8 @@
-"""What every process of the wire is: told to stop by a signal, watched from outside, patient with other services."""
+"""What every consumer is as a process: signals, liveness, readiness, retries of other services."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import dataclasses
-import errno
 import itertools
 import select
 import signal
@@ -14,210 +11,169 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
-from ids_plugin import config
+from ids_plugin import __version__
 from ids_plugin.config import Config
 from ids_plugin.errors import ServiceError, UsageError
 
-from .logs import logger
-from .metrics import Endpoint, Metrics
+from .logs import consumer_logger
+from .metrics import HealthServer, Metrics
 
 T = TypeVar("T")
-STUCK = 300.0
-"""Seconds without a turn of its loop after which a process says it isn't well."""
-SHARING = ("normalise", "detect", "deliver")
-"""Processes whose instances can take each other's place: any name will do that no other one has."""
-PATIENCE = (0.5, 1.0, 2.0, 5.0)
-"""Seconds between attempts to reach a service; the last goes on."""
+LIVENESS_TIMEOUT_S = 300.0
+"""A process whose loop made no step for so long reports itself as not alive. Recovery and bulk
+requests can take as long, so they send heartbeats in between."""
+RETRY_DELAYS_S = (0.5, 1.0, 2.0, 5.0)
+"""Pauses between attempts to reach a service; the last one repeats."""
 
 
-class Stopping(Exception):
-    """We were told to stop while waiting for a service."""
+class StopRequested(Exception):
+    """A stop was requested while the process waited for a service."""
 
 
 class Service:
-    """One process. Within its `with` block SIGTERM and SIGINT set `stopping`; what is under way is to be finished."""
+    """One process. Within its `with` block SIGTERM and SIGINT set `is_stopping`; the step that is
+    under way is to be finished."""
 
     def __init__(self, stage: str, settings: Config) -> None:
         self.stage, self.config = stage, settings
         self.metrics = Metrics()
         self.port = 0
-        """of the health endpoint, 0 without one"""
-        self._log = logger(stage, sys.stderr, settings.secrets())
-        self._stopping, self._signal = False, ""
-        self._ear, self._mouth = socket.socketpair()
-        """what ends a wait: unlike a lock it can be used wherever a signal comes in; open as long as anybody has it"""
-        self._missing = "starting"
-        self._turn = time.monotonic()
-        self._endpoint: Endpoint | None = None
-        self._before: dict[int, Any] = {}
+        """of the health server, 0 without one"""
+        self._log = consumer_logger(stage, sys.stderr, settings.secrets())
+        self._is_stopping, self._signal_name = False, ""
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        """what ends a wait; unlike a lock, a socket can be used inside a signal handler"""
+        self._unready_reason = "starting"
+        self._last_heartbeat = time.monotonic()
+        self._health_server: HealthServer | None = None
+        self._previous_handlers: dict[int, Any] = {}
 
     @property
-    def stopping(self) -> bool:
-        """We were told to stop."""
-        return self._stopping
+    def is_stopping(self) -> bool:
+        """A stop was requested."""
+        return self._is_stopping
 
     def stop(self) -> None:
-        """As a SIGTERM."""
-        self._stopping = True
-        self._mouth.send(b".")
+        """Requests a stop, as SIGTERM does."""
+        self._is_stopping = True
+        self._wake_writer.send(b".")
 
     def wait(self, seconds: float) -> None:
-        """Sleeps, less when we are told to stop."""
-        select.select([self._ear], [], [], seconds)
+        """Sleeps; a stop request ends the sleep."""
+        select.select([self._wake_reader], [], [], seconds)
 
-    def turn(self) -> None:
-        """The loop goes round: the process is alive."""
-        self._turn = time.monotonic()
+    def heartbeat(self) -> None:
+        """The loop makes progress: the process is alive."""
+        self._last_heartbeat = time.monotonic()
 
-    def say(self, message: str, **fields: Any) -> None:
-        """A log line."""
+    def info(self, message: str, **fields: Any) -> None:
+        """Logs a line with further fields."""
         self._log.info(message, extra={"fields": fields})
 
     def warn(self, message: str, **fields: Any) -> None:
-        """A log line about something to look at."""
+        """Logs a warning with further fields."""
         self._log.warning(message, extra={"fields": fields})
 
-    def working(self) -> None:
-        """The services we need answer."""
-        if self._missing:
-            self.say(
-                "working"
-                if self._missing == "starting"
-                else f"working again after: {self._missing}"
-            )
-        self._missing = ""
+    def mark_ready(self) -> None:
+        """All services that the process needs answer."""
+        if self._unready_reason == "starting":
+            self.info("working")
+        elif self._unready_reason:
+            self.info(f"working again after: {self._unready_reason}")
+        self._unready_reason = ""
         self.metrics.ready.set(1)
 
-    def missing(self, error: ServiceError | str) -> None:
-        """A service we need doesn't answer: said once, however often it is found so."""
-        if self._missing != str(error):
-            self.warn(str(error))
-        self._missing = str(error)
+    def mark_unready(self, reason: ServiceError | str) -> None:
+        """A service that the process needs does not answer; the same reason is logged once."""
+        if self._unready_reason != str(reason):
+            self.warn(str(reason))
+        self._unready_reason = str(reason)
         self.metrics.ready.set(0)
 
-    def patiently(self, do: Callable[[], T]) -> T:
-        """What `do` gives once the service it needs answers.
+    def retry(self, attempt: Callable[[], T]) -> T:
+        """The result of `attempt`, which is repeated while it raises ServiceError.
 
         Raises:
-            Stopping: we were told to stop before.
+            StopRequested: a stop was requested before an attempt succeeded.
         """
-        attempt = 0
-        while not self.stopping:
-            self.turn()
+        delays = itertools.chain(RETRY_DELAYS_S, itertools.repeat(RETRY_DELAYS_S[-1]))
+        while not self.is_stopping:
+            self.heartbeat()
             try:
-                given = do()
+                result = attempt()
             except ServiceError as error:
-                self.missing(error)
-                self.wait(PATIENCE[min(attempt, len(PATIENCE) - 1)])
-                attempt += 1
+                self.mark_unready(error)
+                self.wait(next(delays))
             else:
-                self.working()
-                return given
-        raise Stopping
+                self.mark_ready()
+                return result
+        raise StopRequested
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
-        """A batch: how long it takes."""
+        """Observes in the metrics how long a batch takes."""
         began = time.monotonic()
         yield
         self.metrics.seconds.labels(self.stage).observe(time.monotonic() - began)
 
     def __enter__(self) -> Service:
         if threading.current_thread() is threading.main_thread():
-            self._before = {
-                one: signal.signal(one, self._told) for one in (signal.SIGTERM, signal.SIGINT)
+            self._previous_handlers = {
+                number: signal.signal(number, self._on_signal)
+                for number in (signal.SIGTERM, signal.SIGINT)
             }
-        health = self.config.health
-        if health.port:
-            try:
-                self._endpoint = Endpoint(
-                    health.host, health.port, self.metrics, self._stuck, lambda: self._missing
-                )
-            except OSError as error:
-                where, why = f"{health.host}:{health.port}", (error.strerror or str(error)).lower()
-                raise UsageError(
-                    f"can't serve health: {why}", location=where, hint="another health.port"
-                ) from error
-            self.port = self._endpoint.port
-        self.say("started", **{"service.version": _version()})
+        self._start_health_server()
+        self.info("started", **{"service.version": __version__})
         return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        at: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> bool:
-        if self._endpoint:
-            self._endpoint.close()
-        for one, before in self._before.items():
-            signal.signal(one, before)
-        if kind is None or kind is Stopping:
-            self.say(f"ended: {self._signal}" if self._signal else "ended")
+        if self._health_server:
+            self._health_server.close()
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        if kind is None or kind is StopRequested:
+            self.info(f"ended: {self._signal_name}" if self._signal_name else "ended")
         else:
             self._log.error("ended: %s", error, extra={"fields": {"error.type": kind.__name__}})
-        return kind is Stopping
+        return kind is StopRequested
 
-    def _told(self, number: int, _frame: FrameType | None) -> None:
-        """Writes nothing: it may come in the middle of a line that is being written."""
-        self._signal = signal.Signals(number).name
+    def _start_health_server(self) -> None:
+        """
+        Raises:
+            UsageError: the configured port can't be used.
+        """
+        health = self.config.health
+        if not health.port:
+            return
+        try:
+            self._health_server = HealthServer(
+                health.host,
+                health.port,
+                self.metrics,
+                self._why_not_alive,
+                lambda: self._unready_reason,
+            )
+        except OSError as error:
+            raise UsageError(
+                f"can't serve health: {(error.strerror or str(error)).lower()}",
+                location=f"{health.host}:{health.port}",
+                hint="another health.port",
+            ) from error
+        self.port = self._health_server.port
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        """Logs nothing: the signal may come in the middle of a log line."""
+        self._signal_name = signal.Signals(number).name
         self.stop()
 
-    def _stuck(self) -> str:
-        idle = time.monotonic() - self._turn
-        return f"no turn of the loop for {idle:.0f} s" if idle > STUCK else ""
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Options of every process."""
-    parser.add_argument(
-        "--config", metavar="FILE", help="settings (TOML); the environment's IDS_SECTION_KEY win"
-    )
-    parser.add_argument(
-        "--instance", metavar="NAME", help="name of this instance, steady and unique in its group"
-    )
-
-
-def settings(args: argparse.Namespace, section: str) -> Config:
-    """The configuration that the options name; an instance that shares a group's work has a name in it.
-
-    Raises:
-        ConfigError: it can't be used as it is.
-    """
-    found = config.load(Path(args.config) if args.config else None)
-    told = getattr(found, section)
-    name = (
-        args.instance or told.instance or (_free_name(told.group) if section in SHARING else None)
-    )
-    return dataclasses.replace(found, **{section: dataclasses.replace(told, instance=name)})
-
-
-def _free_name(group: str) -> str:
-    """`HOST-1`, or with the next number that no other process of the group on this host has: it is the same again after
-    a restart. Held by a socket, since that is gone with the process however it ends."""
-    host = socket.gethostname()
-    for number in itertools.count(1):
-        held = socket.socket(socket.AF_UNIX)
-        try:
-            held.bind(f"\0ids-consumer/{group}/{number}")
-        except OSError as error:
-            held.close()
-            if error.errno != errno.EADDRINUSE:
-                return host
-        else:
-            _HELD.append(held)
-            return f"{host}-{number}"
-    raise AssertionError("numbers have no end")
-
-
-_HELD: list[socket.socket] = []
-
-
-def _version() -> str:
-    from ids_plugin import __version__
-
-    return __version__
+    def _why_not_alive(self) -> str:
+        idle = time.monotonic() - self._last_heartbeat
+        return f"no turn of the loop for {idle:.0f} s" if idle > LIVENESS_TIMEOUT_S else ""

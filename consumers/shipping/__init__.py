@@ -1,1 +1,1 @@
-"""What `ship` needs: log files followed through rotation, an index followed as it grows, and their offsets."""
+"""What `ship` follows: log files and Elasticsearch indices, and how far each has been sent."""

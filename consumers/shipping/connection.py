@@ -1,4 +1,4 @@
-"""The transactional producer and consumer that `ship` works with."""
+"""The transactional loop that `ship` works with."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from ..runtime.service import Service
 from ..stream.transactions import TransactionalLoop
 
 
-def connected(service: Service, group: str, topic: str) -> TransactionalLoop:
-    """An exchange that can send to a topic.
+def connect(service: Service, group: str, topic: str) -> TransactionalLoop:
+    """A loop that can produce to a topic.
 
     Raises:
-        ServiceError: the broker doesn't answer, or the topic is missing.
+        ServiceError: the broker does not answer, or the topic is missing.
     """
-    exchange = TransactionalLoop(service, group, service.config.ship.instance)
+    loop = TransactionalLoop(service, group, service.config.ship.instance)
     try:
         with kafka.reaching(service.config):
-            there = exchange.consumer.topics()
-        if topic not in there:
+            topics = loop.consumer.topics()
+        if topic not in topics:
             hint = "make it, or check --topic"
             raise ServiceError(f"topic {topic} is missing", location="kafka", hint=hint)
     except BaseException:
-        exchange.close()
+        loop.close()
         raise
-    return exchange
+    return loop

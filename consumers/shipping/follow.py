@@ -1,9 +1,11 @@
 """Follows log files through rotation: by rename, by compression (gzip), by copy and truncation.
 
-A file is known by its first record (the first line that is no `#` directive), whatever it is called and however it is
-packed: `eve.json`, later `eve.json.1`, later `eve.json.1.gz` are one file, and so is the copy that copy-truncate makes
-of it. So the place where reading goes on is right after any change of names, also one that nobody watched. Two files
-that begin with the same line are taken for one; lines of Zeek and Suricata, with their microseconds and ids, never do.
+A file is recognised by its first record (the first line that is no `#` directive), whatever its
+name and its compression: `eve.json`, later `eve.json.1`, later `eve.json.1.gz` are one file, and so
+is the copy of a log that is copied and truncated. The offset where reading continues is therefore
+right after any change of names, even of one that happened while nobody watched. Two files that
+begin with the same line are taken for one; lines of Zeek and Suricata, with their microseconds and
+ids, never are the same.
 """
 
 from __future__ import annotations
@@ -18,20 +20,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from .tail import (
-    Changed,
-    File,
-    Look,
-    Place,
-    Unreadable,
+    ContentReplaced,
+    CorruptGzip,
+    FileOffset,
+    FileStatus,
+    FollowedFile,
+    change_key,
+    inspect,
     last_line_end,
-    look,
-    signature,
 )
 
-SCAN_SECONDS = 0.5
-"""between two looks at what files there are; a rotation in between loses nothing, the old file is still open"""
-REMEMBERED = 10_000
-"""files that are no longer there whose places are kept, in case they come back compressed from elsewhere"""
+SCAN_INTERVAL_S = 0.5
+"""Time between two scans of the paths; a rotation in between loses nothing, since the old file is
+still open."""
+REMEMBERED_FILES = 10_000
+"""Absent files whose offsets are kept, in case they come back compressed from another folder."""
 
 
 class Lines(NamedTuple):
@@ -42,28 +45,34 @@ class Lines(NamedTuple):
     header: bytes
     """its `#` directives up to the first record"""
     lines: list[bytes]
-    """without newlines, none of them blank; directives among them"""
+    """without newlines, none of them blank; directives are among them"""
 
 
-class _Path(NamedTuple):
-    """A path that concerns us, the name whose lines it has, since when that is followed, whether it is written to."""
+class _WatchedPath(NamedTuple):
+    """A path to look at."""
 
     path: str
     name: str
+    """the log whose lines it has"""
     since: float
-    live: bool
+    """when that log began to be followed"""
+    is_live: bool
+    """its writer writes to it"""
 
 
 class Follower:
     """Whole lines of files as they grow, each once.
 
     Args:
-        live: globs of files that are written to, each with the time (seconds since 1970) since when it is followed.
-            Rotated files are looked for beside them: names that go on with a number or date.
-        rotated: globs of rotated files elsewhere, each with that time. Rotated files older than it are passed over.
-        places: as an earlier Follower gave them.
-        from_end: live files older than their time are followed from their end on, not from their beginning.
-        complain: told once about each file that can't be followed, and why.
+        live: globs of files that are written to, each with the time (seconds since 1970) since when
+            it is followed. Rotated files are searched beside them: their names continue with a
+            number or date.
+        rotated: globs of rotated files elsewhere, each with that time. Rotated files older than it
+            are skipped.
+        offsets: as an earlier Follower returned them.
+        is_from_end: live files older than their time are followed from their end on, not from their
+            beginning.
+        warn: called once for each file that can't be followed, with the reason.
         clock: seconds of any origin, never going back.
     """
 
@@ -71,215 +80,239 @@ class Follower:
         self,
         live: Mapping[str, float],
         rotated: Mapping[str, float] | None = None,
-        places: Iterable[Place] = (),
+        offsets: Iterable[FileOffset] = (),
         *,
-        from_end: bool = False,
-        complain: Callable[[str], None] = lambda message: None,
+        is_from_end: bool = False,
+        warn: Callable[[str], None] = lambda message: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._live, self._rotated, self._from_end = dict(live), dict(rotated or {}), from_end
-        self._complain, self._clock = complain, clock
-        self._files: dict[int, File] = {}
-        self._firsts: dict[str, File] = {}
-        self._inodes: dict[tuple[int, int], File] = {}
-        for place in sorted(places, key=lambda place: place.number):
-            self._add(place)
-        self._reported = {number: file.place for number, file in self._files.items()}
-        self._names = {file.place.name for file in self._files.values()}
-        self._looks: dict[str, Look] = {}
+        self._live, self._rotated = dict(live), dict(rotated or {})
+        self._is_from_end, self._warn, self._clock = is_from_end, warn, clock
+        self._files: dict[int, FollowedFile] = {}
+        self._by_first_record: dict[str, FollowedFile] = {}
+        self._by_inode: dict[tuple[int, int], FollowedFile] = {}
+        for offset in sorted(offsets, key=lambda offset: offset.number):
+            self._add(offset)
+        self._reported = {number: file.offset for number, file in self._files.items()}
+        self._names = {file.offset.name for file in self._files.values()}
+        self._statuses: dict[str, FileStatus] = {}
+        """path → what the last scan saw there"""
         self._next_scan = self._clock()
-        self._turn = 0
-        self._complained: set[str] = set()
+        self._round = 0
+        """which name is read first"""
+        self._warned: set[str] = set()
 
     def read(self, limit: int = 1 << 20) -> list[Lines]:
-        """Lines that are there now, little more than `limit` bytes of them; empty when there is nothing new."""
+        """Lines that are there now, little more than `limit` bytes of them; empty without news.
+
+        The names take turns, so that a busy log does not keep the others waiting.
+        """
         if self._clock() >= self._next_scan:
             self._scan()
-        names = sorted({file.place.name for file in self._files.values() if file.present})
-        self._turn += 1
-        found: list[Lines] = []
-        for at in range(len(names)):
-            for lines in self._of(names[(self._turn + at) % len(names)]):
-                found.append(lines)
-                limit -= sum(map(len, lines.lines))
+        names = sorted({file.offset.name for file in self._files.values() if file.is_present})
+        self._round += 1
+        blocks: list[Lines] = []
+        for index in range(len(names)):
+            for block in self._read_name(names[(self._round + index) % len(names)]):
+                blocks.append(block)
+                limit -= sum(map(len, block.lines))
             if limit <= 0:
                 break
-        return found
+        return blocks
 
-    def changes(self) -> dict[int, Place | None]:
-        """Places that differ from what the last call said; None: forgotten."""
-        now = {number: file.place for number, file in self._files.items()}
-        changed: dict[int, Place | None] = {
-            number: place for number, place in now.items() if self._reported.get(number) != place
+    def changes(self) -> dict[int, FileOffset | None]:
+        """Offsets that differ from those of the last call; None: the file was forgotten."""
+        now = {number: file.offset for number, file in self._files.items()}
+        changed: dict[int, FileOffset | None] = {
+            number: offset for number, offset in now.items() if self._reported.get(number) != offset
         }
         changed |= {number: None for number in self._reported if number not in now}
         self._reported = now
         return changed
 
     @property
-    def behind(self) -> int:
-        """Bytes that are there and were not given yet, as they lie on the disk."""
-        return sum(file.behind for file in self._files.values())
+    def behind_bytes(self) -> int:
+        """Bytes on the disk that were not returned yet."""
+        return sum(file.behind_bytes for file in self._files.values())
 
     @property
-    def cut(self) -> int:
-        """Lines so far that were too long and were given by their beginning."""
-        return sum(file.cut for file in self._files.values())
+    def cut_lines(self) -> int:
+        """Lines so far that were too long: only their beginning was returned."""
+        return sum(file.cut_lines for file in self._files.values())
 
     def close(self) -> None:
         """Closes all files."""
         for file in self._files.values():
             file.close()
 
-    def _of(self, name: str) -> Iterator[Lines]:
-        """A block of the oldest file of a name that has one, and of the next one when that was its last."""
-        for file in [
-            file for file in self._files.values() if file.place.name == name and file.present
-        ]:
+    def _read_name(self, name: str) -> Iterator[Lines]:
+        """A block of the oldest file of a name that has one, and of the next file when that was the
+        last block."""
+        files = [
+            file for file in self._files.values() if file.offset.name == name and file.is_present
+        ]
+        for file in files:
             try:
                 lines = file.read()
-            except Changed:
-                self._lose(file)
+            except ContentReplaced:
+                self._release(file)
                 self._next_scan = self._clock()
                 return
             except FileNotFoundError:
                 self._next_scan = self._clock()
                 return
-            except (Unreadable, OSError) as error:
-                self._tell(f"{file.path}: {error}")
+            except (CorruptGzip, OSError) as error:
+                self._warn_once(f"{file.path}: {error}")
                 continue
             if lines:
-                yield Lines(name, file.header, lines)
-            if not file.at_end:
+                yield Lines(name, file.directives, lines)
+            if not file.is_at_end:
                 return
 
     def _scan(self) -> None:
-        """Finds out what is at each path: a known file, one that was moved or packed, a copy, a new one."""
-        self._next_scan = self._clock() + SCAN_SECONDS
-        unknown: list[tuple[_Path, Look]] = []
-        present: dict[int, File] = {}
-        for path, seen in list(self._looking()):
-            file = self._inodes.get(seen.identity)
-            if file is not None and (seen.head is None or seen.head.first != file.place.first):
-                self._lose(file)
+        """Finds out what is at each path: a known file, a moved or compressed one, a copy, or a new
+        one."""
+        self._next_scan = self._clock() + SCAN_INTERVAL_S
+        unknown: list[tuple[_WatchedPath, FileStatus]] = []
+        present: dict[int, FollowedFile] = {}
+        for path, status in list(self._inspected_paths()):
+            file = self._by_inode.get(status.identity)
+            if file is not None and not _has_first_record(status, file):
+                self._release(file)
                 file = None
             if file is None:
-                unknown.append((path, seen))
-            elif file.place.number not in present:
-                file.see(seen, path.live)
-                present[file.place.number] = file
-        for path, seen in sorted(
-            unknown, key=lambda pair: (pair[1].status.st_mtime_ns, pair[0].path)
-        ):
-            self._meet(path, seen, present)
+                unknown.append((path, status))
+            elif file.offset.number not in present:
+                file.locate(status, path.is_live)
+                present[file.offset.number] = file
+        oldest_first = sorted(unknown, key=lambda pair: (pair[1].stat.st_mtime_ns, pair[0].path))
+        for path, status in oldest_first:
+            self._identify(path, status, present)
         for number, file in self._files.items():
             if number not in present:
-                file.see(None, False)
-        self._forget(present)
+                file.locate(None, is_live=False)
+        self._forget_absent(present)
 
-    def _meet(self, path: _Path, seen: Look, present: dict[int, File]) -> None:
-        """An inode nobody knows: a known file that was moved or packed, a copy of one that is there, or a new file."""
-        if seen.head is None:
+    def _identify(
+        self, path: _WatchedPath, status: FileStatus, present: dict[int, FollowedFile]
+    ) -> None:
+        """Handles an unknown inode: a known file that was moved or compressed, a copy of one that
+        is present, or a new file."""
+        if status.first_record is None:
             return
-        file = self._firsts.get(seen.head.first) or self._new(path, seen, seen.head.first)
-        if file.place.number in present or file.busy:
+        digest = status.first_record.digest
+        file = self._by_first_record.get(digest) or self._add_new(path, status, digest)
+        if file.offset.number in present or file.is_busy:
             return
-        self._lose(file)
-        file.move(*seen.identity)
-        self._inodes[seen.identity] = file
-        file.see(seen, path.live)
-        present[file.place.number] = file
+        self._release(file)
+        file.move(*status.identity)
+        self._by_inode[status.identity] = file
+        file.locate(status, path.is_live)
+        present[file.offset.number] = file
 
-    def _new(self, path: _Path, seen: Look, first: str) -> File:
-        old = seen.status.st_mtime < path.since and (self._from_end or not path.live)
-        offset = last_line_end(seen.path) if old and not seen.packed else 0
+    def _add_new(self, path: _WatchedPath, status: FileStatus, digest: str) -> FollowedFile:
+        """Adds a file; one that is older than its log has been followed begins at its end."""
+        is_old = status.stat.st_mtime < path.since and (self._is_from_end or not path.is_live)
+        start = last_line_end(status.path) if is_old and not status.is_gzip else 0
         number = max(self._files, default=0) + 1
-        return self._add(
-            Place(number, path.name, first, *seen.identity, offset, old and not path.live)
-        )
+        is_whole = is_old and not path.is_live
+        return self._add(FileOffset(number, path.name, digest, *status.identity, start, is_whole))
 
-    def _add(self, place: Place) -> File:
-        file = self._files[place.number] = File(place, self._clock)
-        self._firsts[place.first] = self._inodes[place.device, place.inode] = file
+    def _add(self, offset: FileOffset) -> FollowedFile:
+        file = self._files[offset.number] = FollowedFile(offset, self._clock)
+        self._by_first_record[offset.first] = file
+        self._by_inode[offset.device, offset.inode] = file
         return file
 
-    def _lose(self, file: File) -> None:
-        """The file is not where it was."""
+    def _release(self, file: FollowedFile) -> None:
+        """Closes a file that is not where it was."""
         file.close()
-        if self._inodes.get((file.place.device, file.place.inode)) is file:
-            del self._inodes[file.place.device, file.place.inode]
+        inode = (file.offset.device, file.offset.inode)
+        if self._by_inode.get(inode) is file:
+            del self._by_inode[inode]
 
-    def _forget(self, present: Mapping[int, File]) -> None:
+    def _forget_absent(self, present: Mapping[int, FollowedFile]) -> None:
+        """Forgets the oldest absent files beyond REMEMBERED_FILES."""
         absent = [
             file
             for number, file in self._files.items()
-            if number not in present and not file.present
+            if number not in present and not file.is_present
         ]
-        for file in absent[: max(0, len(absent) - REMEMBERED)]:
-            self._lose(file)
-            del self._files[file.place.number]
-            self._firsts.pop(file.place.first, None)
+        for file in absent[: max(0, len(absent) - REMEMBERED_FILES)]:
+            self._release(file)
+            del self._files[file.offset.number]
+            self._by_first_record.pop(file.offset.first, None)
 
-    def _looking(self) -> Iterator[tuple[_Path, Look]]:
-        """What is at each path that concerns us; what can't be read is left out and complained about."""
-        before, self._looks = self._looks, {}
-        for path in self._paths():
-            if path.path in self._looks:
+    def _inspected_paths(self) -> Iterator[tuple[_WatchedPath, FileStatus]]:
+        """What is at each watched path; what can't be read is left out with a warning."""
+        before, self._statuses = self._statuses, {}
+        for path in self._watched_paths():
+            if path.path in self._statuses:
                 continue
             try:
-                status = os.stat(path.path)
-                if not stat.S_ISREG(status.st_mode):
+                path_stat = os.stat(path.path)
+                if not stat.S_ISREG(path_stat.st_mode):
                     continue
-                seen = before.get(path.path)
-                if seen is None or seen.signature != signature(status):
-                    seen = look(path.path)
+                status = before.get(path.path)
+                if status is None or status.change_key != change_key(path_stat):
+                    status = inspect(path.path)
             except FileNotFoundError:
                 continue
             except (OSError, ValueError, zlib.error) as error:
-                self._tell(f"{path.path}: {error}")
+                self._warn_once(f"{path.path}: {error}")
                 continue
-            self._looks[path.path] = seen
-            yield path, seen
+            self._statuses[path.path] = status
+            yield path, status
 
-    def _paths(self) -> Iterator[_Path]:
-        """Paths that concern us, those that are written to first."""
+    def _watched_paths(self) -> Iterator[_WatchedPath]:
+        """Paths to look at, those that are written to first."""
         live = {path: since for pattern, since in self._live.items() for path in glob.glob(pattern)}
-        yield from (_Path(path, path, since, True) for path, since in live.items())
-        self._names |= live.keys() | {
-            pattern for pattern in self._live if not glob.has_magic(pattern)
-        }
-        listed: dict[str, list[str]] = {}
+        for path, since in live.items():
+            yield _WatchedPath(path, path, since, is_live=True)
+        literal = {pattern for pattern in self._live if not glob.has_magic(pattern)}
+        self._names |= live.keys() | literal
+        listings: dict[str, list[str]] = {}
         for name in sorted(self._names):
-            since = [
-                since
-                for pattern, since in self._live.items()
-                if pattern == name or fnmatch.fnmatch(name, pattern)
-            ]
-            for path in _beside(name, listed) if since else ():
-                yield _Path(path, name, since[0], False)
-        for pattern, time_since in self._rotated.items():
-            yield from (_Path(path, path, time_since, False) for path in glob.glob(pattern))
+            first_since = self._followed_since(name)
+            if first_since is None:
+                continue
+            for path in _rotated_beside(name, listings):
+                yield _WatchedPath(path, name, first_since, is_live=False)
+        for pattern, since in self._rotated.items():
+            for path in glob.glob(pattern):
+                yield _WatchedPath(path, path, since, is_live=False)
 
-    def _tell(self, message: str) -> None:
-        if message not in self._complained:
-            self._complained.add(message)
-            self._complain(message)
+    def _followed_since(self, name: str) -> float | None:
+        """Since when a log is followed, by the first glob that it matches."""
+        for pattern, since in self._live.items():
+            if pattern == name or fnmatch.fnmatch(name, pattern):
+                return since
+        return None
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            self._warn(message)
 
 
-def _beside(name: str, listed: dict[str, list[str]]) -> Iterator[str]:
-    """Rotated files of a path in its folder: `eve.json.1.gz`, `eve.json-20261121`, `conn.2026-11-21-10-00-00.log`."""
+def _has_first_record(status: FileStatus, file: FollowedFile) -> bool:
+    return status.first_record is not None and status.first_record.digest == file.offset.first
+
+
+def _rotated_beside(name: str, listings: dict[str, list[str]]) -> Iterator[str]:
+    """Rotated files of a log in its folder: `eve.json.1.gz`, `eve.json-20261121`,
+    `conn.2026-11-21-10-00-00.log`. `listings` caches the contents of folders."""
     folder, base = os.path.split(name)
     stem, suffix = os.path.splitext(base)
-    if folder not in listed:
+    if folder not in listings:
         try:
-            listed[folder] = os.listdir(folder or ".")
+            listings[folder] = os.listdir(folder or ".")
         except OSError:
-            listed[folder] = []
+            listings[folder] = []
     patterns = {
         f"{glob.escape(base)}[-.][0-9]*",
         f"{glob.escape(stem)}[-.][0-9]*{glob.escape(suffix)}*",
     }
     for pattern in patterns:
-        yield from (
-            os.path.join(folder, found) for found in fnmatch.filter(listed[folder], pattern)
-        )
+        for match in fnmatch.filter(listings[folder], pattern):
+            yield os.path.join(folder, match)

@@ -1,10 +1,11 @@
-"""Documents of an Elasticsearch index as they arrive, each once.
+"""The documents of an Elasticsearch index as they arrive, each once.
 
-Nothing in Elasticsearch tells what was indexed since the last look. What comes nearest is a field that says when a
-document arrived (`event.ingested`). So a look takes the documents from the latest such time on, and looks again at
-those of the time before (`overlap`): documents become searchable later than they arrived, and not in that order. Those
-known by their ids were sent. These ids are kept where places in files are, written in the transaction that holds the
-documents.
+Elasticsearch has no query for what was indexed since the last poll. The nearest to it is a field
+that says when a document arrived (`event.ingested`). A poll reads the documents from the latest
+such time on, and now and then again those of the time before it (`overlap`): documents become
+searchable later than they arrived, and not in that order. Documents that were sent are recognised
+by digests of their ids. The digests are stored on the topic that has the offsets of files, in the
+transaction that holds the documents.
 """
 
 from __future__ import annotations
@@ -18,202 +19,227 @@ from typing import Any
 
 import orjson
 
-from ids_plugin.config import Elasticsearch as Settings
+from ids_plugin.config import Elasticsearch as ElasticsearchSettings
 from ids_plugin.elastic.paging import Hit, Pages, Target, connect
 from ids_plugin.errors import UsageError
 
-from ..stream.transactions import Outgoing
+from ..stream.transactions import ProducerRecord
 
-SIZE = 12
-"""bytes of a document's digest: two of a billion documents have the same one with a probability below 1e-10"""
-SHARE = 10
-"""the time before is looked at again this often within an overlap"""
-FETCHED = 1_000
-"""documents asked for by their ids at once"""
+DIGEST_BYTES = 12
+"""Of a document's id: two of a billion documents share a digest with a probability below 1e-10."""
+REREADS_PER_OVERLAP = 10
+"""How often within an overlap the time before is read again."""
+MAX_QUERY_IDS = 1_000
+"""Documents that one query asks for by their ids; far below Elasticsearch's limit of clauses."""
+SIZE_SAMPLE_DOCUMENTS = 20
+"""Documents of a page whose size is measured to choose the size of the next page."""
 
 
 @dataclass
-class Log:
-    """What one instance remembers of one index it sends to a topic."""
+class IndexCheckpoint:
+    """What one instance remembers of one index that it sends to a topic."""
 
-    who: str
+    owner: str
+    """group and instance; the key of its records begins with it"""
     run: str = field(default_factory=lambda: secrets.token_hex(8))
-    """of the numbers in the headers"""
+    """of the sequence headers"""
     numbers: dict[str, int] = field(default_factory=dict)
-    """sensor → messages so far, all lives together: the next one's number"""
+    """sensor → messages so far, over all restarts: the next one's number"""
     latest: int = -1
     """ms: the latest arrival among the documents sent; -1 before the first"""
     forgotten: int = 0
-    """ms: documents that arrived before aren't known any more; nobody may ask for them"""
+    """ms: digests of documents that arrived before it were dropped, so it is not read again"""
     next: int = 0
     """number of the next batch"""
     _batches: dict[int, tuple[int, bytes]] = field(default_factory=dict)
-    """number → latest arrival in it, and the digests of its documents"""
-    _known: set[bytes] = field(default_factory=set)
+    """number → latest arrival in the batch, and the digests of its documents"""
+    _digests: set[bytes] = field(default_factory=set)
 
-    def knows(self, hit: Hit) -> bool:
-        """Whether it was sent."""
-        return _digest(hit) in self._known
+    def was_sent(self, hit: Hit) -> bool:
+        """Whether the document was sent."""
+        return _digest(hit) in self._digests
 
-    def note(self, topic: str, hits: Sequence[Hit], keep: int) -> list[Outgoing]:
-        """How it stands after these documents were sent; forgets those that arrived before `keep`."""
-        told = []
+    def advance(self, topic: str, hits: Sequence[Hit], keep_from: int) -> list[ProducerRecord]:
+        """The records that store the checkpoint after these documents were sent.
+
+        Batches whose documents all arrived before `keep_from` (ms) are forgotten.
+        """
+        batches = []
         if hits:
-            self.latest = max([self.latest, *(hit.time for hit in hits)])
-            number, at, digests = (
-                self.next,
-                max(hit.time for hit in hits),
-                b"".join(map(_digest, hits)),
-            )
-            self._put(number, at, digests)
-            told.append(
-                self._message(topic, number, {"at": at, "ids": base64.b64encode(digests).decode()})
-            )
-        for number in [number for number, (at, _) in self._batches.items() if at < keep]:
-            self._drop(number)
-            self.forgotten = max(self.forgotten, keep)
-            told.append(self._message(topic, number, None))
-        whole = {
-            name: getattr(self, name) for name in ("run", "numbers", "latest", "forgotten", "next")
+            arrived = max(hit.time for hit in hits)
+            self.latest = max(self.latest, arrived)
+            number, digests = self.next, b"".join(map(_digest, hits))
+            self._add_batch(number, arrived, digests)
+            batch = {"at": arrived, "ids": base64.b64encode(digests).decode()}
+            batches.append(self._record(topic, number, batch))
+        outdated = [number for number, (at_ms, _) in self._batches.items() if at_ms < keep_from]
+        for number in outdated:
+            self._drop_batch(number)
+            self.forgotten = max(self.forgotten, keep_from)
+            batches.append(self._record(topic, number, None))
+        header = {
+            "run": self.run,
+            "numbers": self.numbers,
+            "latest": self.latest,
+            "forgotten": self.forgotten,
+            "next": self.next,
         }
-        return [self._message(topic, "", whole), *told]
+        return [self._record(topic, None, header), *batches]
 
-    def take(self, key: str, value: dict[str, Any] | None) -> None:
-        """One message of the topic, another instance's too."""
-        who, _, number = key.rpartition("#") if "#" in key else (key, "", "")
-        if who != self.who:
+    def apply(self, key: str, value: dict[str, Any] | None) -> None:
+        """Takes a record of the topic; those of other instances are ignored."""
+        owner, _, number = key.rpartition("#") if "#" in key else (key, "", "")
+        if owner != self.owner:
             return
         if not number and value:
             self.run, self.numbers, self.next = value["run"], value["numbers"], value["next"]
             self.latest, self.forgotten = value["latest"], value["forgotten"]
         elif number:
-            self._drop(int(number))
+            self._drop_batch(int(number))
             if value:
-                self._put(int(number), value["at"], base64.b64decode(value["ids"]))
+                self._add_batch(int(number), value["at"], base64.b64decode(value["ids"]))
 
-    def _message(self, topic: str, number: int | str, value: dict[str, Any] | None) -> Outgoing:
-        key = f"{self.who}#{number}" if number != "" else self.who
-        return Outgoing(topic, orjson.dumps(value), key.encode())
+    def _record(
+        self, topic: str, number: int | None, value: dict[str, Any] | None
+    ) -> ProducerRecord:
+        key = self.owner if number is None else f"{self.owner}#{number}"
+        return ProducerRecord(topic, orjson.dumps(value), key.encode())
 
-    def _put(self, number: int, at: int, digests: bytes) -> None:
-        self._batches[number] = (at, digests)
-        self._known.update(_split(digests))
+    def _add_batch(self, number: int, arrived: int, digests: bytes) -> None:
+        self._batches[number] = (arrived, digests)
+        self._digests.update(_split(digests))
         self.next = max(self.next, number + 1)
 
-    def _drop(self, number: int) -> None:
+    def _drop_batch(self, number: int) -> None:
         _, digests = self._batches.pop(number, (0, b""))
-        self._known.difference_update(_split(digests))
+        self._digests.difference_update(_split(digests))
 
 
-class Feed:
-    """What arrives in an index.
+class IndexFeed:
+    """The documents that arrive in an index.
 
     Args:
-        settings: where it is and who we are.
-        target: what of it.
-        arrival: the field that says when a document arrived.
-        overlap: ms that a document may take from there until it can be found.
-        log: which were sent.
+        settings: address and login of the server.
+        target: the index, and the query that chooses documents.
+        arrival_field: the field that says when a document arrived.
+        overlap_ms: how long after its arrival a document may become searchable.
+        checkpoint: which documents were sent.
         clock: ms since the epoch.
     """
 
     def __init__(
         self,
-        settings: Settings,
+        settings: ElasticsearchSettings,
         target: Target,
-        arrival: str,
-        overlap: int,
-        log: Log,
+        arrival_field: str,
+        overlap_ms: int,
+        checkpoint: IndexCheckpoint,
         clock: Callable[[], int],
     ) -> None:
-        self._settings, self._target, self._arrival = settings, target, arrival
-        self._overlap, self._every, self._log, self._clock = overlap, overlap // SHARE, log, clock
+        self._settings, self._target, self._arrival_field = settings, target, arrival_field
+        self._overlap_ms, self._reread_every_ms = overlap_ms, overlap_ms // REREADS_PER_OVERLAP
+        self._checkpoint, self._clock = checkpoint, clock
         self._client = connect(settings)
-        self._again = 0
+        self._next_reread = 0
 
     @property
     def keep_from(self) -> int:
-        """ms: documents that arrived since then may still come, and those that were sent have to be known. A clock that
-        is wrong where a document was stamped moves it no further than ours."""
-        return min(self._log.latest, self._clock()) - self._overlap - self._every
+        """ms: documents that arrived since then may still become searchable, so the digests of
+        those that were sent have to be kept. The clock of whoever stamped a document moves it no
+        further than ours."""
+        latest = min(self._checkpoint.latest, self._clock())
+        return latest - self._overlap_ms - self._reread_every_ms
 
-    def look(self) -> Iterator[tuple[list[Hit], bool]]:
-        """Documents that weren't sent yet, and whether they are late: behind others that were. They have to be noted in
-        the log before the next step.
+    def poll(self) -> Iterator[tuple[list[Hit], bool]]:
+        """Documents that weren't sent yet, and whether they are late, behind others that were sent.
+
+        The checkpoint has to be advanced by them before the next step of the iterator.
 
         Raises:
             InputError: there is no such index.
             ServiceError: Elasticsearch can't be reached, refuses, or doesn't answer for all of it.
         """
-        now, latest = self._clock(), self._log.latest
-        if latest >= 0 and now >= self._again:
-            yield from ((hits, True) for hits in self._late(latest))
-            self._again = now + self._every
-        since = max(self._log.forgotten, min(latest, now))
-        for hits in self._pages({"gte": since}, documents=True):
-            if new := self._new(hits):
-                yield new, False
+        now, latest = self._clock(), self._checkpoint.latest
+        if latest >= 0 and now >= self._next_reread:
+            for hits in self._late(latest):
+                yield hits, True
+            self._next_reread = now + self._reread_every_ms
+        since = max(self._checkpoint.forgotten, min(latest, now))
+        for hits in self._pages({"gte": since}, has_documents=True):
+            if unsent := self._unsent(hits):
+                yield unsent, False
 
-    def unstamped(self) -> tuple[int, int]:
+    def count_stamped(self) -> tuple[int, int]:
         """How many documents say when they arrived, and how many don't: these are never sent.
 
         Raises:
             ApiError, TransportError: the client's.
         """
-        stamped = {"exists": {"field": self._arrival}}
-        counts = [
-            self._client.count(index=self._target.index, query={"bool": {clause: [stamped]}})[
-                "count"
-            ]
-            for clause in ("filter", "must_not")
-        ]
+        stamped = {"exists": {"field": self._arrival_field}}
+        counts = []
+        for clause in ("filter", "must_not"):
+            query = {"bool": {clause: [stamped]}}
+            counts.append(self._client.count(index=self._target.index, query=query)["count"])
         return counts[0], counts[1]
 
-    def _new(self, hits: Iterable[Hit]) -> list[Hit]:
-        return [hit for hit in hits if not self._log.knows(hit)]
+    def _unsent(self, hits: Iterable[Hit]) -> list[Hit]:
+        return [hit for hit in hits if not self._checkpoint.was_sent(hit)]
 
     def _late(self, latest: int) -> Iterator[list[Hit]]:
-        bounds = {"gte": max(self._log.forgotten, self.keep_from), "lt": latest}
-        for hits in self._pages(bounds, documents=False):
-            missed = self._new(hits)
-            for start in range(0, len(missed), FETCHED):
-                part = missed[start : start + FETCHED]
+        """Unsent documents that arrived before `latest`: first their ids, then their contents."""
+        since = max(self._checkpoint.forgotten, self.keep_from)
+        bounds = {"gte": since, "lt": latest}
+        for hits in self._pages(bounds, has_documents=False):
+            missed = self._unsent(hits)
+            for start in range(0, len(missed), MAX_QUERY_IDS):
+                part = missed[start : start + MAX_QUERY_IDS]
                 wanted = {hit.place for hit in part}
-                for found in self._pages(bounds, documents=True, ids=[hit.id for hit in part]):
-                    if fetched := [hit for hit in found if hit.place in wanted]:
+                ids = [hit.id for hit in part]
+                for page in self._pages(bounds, has_documents=True, ids=ids):
+                    if fetched := [hit for hit in page if hit.place in wanted]:
                         yield fetched
 
     def _pages(
-        self, bounds: dict[str, int], documents: bool, ids: Sequence[str] = ()
+        self, bounds: dict[str, int], has_documents: bool, ids: Sequence[str] = ()
     ) -> Iterator[list[Hit]]:
+        """Pages of the documents whose arrival is within `bounds` (ms), in that order."""
         filters: list[dict[str, Any]] = [
-            {"range": {self._arrival: {**bounds, "format": "epoch_millis"}}}
+            {"range": {self._arrival_field: {**bounds, "format": "epoch_millis"}}}
         ]
         if ids:
             filters.append({"ids": {"values": ids}})
-        pages = Pages(self._client, self._settings, self._target, filters, self._arrival, documents)
+        pages = Pages(
+            self._client,
+            self._settings,
+            self._target,
+            filters,
+            self._arrival_field,
+            has_documents,
+        )
         for hits in pages:
             yield hits
-            size = sum(len(orjson.dumps(hit.document)) for hit in hits[:: max(1, len(hits) // 20)])
-            pages.resize(len(hits[:: max(1, len(hits) // 20)]), size)
+            sample = hits[:: max(1, len(hits) // SIZE_SAMPLE_DOCUMENTS)]
+            pages.resize(len(sample), sum(len(orjson.dumps(hit.document)) for hit in sample))
 
 
-def require_stamps(stamped: int, unstamped: int, arrival: str, target: Target) -> None:
+def require_stamps(stamped: int, unstamped: int, arrival_field: str, target: Target) -> None:
     """
     Raises:
         UsageError: no document says when it arrived.
     """
     if unstamped and not stamped:
         hint = (
-            "name the field that says when they were indexed with --arrival, or add one: an ingest pipeline with "
+            "name the field that says when they were indexed with --arrival, or add one: "
+            "an ingest pipeline with "
             '{"set": {"field": "event.ingested", "value": "{{{_ingest.timestamp}}}"}}'
         )
-        raise UsageError(f"no document has {arrival}", location=target.name, hint=hint)
+        raise UsageError(f"no document has {arrival_field}", location=target.name, hint=hint)
 
 
 def _digest(hit: Hit) -> bytes:
-    return blake2b(hit.place.encode(), digest_size=SIZE).digest()
+    return blake2b(hit.place.encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def _split(digests: bytes) -> Iterator[bytes]:
-    return (digests[start : start + SIZE] for start in range(0, len(digests), SIZE))
+    starts = range(0, len(digests), DIGEST_BYTES)
+    return (digests[start : start + DIGEST_BYTES] for start in starts)

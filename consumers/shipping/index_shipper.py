@@ -1,8 +1,8 @@
-"""Sends what arrives in an Elasticsearch index to a sensor's topic, and remembers what it sent."""
+"""The process of `ids-consumer ship elasticsearch:URL/INDEX`: arriving documents → a sensor's
+topic."""
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,143 +18,156 @@ from ids_plugin.sources.messages import MessageReader
 from ids_plugin.sources.readers.documents import line
 
 from ..runtime.service import Service
-from ..stream.transactions import Outgoing, TransactionAborted, TransactionalLoop
-from .file_checkpoint import recall
-from .index_feed import Feed, Log, require_stamps
-from .tail import KEPT, LONGEST
+from ..stream.transactions import ProducerRecord, TransactionalLoop, run_until_stopped
+from .connection import connect
+from .file_checkpoint import replay_checkpoints
+from .index_feed import IndexCheckpoint, IndexFeed, require_stamps
+from .options import ShipOptions
+from .tail import KEPT_LINE_BYTES, MAX_LINE_BYTES
 
-IDLE = 1.0
-"""seconds between two looks: what is indexed can be found after a second at the earliest"""
-AWAY = 5.0
-"""seconds until a server that doesn't answer, or an index that is missing, is asked for again"""
-COUNTED = 60.0
-"""seconds between two counts of documents that don't say when they arrived"""
+STAGE = "ship"
+POLL_INTERVAL_S = 1.0
+"""Pause between two polls: Elasticsearch makes documents searchable after a second at the
+earliest."""
+RETRY_DELAY_S = 5.0
+"""Pause before a server that doesn't answer, or an index that is missing, is asked again."""
+COUNT_INTERVAL_S = 60.0
+"""Time between two counts of documents without an arrival time."""
 
 
 class IndexShipper:
     """Follows one index."""
 
-    def __init__(self, service: Service, args: argparse.Namespace) -> None:
+    def __init__(self, service: Service, options: ShipOptions) -> None:
         """
         Raises:
             UsageError: what is to be followed is no index.
         """
-        told = service.config.ship
-        self._service, self._topic, self._from_end = service, str(args.topic), bool(args.from_end)
-        self._target = target(args.files[0])
-        self._settings = replace(service.config.elasticsearch, url=self._target.url)
-        self._arrival, self._overlap = str(args.arrival), int(args.overlap * 1000)
-        self._sensor = args.sensor or told.sensor
-        self._default = kafka.instance(told.instance)
-        name = blake2b(args.files[0].encode(), digest_size=4).hexdigest()
-        self._group = f"{told.group}-{self._topic}-{name}"
-        self._who = f"{self._group}/{self._default}"
+        settings = service.config.ship
+        address = options.inputs[0]
+        self._service, self._topic = service, options.topic
+        self._is_from_end = options.is_from_end
+        self._target = target(address)
+        self._elasticsearch = replace(service.config.elasticsearch, url=self._target.url)
+        self._arrival_field = options.arrival_field
+        self._overlap_ms = int(options.overlap_s * 1000)
+        self._sensor = options.sensor or settings.sensor
+        self._default_sensor = kafka.instance(settings.instance)
+        digest = blake2b(address.encode(), digest_size=4).hexdigest()
+        self._group = f"{settings.group}-{self._topic}-{digest}"
+        self._checkpoint_owner = f"{self._group}/{self._default_sensor}"
         self._reader = MessageReader()
-        self._counted = 0.0
-        self._cut = 0
+        self._counted_at = 0.0
+        self._cut_documents = 0
 
     def run(self) -> None:
-        """Goes on until told to stop.
+        """Works until a stop is requested.
 
         Raises:
             UsageError: another process has our name; no document says when it arrived.
         """
-        from .connection import connected
+        run_until_stopped(
+            self._service,
+            lambda: connect(self._service, self._group, self._topic),
+            self._consume,
+        )
 
-        while not self._service.stopping:
-            with self._service.patiently(
-                lambda: connected(self._service, self._group, self._topic)
-            ) as exchange:
-                try:
-                    self._follow(exchange)
-                except TransactionAborted as error:
-                    self._service.missing(str(error))
-                    self._service.wait(0.5)
-
-    def _follow(self, exchange: TransactionalLoop) -> None:
-        """Goes on from what was committed.
+    def _consume(self, loop: TransactionalLoop) -> None:
+        """Continues from the committed checkpoint until a stop is requested.
 
         Raises:
-            TransactionAborted: something was not committed; the next life begins from there.
+            TransactionAborted: something was not committed; the next loop begins at the checkpoint.
         """
-        log, config = Log(self._who), self._service.config
-        self._service.patiently(lambda: recall(exchange, config, log.take))
-        if log.latest < 0 and self._from_end:
-            log.latest = log.forgotten = _now()
-            exchange.commit(log.note(config.topics.places, [], 0), {})
-        self._service.say(f"following {self._target.index}, by {self._arrival}")
-        feed = Feed(self._settings, self._target, self._arrival, self._overlap, log, _now)
-        while not self._service.stopping:
-            self._service.turn()
+        stored, config = IndexCheckpoint(self._checkpoint_owner), self._service.config
+        self._service.retry(lambda: replay_checkpoints(loop, config, stored.apply))
+        if stored.latest < 0 and self._is_from_end:
+            stored.latest = stored.forgotten = _now_ms()
+            loop.commit(stored.advance(config.topics.places, [], 0), {})
+        self._service.info(f"following {self._target.index}, by {self._arrival_field}")
+        feed = IndexFeed(
+            self._elasticsearch,
+            self._target,
+            self._arrival_field,
+            self._overlap_ms,
+            stored,
+            _now_ms,
+        )
+        while not self._service.is_stopping:
+            self._service.heartbeat()
             try:
-                sent = self._turn(exchange, log, feed)
+                sent = self._advance(loop, stored, feed)
             except (ServiceError, InputError) as error:
-                self._service.missing(str(error))
-                self._service.wait(AWAY)
+                self._service.mark_unready(str(error))
+                self._service.wait(RETRY_DELAY_S)
                 continue
-            self._service.working()
+            self._service.mark_ready()
             if not sent:
-                self._service.wait(IDLE)
+                self._service.wait(POLL_INTERVAL_S)
 
-    def _turn(self, exchange: TransactionalLoop, log: Log, feed: Feed) -> int:
-        """One look; how many documents were sent."""
-        self._count(feed)
+    def _advance(self, loop: TransactionalLoop, stored: IndexCheckpoint, feed: IndexFeed) -> int:
+        """One poll of the index, with a transaction for each page; the number of documents sent."""
+        self._count_unstamped(feed)
         sent = 0
-        for hits, late in feed.look():
+        for hits, is_late in feed.poll():
             with self._service.timed():
-                messages = list(self._messages(hits, log))
-                told = log.note(self._service.config.topics.places, hits, feed.keep_from)
-                exchange.commit([*messages, *told], {})
-            self._tell(messages, late)
-            sent += len(messages)
-            self._service.turn()
-            if self._service.stopping:
+                documents = list(self._document_records(hits, stored))
+                checkpoint = stored.advance(
+                    self._service.config.topics.places, hits, feed.keep_from
+                )
+                loop.commit([*documents, *checkpoint], {})
+            self._update_metrics(len(documents), is_late)
+            sent += len(documents)
+            self._service.heartbeat()
+            if self._service.is_stopping:
                 break
         return sent
 
-    def _messages(self, hits: Sequence[Hit], log: Log) -> Iterator[Outgoing]:
-        """One message a document, numbered by sensor."""
-        numbers = Counter(log.numbers)
+    def _document_records(
+        self, hits: Sequence[Hit], stored: IndexCheckpoint
+    ) -> Iterator[ProducerRecord]:
+        """One record a document, numbered by sensor."""
+        numbers = Counter(stored.numbers)
         for hit in hits:
-            found = line(hit.document, self._reader.classify)
-            sensor = self._sensor or found.sensor or self._default
+            log_line = line(hit.document, self._reader.classify)
+            sensor = self._sensor or log_line.sensor or self._default_sensor
             headers = (
                 ("ids-sensor", sensor.encode()),
-                ("ids-seq", f"{log.run}:{numbers[sensor]}".encode()),
+                ("ids-seq", f"{stored.run}:{numbers[sensor]}".encode()),
             )
-            cut = len(found.text) > LONGEST
-            self._cut += cut
-            text = found.text[:KEPT] if cut else found.text
-            yield Outgoing(self._topic, text, None, headers)
+            text = log_line.text
+            if len(text) > MAX_LINE_BYTES:
+                self._cut_documents += 1
+                text = text[:KEPT_LINE_BYTES]
+            yield ProducerRecord(self._topic, text, None, headers)
             numbers[sensor] += 1
-        log.numbers = dict(numbers)
+        stored.numbers = dict(numbers)
 
-    def _tell(self, messages: Sequence[Outgoing], late: bool) -> None:
+    def _update_metrics(self, sent: int, is_late: bool) -> None:
         records = self._service.metrics.records
-        records.labels("ship", "sent").inc(len(messages))
-        records.labels("ship", "late").inc(len(messages) if late else 0)
-        records.labels("ship", "cut").inc(self._cut)
-        self._cut = 0
+        records.labels(STAGE, "sent").inc(sent)
+        records.labels(STAGE, "late").inc(sent if is_late else 0)
+        records.labels(STAGE, "cut").inc(self._cut_documents)
+        self._cut_documents = 0
 
-    def _count(self, feed: Feed) -> None:
+    def _count_unstamped(self, feed: IndexFeed) -> None:
         """Warns of documents that are never sent, once a minute at most.
 
         Raises:
             UsageError: no document says when it arrived.
         """
-        if time.monotonic() < self._counted + COUNTED and self._counted:
+        if self._counted_at and time.monotonic() < self._counted_at + COUNT_INTERVAL_S:
             return
         try:
-            stamped, unstamped = feed.unstamped()
+            stamped, unstamped = feed.count_stamped()
         except (ApiError, TransportError):
-            return  # the look that follows says what is wrong
-        self._counted = time.monotonic()
-        require_stamps(stamped, unstamped, self._arrival, self._target)
+            return  # the poll that follows raises what is wrong
+        self._counted_at = time.monotonic()
+        require_stamps(stamped, unstamped, self._arrival_field, self._target)
         if unstamped:
             self._service.warn(
-                f"{unstamped:,} documents have no {self._arrival}: they are not sent"
+                f"{unstamped:,} documents have no {self._arrival_field}: they are not sent"
             )
 
 
-def _now() -> int:
+def _now_ms() -> int:
     return time.time_ns() // 1_000_000

@@ -1,1 +1,1 @@
-"""Kafka beneath the consumers: transactions, the reorder buffer, flow batches, checkpoints, topics."""
+"""What the consumers need of Kafka: transactions, reordering, checkpoints, topics."""

@@ -1,4 +1,4 @@
-"""What `detect` does between reading and committing: records of `ids.flows` in, alert documents out, and its state."""
+"""The processing step of `detect`: records of `ids.flows` in, alert documents and state out."""
 
 from __future__ import annotations
 
@@ -20,118 +20,126 @@ from ids_plugin.sources.local_networks import LocalRule, networks
 
 from .reorder_buffer import Released, ReorderBuffer, ReorderLimits
 
-FLOWS = 65_536
-"""Flows scored between two commits, about."""
 
-
-class Unreadable(NamedTuple):
-    """A record of ids.flows that is none of normalise's, or damaged."""
+class UnreadableRecord(NamedTuple):
+    """A record of ids.flows that normalise did not write, or that is damaged."""
 
     record: Any
+    """kafka-python's ConsumerRecord"""
     detail: str
 
 
 class Detector:
-    """Any number of partitions of `ids.flows` through one pipeline. What it gives depends on the records alone, in the
-    order of each partition, wherever batches end and whoever went on from a `state`."""
+    """Any number of partitions of `ids.flows` through one pipeline.
+
+    The documents depend on the records alone, in the order of each partition, wherever batches end
+    and whichever process continues from a `state`.
+    """
 
     def __init__(self, config: Config, bundle: Bundle) -> None:
         """
         Raises:
-            BundleError, ConfigError: the bundle, the allow-list or the local networks can't be used.
+            BundleError, ConfigError: the bundle, the allow-list or the local networks can't be
+                used.
         """
-        told = config.detect
-        self.pipeline = Pipeline(bundle, allow=read_allow_list(told.allow))
-        self._patience = ReorderLimits(
-            told.buffer_ms, round(told.stale_seconds * 1000), held=told.held
+        settings = config.detect
+        self.pipeline = Pipeline(bundle, allow=read_allow_list(settings.allow))
+        self._limits = ReorderLimits(
+            visibility_ms=settings.buffer_ms,
+            idle_partition_ms=round(settings.stale_seconds * 1000),
+            max_held_records=settings.held,
         )
-        self.local_rule = LocalRule(networks(told.local_nets))
-        self._arrivals: dict[int, ReorderBuffer] = {}
+        self.local_rule = LocalRule(networks(settings.local_nets))
+        self._buffers: dict[int, ReorderBuffer] = {}
         self._sensors: dict[int, set[str]] = {}
+        """partition → sensors whose flows came from it"""
         self._released: list[Released] = []
-        self.waiting = 0
-        """flows that can be scored"""
-        self.unreadable: list[Unreadable] = []
+        self.ready_flows = 0
+        """flows that the next `step` scores"""
+        self.unreadable: list[UnreadableRecord] = []
 
     @property
-    def held(self) -> int:
-        """Flows that wait for those that stand before them."""
-        return sum(arrival.held for arrival in self._arrivals.values())
+    def held_flows(self) -> int:
+        """Flows that wait in a reorder buffer for flows before them."""
+        return sum(buffer.held_records for buffer in self._buffers.values())
 
-    def take(self, record: Any) -> None:
-        """The next record (kafka-python's ConsumerRecord) of its partition."""
+    def add(self, record: Any) -> None:
+        """Takes the next record (kafka-python's ConsumerRecord) of its partition."""
         place = f"{record.topic}/{record.partition}/{record.offset}"
         try:
             message = decode(record.value or b"", record.headers, place)
         except InputError as error:
-            self.unreadable.append(Unreadable(record, str(error)))
+            self.unreadable.append(UnreadableRecord(record, str(error)))
             return
-        for released in self._arrivals.setdefault(
-            record.partition, ReorderBuffer(self._patience)
-        ).take(message):
+        buffer = self._buffers.setdefault(record.partition, ReorderBuffer(self._limits))
+        for released in buffer.add(message):
             self._sensors.setdefault(record.partition, set()).add(released.sensor)
             self._released.append(released)
-            self.waiting += max(1, released.flows.height)
+            self.ready_flows += max(1, released.flows.height)
 
     def step(self, now: datetime | None = None) -> list[Document]:
-        """Documents of all flows that can be scored; `now` is what they carry as `event.ingested`."""
-        released, self._released, self.waiting = self._released, [], 0
+        """Scores all released flows; their documents carry `now` as `event.ingested`."""
+        released, self._released, self.ready_flows = self._released, [], 0
         documents: list[Document] = []
-        for sensor in dict.fromkeys(one.sensor for one in released):
-            for flows, ended in _inputs([one for one in released if one.sensor == sensor]):
+        for sensor in dict.fromkeys(part.sensor for part in released):
+            of_sensor = [part for part in released if part.sensor == sensor]
+            for flows, is_end in _joined_until_end(of_sensor):
                 for start in range(0, len(flows), BATCH):
-                    part = self.local_rule.judge(flows[start : start + BATCH])
-                    documents += self.pipeline.step(part, now)
-                documents += self.pipeline.end(sensor, now) if ended else []
-        for one in released:
-            for source, count in one.duplicates.items():
-                self.pipeline.ledger.of(source, one.sensor).duplicate += count
+                    batch = self.local_rule.judge(flows[start : start + BATCH])
+                    documents += self.pipeline.step(batch, now)
+                if is_end:
+                    documents += self.pipeline.end(sensor, now)
+        for part in released:
+            for source, count in part.duplicates.items():
+                self.pipeline.ledger.of(source, part.sensor).duplicate += count
         return documents
 
-    def counted(self) -> Ledger:
+    def take_ledger(self) -> Ledger:
         """The ledger since the last call."""
         ledger, self.pipeline.ledger = self.pipeline.ledger, Ledger()
         return ledger
 
     def state(self, partition: int) -> dict[str, Any]:
-        """What a partition's records left behind, once `step` was called; as `snapshot.dump` takes it."""
-        arrival = self._arrivals.get(partition) or ReorderBuffer(self._patience)
+        """The state of a partition, as `checkpoint.dump` takes it; to be called after `step`."""
+        buffer = self._buffers.get(partition) or ReorderBuffer(self._limits)
         return {
-            "arrival": arrival.state(),
+            "arrival": buffer.state(),
             "sensors": self.pipeline.state(self._sensors.get(partition, ())),
         }
 
     def restore(self, partition: int, state: dict[str, Any]) -> list[str]:
-        """Goes on where `state` was taken; returns the sensors whose windows begin anew (`Pipeline.restore`)."""
+        """Continues where `state` was taken; returns the sensors whose windows begin anew, because
+        another version wrote them (`Pipeline.restore`)."""
         self.forget(partition)
-        self._arrivals[partition] = arrival = ReorderBuffer(self._patience)
-        arrival.restore(state["arrival"])
+        self._buffers[partition] = buffer = ReorderBuffer(self._limits)
+        buffer.restore(state["arrival"])
         self._sensors[partition] = set(state["sensors"])
         return self.pipeline.restore(state["sensors"])
 
     def forget(self, partition: int) -> None:
         """Drops the state of a partition."""
-        self._arrivals.pop(partition, None)
+        self._buffers.pop(partition, None)
         self.pipeline.forget(self._sensors.pop(partition, set()))
 
-    def undo(self) -> None:
-        """Drops what was taken in since the last `step`, and all counts; its partitions have to be restored."""
-        self._released, self.waiting, self.unreadable = [], 0, []
-        self.counted()
+    def discard_pending(self) -> None:
+        """Drops what was released since the last `step`, and all counts; the partitions that it
+        came from have to be restored."""
+        self._released, self.ready_flows, self.unreadable = [], 0, []
+        self.take_ledger()
 
     def clear(self) -> None:
-        """Drops everything."""
-        self.undo()
-        for partition in list(self._arrivals):
+        """Drops the state of all partitions."""
+        self.discard_pending()
+        for partition in list(self._buffers):
             self.forget(partition)
 
 
-def _inputs(released: list[Released]) -> Iterator[tuple[pl.DataFrame, bool]]:
+def _joined_until_end(released: list[Released]) -> Iterator[tuple[pl.DataFrame, bool]]:
     """Flows of one sensor up to each end of its input, and whether it ended there."""
     frames: list[pl.DataFrame] = []
-    for one in released:
-        frames.append(one.flows)
-        if one.ended:
+    for part in released:
+        frames.append(part.flows)
+        if part.is_end:
             yield pl.concat(frames), True
             frames = []
     if frames:

@@ -1,9 +1,10 @@
 """Restores the order in which sensors wrote their records, from batches that arrive in any order.
 
-Numbered records of a run (`ids-seq`) are given in the order of their numbers: a number that hasn't come holds back
-those behind it, one that comes again is a duplicate. Records without numbers are given in the order of (time,
-partition, offset) once every partition of their topic is read beyond that time. How far that is stands in the marks
-between the batches, wall clock included: the same messages give the same flows in the same order, whenever they are
+Numbered records of a run (`ids-seq`) are released in the order of their numbers: a missing number
+holds back those behind it, and a number that comes again is a duplicate. Records without numbers
+are released in the order of (time, partition, offset), once every partition of their topic has been
+read beyond that time. The watermarks between the batches say how far that is. They carry the wall
+clock of their writer, so the same messages give the same flows in the same order whenever they are
 read.
 """
 
@@ -23,28 +24,31 @@ from ids_plugin.sources.flow_batches import NOTHING, Batch, Range, Watermarks
 
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-SPAN = 1 << 24
-"""Numbers between the next one and the furthest one seen at most: 16 MB of flags. A sender that leaps further has lost
-what lies between."""
-RUNS = 64
-"""Runs of a sensor remembered after they have ended or fallen silent, to tell repetitions from new records."""
-RANGES = 1_000
-"""Ranges given up that are remembered, per run."""
+MAX_LEAP_NUMBERS = 1 << 24
+"""Distance between the next number and the furthest one seen: 16 MB of flags. A sender that leaps
+further has lost what lies between."""
+REMEMBERED_RUNS = 64
+"""Runs of a sensor that are remembered after they ended or fell silent, to recognise duplicates."""
+REMEMBERED_LOST_RANGES = 1_000
+"""Ranges of numbers given up that are remembered for each run: late records are told from
+duplicates by them."""
+TIME_ORDER = ("at", "partition", "offset")
+"""Columns that order records without numbers."""
 
 
 @dataclass(frozen=True)
 class ReorderLimits:
-    """How long what for is waited; times in ms of the marks' clock."""
+    """How long records wait for records before them; times in ms of the watermarks' clock."""
 
-    buffer: int = 1_000
+    visibility_ms: int = 1_000
     """a record is taken to be visible to readers this long after its time"""
-    stale: int = 30_000
-    """a partition that nobody has told of for so long holds nothing back"""
-    gap: int = 300_000
-    """a missing number is given up when all partitions are read so far beyond the record behind it; a producer of the
-    usual settings has given up after 120 s"""
-    held: int = 1_000_000
-    """records held back at most per run, and per sensor and topic without numbers"""
+    idle_partition_ms: int = 30_000
+    """a partition without a watermark for so long holds nothing back"""
+    gap_timeout_ms: int = 300_000
+    """a missing number is given up when all partitions are read so far beyond the record behind it;
+    a producer of the usual settings has given up after 120 s"""
+    max_held_records: int = 1_000_000
+    """records held back at most, for each run, and for each sensor and topic without numbers"""
 
 
 class Released(NamedTuple):
@@ -55,181 +59,201 @@ class Released(NamedTuple):
     """schema.flow.SCHEMA; may be empty"""
     duplicates: dict[str, int]
     """numbered records that came again, by the flows' `source`; they aren't among `flows`"""
-    ended: bool
+    is_end: bool
     """the sensor's input ends behind these flows"""
 
 
 class ReorderBuffer:
-    """Takes the messages of one partition of `ids.flows` in their order and gives flows in their sensors' order."""
+    """Takes the messages of one partition of `ids.flows` and releases flows in their sensors'
+    order."""
 
-    def __init__(self, patience: ReorderLimits | None = None) -> None:
-        self._patience = patience or ReorderLimits()
-        self._clock = _Clock()
+    def __init__(self, limits: ReorderLimits | None = None) -> None:
+        self._limits = limits or ReorderLimits()
+        self._clock = _WatermarkClock()
         self._runs: dict[tuple[str, str], _Run] = {}
-        self._loose: dict[tuple[str, str], _Held] = {}
+        """(sensor, run) → its numbered records"""
+        self._unnumbered: dict[tuple[str, str], _HeldRows] = {}
+        """(sensor, topic) → its records without numbers"""
         self.counts: Counter[str] = Counter()
-        """`duplicate`; `given_up`: missing numbers no longer waited for; `late`: came after that, or after records
-        without numbers that are younger"""
+        """`duplicate`; `given_up`: missing numbers no longer waited for; `late`: came after that,
+        or after records without numbers that are younger"""
 
-    def take(self, message: Batch | Watermarks) -> list[Released]:
-        """What can be given now that this message has come."""
+    def add(self, message: Batch | Watermarks) -> list[Released]:
+        """Takes the next message of the partition; what can be released now."""
         if isinstance(message, Batch):
-            found = self._numbered(message) if message.run else self._unnumbered(message)
-            return [found] if found else []
-        self._clock.take(message)
+            released = self._add_numbered(message) if message.run else self._add_unnumbered(message)
+            return [released] if released else []
+        self._clock.advance(message)
         waiting = sorted(
-            (run for run in self._runs.values() if run.waits), key=lambda run: run.since
+            (run for run in self._runs.values() if run.is_waiting), key=lambda run: run.since
         )
-        runs = [self._flush(run, self._level(run.topic)) for run in waiting]
-        pools = [self._ripe(*key) for key, pool in self._loose.items() if pool.rows]
-        return [found for found in (*runs, *pools) if found]
+        from_runs = [self._flush(run) for run in waiting]
+        from_pools = [
+            self._release_due(*key) for key, pool in self._unnumbered.items() if pool.rows
+        ]
+        return [released for released in (*from_runs, *from_pools) if released]
 
     @property
-    def held(self) -> int:
+    def held_records(self) -> int:
         """Records held back."""
-        return sum(run.held.rows for run in self._runs.values()) + sum(
-            pool.rows for pool in self._loose.values()
-        )
+        numbered = sum(run.held.rows for run in self._runs.values())
+        return numbered + sum(pool.rows for pool in self._unnumbered.values())
 
     def state(self) -> dict[str, Any]:
-        """Everything remembered: plain values, numpy arrays and frames, for `restore`."""
+        """The checkpoint of the buffer: plain values, numpy arrays and frames, for `restore`."""
         return {
-            "clock": {
-                name: dict(one) if isinstance(one, dict) else one
-                for name, one in vars(self._clock).items()
-            },
+            "clock": self._clock.state(),
             "runs": [run.state() for run in self._runs.values()],
-            "loose": [[*key, pool.given, pool.joined()] for key, pool in self._loose.items()],
+            "loose": [
+                [*key, pool.released_up_to, pool.joined()] for key, pool in self._unnumbered.items()
+            ],
             "counts": dict(self.counts),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes on where `state` was taken."""
-        self._clock = _Clock(**state["clock"])
-        self._runs = {(run["sensor"], run["run"]): _Run.restored(run) for run in state["runs"]}
-        self._loose = {
-            (sensor, topic): _Held(LOOSE, rows, given)
-            for sensor, topic, given, rows in state["loose"]
+        """Continues where `state` was taken."""
+        self._clock = _WatermarkClock.from_state(state["clock"])
+        self._runs = {(run["sensor"], run["run"]): _Run.from_state(run) for run in state["runs"]}
+        self._unnumbered = {
+            (sensor, topic): _HeldRows(TIME_ORDER, rows, released_up_to)
+            for sensor, topic, released_up_to, rows in state["loose"]
         }
         self.counts = Counter(state["counts"])
 
-    def _level(self, topic: str) -> int | None:
-        return self._clock.level(topic, self._patience)
+    def _watermark(self, topic: str) -> int | None:
+        return self._clock.watermark(topic, self._limits)
 
-    def _numbered(self, batch: Batch) -> Released | None:
+    def _add_numbered(self, batch: Batch) -> Released | None:
         run = self._runs.get((batch.sensor, batch.run)) or self._new_run(batch)
         run.since = min(run.since, batch.since)
-        duplicates, late, early = run.add(batch)
-        self.counts["duplicate"] += duplicates.len()
-        self.counts["late"] += late.height
-        by_source = Counter(duplicates.fill_null("").to_list())
-        return self._flush(run, self._level(run.topic), [*early, late], by_source)
+        added = run.add(batch)
+        self.counts["duplicate"] += added.duplicate_sources.len()
+        self.counts["late"] += added.late.height
+        by_source = Counter(added.duplicate_sources.fill_null("").to_list())
+        return self._flush(run, [*added.before_leap, added.late], by_source)
 
     def _new_run(self, batch: Batch) -> _Run:
         silent = [
-            key for key, run in self._runs.items() if key[0] == batch.sensor and not run.waits
+            key for key, run in self._runs.items() if key[0] == batch.sensor and not run.is_waiting
         ]
-        for key in silent[: max(0, len(silent) - RUNS + 1)]:
+        for key in silent[: max(0, len(silent) - REMEMBERED_RUNS + 1)]:
             del self._runs[key]
-        run = self._runs[batch.sensor, batch.run] = _Run(
-            batch.sensor, batch.topic, batch.run, batch.since
-        )
+        run = _Run(batch.sensor, batch.topic, batch.run, batch.since)
+        self._runs[batch.sensor, batch.run] = run
         return run
 
     def _flush(
         self,
         run: _Run,
-        level: int | None,
         before: list[pl.DataFrame] | None = None,
         duplicates: dict[str, int] | None = None,
     ) -> Released | None:
-        """What of a run can be given, behind `before`."""
+        """What of a run can be released, behind the frames `before`."""
         given_up = run.given_up
-        frames = [*(before or []), *run.flush(level, self._patience)]
+        frames = [*(before or []), *run.flush(self._watermark(run.topic), self._limits)]
         self.counts["given_up"] += run.given_up - given_up
-        return _released(run.sensor, frames, duplicates or {}, run.just_ended())
+        return _released(run.sensor, frames, duplicates or {}, run.ends_now())
 
-    def _unnumbered(self, batch: Batch) -> Released | None:
+    def _add_unnumbered(self, batch: Batch) -> Released | None:
         key = (batch.sensor, batch.topic)
-        pool = self._loose.setdefault(key, _Held(LOOSE))
-        self.counts["late"] += int((batch.rows["at"] <= pool.given).sum())
+        pool = self._unnumbered.setdefault(key, _HeldRows(TIME_ORDER))
+        self.counts["late"] += int((batch.rows["at"] <= pool.released_up_to).sum())
         pool.add(batch.rows)
-        return self._ripe(*key)
+        return self._release_due(*key)
 
-    def _ripe(self, sensor: str, topic: str) -> Released | None:
-        """Records without numbers whose time has come."""
-        pool, level = self._loose[sensor, topic], self._level(topic)
-        full = pool.middle() if pool.rows > self._patience.held else -1
-        pool.given = max(pool.given, full, -1 if level is None else level)
-        return _released(sensor, [pool.take(pool.given + 1)], {}, False)
+    def _release_due(self, sensor: str, topic: str) -> Released | None:
+        """Records without numbers that the watermark has passed."""
+        pool, watermark = self._unnumbered[sensor, topic], self._watermark(topic)
+        is_full = pool.rows > self._limits.max_held_records
+        pool.released_up_to = max(
+            pool.released_up_to,
+            pool.median_key() if is_full else -1,
+            -1 if watermark is None else watermark,
+        )
+        return _released(sensor, [pool.take(pool.released_up_to + 1)], {}, is_end=False)
 
 
 def _released(
-    sensor: str, frames: list[pl.DataFrame], duplicates: dict[str, int], ended: bool
+    sensor: str, frames: list[pl.DataFrame], duplicates: dict[str, int], is_end: bool
 ) -> Released | None:
-    found = [frame for frame in frames if frame.height]
-    if not (found or duplicates or ended):
+    filled = [frame for frame in frames if frame.height]
+    if not (filled or duplicates or is_end):
         return None
-    rows = found[0] if len(found) == 1 else pl.concat([NOTHING, *found])
-    return Released(sensor, rows[list(SCHEMA)], duplicates, ended)
+    rows = filled[0] if len(filled) == 1 else pl.concat([NOTHING, *filled])
+    return Released(sensor, rows[list(SCHEMA)], duplicates, is_end)
 
 
 @dataclass
-class _Clock:
-    """What the marks say. Times in ms; partitions as `topic/partition`."""
+class _WatermarkClock:
+    """What the watermarks say. Times in ms; partitions as `topic/partition`."""
 
     now: int = 0
-    topics: dict[str, int] = field(default_factory=dict)
-    first: dict[str, int] = field(default_factory=dict)
-    """when a topic was first told of"""
-    marks: dict[str, int] = field(default_factory=dict)
-    told: dict[str, int] = field(default_factory=dict)
-    """when a partition was last told of"""
+    partition_counts: dict[str, int] = field(default_factory=dict)
+    first_seen: dict[str, int] = field(default_factory=dict)
+    """when a topic was first named"""
+    read_up_to: dict[str, int] = field(default_factory=dict)
+    last_seen: dict[str, int] = field(default_factory=dict)
+    """when a partition last had a watermark"""
 
-    def take(self, marks: Watermarks) -> None:
-        """Notes what one process says."""
-        self.now = max(self.now, marks.now)
-        for topic, partitions in marks.topics.items():
-            self.topics[topic] = max(partitions, self.topics.get(topic, 0))
-            self.first.setdefault(topic, marks.now)
-        for partition, mark in marks.read_up_to.items():
-            self.marks[partition] = max(mark, self.marks.get(partition, mark))
-            self.told[partition] = max(marks.now, self.told.get(partition, marks.now))
+    def advance(self, watermarks: Watermarks) -> None:
+        """Takes the watermarks of one process."""
+        now = watermarks.now
+        self.now = max(self.now, now)
+        for topic, partitions in watermarks.topics.items():
+            self.partition_counts[topic] = max(partitions, self.partition_counts.get(topic, 0))
+            self.first_seen.setdefault(topic, now)
+        for partition, time in watermarks.read_up_to.items():
+            self.read_up_to[partition] = max(time, self.read_up_to.get(partition, time))
+            self.last_seen[partition] = max(now, self.last_seen.get(partition, now))
 
-    def level(self, topic: str, patience: ReorderLimits) -> int | None:
-        """All records of a topic up to this time were read; None while some partition hasn't been told of."""
-        if topic not in self.topics:
+    def watermark(self, topic: str, limits: ReorderLimits) -> int | None:
+        """All records of a topic up to this time were read; None while that is not known of some
+        partition."""
+        if topic not in self.partition_counts:
             return None
         least = self.now
-        for number in range(self.topics[topic]):
-            name = f"{topic}/{number}"
-            if self.told.get(name, self.first[topic]) < self.now - patience.stale:
+        for number in range(self.partition_counts[topic]):
+            partition = f"{topic}/{number}"
+            last_seen = self.last_seen.get(partition, self.first_seen[topic])
+            if last_seen < self.now - limits.idle_partition_ms:
                 continue
-            if name not in self.marks:
+            if partition not in self.read_up_to:
                 return None
-            least = min(least, self.marks[name])
-        return least - patience.buffer
+            least = min(least, self.read_up_to[partition])
+        return least - limits.visibility_ms
+
+    def state(self) -> dict[str, Any]:
+        """For `from_state`; the keys are part of the checkpoint's format."""
+        return {
+            "now": self.now,
+            "topics": dict(self.partition_counts),
+            "first": dict(self.first_seen),
+            "marks": dict(self.read_up_to),
+            "told": dict(self.last_seen),
+        }
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> _WatermarkClock:
+        """The clock of which `state` was taken."""
+        return cls(state["now"], state["topics"], state["first"], state["marks"], state["told"])
 
 
-LOOSE = ("at", "partition", "offset")
-
-
-class _Held:
-    """Rows held back: chunks of WIRE, each in the order of `order`, whose first column is the key."""
+class _HeldRows:
+    """Rows held back: chunks of WIRE, each sorted by `order`, whose first column is the key."""
 
     def __init__(
-        self, order: tuple[str, ...], rows: pl.DataFrame | None = None, given: int = -1
+        self, order: tuple[str, ...], rows: pl.DataFrame | None = None, released_up_to: int = -1
     ) -> None:
         self._order = order
         self._chunks: list[tuple[Int64s, pl.DataFrame]] = []
         self.rows = 0
-        self.given = given
-        """the key up to which rows were given; kept by who takes them"""
+        self.released_up_to = released_up_to
+        """the key up to which rows were released; maintained by the owner"""
         if rows is not None:
             self.add(with_sensor_flags(rows))
 
     def add(self, rows: pl.DataFrame) -> None:
-        """Takes rows in."""
+        """Adds rows in any order."""
         if not rows.height:
             return
         keys = rows[self._order[0]].to_numpy()
@@ -240,7 +264,7 @@ class _Held:
         self.rows += rows.height
 
     def take(self, limit: int) -> pl.DataFrame:
-        """Removes the rows whose key is below `limit`, and gives them in order."""
+        """Removes the rows whose key is below `limit`, and returns them in order."""
         parts: list[pl.DataFrame] = []
         rest: list[tuple[Int64s, pl.DataFrame]] = []
         for keys, rows in self._chunks:
@@ -256,17 +280,33 @@ class _Held:
         return parts[0] if len(parts) == 1 else pl.concat(parts).sort(self._order)
 
     def joined(self) -> pl.DataFrame:
-        """All rows in order; they stay."""
+        """All rows in order; they stay in the buffer."""
         return pl.concat([NOTHING, *(rows for _, rows in self._chunks)]).sort(self._order)
 
-    def middle(self) -> int:
+    def median_key(self) -> int:
         """The key in the middle of those held."""
         return int(np.median(np.concatenate([keys for keys, _ in self._chunks])))
 
-    def upto(self, at: int) -> int | None:
-        """The greatest key of a row whose time is not after `at`."""
-        found = [keys[(rows["at"] <= at).to_numpy()] for keys, rows in self._chunks]
-        return max((int(keys[-1]) for keys in found if len(keys)), default=None)
+    def last_key_before(self, time: int) -> int | None:
+        """The greatest key of a row whose time is not after `time` (ms); None where there is
+        none."""
+        greatest: int | None = None
+        for keys, rows in self._chunks:
+            due = keys[(rows["at"] <= time).to_numpy()]
+            if len(due):
+                greatest = max(int(due[-1]), -1 if greatest is None else greatest)
+        return greatest
+
+
+class _Added(NamedTuple):
+    """What of a batch is not held back."""
+
+    duplicate_sources: pl.Series
+    """`source` of the rows that came before"""
+    late: pl.DataFrame
+    """rows whose numbers were given up: they can't be in order any more"""
+    before_leap: list[pl.DataFrame]
+    """rows to release first, because the sender leapt far ahead"""
 
 
 @dataclass
@@ -278,143 +318,180 @@ class _Run:
     run: str
     since: int
     """ms: the earliest record known"""
-    begun: bool = False
-    next: int = 0
-    """all numbers before it were given, or given up"""
-    end: int | None = None
-    end_at: int = 0
+    is_begun: bool = False
+    next_number: int = 0
+    """all numbers before it were released, or given up"""
+    end_number: int | None = None
+    end_time: int = 0
     """ms: when the end mark was sent, or earlier"""
-    ended: bool = False
+    is_ended: bool = False
     given_up: int = 0
     missing: Bools = field(default_factory=lambda: np.ones(0, np.bool_))
-    """which numbers from `next` on haven't come; those behind its length haven't either"""
+    """which numbers from `next_number` on haven't come; those behind its length haven't either"""
     lost: list[Range] = field(default_factory=list)
     """ranges in which numbers were given up"""
-    held: _Held = field(default_factory=lambda: _Held(("seq",)))
-    told_end: bool = False
+    held: _HeldRows = field(default_factory=lambda: _HeldRows(("seq",)))
+    is_end_reported: bool = False
 
     @property
-    def waits(self) -> bool:
-        """Something of it is held back."""
-        return bool(self.held.rows) or (self.end is not None and not self.ended)
+    def is_waiting(self) -> bool:
+        """Something of the run is held back."""
+        return bool(self.held.rows) or (self.end_number is not None and not self.is_ended)
 
     def state(self) -> dict[str, Any]:
-        """For `restored`."""
+        """For `from_state`; the keys are part of the checkpoint's format."""
         seen = np.flatnonzero(~self.missing)
-        missing = self.missing[: seen[-1] + 1 if len(seen) else 0].copy()
-        lost = [list(one) for one in self.lost]
-        return {**vars(self), "missing": missing, "held": self.held.joined(), "lost": lost}
+        return {
+            "sensor": self.sensor,
+            "topic": self.topic,
+            "run": self.run,
+            "since": self.since,
+            "begun": self.is_begun,
+            "next": self.next_number,
+            "end": self.end_number,
+            "end_at": self.end_time,
+            "ended": self.is_ended,
+            "given_up": self.given_up,
+            "missing": self.missing[: seen[-1] + 1 if len(seen) else 0].copy(),
+            "lost": [list(lost_range) for lost_range in self.lost],
+            "held": self.held.joined(),
+            "told_end": self.is_end_reported,
+        }
 
     @classmethod
-    def restored(cls, state: dict[str, Any]) -> _Run:
+    def from_state(cls, state: dict[str, Any]) -> _Run:
         """The run of which `state` was taken."""
-        held = _Held(("seq",), state["held"])
-        lost = [(first, last) for first, last in state["lost"]]
         return cls(
-            **{**state, "missing": np.array(state["missing"], np.bool_), "held": held, "lost": lost}
+            sensor=state["sensor"],
+            topic=state["topic"],
+            run=state["run"],
+            since=state["since"],
+            is_begun=state["begun"],
+            next_number=state["next"],
+            end_number=state["end"],
+            end_time=state["end_at"],
+            is_ended=state["ended"],
+            given_up=state["given_up"],
+            missing=np.array(state["missing"], np.bool_),
+            lost=[(first, last) for first, last in state["lost"]],
+            held=_HeldRows(("seq",), state["held"]),
+            is_end_reported=state["told_end"],
         )
 
-    def add(self, batch: Batch) -> tuple[pl.Series, pl.DataFrame, list[pl.DataFrame]]:
-        """Takes a batch in.
-
-        Returns:
-            `source` of the rows that came before, rows that come too late to be in order, and those that have to be
-            given first because the sender leapt.
-        """
+    def add(self, batch: Batch) -> _Added:
+        """Holds the new rows of a batch back; returns the others."""
         rows = batch.rows if batch.rows["seq"].is_sorted() else batch.rows.sort("seq")
-        seq = rows["seq"].to_numpy()
-        early = []
-        while leap := [number for number in _numbers(seq, batch) if number >= self.next + SPAN]:
-            early.append(self._jump(min(leap)))
-        old = seq < self.next
-        late = old & self._is_lost(seq)
-        self._reserve(max(_numbers(seq, batch), default=-1))
-        ahead = seq[~old] - self.next
-        fresh = np.zeros(len(seq), np.bool_)
-        fresh[~old] = self.missing[ahead]
-        fresh[1:] &= seq[1:] != seq[:-1]
+        numbers = rows["seq"].to_numpy()
+        before_leap = self._skip_leaps(numbers, batch)
+        is_old = numbers < self.next_number
+        is_late = is_old & self._is_lost(numbers)
+        self._reserve(max(_outermost_numbers(numbers, batch), default=-1))
+        ahead = numbers[~is_old] - self.next_number
+        is_new = np.zeros(len(numbers), np.bool_)
+        is_new[~is_old] = self.missing[ahead]
+        is_new[1:] &= numbers[1:] != numbers[:-1]
         self.missing[ahead] = False
-        for first, last in batch.holes:
-            self.missing[max(0, first - self.next) : max(0, last + 1 - self.next)] = False
-        if batch.end is not None and batch.end >= self.next:
-            self.end, self.end_at = batch.end, batch.since
-            self.missing[batch.end - self.next] = False
-        if fresh.all():
+        self._mark_holes_and_end(batch)
+        if is_new.all():
             self.held.add(rows)
-            return pl.Series(dtype=pl.String), NOTHING, early
-        self.held.add(rows.filter(fresh))
-        return rows["source"].filter(~fresh & ~late), rows.filter(late), early
+            return _Added(pl.Series(dtype=pl.String), NOTHING, before_leap)
+        self.held.add(rows.filter(is_new))
+        duplicate_sources = rows["source"].filter(~is_new & ~is_late)
+        return _Added(duplicate_sources, rows.filter(is_late), before_leap)
 
-    def flush(self, level: int | None, patience: ReorderLimits) -> Iterator[pl.DataFrame]:
-        """Rows that follow without a gap; those behind a gap that is given up. Nothing before all that was sent before
-        the run began has been seen: it may end the run before it."""
-        self.begun = (
-            self.begun
-            or self.held.rows > patience.held
-            or (level is not None and level >= self.since)
-        )
-        if not self.begun:
+    def _skip_leaps(self, numbers: Int64s, batch: Batch) -> list[pl.DataFrame]:
+        """Gives up numbers until all of the batch are within MAX_LEAP_NUMBERS."""
+        released = []
+        outermost = _outermost_numbers(numbers, batch)
+        limit = self.next_number + MAX_LEAP_NUMBERS
+        while leaps := [number for number in outermost if number >= limit]:
+            released.append(self._skip_to(min(leaps)))
+            limit = self.next_number + MAX_LEAP_NUMBERS
+        return released
+
+    def _mark_holes_and_end(self, batch: Batch) -> None:
+        """Numbers that gave no flow, and that of the end mark, are missing no longer."""
+        for first, last in batch.holes:
+            start, stop = first - self.next_number, last + 1 - self.next_number
+            self.missing[max(0, start) : max(0, stop)] = False
+        if batch.end is not None and batch.end >= self.next_number:
+            self.end_number, self.end_time = batch.end, batch.since
+            self.missing[batch.end - self.next_number] = False
+
+    def flush(self, watermark: int | None, limits: ReorderLimits) -> Iterator[pl.DataFrame]:
+        """Rows that follow without a gap, and those behind a gap that is given up.
+
+        Nothing is released before everything that was sent before the run began has been seen: an
+        end mark of the run before may be among it.
+        """
+        is_seen = watermark is not None and watermark >= self.since
+        is_full = self.held.rows > limits.max_held_records
+        self.is_begun = self.is_begun or is_full or is_seen
+        if not self.is_begun:
             return
-        yield self._contiguous()
-        target = self._hopeless(level, patience)
-        while target is not None and target >= self.next:
-            yield self._jump(target)
-            yield self._contiguous()
-            target = self._hopeless(level, patience)
-        self.ended = self.ended or (self.end is not None and self.next > self.end)
+        yield self._take_contiguous()
+        target = self._overdue_number(watermark, limits)
+        while target is not None and target >= self.next_number:
+            yield self._skip_to(target)
+            yield self._take_contiguous()
+            target = self._overdue_number(watermark, limits)
+        is_past_end = self.end_number is not None and self.next_number > self.end_number
+        self.is_ended = self.is_ended or is_past_end
 
-    def just_ended(self) -> bool:
-        """Whether it has ended; True only once."""
-        first, self.told_end = self.ended and not self.told_end, self.ended
-        return first
+    def ends_now(self) -> bool:
+        """Whether the run has ended; True only once."""
+        is_first = self.is_ended and not self.is_end_reported
+        self.is_end_reported = self.is_ended
+        return is_first
 
-    def _contiguous(self) -> pl.DataFrame:
+    def _take_contiguous(self) -> pl.DataFrame:
         gap = int(np.argmax(self.missing)) if len(self.missing) else 0
         stop = gap if len(self.missing) and self.missing[gap] else len(self.missing)
-        return self._advance(self.next + stop)
+        return self._advance(self.next_number + stop)
 
-    def _hopeless(self, level: int | None, patience: ReorderLimits) -> int | None:
+    def _overdue_number(self, watermark: int | None, limits: ReorderLimits) -> int | None:
         """The number before which no gap is waited for any longer."""
-        if self.held.rows > patience.held:
-            return self.held.middle()
-        if level is None:
+        if self.held.rows > limits.max_held_records:
+            return self.held.median_key()
+        if watermark is None:
             return None
+        overdue_since = watermark - limits.gap_timeout_ms
         if self.held.rows:
-            return self.held.upto(level - patience.gap)
-        waits = (
-            self.end is not None and self.next <= self.end and self.end_at <= level - patience.gap
-        )
-        return self.end if waits else None
+            return self.held.last_key_before(overdue_since)
+        is_end_waiting = self.end_number is not None and self.next_number <= self.end_number
+        return self.end_number if is_end_waiting and self.end_time <= overdue_since else None
 
-    def _jump(self, to: int) -> pl.DataFrame:
-        """Gives up what is missing before number `to`."""
-        self.given_up += to - self.next - int(np.count_nonzero(~self.missing[: to - self.next]))
-        self.lost = [*self.lost, (self.next, to - 1)][-RANGES:]
-        return self._advance(to)
+    def _skip_to(self, number: int) -> pl.DataFrame:
+        """Gives up what is missing before `number`."""
+        skipped = number - self.next_number
+        self.given_up += skipped - int(np.count_nonzero(~self.missing[:skipped]))
+        self.lost = [*self.lost, (self.next_number, number - 1)][-REMEMBERED_LOST_RANGES:]
+        return self._advance(number)
 
-    def _advance(self, to: int) -> pl.DataFrame:
-        self.missing, self.next = self.missing[to - self.next :], to
-        return self.held.take(to)
+    def _advance(self, number: int) -> pl.DataFrame:
+        self.missing = self.missing[number - self.next_number :]
+        self.next_number = number
+        return self.held.take(number)
 
     def _reserve(self, highest: int) -> None:
-        short = highest + 1 - self.next - len(self.missing)
+        short = highest + 1 - self.next_number - len(self.missing)
         if short > 0:
-            self.missing = np.concatenate(
-                [self.missing, np.ones(max(short, len(self.missing)), np.bool_)]
-            )
+            flags = np.ones(max(short, len(self.missing)), np.bool_)
+            self.missing = np.concatenate([self.missing, flags])
 
-    def _is_lost(self, seq: Int64s) -> Bools:
-        found = np.zeros(len(seq), np.bool_)
-        for first, last in self.lost if len(seq) and seq[0] < self.next else []:
-            found |= (seq >= first) & (seq <= last)
-        return found
+    def _is_lost(self, numbers: Int64s) -> Bools:
+        is_lost = np.zeros(len(numbers), np.bool_)
+        if len(numbers) and numbers[0] < self.next_number:
+            for first, last in self.lost:
+                is_lost |= (numbers >= first) & (numbers <= last)
+        return is_lost
 
 
-def _numbers(seq: Int64s, batch: Batch) -> list[int]:
-    """The outermost numbers a batch names."""
-    ends = [int(seq[0]), int(seq[-1])] if len(seq) else []
-    return [
-        *ends,
-        *(number for one in batch.holes for number in one),
-        *([] if batch.end is None else [batch.end]),
-    ]
+def _outermost_numbers(numbers: Int64s, batch: Batch) -> list[int]:
+    """The least and greatest numbers that a batch names, of rows, of holes, and of its end."""
+    outermost = [int(numbers[0]), int(numbers[-1])] if len(numbers) else []
+    for first, last in batch.holes:
+        outermost += [first, last]
+    if batch.end is not None:
+        outermost.append(batch.end)
+    return outermost

@@ -1,4 +1,5 @@
-"""Which topics there are, looked up beside the work: kafka-python's own look-out for new ones isn't to be relied on."""
+"""Which topics exist. A thread asks for them, since kafka-python does not reliably find new
+topics."""
 
 from __future__ import annotations
 
@@ -9,39 +10,39 @@ from ids_plugin import kafka
 from ids_plugin.config import Config
 from ids_plugin.errors import ServiceError
 
-SECONDS = 5.0
-"""Between two looks."""
+TOPIC_POLL_INTERVAL_S = 5.0
+"""A new topic or partition is read after this time; one metadata request is all it costs."""
 
 
-def partitions(config: Config) -> dict[str, int]:
+def partition_counts(config: Config) -> dict[str, int]:
     """Topic → number of its partitions, of all topics that we may see.
 
     Raises:
-        ServiceError: the broker doesn't answer, or refuses us.
+        ServiceError: the broker does not answer, or refuses access.
     """
     with kafka.reaching(config), contextlib.closing(kafka.admin(config)) as admin:
         return {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics()}
 
 
-class Lookout:
-    """Looks every few seconds, in a thread that ends with the process or when it is closed."""
+class TopicWatcher:
+    """Polls the topics in a thread that ends with the process, or when the watcher is closed."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._closed = threading.Event()
-        self._found: dict[str, int] = {}
-        threading.Thread(target=self._look, daemon=True, name="topics").start()
+        self._partition_counts: dict[str, int] = {}
+        threading.Thread(target=self._poll_until_closed, daemon=True, name="topics").start()
 
     @property
-    def partitions(self) -> dict[str, int]:
-        """What `partitions` gave last; empty before the first look."""
-        return self._found
+    def partition_counts(self) -> dict[str, int]:
+        """What `partition_counts` returned last; empty before the first poll."""
+        return self._partition_counts
 
     def close(self) -> None:
-        """Ends looking."""
+        """Ends polling."""
         self._closed.set()
 
-    def _look(self) -> None:
-        while not self._closed.wait(SECONDS):
+    def _poll_until_closed(self) -> None:
+        while not self._closed.wait(TOPIC_POLL_INTERVAL_S):
             with contextlib.suppress(ServiceError):
-                self._found = partitions(self._config)
+                self._partition_counts = partition_counts(self._config)

@@ -225,6 +225,20 @@ def test_consumers_are_installed_under_a_name_that_cannot_clash() -> None:
     assert not wrong, "within consumers only relative imports hold:\n" + "\n".join(wrong)
 
 
+def test_processes_know_nothing_of_command_lines() -> None:
+    """Options are parsed in consumers/commands; the processes get settings and typed options."""
+    command_line = ("argparse", "ids_plugin.commands", "ids_plugin.cli")
+    edges = {ROOT / "consumers/cli.py", *(ROOT / "consumers/commands").glob("*.py")}
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in FILES
+        if not path.is_relative_to(LIBRARY) and path not in edges
+        for line, name in absolute_imports(path)
+        if name.startswith(command_line)
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_every_package_is_installed() -> None:
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     packages = {module_name(path.parent / "__init__.py") for path in FILES}

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from consumers import ship
 from consumers.runtime.metrics import Metrics
+from consumers.shipping import file_shipper
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "dashboards/rules/prometheus/ids_plugin.yml"
@@ -36,7 +36,7 @@ def exported() -> dict[str, set[str]]:
     """Name on the page → labels."""
     metrics = Metrics()
     found = {"ids_ship_behind_bytes": set[str]()}
-    assert "ids_ship_behind_bytes" in Path(ship.__file__).read_text()
+    assert "ids_ship_behind_bytes" in Path(file_shipper.__file__).read_text()
     for one in vars(metrics).values():
         if hasattr(one, "_labelnames"):
             names = {

@@ -1,4 +1,5 @@
-"""deliver on a real Kafka and a real Elasticsearch (what stands in there: tests/services): nothing lost or twice."""
+"""deliver on a real Kafka and a real Elasticsearch (what stands in there: tests/services): nothing
+lost or twice."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ class Way:
     """From ids.alerts to a namespace."""
 
     stream: StreamHarness
-    there: Stream
+    data_stream: Stream
     sent: int = 0
 
     def send(self, values: Sequence[object], source: str = "zeek") -> None:
@@ -56,14 +57,14 @@ class Way:
         """Waits until something became of all that was sent."""
         self.stream.until(lambda: _settled(self.counted()) >= self.sent, f"delivery of {self.sent}")
 
-    def block(self, there: bool | None) -> None:
+    def block(self, is_blocked: bool | None) -> None:
         """Makes the stream read-only, or (None) not."""
-        self.there.client.indices.put_settings(
-            index=self.there.name, settings={"index.blocks.write": there}
+        self.data_stream.client.indices.put_settings(
+            index=self.data_stream.name, settings={"index.blocks.write": is_blocked}
         )
 
     def each_once(self, *names: str) -> bool:
-        return self.there.found() == dict.fromkeys(names, 1)
+        return self.data_stream.found() == dict.fromkeys(names, 1)
 
 
 def _settled(counts: Counts) -> int:
@@ -71,13 +72,13 @@ def _settled(counts: Counts) -> int:
 
 
 def ways(kafka: services.Kafka, server: services.Elasticsearch, folder: Path, port: int = 0) -> Way:
-    there = Stream(server)
-    elastic = {"url": server.url, "namespace": there.namespace}
+    data_stream = Stream(server)
+    elastic = {"url": server.url, "namespace": data_stream.namespace}
     return Way(
         StreamHarness(
             kafka, folder, elasticsearch=elastic, health={"port": port}, deliver={"batch": 50}
         ),
-        there,
+        data_stream,
     )
 
 
@@ -107,24 +108,26 @@ def test_alerts_and_the_ledger_arrive_and_what_does_not_fit_is_put_aside(way: Wa
         == Counts(delivered=125, refused={"document_parsing_exception": 1}).to_dict()
     )
     assert counts.of("zeek", "").to_dict() == Counts(read=2, rejected={"no_document": 2}).to_dict()
-    rejects = {one["reason"]: one for one in way.stream.json("rejects")}
+    rejects = {reject["reason"]: reject for reject in way.stream.json("rejects")}
     assert len(way.stream.json("rejects")) == 3
-    told = rejects["document_parsing_exception"]
-    assert "event.severity" in told["detail"]
-    assert json.loads(base64.b64decode(told["bytes"])) == wrong
-    assert told["topic"] == told["input"] == way.stream.topics["alerts"]
-    assert told["place"] == f"partition {told['partition']} offset {told['offset']}"
+    reject = rejects["document_parsing_exception"]
+    assert "event.severity" in reject["detail"]
+    assert json.loads(base64.b64decode(reject["bytes"])) == wrong
+    assert reject["topic"] == reject["input"] == way.stream.topics["alerts"]
+    assert reject["place"] == f"partition {reject['partition']} offset {reject['offset']}"
     sums = {"read": {"sum": {"field": "ids_plugin.ledger.delivered"}}}
-    ledger = stream(LEDGER, way.there.namespace)
+    ledger = stream(LEDGER, way.data_stream.namespace)
 
     def delivered() -> float:
-        way.there.client.indices.refresh(index=ledger)
-        answer = way.there.client.search(index=ledger, size=0, aggs=sums)
+        way.data_stream.client.indices.refresh(index=ledger)
+        answer = way.data_stream.client.search(index=ledger, size=0, aggs=sums)
         return float(answer["aggregations"]["read"]["value"])
 
     way.stream.until(lambda: delivered() == 125, "the ledger in Elasticsearch")
     assert way.stream.stop(consumer) == 0
-    document = way.there.client.search(index=way.there.name, size=1)["hits"]["hits"][0]["_source"]
+    document = way.data_stream.client.search(index=way.data_stream.name, size=1)["hits"]["hits"][0][
+        "_source"
+    ]
     assert document["event"]["ingested"] > "2026"
 
 
@@ -135,21 +138,22 @@ def test_killed_again_and_again_across_rollovers(way: Way) -> None:
         way.send(documents(150, f"turn{turn}"))
         time.sleep(0.7)
         if turn % 2:
-            way.there.roll_over()
+            way.data_stream.roll_over()
         victim = turn % 2
         running[victim].kill()
         running[victim].wait()
         if turn % 3 == 0:
-            way.there.roll_over()
+            way.data_stream.roll_over()
         running[victim] = way.stream.start("deliver", "ab"[victim])
     way.until_settled()
     assert way.each_once(*(name for turn in range(6) for name in names(150, f"turn{turn}")))
     assert way.counted().delivered == way.sent == 900
-    assert [way.stream.stop(one) for one in running] == [0, 0]
+    assert [way.stream.stop(process) for process in running] == [0, 0]
 
 
 def test_instances_come_and_go_while_documents_wait(way: Way) -> None:
-    """What one instance holds when partitions are given out anew is delivered and counted once, by whoever has it."""
+    """What one instance holds when partitions are given out anew is delivered and counted once, by
+    whoever has it."""
 
     running = {"a": way.stream.start("deliver", "a")}
     for turn, name in enumerate("bc"):
@@ -161,12 +165,13 @@ def test_instances_come_and_go_while_documents_wait(way: Way) -> None:
         assert way.stream.stop(running.pop("ab"[turn])) == 0
         way.block(None)
         way.until_settled()
-    assert way.each_once(*(one for turn in range(2) for one in names(40, f"turn{turn}")))
+    assert way.each_once(*(name for turn in range(2) for name in names(40, f"turn{turn}")))
     assert way.counted().delivered == way.sent
 
 
 def test_who_was_frozen_and_comes_back_counts_nothing_again(way: Way) -> None:
-    """An instance is frozen with documents in its hands; another has delivered them when it goes on."""
+    """An instance is frozen with documents in its hands; another has delivered them when it goes
+    on."""
     way.block(True)
     frozen = way.stream.start("deliver", "a")
     way.send(documents(60))
@@ -175,7 +180,7 @@ def test_who_was_frozen_and_comes_back_counts_nothing_again(way: Way) -> None:
     way.stream.start("deliver", "b")
     way.block(None)
     way.until_settled()
-    way.there.roll_over()
+    way.data_stream.roll_over()
     frozen.send_signal(signal.SIGCONT)
     way.send(documents(60, "later"))
     way.until_settled()
@@ -186,7 +191,8 @@ def test_who_was_frozen_and_comes_back_counts_nothing_again(way: Way) -> None:
 
 
 def test_elasticsearch_away_for_a_while(kafka: services.Kafka, tmp_path: Path) -> None:
-    """It is killed, comes back, turns read-only and back: the place is kept, and the process says how things are."""
+    """It is killed, comes back, turns read-only and back: the place is kept, and the process says
+    how things are."""
     port = free_port()
     with services.Elasticsearch(heap="512m") as server:
         way = ways(kafka, server, tmp_path, port)
@@ -202,25 +208,27 @@ def test_elasticsearch_away_for_a_while(kafka: services.Kafka, tmp_path: Path) -
             assert "can't be reached" in health(port)[1]
             server.start()
             way.until_settled()
-            way.there.client.indices.put_settings(
-                index=way.there.name, settings={"index.blocks.read_only": True}
+            way.data_stream.client.indices.put_settings(
+                index=way.data_stream.name, settings={"index.blocks.read_only": True}
             )
             way.send(documents(100, "after"))
             way.stream.until(lambda: "read-only" in health(port)[1], "a word on what is wrong")
             stopped = way.stream.stop(consumer)
-            way.there.client.indices.put_settings(
-                index=way.there.name, settings={"index.blocks.read_only": None}
+            way.data_stream.client.indices.put_settings(
+                index=way.data_stream.name, settings={"index.blocks.read_only": None}
             )
             way.stream.start("deliver")
             way.until_settled()
             assert stopped == 0
             assert way.each_once(
-                *(one for name in ("before", "during", "after") for one in names(100, name))
+                *(name for phase in ("before", "during", "after") for name in names(100, phase))
             )
             assert way.counted().delivered == 300
-    said = [line["message"] for line in map(orjson.loads, way.stream.logs().splitlines()[1:])]
+    logged = [line["message"] for line in map(orjson.loads, way.stream.logs().splitlines()[1:])]
     away = [
-        one for one in said if "can't be reached" in one and not one.startswith("working again")
+        message
+        for message in logged
+        if "can't be reached" in message and not message.startswith("working again")
     ]
     assert len(away) <= 4, (
         "more than refused and starting, for alerts and for the ledger: " + "\n".join(away)
@@ -239,12 +247,12 @@ def health(port: int) -> tuple[int, str]:
 def test_the_first_line_says_what_is_wrong_and_a_stop_never_waits_for_elasticsearch(
     way: Way, elasticsearch: services.Elasticsearch
 ) -> None:
-    way.there.client.indices.delete_data_stream(name=way.there.name)
+    way.data_stream.client.indices.delete_data_stream(name=way.data_stream.name)
     consumer = way.stream.start("deliver")
     way.send(documents(3))
     way.stream.until(lambda: "no data stream" in way.stream.logs(), "a word on what is wrong")
     assert f"ids-plugin setup elasticsearch --url {elasticsearch.url}" in way.stream.logs()
-    setup = ["--url", elasticsearch.url, "--namespace", way.there.namespace]
+    setup = ["--url", elasticsearch.url, "--namespace", way.data_stream.namespace]
     program = way.stream.command("deliver")[0].replace("ids-consumer", "ids-plugin")
     subprocess.run([program, "setup", "elasticsearch", *setup], check=True, capture_output=True)
     way.until_settled()

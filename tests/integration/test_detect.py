@@ -1,4 +1,5 @@
-"""`ids-consumer detect` on a real broker: its alerts are those of one process that never stops, whatever happens."""
+"""`ids-consumer detect` on a real broker: its alerts are those of one process that never stops,
+whatever happens."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from consumers.runtime.service import Service
-from consumers.stream.checkpoints import Keeping, Pointer, read
+from consumers.stream.checkpoints import CheckpointPointer, PendingCheckpoint, load_state
 from consumers.stream.transactions import TransactionalLoop
 from ids_plugin import bundle, checkpoint, cli, config
 from ids_plugin.errors import CheckpointError
@@ -52,8 +53,8 @@ def test_killed_at_any_moment_it_goes_on_as_if_it_had_never_stopped(
             stream.kill()
             stream.start()
         check(stream, stream.wait(ALL))
-        restored = [orjson.loads(line).get("snapshot") for line in stream.log().splitlines()]
-        assert any(restored), "no start found a snapshot"
+        restored = [orjson.loads(line).get("checkpoint") for line in stream.log().splitlines()]
+        assert any(restored), "no process started from a checkpoint"
 
 
 def test_partitions_move_between_instances_and_nothing_else_changes(
@@ -106,7 +107,7 @@ def test_two_processes_of_one_name_do_not_work_side_by_side(kafka: Kafka, tmp_pa
 
 
 def bundles_of(documents: list[Document]) -> set[str]:
-    return {one["ids_plugin"]["bundle"]["version"] for one in documents}
+    return {document["ids_plugin"]["bundle"]["version"] for document in documents}
 
 
 def test_a_bundle_is_swapped_while_running_and_a_broken_one_refused(
@@ -135,8 +136,10 @@ def test_a_bundle_is_swapped_while_running_and_a_broken_one_refused(
         stream.until(lambda: stream.log().count(f"bundle {shipped.id[:12]} judges") == 2)
         stream.send(third)
         after = stream.wait(ALL)
-        assert {one["event"]["id"] for one in before} <= {one["event"]["id"] for one in after}
-        assert len({one["event"]["id"] for one in after}) == len(after)
+        assert {document["event"]["id"] for document in before} <= {
+            document["event"]["id"] for document in after
+        }
+        assert len({document["event"]["id"] for document in after}) == len(after)
 
 
 def test_a_bundle_from_kafka_has_to_be_signed(
@@ -145,7 +148,7 @@ def test_a_bundle_from_kafka_has_to_be_signed(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    private, public = keys(tmp_path, "ours")
+    private, public = keys(tmp_path, "own")
     strange, _ = keys(tmp_path, "theirs")
     shipped = bundle.read(bundle.find("default"))
     configured, newer, foreign = (
@@ -195,43 +198,49 @@ def test_a_state_larger_than_a_transaction_takes_comes_back(kafka: Kafka, tmp_pa
         settings = config.load(
             None, {name: text for name, text in stream.environment("a").items() if "IDS_" in name}
         )
-        place, before = TopicPartition(stream.topics["flows"], 2), Pointer(0, "")
+        partition, previous = TopicPartition(stream.topics["flows"], 2), CheckpointPointer(0, "")
         for seed in (1, 2):
             state = {"noise": np.random.default_rng(seed).integers(0, 1 << 62, (1 << 20) * 5 // 2)}
             with (
                 Service("detect", settings) as service,
-                TransactionalLoop(service, stream.group, "a") as exchange,
+                TransactionalLoop(service, stream.group, "a") as loop,
             ):
-                exchange.consumer.subscribe([place.topic])
-                while not exchange.consumer.assignment():
-                    exchange.poll(100, 1)
-                pointer = Pointer(seed, "", partition=1)
-                keeping = Keeping.of(
-                    pointer, before, stream.topics["state"], place.partition, checkpoint.dump(state)
+                loop.consumer.subscribe([partition.topic])
+                while not loop.consumer.assignment():
+                    loop.poll(100, 1)
+                pointer = CheckpointPointer(seed, "", partition=1)
+                pending = PendingCheckpoint.build(
+                    pointer,
+                    previous,
+                    stream.topics["state"],
+                    partition.partition,
+                    checkpoint.dump(state),
                 )
-                keeping.send_most(exchange)
-                assert 0 < len(keeping.rest) < len(keeping.sent)
-                exchange.commit(
-                    keeping.rest,
-                    lambda sent, keeping=keeping: {
-                        place: OffsetAndMetadata(7, str(keeping.kept(sent)), -1)
+                pending.send_excess(loop)
+                assert 0 < len(pending.unsent) < len(pending.sent)
+                loop.commit(
+                    pending.unsent,
+                    lambda sent, pending=pending: {
+                        partition: OffsetAndMetadata(7, str(pending.final_pointer(sent)), -1)
                     },  # type: ignore[misc]
                 )
-                found = Pointer.parse(exchange.consumer.committed(place, metadata=True).metadata)
-                exchange.leave()
-            assert found is not None
+                committed = CheckpointPointer.parse(
+                    loop.consumer.committed(partition, metadata=True).metadata
+                )
+                loop.leave_group()
+            assert committed is not None
             with consumer(settings) as reader:
-                loaded = read(reader, stream.topics["state"], found, place.partition)
+                loaded = load_state(reader, stream.topics["state"], committed, partition.partition)
                 np.testing.assert_array_equal(loaded["noise"], state["noise"])
                 with pytest.raises(CheckpointError, match="isn't there"):
-                    read(
+                    load_state(
                         reader,
                         stream.topics["state"],
-                        replace(found, last=found.last - 1),
-                        place.partition,
+                        replace(committed, last=committed.last - 1),
+                        partition.partition,
                     )
-            assert found.slot == 1 - before.slot
-            before = found
+            assert committed.slot == 1 - previous.slot
+            previous = committed
 
 
 def test_a_damaged_message_becomes_a_reject_and_the_rest_goes_on(
@@ -245,7 +254,7 @@ def test_a_damaged_message_becomes_a_reject_and_the_rest_goes_on(
         stream.start()
         check(stream, stream.wait(ALL))
         rejects = [orjson.loads(record.value) for record in kafka.read(stream.topics["rejects"])]
-        assert [(one["offset"], one["reason"]) for one in rejects] == [
+        assert [(reject["offset"], reject["reason"]) for reject in rejects] == [
             (0, "bad_message"),
             (1, "bad_message"),
         ]

@@ -1,4 +1,5 @@
-"""What the stream tells of itself while it works: the figures that the Prometheus rules are about."""
+"""What the stream tells of itself while it works: the figures that the Prometheus rules are
+about."""
 
 from __future__ import annotations
 
@@ -28,20 +29,22 @@ def page(port: int) -> tuple[str, Page]:
     samples = (
         sample for family in text_string_to_metric_families(text) for sample in family.samples
     )
-    return text, {(one.name, frozenset(one.labels.items())): one.value for one in samples}
+    return text, {
+        (sample.name, frozenset(sample.labels.items())): sample.value for sample in samples
+    }
 
 
-def figure(found: Page, name: str, **labels: str) -> float:
-    return found.get((name, frozenset(labels.items())), 0.0)
+def figure(samples: Page, name: str, **labels: str) -> float:
+    return samples.get((name, frozenset(labels.items())), 0.0)
 
 
-def outcomes(found: Page, stage: str, names: Iterable[str]) -> list[float]:
-    return [figure(found, "ids_records_total", stage=stage, outcome=name) for name in names]
+def outcomes(samples: Page, stage: str, names: Iterable[str]) -> list[float]:
+    return [figure(samples, "ids_records_total", stage=stage, outcome=name) for name in names]
 
 
 def counts(node: str, total: int) -> bytes:
     """A record of the Zeek package's ids_counts."""
-    told = {
+    counters = {
         "ts": 1_772_442_000.0,
         "node": node,
         "stream": "conn",
@@ -50,7 +53,7 @@ def counts(node: str, total: int) -> bytes:
         "written_total": total,
     }
     return json.dumps(
-        {"_path": "ids_counts", **told, "packets": 90_000, "packets_dropped": 7}
+        {"_path": "ids_counts", **counters, "packets": 90_000, "packets_dropped": 7}
     ).encode()
 
 
@@ -64,24 +67,26 @@ def scanned(number: int) -> bytes:
     return json.dumps({**row, "id.resp_p": 23, "conn_state": "S0", "history": "S"}).encode()
 
 
-def snapshots(found: Page) -> list[float]:
-    return [value for (name, _), value in found.items() if name == "ids_snapshot_timestamp_seconds"]
+def checkpoint_times(samples: Page) -> list[float]:
+    return [
+        value for (name, _), value in samples.items() if name == "ids_snapshot_timestamp_seconds"
+    ]
 
 
-def settled(found: Page) -> bool:
+def settled(samples: Page) -> bool:
     """Everything that the test sends is judged and kept."""
-    return sum(outcomes(found, "detect", ("scored", "duplicate", "replaced"))) == 900 and bool(
-        snapshots(found)
+    return sum(outcomes(samples, "detect", ("scored", "duplicate", "replaced"))) == 900 and bool(
+        checkpoint_times(samples)
     )
 
 
-def test_figures_of_sensors_balance_and_snapshots(
+def test_figures_of_sensors_balance_and_checkpoint_times(
     kafka: Kafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = ("ids-sensor", b"branch")
     values = [
-        *(json.dumps(conn(at)).encode() for at in range(300)),
-        *(scanned(at) for at in range(300, 900)),
+        *(json.dumps(conn(number)).encode() for number in range(300)),
+        *(scanned(number) for number in range(300, 900)),
     ]
     values += [b"{", counts("w1", 500), counts("w2", 420), counts("w1", 510)]
     began, ports = time.time(), {verb: free_port() for verb in ("normalise", "detect")}
@@ -92,20 +97,21 @@ def test_figures_of_sensors_balance_and_snapshots(
         stream.send(values, [[named] for _ in values], partition=0)
         stream.until_read(len(values))
         stream.until(lambda: stream.ledger("detect").total.scored > 0, "scores")
-        stream.until(lambda: settled(page(ports["detect"])[1]), "all scores and a snapshot")
+        stream.until(lambda: settled(page(ports["detect"])[1]), "all scores and a checkpoint")
         text, read = page(ports["normalise"])
         judged = page(ports["detect"])[1]
     assert figure(read, "ids_sensor_read_total", sensor="branch") == 901
     assert figure(read, "ids_sensor_last_record_timestamp_seconds", sensor="branch") >= began
-    told = {node: figure(read, "ids_sensor_records", sensor="branch", node=node, stream="conn", what="written_total")
+    labels = {"sensor": "branch", "stream": "conn", "what": "written_total"}
+    written = {node: figure(read, "ids_sensor_records", node=node, **labels)
             for node in ("w1", "w2")}  # fmt: skip
-    assert told == {"w1": 510, "w2": 420}
+    assert written == {"w1": 510, "w2": 420}
     total, *parts = outcomes(read, "normalise", ("read", "parsed", "rejected"))
     assert total == len(values) == sum(parts)
     over, *parts = outcomes(judged, "detect", ("over_threshold", "opened", "folded", "suppressed"))
     assert over == sum(parts) > 0
     assert figure(read, "ids_lag_records", topic=stream.source, partition="0") == 0
-    assert min(snapshots(judged)) >= began
+    assert min(checkpoint_times(judged)) >= began
     if shutil.which("promtool"):
         done = subprocess.run(
             ["promtool", "check", "metrics"],

@@ -1,4 +1,5 @@
-"""normalise on a real broker: nothing lost, nothing twice, whatever dies; what can't be read has its place."""
+"""normalise on a real broker: nothing lost, nothing twice, whatever dies; what can't be read has
+its place."""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ def lines(count: int, first: int = 0) -> list[bytes]:
 
 def numbered(count: int, sensor: str = "s") -> list[list[tuple[str, bytes]]]:
     return [
-        [("ids-sensor", sensor.encode()), ("ids-seq", f"{RUN}:{at}".encode())]
-        for at in range(count)
+        [("ids-sensor", sensor.encode()), ("ids-seq", f"{RUN}:{number}".encode())]
+        for number in range(count)
     ]
 
 
@@ -42,19 +43,19 @@ def test_raw_records_become_flows_of_their_sensor(kafka: Kafka, tmp_path: Path) 
         stream.send(lines(100, 1_000))
         stream.until_read(600)
         stream.until(
-            lambda: sum(one.flows.height for one in stream.released()) >= 600,
+            lambda: sum(part.flows.height for part in stream.released()) >= 600,
             "the marks that release them",
         )
         assert stream.stop(process) == 0
-        released = [one for one in stream.released() if one.sensor == "s"]
-        flows = pl.concat(one.flows for one in released)
-        assert flows["uid"].to_list() == [conn(at)["uid"] for at in range(500)]
-        assert [one.ended for one in released][-1]
+        released = [part for part in stream.released() if part.sensor == "s"]
+        flows = pl.concat(part.flows for part in released)
+        assert flows["uid"].to_list() == [conn(number)["uid"] for number in range(500)]
+        assert [part.is_end for part in released][-1]
         assert flows.select(
             pl.col("origin").str.count_matches("/")
         ).to_series().unique().to_list() == [2]
         default = stream.flows().filter(pl.col("sensor") == "default")
-        assert sorted(default["uid"]) == [conn(at)["uid"] for at in range(1_000, 1_100)]
+        assert sorted(default["uid"]) == [conn(number)["uid"] for number in range(1_000, 1_100)]
 
 
 def test_killed_again_and_again_it_loses_and_repeats_nothing(kafka: Kafka, tmp_path: Path) -> None:
@@ -97,11 +98,11 @@ def test_two_instances_share_the_work(kafka: Kafka, tmp_path: Path) -> None:
         assert sorted(stream.flows()["seq"]) == list(range(2_000))
         assert {entry["instance"] for entry in stream.json("ledger")} == {"a", "b"}
         stream.until(
-            lambda: sum(one.flows.height for one in stream.released()) >= 2_000,
+            lambda: sum(part.flows.height for part in stream.released()) >= 2_000,
             "the marks that release them",
         )
-        order = pl.concat([one.flows for one in stream.released()])
-        assert order["uid"].to_list() == [conn(at)["uid"] for at in range(2_000)]
+        order = pl.concat([part.flows for part in stream.released()])
+        assert order["uid"].to_list() == [conn(number)["uid"] for number in range(2_000)]
 
 
 def test_garbage_is_rejected_with_its_place_and_bytes(kafka: Kafka, tmp_path: Path) -> None:
@@ -110,11 +111,11 @@ def test_garbage_is_rejected_with_its_place_and_bytes(kafka: Kafka, tmp_path: Pa
         stream.send([*lines(10), *garbage], partition=2)
         stream.start("normalise")
         stream.until_read(16)
-        rejects = sorted(stream.json("rejects"), key=lambda one: int(one["offset"]))
-        assert [one["place"] for one in rejects] == [
-            f"partition 2 offset {at}" for at in range(10, 16)
+        rejects = sorted(stream.json("rejects"), key=lambda reject: int(reject["offset"]))
+        assert [reject["place"] for reject in rejects] == [
+            f"partition 2 offset {offset}" for offset in range(10, 16)
         ]
-        assert [one["reason"] for one in rejects] == [
+        assert [reject["reason"] for reject in rejects] == [
             "bad_utf8",
             "bad_json",
             "empty",
@@ -122,8 +123,8 @@ def test_garbage_is_rejected_with_its_place_and_bytes(kafka: Kafka, tmp_path: Pa
             "unknown_kind",
             "empty",
         ]
-        kept = [base64.b64decode(one["bytes"]) for one in rejects]
-        assert kept == [(value or b"")[: 1 << 16] for value in garbage]
+        stored = [base64.b64decode(reject["bytes"]) for reject in rejects]
+        assert stored == [(value or b"")[: 1 << 16] for value in garbage]
         assert stream.ledger("normalise").total.value("rejected") == 6
 
 

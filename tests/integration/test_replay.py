@@ -1,4 +1,5 @@
-"""replay on a real broker: every flow once, numbered, in scan's order, however often the broker goes away."""
+"""replay on a real broker: every flow once, numbered, in scan's order, however often the broker
+goes away."""
 
 from __future__ import annotations
 
@@ -32,15 +33,15 @@ def test_what_arrives_is_what_scan_takes(
 ) -> None:
     with StreamHarness(kafka, tmp_path, partitions=partitions) as stream:
         stream.start("normalise")
-        told = stream.run(
+        result = stream.run(
             "replay", str(SAMPLE), "--topic", stream.source, "--speed", "max", *options
         )
-        assert told["sensors"] == {"default": sample.height}
+        assert result["sensors"] == {"default": sample.height}
         stream.until_read(sample.height)
-        stream.until(lambda: any(one.ended for one in stream.released()), "the end")
+        stream.until(lambda: any(part.is_end for part in stream.released()), "the end")
         released = stream.released()
-        assert released[-1].ended
-        flows = pl.concat([one.flows for one in released])
+        assert released[-1].is_end
+        flows = pl.concat([part.flows for part in released])
         same = [column for column in SCHEMA if column not in ("source", "origin")]
         assert flows[same].equals(sample[same])
         records = kafka.read(stream.source)
@@ -51,31 +52,35 @@ def test_what_arrives_is_what_scan_takes(
 def test_sensors_are_numbered_each_by_itself(kafka: Kafka, tmp_path: Path) -> None:
     for name in ("north", "south"):
         (tmp_path / f"{name}.log").write_bytes(
-            jsonl(conn(at, uid=f"{name}{at}") for at in range(40))
+            jsonl(conn(number, uid=f"{name}{number}") for number in range(40))
         )
     with StreamHarness(kafka, tmp_path) as stream:
         sensors = [f"--sensor={name}={name}.log" for name in ("north", "south")]
         inputs = [str(tmp_path / f"{name}.log") for name in ("north", "south")]
         stream.run("replay", *inputs, "--topic", stream.source, "--speed", "max", *sensors)
         headers = [dict(record.headers) for record in kafka.read(stream.source)]
-        runs = {one["ids-seq"].split(b":")[0] for one in headers}
+        runs = {header["ids-seq"].split(b":")[0] for header in headers}
         assert len(runs) == 1
         for sensor in (b"north", b"south"):
-            mine = [one for one in headers if one["ids-sensor"] == sensor]
-            assert sorted(int(one["ids-seq"].split(b":")[1]) for one in mine) == list(range(41))
-            assert [one["ids-seq"].split(b":")[1] for one in mine if "ids-end" in one] == [b"40"]
+            of_sensor = [header for header in headers if header["ids-sensor"] == sensor]
+            assert sorted(int(header["ids-seq"].split(b":")[1]) for header in of_sensor) == list(
+                range(41)
+            )
+            assert [
+                header["ids-seq"].split(b":")[1] for header in of_sensor if "ids-end" in header
+            ] == [b"40"]
 
 
 def test_speed_is_that_of_the_input_so_many_times(kafka: Kafka, tmp_path: Path) -> None:
     log = tmp_path / "conn.log"
-    log.write_bytes(jsonl(conn(at) for at in range(17)))
+    log.write_bytes(jsonl(conn(number) for number in range(17)))
     with StreamHarness(kafka, tmp_path) as stream:
-        told = stream.run("replay", str(log), "--topic", stream.source, "--speed", "2x")
+        result = stream.run("replay", str(log), "--topic", stream.source, "--speed", "2x")
         times = sorted(record.timestamp for record in kafka.read(stream.source))
         assert (
             times[-1] - times[0]
         ) / 1000 > 0.6  # 1 s, but for how late a busy machine begins; it may end later
-        assert told["seconds"] >= 0.6
+        assert result["seconds"] >= 0.6
 
 
 @pytest.fixture
@@ -90,7 +95,7 @@ def test_it_waits_while_the_broker_is_away_and_loses_and_repeats_nothing(
 ) -> None:
     total = 30_000
     log = tmp_path / "conn.log"
-    log.write_bytes(jsonl(conn(at) for at in range(total)))
+    log.write_bytes(jsonl(conn(number) for number in range(total)))
     with StreamHarness(mortal, tmp_path) as stream:
         process = stream.start("replay", "a", str(log), "--topic", stream.source, "--speed", "600x")
         stream.until(lambda: len(mortal.read(stream.source)) > 500, "the first records")

@@ -1,4 +1,5 @@
-"""The alerts of a replay are those of a scan, byte for byte: any partitions and sensors, processes shared, killed."""
+"""The alerts of a replay are those of a scan, byte for byte: any partitions and sensors, processes
+shared, killed."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import orjson
 import pytest
 
 from tests.services import Kafka
-from tests.support.stream_harness import PATIENCE, StreamHarness
+from tests.support.stream_harness import TIMEOUT_S, StreamHarness
 
 SAMPLE = Path(__file__).parents[1] / "lab/sample/capture.pcap.gz"
 SENSORS = tuple(f"gateway-{number}" for number in range(8))
@@ -30,7 +31,8 @@ def program(*arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The sample capture as eight sensors saw it, one in packets and seven in logs: arguments of scan and of replay."""
+    """The sample capture as eight sensors saw it, one in packets and seven in logs: arguments of
+    scan and of replay."""
     folder = tmp_path_factory.mktemp("sensors")
     program("flows", str(SAMPLE), "-o", str(folder / f"{SENSORS[0]}.in"))
     for sensor in SENSORS[1:]:
@@ -59,12 +61,12 @@ def scanned(inputs: list[str], tmp_path_factory: pytest.TempPathFactory) -> Scan
 
 def alerts(stream: StreamHarness) -> Counter[bytes]:
     """The documents on ids.alerts, without the time they were written."""
-    found: Counter[bytes] = Counter()
+    documents: Counter[bytes] = Counter()
     for record in stream.kafka.read(stream.topics["alerts"]):
         document = orjson.loads(record.value)
         assert document["event"].pop("ingested")
-        found[orjson.dumps(document)] += 1
-    return found
+        documents[orjson.dumps(document)] += 1
+    return documents
 
 
 def counted(stream: StreamHarness, verb: str) -> int:
@@ -88,9 +90,9 @@ def test_alerts_of_a_replay_are_those_of_the_scan(
         kafka, tmp_path, partitions=partitions, flows=4, detect={"snapshot_seconds": 2}
     ) as stream:
         consumers = {
-            (verb, str(at)): stream.start(verb, str(at))
+            (verb, str(number)): stream.start(verb, str(number))
             for verb in verbs
-            for at in range(instances)
+            for number in range(instances)
         }
         replay = stream.start("replay", "a", *inputs, "--topic", stream.source, "--speed", "max")
         for kill in range(kills):
@@ -101,7 +103,7 @@ def test_alerts_of_a_replay_are_those_of_the_scan(
                 consumers[name].send_signal(signal.SIGKILL)
                 consumers[name].wait()
                 consumers[name] = stream.start(*name)
-        assert replay.wait(PATIENCE) == 0
+        assert replay.wait(TIMEOUT_S) == 0
         stream.until(lambda: counted(stream, "detect") >= scanned.records, "all records")
         stream.until(lambda: alerts(stream).total() >= scanned.documents.total(), "all alerts")
         assert scanned.documents.total() > 8 * 10

@@ -1,4 +1,4 @@
-"""Log files onto the wire: each line once, whatever the rotator, the broker and kill -9 do."""
+"""Log files onto a topic: each line once, whatever the rotator, the broker and kill -9 do."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ def shipping(kafka: Kafka, folder: Path, *files: str, **topics: str) -> Iterator
 
 
 class Writer(threading.Thread):
-    """Writes numbered lines into a log and has it rotated every second; `kept` are the lines that the rotator kept."""
+    """Writes numbered lines into a log and has it rotated every second; `remaining` are the lines
+    that the rotator left."""
 
     def __init__(self, log: Path, rotate: Callable[[Path, int], None]) -> None:
         super().__init__()
@@ -107,7 +108,7 @@ class Writer(threading.Thread):
         rotator.start()
         number, begin, file = 0, time.monotonic(), self.log.open("ab", buffering=0)
         while (now := time.monotonic() - begin) < SECONDS:
-            lines = [b'{"n": %d}\n' % one for one in range(number, int(now * LINES))]
+            lines = [b'{"n": %d}\n' % line for line in range(number, int(now * LINES))]
             number += len(lines)
             file.write(b"".join(lines))
             time.sleep(0.002)
@@ -122,7 +123,7 @@ class Writer(threading.Thread):
             time.sleep(1)
             self.rotate(self.log, second)
 
-    def kept(self) -> list[bytes]:
+    def remaining(self) -> list[bytes]:
         files = sorted(self.log.parent.glob("eve*"))
         data = b"".join(
             gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
@@ -176,18 +177,18 @@ def test_each_line_once_through_rotation_and_kill_9(
             ship.end(signal.SIGKILL)
             kills += 1
             ship.start()
-        kept = Counter(writer.kept())
-        ship.until(lambda: not kept - Counter(ship.lines()), "every line")
+        remaining = Counter(writer.remaining())
+        ship.until(lambda: not remaining - Counter(ship.lines()), "every line")
         time.sleep(1)
         assert ship.end(signal.SIGTERM) == 0
-        found = Counter(ship.lines())
-        whole = {line for line in found if line.endswith(b"}")}
+        shipped = Counter(ship.lines())
+        whole = {line for line in shipped if line.endswith(b"}")}
         assert kills > 2
-        assert max(found.values()) == 1
-        assert set(kept) <= whole
+        assert max(shipped.values()) == 1
+        assert set(remaining) <= whole
         if rotate is not by_copy_and_truncation:
-            assert whole == set(kept) == set(found)
-            assert len(kept) > 0.9 * LINES * SECONDS
+            assert whole == set(remaining) == set(shipped)
+            assert len(remaining) > 0.9 * LINES * SECONDS
         sequence = sorted(_number(record) for record in kafka.read(ship.topic))
         assert sequence == list(range(len(sequence)))
         assert len({_run(record) for record in kafka.read(ship.topic)}) == 1
@@ -263,7 +264,8 @@ def test_two_of_one_name_do_not_send_twice(kafka: Kafka, tmp_path: Path) -> None
 def test_logs_of_zeek_say_what_they_are(kafka: Kafka, tmp_path: Path) -> None:
     (tmp_path / "open_conn.log").write_text('{"ts":1.5,"uid":"C1"}\n')
     (tmp_path / "conn.log").write_text(
-        "#separator \\x09\n#path\tconn\n#fields\tts\tuid\n#types\ttime\tstring\n2.5\tC2\n#close\t2026\n"
+        "#separator \\x09\n#path\tconn\n#fields\tts\tuid\n#types\ttime\tstring\n"
+        "2.5\tC2\n#close\t2026\n"
     )
     with shipping(kafka, tmp_path, str(tmp_path / "*conn.log")) as ship:
         ship.until(lambda: len(ship.lines()) == 2, "two lines")
@@ -294,10 +296,10 @@ def test_what_suricata_writes_arrives_as_flows_through_rotation(
         records = kafka.read(ship.topic)
     assert sorted(record.value for record in records) == sorted(wanted)
     fetched = Fetched(ship.topic, 0, range(len(records)), [0] * len(records), *_columns(records))
-    found = MessageReader({}).read([fetched], 0)
-    assert found.rejects == []
-    assert {batch.sensor for batch in found.batches} == {"edge"}
-    assert sum(batch.rows.height for batch in found.batches) == len(wanted) > 4
+    messages = MessageReader({}).read([fetched], 0)
+    assert messages.rejects == []
+    assert {batch.sensor for batch in messages.batches} == {"edge"}
+    assert sum(batch.rows.height for batch in messages.batches) == len(wanted) > 4
 
 
 def _columns(records: list[Any]) -> tuple[list[bytes], list[Any]]:

@@ -1,4 +1,5 @@
-"""What arrives in a real Elasticsearch's index onto the stream: each document once, whenever it can be found."""
+"""What arrives in a real Elasticsearch's index onto the stream: each document once, whenever it can
+be found."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ import orjson
 import pytest
 from elasticsearch import helpers
 
-from consumers.shipping.index_feed import Feed, Log
+from consumers.shipping.index_feed import IndexCheckpoint, IndexFeed
 from ids_plugin import cli
 from ids_plugin.elastic.paging import Hit, target
 from ids_plugin.sources.messages import Fetched, MessageReader
@@ -33,24 +34,26 @@ OVERLAP = 60_000
 
 
 class Stack:
-    """An index, a clock, and a log that survives."""
+    """An index, a clock, and a checkpoint that survives."""
 
     def __init__(self, server: services.Elasticsearch) -> None:
         self.settings, self.client = access(server), asking(server)
         self.name = services.unique("arrivals")
         self.spec = f"elasticsearch:{server.url}/{self.name}*"
         self.now = NOW
-        self.kept: dict[str, bytes] = {}
-        self.log = Log("me")
+        self.committed: dict[str, bytes] = {}
+        self.checkpoint = IndexCheckpoint("me")
         self.feed = self.started()
 
-    def started(self) -> Feed:
+    def started(self) -> IndexFeed:
         """As after a restart: with what was committed."""
-        self.log = Log("me")
-        for key, value in self.kept.items():
-            self.log.take(key, orjson.loads(value))
+        self.checkpoint = IndexCheckpoint("me")
+        for key, value in self.committed.items():
+            self.checkpoint.apply(key, orjson.loads(value))
         wanted = target(self.spec)
-        return Feed(self.settings, wanted, "event.ingested", OVERLAP, self.log, lambda: self.now)
+        return IndexFeed(
+            self.settings, wanted, "event.ingested", OVERLAP, self.checkpoint, lambda: self.now
+        )
 
     def arrive(self, times: dict[str, int], index: str = "-1") -> None:
         """Documents by their ids, with the ms at which they say they arrived."""
@@ -58,16 +61,17 @@ class Stack:
             {
                 "_index": self.name + index,
                 "_id": name,
-                "_source": {"event": {"ingested": NOW + at}, "name": name},
+                "_source": {"event": {"ingested": NOW + offset_ms}, "name": name},
             }
-            for name, at in times.items()
+            for name, offset_ms in times.items()
         )
         helpers.bulk(self.client, actions, refresh=True)
 
-    def look(self, commits: int = 1000) -> list[str]:
-        """Names of the documents sent in one look, which ends before all was committed if there are fewer `commits`."""
+    def poll(self, commits: int = 1000) -> list[str]:
+        """Names of the documents sent in one poll, which ends before all was committed if there are
+        fewer `commits`."""
         sent: list[str] = []
-        for number, (hits, _) in enumerate(self.feed.look()):
+        for number, (hits, _) in enumerate(self.feed.poll()):
             if number == commits:
                 break
             self.commit(hits)
@@ -75,8 +79,8 @@ class Stack:
         return sorted(sent)
 
     def commit(self, hits: list[Hit]) -> None:
-        for message in self.log.note("places", hits, self.feed.keep_from):
-            self.kept[str(message.key, "utf-8")] = message.value  # type: ignore[arg-type]
+        for message in self.checkpoint.advance("places", hits, self.feed.keep_from):
+            self.committed[str(message.key, "utf-8")] = message.value  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -91,52 +95,52 @@ def stack(elasticsearch: services.Elasticsearch) -> Stack:
 
 def test_what_is_found_later_is_sent_too_and_nothing_twice(stack: Stack) -> None:
     stack.arrive({"a": -50_000, "b": -1_000, "c": -1_000})
-    assert stack.look() == ["a", "b", "c"]
-    assert stack.look() == []
+    assert stack.poll() == ["a", "b", "c"]
+    assert stack.poll() == []
     stack.arrive({"late": -20_000, "equal": -1_000, "new": 0, "too late": -90_000})
     stack.now += OVERLAP // 5
-    assert stack.look() == ["equal", "late", "new"]
+    assert stack.poll() == ["equal", "late", "new"]
     stack.feed = stack.started()
-    assert stack.look() == []
+    assert stack.poll() == []
     stack.arrive({"a": 5_000}, "-2")
     stack.now += 10_000
-    assert stack.look() == ["a"]
+    assert stack.poll() == ["a"]
 
 
 def test_a_restart_sends_what_was_not_committed(stack: Stack) -> None:
-    stack.arrive({f"{at:04}": at - 10_000 for at in range(2000)})
-    first = stack.look(commits=2)
+    stack.arrive({f"{number:04}": number - 10_000 for number in range(2000)})
+    first = stack.poll(commits=2)
     assert 0 < len(first) < 2000
     stack.feed = stack.started()
-    assert sorted(first + stack.look()) == [f"{at:04}" for at in range(2000)]
+    assert sorted(first + stack.poll()) == [f"{number:04}" for number in range(2000)]
 
 
 def test_stamps_ahead_of_the_clock_hold_nothing_up(stack: Stack) -> None:
     stack.arrive({"future": 10 * OVERLAP, "a": -5})
-    assert stack.look() == ["a", "future"]
+    assert stack.poll() == ["a", "future"]
     for turn in range(8):
         stack.now += OVERLAP // 2
         stack.arrive({f"turn {turn}": stack.now - NOW - 10})
-        assert stack.look() == [f"turn {turn}"]
+        assert stack.poll() == [f"turn {turn}"]
         stack.feed = stack.started()
-        assert stack.look() == []
+        assert stack.poll() == []
 
 
 def test_only_what_may_come_again_is_remembered(stack: Stack) -> None:
     for minute in range(10):
         stack.now = NOW + minute * OVERLAP
-        stack.arrive({f"{minute}-{at}": minute * OVERLAP - at for at in range(50)})
-        assert len(stack.look()) == 50
-    assert sum(value != b"null" for key, value in stack.kept.items() if "#" in key) <= 3
+        stack.arrive({f"{minute}-{number}": minute * OVERLAP - number for number in range(50)})
+        assert len(stack.poll()) == 50
+    assert sum(value != b"null" for key, value in stack.committed.items() if "#" in key) <= 3
     stack.now = NOW
     stack.feed = stack.started()
-    assert stack.look() == []
+    assert stack.poll() == []
 
 
 def test_kinds_of_documents_that_dont_say_when_they_came_are_counted(stack: Stack) -> None:
     stack.arrive({"a": 0})
     stack.client.index(index=f"{stack.name}-1", document={"name": "b"}, refresh=True)
-    assert stack.feed.unstamped() == (1, 1)
+    assert stack.feed.count_stamped() == (1, 1)
 
 
 SENSORS = ("east", "west")
@@ -144,7 +148,8 @@ SECONDS = 8
 
 
 class Agent(threading.Thread):
-    """Indexes connections of two sensors; every tenth document can be found only three seconds after it arrived."""
+    """Indexes connections of two sensors; every tenth document can be found only three seconds
+    after it arrived."""
 
     def __init__(self, stack: Stack) -> None:
         super().__init__()
@@ -156,7 +161,7 @@ class Agent(threading.Thread):
         while time.monotonic() < end or held:
             now = time.monotonic()
             batch = [document for due, document in held if due <= now]
-            held = [one for one in held if one[0] > now]
+            held = [entry for entry in held if entry[0] > now]
             for _ in range(40 if now < end else 0):
                 document = self._document()
                 if self.sent % 10:
@@ -165,7 +170,7 @@ class Agent(threading.Thread):
                     held.append((now + 3, document))
             helpers.bulk(
                 self.stack.client,
-                ({"_index": f"{self.stack.name}-1", "_source": one} for one in batch),
+                ({"_index": f"{self.stack.name}-1", "_source": document} for document in batch),
             )
             time.sleep(0.1)
 
@@ -204,19 +209,28 @@ def test_each_document_once_through_kill_9(
         if ship.process and ship.process.poll() is None:
             ship.process.kill()
             ship.process.wait()
-    found = list(records(ship))
-    assert Counter(orjson.loads(one.value)["zeek"]["session_id"] for one in found) == Counter(
-        conn(at)["uid"] for at in range(agent.sent)
+    shipped = list(records(ship))
+    assert Counter(
+        orjson.loads(record.value)["zeek"]["session_id"] for record in shipped
+    ) == Counter(conn(number)["uid"] for number in range(agent.sent))
+    runs = Counter(
+        (dict(record.headers)["ids-sensor"], dict(record.headers)["ids-seq"]) for record in shipped
     )
-    runs = Counter((dict(one.headers)["ids-sensor"], dict(one.headers)["ids-seq"]) for one in found)
     for sensor in SENSORS:
         numbers = sorted(
             int(number.split(b":")[1]) for name, number in runs if name == sensor.encode()
         )
         assert numbers == list(range(agent.sent // 2))
     fetched = [
-        Fetched(one.topic, one.partition, [one.offset], [one.timestamp], [one.value], [one.headers])
-        for one in found
+        Fetched(
+            record.topic,
+            record.partition,
+            [record.offset],
+            [record.timestamp],
+            [record.value],
+            [record.headers],
+        )
+        for record in shipped
     ]
     read = MessageReader().read(fetched, int(time.time() * 1000))
     assert sum(batch.rows.height for batch in read.batches) == agent.sent
@@ -259,13 +273,18 @@ def test_what_arrives_in_order_gives_the_alerts_of_a_scan_of_the_index(
     log, out = tmp_path / "conn.log", tmp_path / "out"
     assert cli.main(["flows", str(SAMPLE), "-o", str(log), "--quiet"]) == 0
     records = [elastic_losses(orjson.loads(line)) for line in log.read_bytes().splitlines()]
-    records.sort(key=lambda one: (round((one["ts"] + one.get("duration", 0)) * 1e6), one["uid"]))
-    documents = [elastic(one) for one in records]
-    for at, document in enumerate(documents):
-        document["event"]["ingested"] = NOW - 1_000_000_000 + at
+    records.sort(
+        key=lambda record: (
+            round((record["ts"] + record.get("duration", 0)) * 1e6),
+            record["uid"],
+        )
+    )
+    documents = [elastic(record) for record in records]
+    for number, document in enumerate(documents):
+        document["event"]["ingested"] = NOW - 1_000_000_000 + number
     helpers.bulk(
         stack.client,
-        ({"_index": f"{stack.name}-1", "_source": one} for one in documents),
+        ({"_index": f"{stack.name}-1", "_source": document} for document in documents),
         refresh=True,
     )
     assert cli.main(["scan", stack.spec, "--out", str(out), "--quiet"]) == 0
@@ -279,17 +298,18 @@ def test_what_arrives_in_order_gives_the_alerts_of_a_scan_of_the_index(
         for verb in ("normalise", "detect"):
             stream.start(verb)
         stream.until(lambda: stream.ledger("detect").total.scored == len(records), "all records")
-        found = [record.value for record in kafka.read(stream.topics["alerts"])]
+        values = [record.value for record in kafka.read(stream.topics["alerts"])]
         assert stream.ledger("detect").total.delayed == 0
     assert len(wanted) > 5
-    assert alerts(found) == wanted
+    assert alerts(values) == wanted
 
 
 def alerts(lines: list[bytes]) -> dict[str, Any]:
-    """The alerts by their ids, without the time they were written; the end of an index's input never comes."""
-    found = {}
+    """The alerts by their ids, without the time they were written; the end of an index's input
+    never comes."""
+    by_id = {}
     for document in map(orjson.loads, lines):
         document["event"].pop("ingested", None)
         if document["event"]["kind"] == "alert":
-            found[document["event"]["id"]] = document
-    return found
+            by_id[document["event"]["id"]] = document
+    return by_id

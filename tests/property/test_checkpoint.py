@@ -1,4 +1,4 @@
-"""Kept state comes back exactly, in the same bytes, or not at all."""
+"""A checkpoint comes back exactly, in the same bytes, or not at all."""
 
 from __future__ import annotations
 
@@ -46,11 +46,19 @@ frames = rows.map(
     lambda drawn: pl.DataFrame(drawn, schema={name: dtype for name, (dtype, _) in columns.items()})
 )
 leaves = st.one_of(
-    st.none(), st.booleans(), st.integers(-(1 << 63), (1 << 64) - 1), st.floats(), texts, arrays, frames
-)  # fmt: skip
+    st.none(),
+    st.booleans(),
+    st.integers(-(1 << 63), (1 << 64) - 1),
+    st.floats(),
+    texts,
+    arrays,
+    frames,
+)
 trees = st.recursive(
-    leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4), max_leaves=12
-)  # fmt: skip
+    leaves,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
+    max_leaves=12,
+)
 
 
 def drawn_array(dtype: str, shape: tuple[int, ...], seed: int) -> Any:
@@ -87,21 +95,21 @@ def same(left: Any, right: Any) -> bool:
 @given(trees)
 def test_what_was_kept_comes_back(tree: Any) -> None:
     data = checkpoint.dump(tree)
-    found = checkpoint.load(data)
-    assert same(tree, found)
-    assert checkpoint.dump(found) == data
+    loaded = checkpoint.load(data)
+    assert same(tree, loaded)
+    assert checkpoint.dump(loaded) == data
 
 
 @settings(max_examples=100)
 @given(trees, st.data())
 def test_damage_is_noticed(tree: Any, drawn: st.DataObject) -> None:
     data = checkpoint.dump(tree)
-    at = drawn.draw(st.integers(0, len(data) - 1))
-    flipped = bytes([data[at] ^ drawn.draw(st.integers(1, 255))])
+    position = drawn.draw(st.integers(0, len(data) - 1))
+    flipped = bytes([data[position] ^ drawn.draw(st.integers(1, 255))])
     with pytest.raises(CheckpointError):
-        checkpoint.load(data[:at] + flipped + data[at + 1 :])
+        checkpoint.load(data[:position] + flipped + data[position + 1 :])
     with pytest.raises(CheckpointError):
-        checkpoint.load(data[:at])
+        checkpoint.load(data[:position])
     with pytest.raises(CheckpointError):
         checkpoint.load(data + flipped)
 

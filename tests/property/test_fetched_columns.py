@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kafka.errors import CorruptRecordError
 from kafka.record.memory_records import MemoryRecords, MemoryRecordsBuilder
 
-from consumers.stream.fetched_columns import body, unpacked
+from consumers.stream.fetched_columns import batch_body, decode_records
 
 Message = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes]]]
 MESSAGES = st.lists(
@@ -43,50 +43,51 @@ def batch(messages: Sequence[Message], offset: int = 0, codec: int = 0) -> Any:
 )
 def test_columns_are_the_records(several: list[list[Message]], offset: int, codec: int) -> None:
     bodies = [
-        body(batch(messages, offset + 100 * at, codec), 0) for at, messages in enumerate(several)
+        batch_body(batch(messages, offset + 100 * number, codec), 0)
+        for number, messages in enumerate(several)
     ]
     expected = [
         record
-        for at, messages in enumerate(several)
-        for record in batch(messages, offset + 100 * at, codec)
+        for number, messages in enumerate(several)
+        for record in batch(messages, offset + 100 * number, codec)
     ]
-    found = unpacked(bodies)
-    assert found.offsets == [record.offset for record in expected]
-    assert found.times == [record.timestamp for record in expected]
-    assert found.values == [record.value for record in expected]
-    assert [list(one) for one in found.headers] == [record.headers for record in expected]
+    columns = decode_records(bodies)
+    assert columns.offsets == [record.offset for record in expected]
+    assert columns.times == [record.timestamp for record in expected]
+    assert columns.values == [record.value for record in expected]
+    assert [list(headers) for headers in columns.headers] == [record.headers for record in expected]
 
 
 def test_what_was_read_before_is_left_out() -> None:
-    messages: list[Message] = [(at, None, b"%d" % at, []) for at in range(9)]
+    messages: list[Message] = [(number, None, b"%d" % number, []) for number in range(9)]
     first, second = batch(messages, 10), batch(messages, 30)
-    found = unpacked([body(first, 15), body(second, 15)])
-    assert found.offsets == [*range(15, 19), *range(30, 39)]
-    assert found.values[0] == b"5"
+    columns = decode_records([batch_body(first, 15), batch_body(second, 15)])
+    assert columns.offsets == [*range(15, 19), *range(30, 39)]
+    assert columns.values[0] == b"5"
 
 
 @settings(max_examples=30)
-@given(messages=MESSAGES, at=st.integers(0), change=st.integers(1, 255))
-def test_damage_is_noticed_or_harmless(messages: list[Message], at: int, change: int) -> None:
-    whole = body(batch(messages), 0)
+@given(messages=MESSAGES, position=st.integers(0), change=st.integers(1, 255))
+def test_damage_is_noticed_or_harmless(messages: list[Message], position: int, change: int) -> None:
+    whole = batch_body(batch(messages), 0)
     damaged = bytearray(whole.data)
-    damaged[at % len(damaged)] ^= change
-    for data in (bytes(damaged), whole.data[: at % len(whole.data)], whole.data + b"\0"):
+    damaged[position % len(damaged)] ^= change
+    for data in (bytes(damaged), whole.data[: position % len(whole.data)], whole.data + b"\0"):
         try:
-            found = unpacked([whole._replace(data=data)])
+            columns = decode_records([whole._replace(data=data)])
         except (CorruptRecordError, UnicodeDecodeError):
             continue
         assert data == bytes(damaged)
-        assert len(found) <= len(messages)
+        assert len(columns) <= len(messages)
 
 
 def test_times_of_the_broker_are_those_of_the_batch() -> None:
-    whole = body(batch([(7, None, b"x", [])] * 3), 0)
-    assert unpacked([whole._replace(time=99)]).times == [99, 99, 99]
+    whole = batch_body(batch([(7, None, b"x", [])] * 3), 0)
+    assert decode_records([whole._replace(log_append_time=99)]).times == [99, 99, 99]
 
 
 @pytest.mark.parametrize("data", [b"", b"\x80" * 30])
 def test_numbers_without_an_end_are_damage(data: bytes) -> None:
-    whole = body(batch([(7, None, b"x", [])]), 0)
+    whole = batch_body(batch([(7, None, b"x", [])]), 0)
     with pytest.raises(CorruptRecordError, match="a damaged batch from offset 0 on"):
-        unpacked([whole._replace(data=data)])
+        decode_records([whole._replace(data=data)])

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from consumers.shipping.follow import Follower
-from consumers.shipping.tail import BLOCK, LINGER_SECONDS, Place
+from consumers.shipping.tail import BLOCK_BYTES, ROTATED_LINGER_S, FileOffset
 
 
 class World:
-    """A log, its writer, its rotator, and a follower that remembers its place now and then."""
+    """A log, its writer, its rotator, and a follower that remembers its offsets now and then."""
 
     def __init__(self, folder: Path, pattern: str) -> None:
         self.log = folder / "eve.json"
@@ -30,12 +30,12 @@ class World:
         self.pace = 1.0
         self.watched = False
         self.received: list[bytes] = []
-        self.places: dict[int, Place] = {}
+        self.offsets: dict[int, FileOffset] = {}
         self.safe = 0
         self.follower = self.begin()
 
     def begin(self) -> Follower:
-        return Follower({self.pattern: 0.0}, places=self.places.values(), clock=lambda: self.now)
+        return Follower({self.pattern: 0.0}, offsets=self.offsets.values(), clock=lambda: self.now)
 
     def tick(self, path: Path) -> None:
         self.ticks += 1
@@ -105,17 +105,17 @@ class World:
 
     def read(self) -> int:
         self.now += self.pace
-        found = self.follower.read(BLOCK if self.pace == 1.0 else 1)
-        lines = [line for part in found for line in part.lines]
+        blocks = self.follower.read(BLOCK_BYTES if self.pace == 1.0 else 1)
+        lines = [line for block in blocks for line in block.lines]
         self.received += lines
         return len(lines)
 
     def remember(self) -> None:
-        for number, place in self.follower.changes().items():
-            if place is None:
-                self.places.pop(number)
+        for number, offset in self.follower.changes().items():
+            if offset is None:
+                self.offsets.pop(number)
             else:
-                self.places[number] = place
+                self.offsets[number] = offset
         self.safe = len(self.received)
 
     def die(self) -> None:
@@ -133,7 +133,7 @@ class World:
 
     def finish(self) -> None:
         quiet, self.pace = 0, 1.0
-        while quiet <= LINGER_SECONDS + 2:
+        while quiet <= ROTATED_LINGER_S + 2:
             quiet = 0 if self.read() else quiet + 1
 
 

@@ -34,32 +34,34 @@ def numbered(sensor: str, chance: Random) -> list[Record]:
 
 def unnumbered(sensor: str, chance: Random) -> list[Record]:
     """Records without numbers, at times that never repeat within a partition."""
-    return [Record(sensor, "", None, 1_000 + 11 * at) for at in range(chance.randint(0, 25))]
+    return [
+        Record(sensor, "", None, 1_000 + 11 * number) for number in range(chance.randint(0, 25))
+    ]
 
 
-def wanted(records: list[Record]) -> dict[str, list[str]]:
+def expected_releases(records: list[Record]) -> dict[str, list[str]]:
     """Sensor → what has to be released, in order: uids and ends."""
-    found: dict[str, list[str]] = {}
+    expected: dict[str, list[str]] = {}
     for record in records:
-        told = found.setdefault(record.sensor, [])
+        names = expected.setdefault(record.sensor, [])
         name = f"end of {record.run}" if record.kind == "end" else record.uid
-        if record.kind != "hole" and name not in told:
-            told.append(name)
-    return found
+        if record.kind != "hole" and name not in names:
+            names.append(name)
+    return expected
 
 
-def told(released: list[Released]) -> dict[str, list[str]]:
+def actual_releases(released: list[Released]) -> dict[str, list[str]]:
     """Sensor → uids and ends as they were released."""
-    found: dict[str, list[str]] = {}
+    actual: dict[str, list[str]] = {}
     runs: dict[str, int] = {}
-    for one in released:
-        assert one.flows["sensor"].unique().to_list() in ([], [one.sensor])
-        mine = found.setdefault(one.sensor, [])
-        mine += one.flows["uid"].to_list()
-        if one.ended:
-            runs[one.sensor] = runs.get(one.sensor, 0) + 1
-            mine.append(f"end of {one.sensor}-{runs[one.sensor]}")
-    return found
+    for part in released:
+        assert part.flows["sensor"].unique().to_list() in ([], [part.sensor])
+        names = actual.setdefault(part.sensor, [])
+        names += part.flows["uid"].to_list()
+        if part.is_end:
+            runs[part.sensor] = runs.get(part.sensor, 0) + 1
+            names.append(f"end of {part.sensor}-{runs[part.sensor]}")
+    return actual
 
 
 @pytest.mark.parametrize("partitions", [1, 4, 16])
@@ -71,19 +73,21 @@ def test_any_interleaving_gives_the_same_flows_in_the_same_order(
     chance = Random(seed)
     sensors = [numbered("a", chance), unnumbered("b", chance), numbered("c", chance)]
     sent = sorted(
-        (record for records in sensors for record in records), key=lambda record: record.at
+        (record for records in sensors for record in records), key=lambda record: record.time
     )
     topic = Topic.spread(sent, partitions, chance)
-    arrival = ReorderBuffer()
+    buffer = ReorderBuffer()
     released: list[Released] = []
     for message in messages(topic, min(readers, partitions), chance, LATER):
-        released += arrival.take(message)
+        released += buffer.add(message)
         if restarts and chance.random() < 0.2:
-            state, arrival = arrival.state(), ReorderBuffer()
-            arrival.restore(state)
-    assert told(released) == wanted([record for records in sensors for record in records])
-    assert arrival.held == 0
-    assert arrival.counts["late"] == arrival.counts["given_up"] == 0
+            state, buffer = buffer.state(), ReorderBuffer()
+            buffer.restore(state)
+    assert actual_releases(released) == expected_releases(
+        [record for records in sensors for record in records]
+    )
+    assert buffer.held_records == 0
+    assert buffer.counts["late"] == buffer.counts["given_up"] == 0
     flows = sum(record.kind == "flow" for records in sensors for record in records)
-    assert flows == sum(one.flows.height + sum(one.duplicates.values()) for one in released)
-    assert arrival.counts["duplicate"] == sum(sum(one.duplicates.values()) for one in released)
+    assert flows == sum(part.flows.height + sum(part.duplicates.values()) for part in released)
+    assert buffer.counts["duplicate"] == sum(sum(part.duplicates.values()) for part in released)

@@ -1,4 +1,5 @@
-"""Sensors on a flows topic as `normalise` would write them, `detect` processes, and what these have to say."""
+"""Sensors on a flows topic as `normalise` would write them, `detect` processes, and what these have
+to say."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ TOPICS = ("flows", "alerts", "rejects", "ledger", "state", "bundles")
 def flows(sensor: str) -> pl.DataFrame:
     """What a sensor saw, in known order: a lab run with attacks of most classes."""
     columns = [pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()]
-    ours = {"sensor": sensor, "source": "zeek", "label": None, "label_detail": None}
-    named = [pl.lit(value, pl.String).alias(name) for name, value in ours.items()]
+    constants = {"sensor": sensor, "source": "zeek", "label": None, "label_detail": None}
+    named = [pl.lit(value, pl.String).alias(name) for name, value in constants.items()]
     run = (
         with_sensor_flags(pl.read_parquet(LAB / f"{SENSORS[sensor]}.parquet"))
         .select(columns)
@@ -49,12 +50,15 @@ def flows(sensor: str) -> pl.DataFrame:
 
 @cache
 def expected(name: str = "default") -> tuple[dict[str, bytes], Ledger]:
-    """Documents of all sensors by their ids, and the ledger, as one process makes them that never stops."""
+    """Documents of all sensors by their ids, and the ledger, as one process makes them that never
+    stops."""
     pipeline = Pipeline(bundle.read(bundle.find(name)))
     documents = [
-        one for sensor in SENSORS for one in pipeline.step(flows(sensor)) + pipeline.end(sensor)
+        document
+        for sensor in SENSORS
+        for document in pipeline.step(flows(sensor)) + pipeline.end(sensor)
     ]
-    return {one["event"]["id"]: plain(one) for one in documents}, pipeline.ledger
+    return {document["event"]["id"]: plain(document) for document in documents}, pipeline.ledger
 
 
 def plain(document: Document) -> bytes:
@@ -64,7 +68,8 @@ def plain(document: Document) -> bytes:
 
 
 def messages(sensor: str, run: str, chance: Random, rows: int = 60) -> Iterator[Batch]:
-    """A run of a sensor in batches, some of which change places with their neighbours or come twice."""
+    """A run of a sensor in batches, some of which change places with their neighbours or come
+    twice."""
     frame, batches = flows(sensor), []
     numbered = frame.with_columns(
         seq=pl.int_range(frame.height, dtype=pl.Int64),
@@ -78,8 +83,10 @@ def messages(sensor: str, run: str, chance: Random, rows: int = 60) -> Iterator[
         end = frame.height if stop == frame.height else None
         batches.append(Batch(sensor, "zeek", run, numbered[start:stop], START, end=end))
         start = stop
-    batches += [one for one in batches if chance.random() < 0.02]
-    placed = sorted(enumerate(batches), key=lambda one: one[0] + chance.random() * 4)
+    batches += [batch for batch in batches if chance.random() < 0.02]
+    placed = sorted(
+        enumerate(batches), key=lambda numbered_batch: numbered_batch[0] + chance.random() * 4
+    )
     return iter([batch for _, batch in placed])
 
 
@@ -99,7 +106,7 @@ class DetectHarness:
         self._settings, self._sent = settings or {}, 0
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._started: list[subprocess.Popen[bytes]] = []
-        """every one, also those whose name another has since"""
+        """all of them, also those whose name another process has since"""
         self._producer = KafkaProducer(
             bootstrap_servers=kafka.bootstrap, linger_ms=5, max_request_size=33 << 20
         )
@@ -127,7 +134,7 @@ class DetectHarness:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        at: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         for process in self._started:
             process.kill()
@@ -136,7 +143,7 @@ class DetectHarness:
 
     def environment(self, name: str) -> dict[str, str]:
         """Settings of an instance."""
-        settings = {f"IDS_TOPICS_{one.upper()}": topic for one, topic in self.topics.items()}
+        settings = {f"IDS_TOPICS_{name.upper()}": topic for name, topic in self.topics.items()}
         settings |= {"IDS_KAFKA_BOOTSTRAP": self.kafka.bootstrap, "IDS_DETECT_GROUP": self.group}
         settings |= {"IDS_DETECT_INSTANCE": name, "IDS_DETECT_SNAPSHOT_SECONDS": "0.5"}
         return {
@@ -215,12 +222,12 @@ class DetectHarness:
         """The documents, once there are so many."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            found = self.alerts()
-            if len(found) >= documents:
-                return found
+            alerts = self.alerts()
+            if len(alerts) >= documents:
+                return alerts
             time.sleep(0.2)
         logs = {name: self.log(name)[-3000:] for name in self._processes}
-        raise AssertionError(f"{len(found)} of {documents} documents: {logs}")
+        raise AssertionError(f"{len(alerts)} of {documents} documents: {logs}")
 
 
 def pieces(chance: Random, count: int) -> list[list[Batch]]:
@@ -230,7 +237,7 @@ def pieces(chance: Random, count: int) -> list[list[Batch]]:
     ]
     mixed = []
     while any(waiting):
-        mixed.append(chance.choice([one for one in waiting if one]).pop(0))
+        mixed.append(chance.choice([batches for batches in waiting if batches]).pop(0))
     size = -(-len(mixed) // count)
     return [mixed[start : start + size] for start in range(0, len(mixed), size)]
 
@@ -238,9 +245,9 @@ def pieces(chance: Random, count: int) -> list[list[Batch]]:
 def check(stream: DetectHarness, documents: Sequence[Document]) -> None:
     """The documents are those of one process, each once, and the ledger says the same."""
     wanted, ledger = expected()
-    found = [one["event"]["id"] for one in documents]
-    assert len(found) == len(set(found))
-    assert {one["event"]["id"]: plain(one) for one in documents} == wanted
-    mine, total = stream.ledger().total, ledger.total
-    mine.duplicate = 0  # batches that were sent twice
-    assert mine.to_dict() == total.to_dict()
+    ids = [document["event"]["id"] for document in documents]
+    assert len(ids) == len(set(ids))
+    assert {document["event"]["id"]: plain(document) for document in documents} == wanted
+    counted, total = stream.ledger().total, ledger.total
+    counted.duplicate = 0  # batches that were sent twice
+    assert counted.to_dict() == total.to_dict()

@@ -87,33 +87,40 @@ def messages(count: int, seed: int, partition: int = 0) -> Iterator[Fetched]:
 
 
 def check(fetched: Fetched, reader: MessageReader) -> Counter[str]:
-    """Reads messages; every one gave flows, is rejected, out of scope or an end mark; batches survive the wire.
+    """Reads messages: each gave flows, is rejected, out of scope or an end mark.
+
+    Batches come back from their encoded form.
 
     Raises:
-        AssertionError: one isn't accounted for.
+        AssertionError: a message isn't accounted for.
     """
-    found = reader.read([fetched], NOW)
-    total = found.ledger.total
-    flows = sum(batch.rows.height for batch in found.batches)
-    assert total.read == flows + total.value("out_of_scope") + len(found.rejects), (
+    messages_read = reader.read([fetched], NOW)
+    total = messages_read.ledger.total
+    flows = sum(batch.rows.height for batch in messages_read.batches)
+    assert total.read == flows + total.value("out_of_scope") + len(messages_read.rejects), (
         "the counts don't balance"
     )
-    assert total.value("rejected") == len(found.rejects)
-    ends = {batch.end for batch in found.batches if batch.run and batch.end is not None}
-    told = {reject.offset for reject in found.rejects}
-    for batch in found.batches:
-        told |= set(batch.rows["offset"].to_list())
-        parts = [decode(*one, "place") for one in encode(batch, 50_000)]
+    assert total.value("rejected") == len(messages_read.rejects)
+    ends = {batch.end for batch in messages_read.batches if batch.run and batch.end is not None}
+    accounted = {reject.offset for reject in messages_read.rejects}
+    for batch in messages_read.batches:
+        accounted |= set(batch.rows["offset"].to_list())
+        parts = [decode(*message, "place") for message in encode(batch, 50_000)]
         assert (
             sum(part.rows.height for part in parts if isinstance(part, Batch)) == batch.rows.height
         )
-    silent = len(set(fetched.offsets) - told)
-    marks = sum(not value and any(name == "ids-end" for name, _ in several)
-                for value, several in zip(fetched.values, fetched.headers, strict=True))  # fmt: skip
+    silent = len(set(fetched.offsets) - accounted)
+    marks = 0
+    for value, several in zip(fetched.values, fetched.headers, strict=True):
+        marks += not value and any(name == "ids-end" for name, _ in several)
     assert silent <= total.value("out_of_scope") + marks, "a message vanished"
     assert len(ends) <= marks
     return Counter(
-        {"flows": flows, "rejects": len(found.rejects), "out of scope": total.value("out_of_scope")}
+        {
+            "flows": flows,
+            "rejects": len(messages_read.rejects),
+            "out of scope": total.value("out_of_scope"),
+        }
     )
 
 
@@ -124,7 +131,7 @@ def fuzz(count: int, seed: int = 1) -> Counter[str]:
         What became of them, and of how many in `messages`.
     """
     reader = MessageReader({"zeek": "branch"})
-    found: Counter[str] = Counter()
+    outcomes: Counter[str] = Counter()
     for fetched in messages(count, seed):
-        found += check(fetched, reader) + Counter(messages=len(fetched.offsets))
-    return found
+        outcomes += check(fetched, reader) + Counter(messages=len(fetched.offsets))
+    return outcomes

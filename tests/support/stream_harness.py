@@ -21,8 +21,8 @@ from ids_plugin.schema.ledger import Ledger
 from ids_plugin.sources.flow_batches import NOTHING, Batch, Watermarks, decode
 from tests.services import Kafka, unique
 
-OURS = ("flows", "alerts", "rejects", "ledger", "state", "bundles")
-PATIENCE = 240.0
+OWN_TOPICS = ("flows", "alerts", "rejects", "ledger", "state", "bundles")
+TIMEOUT_S = 240.0
 """Seconds that a test waits for what has to come."""
 
 
@@ -32,11 +32,14 @@ class StreamHarness:
     def __init__(
         self, kafka: Kafka, folder: Path, *, partitions: int = 4, flows: int = 2, **sections: Any
     ) -> None:
-        """`sections`: further settings, `detect={"bundle": …}`; `partitions` are the source topic's."""
+        """`sections`: further settings, `detect={"bundle": …}`; `partitions` are the source
+        topic's."""
         self.kafka, self.folder = kafka, folder
         self.source = kafka.topic("zeek", partitions)
         several = {"flows": flows, "alerts": 2}
-        self.topics = {name: kafka.topic(f"ids.{name}", several.get(name, 1)) for name in OURS}
+        self.topics = {
+            name: kafka.topic(f"ids.{name}", several.get(name, 1)) for name in OWN_TOPICS
+        }
         group = unique("group")
         settings: dict[str, dict[str, Any]] = {
             "kafka": {"bootstrap": [kafka.bootstrap]},
@@ -60,7 +63,7 @@ class StreamHarness:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        at: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         for process in self._processes:
             if process.poll() is None:
@@ -112,11 +115,11 @@ class StreamHarness:
         with contextlib.closing(
             KafkaProducer(bootstrap_servers=self.kafka.bootstrap, linger_ms=20)
         ) as producer:
-            for at, value in enumerate(values):
-                told = list(headers[at]) if headers else []
-                where = at % count if partition is None else partition
+            for number, value in enumerate(values):
+                record_headers = list(headers[number]) if headers else []
+                where = number % count if partition is None else partition
                 key = b"k" if value is None else None
-                producer.send(self.source, value, key=key, headers=told, partition=where)
+                producer.send(self.source, value, key=key, headers=record_headers, partition=where)
 
     def partitions(self) -> set[int]:
         """Of the source topic."""
@@ -132,17 +135,17 @@ class StreamHarness:
 
     def flows(self) -> pl.DataFrame:
         """All flows that stand there, as they arrived."""
-        found = [one.rows for one in self.messages() if isinstance(one, Batch)]
-        return pl.concat([NOTHING, *found])
+        batches = [message for message in self.messages() if isinstance(message, Batch)]
+        return pl.concat([NOTHING, *(batch.rows for batch in batches)])
 
     def released(self) -> list[Released]:
         """What detect gets to see, partition by partition."""
-        found: list[Released] = []
-        arrivals: dict[int, ReorderBuffer] = {}
+        released: list[Released] = []
+        buffers: dict[int, ReorderBuffer] = {}
         for record in self.kafka.read(self.topics["flows"]):
-            arrival = arrivals.setdefault(record.partition, ReorderBuffer())
-            found += arrival.take(decode(record.value, record.headers, "flows"))
-        return found
+            buffer = buffers.setdefault(record.partition, ReorderBuffer())
+            released += buffer.add(decode(record.value, record.headers, "flows"))
+        return released
 
     def ledger(self, stage: str) -> Ledger:
         """What a stage has counted so far, all its instances and lives together."""
@@ -163,7 +166,7 @@ class StreamHarness:
         Raises:
             AssertionError: it doesn't come, or a process died.
         """
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT_S
         while not done():
             gone = time.monotonic() > end or "a defect of ours" in self.logs()
             assert not gone, f"{what} doesn't come\n{self.logs()}"

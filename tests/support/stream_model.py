@@ -1,4 +1,5 @@
-"""A small model of a topic and of who reads it: records spread over partitions, read in any order, cut anywhere."""
+"""A small model of a topic and of who reads it: records spread over partitions, read in any order,
+cut anywhere."""
 
 from __future__ import annotations
 
@@ -22,13 +23,14 @@ class Record:
     sensor: str
     run: str
     number: int | None
-    at: int
+    time: int
+    """ms"""
     kind: str = "flow"
 
     @property
     def uid(self) -> str:
         """Names the flow."""
-        return f"{self.sensor}/{self.run}/{self.at if self.number is None else self.number}"
+        return f"{self.sensor}/{self.run}/{self.time if self.number is None else self.number}"
 
 
 @dataclass
@@ -60,20 +62,23 @@ class Reader:
         for number in self.owned:
             start = self.position.get(number, 0)
             stop = min(len(self.topic.partitions[number]), start + chance.randint(0, most))
-            taken += [(self.topic.partitions[number][at], number, at) for at in range(start, stop)]
+            taken += [
+                (self.topic.partitions[number][offset], number, offset)
+                for offset in range(start, stop)
+            ]
             self.position[number] = stop
         return list(_batches(taken))
 
-    def marks(self, now: int) -> Watermarks:
+    def watermarks(self, now: int) -> Watermarks:
         """How far it has read: the last record's time, the wall clock at the end."""
-        found = {}
+        read_up_to = {}
         for number in self.owned:
             records, position = self.topic.partitions[number], self.position.get(number, 0)
             if position == len(records):
-                found[f"{TOPIC}/{number}"] = now
+                read_up_to[f"{TOPIC}/{number}"] = now
             elif position:
-                found[f"{TOPIC}/{number}"] = max(record.at for record in records[:position])
-        return Watermarks(now, {TOPIC: len(self.topic.partitions)}, found)
+                read_up_to[f"{TOPIC}/{number}"] = max(record.time for record in records[:position])
+        return Watermarks(now, {TOPIC: len(self.topic.partitions)}, read_up_to)
 
     @property
     def done(self) -> bool:
@@ -85,29 +90,31 @@ class Reader:
 
 
 def messages(topic: Topic, readers: int, chance: Random, now: int) -> Iterator[Batch | Watermarks]:
-    """What `readers` processes write while they read all of a topic, each at its own pace; last the marks of all."""
+    """What `readers` processes write while they read all of a topic, each at its own pace; last the
+    watermarks of all."""
     owned = [list(range(first, len(topic.partitions), readers)) for first in range(readers)]
     group = [Reader(topic, numbers) for numbers in owned]
     while busy := [reader for reader in group if not reader.done]:
         reader = chance.choice(busy)
         yield from reader.poll(chance, chance.choice([1, 3, 50]))
         if chance.random() < 0.5:
-            yield reader.marks(now)
+            yield reader.watermarks(now)
     for reader in group:
-        yield reader.marks(now)
+        yield reader.watermarks(now)
 
 
 def _batches(taken: list[tuple[Record, int, int]]) -> Iterator[Batch]:
     groups: dict[tuple[str, str], list[tuple[Record, int, int]]] = {}
-    for one in taken:
-        groups.setdefault((one[0].sensor, one[0].run), []).append(one)
-    for (sensor, run), mine in groups.items():
-        flows = [one for one in mine if one[0].kind == "flow"]
+    for record, partition, offset in taken:
+        group = groups.setdefault((record.sensor, record.run), [])
+        group.append((record, partition, offset))
+    for (sensor, run), members in groups.items():
+        flows = [member for member in members if member[0].kind == "flow"]
         numbers = {
-            kind: [r.number for r, _, _ in mine if r.kind == kind and r.number is not None]
+            kind: [r.number for r, _, _ in members if r.kind == kind and r.number is not None]
             for kind in KINDS
         }
-        since = min(record.at for record, _, _ in mine)
+        since = min(record.time for record, _, _ in members)
         holes = [(number, number) for number in numbers["hole"]]
         yield Batch(
             sensor, TOPIC, run, rows(flows), since, holes, max(numbers["end"], default=None)
@@ -121,12 +128,13 @@ def rows(records: Sequence[tuple[Record, int, int]]) -> pl.DataFrame:
     """Flows of (record, partition, offset), with the columns of WIRE."""
     made = []
     for record, partition, offset in records:
-        flow = factories.flow(record.at / 1000, sensor=record.sensor, uid=record.uid)
+        flow = factories.flow(record.time / 1000, sensor=record.sensor, uid=record.uid)
         made.append(
-            flow | {"seq": record.number, "at": record.at, "partition": partition, "offset": offset}
+            flow
+            | {"seq": record.number, "at": record.time, "partition": partition, "offset": offset}
         )
     frame = pl.DataFrame(
-        [{name: one[name] for name in (*SCHEMA, *EXTRA)} for one in made], infer_schema_length=None
+        [{name: row[name] for name in (*SCHEMA, *EXTRA)} for row in made], infer_schema_length=None
     )
     return (
         frame.select(pl.col(name).cast(dtype) for name, dtype in WIRE.items())

@@ -1,4 +1,5 @@
-"""Between reading and committing: the same records give the same documents, whoever goes on where."""
+"""Between reading and committing: the same records give the same documents, whoever goes on
+where."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from consumers.stream.checkpoints import Pointer
+from consumers.stream.checkpoints import CheckpointPointer
 from consumers.stream.detector import Detector
 from ids_plugin import bundle, checkpoint, config
 from ids_plugin.schema.alert import Document
@@ -20,7 +21,7 @@ CONFIG = config.Config()
 
 
 class Record(NamedTuple):
-    """As kafka-python gives one."""
+    """As kafka-python gives detector."""
 
     topic: str
     partition: int
@@ -29,32 +30,34 @@ class Record(NamedTuple):
     headers: list[tuple[str, bytes]]
 
 
-def detector() -> Detector:
+def new_detector() -> Detector:
     return Detector(CONFIG, bundle.read(bundle.find("default")))
 
 
 def topic(chance: Random) -> dict[int, list[Record]]:
     """Records of all sensors, a partition each, with marks between them."""
-    found: dict[int, list[Record]] = {number: [] for number in range(len(SENSORS))}
+    records: dict[int, list[Record]] = {number: [] for number in range(len(SENSORS))}
 
     def add(partition: int, value: bytes, headers: list[tuple[str, bytes]]) -> None:
-        found[partition].append(Record("flows", partition, len(found[partition]), value, headers))
+        records[partition].append(
+            Record("flows", partition, len(records[partition]), value, headers)
+        )
 
     for number, portion in enumerate(pieces(chance, 6), 1):
         for batch in portion:
             for value, headers in encode(batch):
                 add(list(SENSORS).index(batch.sensor), value, headers)
         now = START + 60_000 + 1_000 * number
-        for partition in found:
+        for partition in records:
             add(partition, *encode_watermarks(Watermarks(now, {"zeek": 1}, {"zeek/0": now})))
-    return found
+    return records
 
 
 def rounds(records: dict[int, list[Record]], chance: Random) -> Iterator[list[Record]]:
-    """Portions as polls give them: the order of each partition is kept."""
+    """Portions as polls give them: the order of each partition is stored."""
     waiting = {partition: list(some) for partition, some in records.items()}
     while any(waiting.values()):
-        partition = chance.choice([one for one in waiting if waiting[one]])
+        partition = chance.choice([number for number in waiting if waiting[number]])
         most = chance.randint(1, 30)
         yield waiting[partition][:most]
         del waiting[partition][:most]
@@ -64,54 +67,59 @@ def rounds(records: dict[int, list[Record]], chance: Random) -> Iterator[list[Re
 def test_the_same_records_give_the_same_documents_wherever_another_process_goes_on(
     seed: int,
 ) -> None:
-    chance, one = Random(seed), detector()
+    chance, detector = Random(seed), new_detector()
     documents: list[Document] = []
     ledger = Ledger()
     records = topic(chance)
     for portion in rounds(records, chance):
         for record in portion:
-            one.take(record)
-        documents += one.step()
-        ledger += one.counted()
+            detector.add(record)
+        documents += detector.step()
+        ledger += detector.take_ledger()
         if chance.random() < 0.15:
-            kept = {partition: checkpoint.dump(one.state(partition)) for partition in records}
-            one = detector()
+            stored = {
+                partition: checkpoint.dump(detector.state(partition)) for partition in records
+            }
+            detector = new_detector()
             assert [
-                one.restore(partition, checkpoint.load(data)) for partition, data in kept.items()
+                detector.restore(partition, checkpoint.load(data))
+                for partition, data in stored.items()
             ] == [[], [], []]
     wanted, total = expected()
     assert {document["event"]["id"]: plain(document) for document in documents} == wanted
     assert len(documents) == len(wanted)
     assert (ledger.total.scored, ledger.total.opened) == (total.total.scored, total.total.opened)
-    assert one.held == one.pipeline.pairs == 0
+    assert detector.held_flows == detector.pipeline.pairs == 0
 
 
 def test_what_is_undone_or_forgotten_leaves_nothing_behind() -> None:
-    one, records = detector(), topic(Random(4))
+    detector, records = new_detector(), topic(Random(4))
     for record in records[0][:40]:
-        one.take(record)
-    assert one.waiting > 0
-    one.undo()
-    assert (one.waiting, one.step(), one.counted()) == (0, [], Ledger())
-    one.forget(0)
-    assert checkpoint.dump(one.state(0)) == checkpoint.dump(detector().state(0))
+        detector.add(record)
+    assert detector.ready_flows > 0
+    detector.discard_pending()
+    assert (detector.ready_flows, detector.step(), detector.take_ledger()) == (0, [], Ledger())
+    detector.forget(0)
+    assert checkpoint.dump(detector.state(0)) == checkpoint.dump(new_detector().state(0))
     for record in (*records[1], Record("flows", 1, 9_999, b"nothing of ours", [])):
-        one.take(record)
-    assert [(bad.record.offset, "flows/1/9999" in bad.detail) for bad in one.unreadable] == [
+        detector.add(record)
+    assert [(bad.record.offset, "flows/1/9999" in bad.detail) for bad in detector.unreadable] == [
         (9_999, True)
     ]
-    one.clear()
-    assert (one.unreadable, one.pipeline.pairs, one.held) == ([], 0, 0)
+    detector.clear()
+    assert (detector.unreadable, detector.pipeline.pairs, detector.held_flows) == ([], 0, 0)
 
 
 @pytest.mark.parametrize(
     "text", ["", "{}", "null", "[]", "no JSON", '{"offset": 1, "bundle": "x", "odd": 2}']
 )
 def test_metadata_that_is_no_pointer_is_none(text: str) -> None:
-    assert Pointer.parse(text) is None
+    assert CheckpointPointer.parse(text) is None
 
 
 def test_a_pointer_fits_an_offsets_metadata() -> None:
-    pointer: Any = Pointer(1 << 62, "ab" * 32, 2**31 - 1, 1, 1 << 62, 1 << 62, 100_000, "cd" * 32)
-    assert Pointer.parse(str(pointer)) == pointer
+    pointer: Any = CheckpointPointer(
+        1 << 62, "ab" * 32, 2**31 - 1, 1, 1 << 62, 1 << 62, 100_000, "cd" * 32
+    )
+    assert CheckpointPointer.parse(str(pointer)) == pointer
     assert len(str(pointer)) < 4096

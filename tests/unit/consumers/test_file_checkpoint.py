@@ -4,41 +4,45 @@ from __future__ import annotations
 
 import orjson
 
-from consumers.shipping.file_checkpoint import Journal
-from consumers.shipping.tail import Place
+from consumers.shipping.file_checkpoint import FileCheckpoint
+from consumers.shipping.tail import FileOffset
 
-PLACE = Place(3, "/var/log/eve.json", "ab", 1, 2, 17)
+OFFSET = FileOffset(3, "/var/log/eve.json", "ab", 1, 2, 17)
 
 
-def replayed(who: str, journal: Journal, *changes: dict[int, Place | None]) -> Journal:
-    """What `who` reads of what a journal wrote."""
-    again = Journal(who)
+def replayed(
+    who: str, checkpoint: FileCheckpoint, *changes: dict[int, FileOffset | None]
+) -> FileCheckpoint:
+    """What `who` reads of what a checkpoint wrote."""
+    again = FileCheckpoint(who)
     for change in changes:
-        for message in journal.messages("ids.places", change):
-            assert message.key is not None
-            again.take(message.key.decode(), orjson.loads(message.value))
+        for record in checkpoint.records("ids.places", change):
+            assert record.key is not None
+            again.apply(record.key.decode(), orjson.loads(record.value))
     return again
 
 
-def test_a_journal_is_read_as_it_was_written() -> None:
-    journal = Journal("ids-ship-zeek/a", sent=41, since={"/var/log/*.json": 12.5})
-    again = replayed("ids-ship-zeek/a", journal, {3: PLACE})
-    assert (again.run, again.sent, again.since, again.places) == (
-        journal.run,
+def test_a_checkpoint_is_read_as_it_was_written() -> None:
+    checkpoint = FileCheckpoint("ids-ship-zeek/a", sent=41, since={"/var/log/*.json": 12.5})
+    again = replayed("ids-ship-zeek/a", checkpoint, {3: OFFSET})
+    assert (again.run, again.sent, again.since, again.offsets) == (
+        checkpoint.run,
         41,
-        journal.since,
-        {3: PLACE},
+        checkpoint.since,
+        {3: OFFSET},
     )
 
 
-def test_later_places_replace_earlier_ones_and_forgotten_ones_are_gone() -> None:
-    later = Place(3, "/var/log/eve.json", "ab", 1, 2, 99, True)
-    journal = Journal("a")
-    assert replayed("a", journal, {3: PLACE, 4: PLACE}, {3: later, 4: None}).places == {3: later}
+def test_later_offsets_replace_earlier_ones_and_forgotten_ones_are_gone() -> None:
+    later = FileOffset(3, "/var/log/eve.json", "ab", 1, 2, 99, True)
+    checkpoint = FileCheckpoint("a")
+    assert replayed("a", checkpoint, {3: OFFSET, 4: OFFSET}, {3: later, 4: None}).offsets == {
+        3: later
+    }
 
 
 def test_other_instances_are_left_alone() -> None:
-    journal = Journal("ids-ship-zeek/a", sent=5)
-    again = replayed("ids-ship-zeek/b", journal, {3: PLACE})
-    assert (again.sent, again.places) == (0, {})
-    assert again.run != journal.run
+    checkpoint = FileCheckpoint("ids-ship-zeek/a", sent=5)
+    again = replayed("ids-ship-zeek/b", checkpoint, {3: OFFSET})
+    assert (again.sent, again.offsets) == (0, {})
+    assert again.run != checkpoint.run

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from consumers.shipping.follow import Follower
-from consumers.shipping.tail import KEPT, LONGEST, Place
+from consumers.shipping.tail import KEPT_LINE_BYTES, MAX_LINE_BYTES, FileOffset
 
 
 class Clock:
@@ -35,7 +35,7 @@ def follow(tmp_path: Path) -> Callable[..., Follower]:
 
 
 def drained(follower: Follower, rounds: int = 10) -> list[bytes]:
-    return [line for _ in range(rounds) for found in follower.read() for line in found.lines]
+    return [line for _ in range(rounds) for block in follower.read() for line in block.lines]
 
 
 def test_several_logs_by_glob_each_under_its_name(
@@ -45,8 +45,8 @@ def test_several_logs_by_glob_each_under_its_name(
         (tmp_path / f"{name}.log").write_text(f"{name} 1\n{name} 2\n")
     (tmp_path / "conn.2026-11-21-10-00-00.log").write_text("conn 0\n")
     os.utime(tmp_path / "conn.2026-11-21-10-00-00.log", (1, 1))
-    found = [(Path(lines.name).name, lines.lines) for lines in follow("conn.log", "d*.log").read()]
-    assert sorted(found) == [
+    blocks = [(Path(lines.name).name, lines.lines) for lines in follow("conn.log", "d*.log").read()]
+    assert sorted(blocks) == [
         ("conn.log", [b"conn 0"]),
         ("conn.log", [b"conn 1", b"conn 2"]),
         ("dns.log", [b"dns 1", b"dns 2"]),
@@ -76,7 +76,7 @@ def test_the_last_line_of_a_rotated_file_needs_none(
     assert drained(follower, 20) == [b"two"]
 
 
-def test_directives_are_told_again_after_a_restart(
+def test_directives_are_sent_again_after_a_restart(
     follow: Callable[..., Follower], tmp_path: Path
 ) -> None:
     log = tmp_path / "conn.log"
@@ -90,8 +90,8 @@ def test_directives_are_told_again_after_a_restart(
     assert first.lines[-1] == b"1.0\tC1"
     with log.open("ab") as file:
         file.write(b"2.0\tC2\n")
-    places = [place for place in follower.changes().values() if place]
-    (second,) = follow("conn.log", places=places).read()
+    offsets = [offset for offset in follower.changes().values() if offset]
+    (second,) = follow("conn.log", offsets=offsets).read()
     assert (second.header, second.lines) == (first.header, [b"2.0\tC2"])
 
 
@@ -99,13 +99,13 @@ def test_a_line_too_long_is_given_by_its_beginning(
     follow: Callable[..., Follower], tmp_path: Path
 ) -> None:
     log = tmp_path / "eve.json"
-    log.write_bytes(b"one\n" + b"x" * (3 * LONGEST))
+    log.write_bytes(b"one\n" + b"x" * (3 * MAX_LINE_BYTES))
     follower = follow("eve.json")
     assert drained(follower) == [b"one"]
     with log.open("ab") as file:
-        file.write(b"x\n" + b"y" * LONGEST + b"\nlast\n")
-    assert drained(follower) == [b"x" * KEPT, b"y" * LONGEST, b"last"]
-    assert (follower.cut, follower.behind) == (1, 0)
+        file.write(b"x\n" + b"y" * MAX_LINE_BYTES + b"\nlast\n")
+    assert drained(follower) == [b"x" * KEPT_LINE_BYTES, b"y" * MAX_LINE_BYTES, b"last"]
+    assert (follower.cut_lines, follower.behind_bytes) == (1, 0)
 
 
 def test_zero_bytes_that_a_truncated_writer_leaves_are_passed_over(
@@ -131,19 +131,19 @@ def test_old_rotated_files_are_passed_over_and_new_ones_are_not(
     os.utime(tmp_path / "eve.json.2.gz", (50, 50))
     follower = follow("eve.json", since=200.0)
     assert drained(follower) == [b"now"]
-    places = [place for place in follower.changes().values() if place]
+    offsets = [offset for offset in follower.changes().values() if offset]
     packed = tmp_path / "eve.json.2.gz"
     (tmp_path / "eve.json.1").rename(tmp_path / "eve.json.3")
     packed.write_bytes(gzip.compress((tmp_path / "eve.json.3").read_bytes()))
     (tmp_path / "eve.json.1").write_text("while we were away\n")
-    assert drained(follow("eve.json", since=200.0, places=places)) == [b"while we were away"]
+    assert drained(follow("eve.json", since=200.0, offsets=offsets)) == [b"while we were away"]
 
 
 def test_from_the_end_on(follow: Callable[..., Follower], tmp_path: Path) -> None:
     log = tmp_path / "eve.json"
     log.write_bytes(b"old\nhalf")
     os.utime(log, (100, 100))
-    follower = follow("eve.json", since=200.0, from_end=True)
+    follower = follow("eve.json", since=200.0, is_from_end=True)
     assert drained(follower) == []
     with log.open("ab") as file:
         file.write(b" a line\nnew\n")
@@ -157,20 +157,20 @@ def test_a_file_that_was_packed_into_another_folder(
     log.write_bytes(b"one\n")
     follower = follow("conn.log", rotated="*/conn.*.log.gz")
     assert drained(follower) == [b"one"]
-    places = [place for place in follower.changes().values() if place]
+    offsets = [offset for offset in follower.changes().values() if offset]
     archive.parent.mkdir()
     packed = gzip.compress(b"one\ntwo\n" + os.urandom(1000).hex().encode() + b"\n")
     archive.write_bytes(packed[: len(packed) // 2])
     log.unlink()
-    follower = follow("conn.log", rotated="*/conn.*.log.gz", places=places)
-    found = drained(follower)
+    follower = follow("conn.log", rotated="*/conn.*.log.gz", offsets=offsets)
+    read = drained(follower)
     archive.write_bytes(packed)
-    found += drained(follower)
-    assert found[0] == b"two"
-    assert len(found) == 2
-    places = [place for place in follower.changes().values() if place]
-    assert [place.whole for place in places] == [True]
-    assert drained(follow("conn.log", rotated="*/conn.*.log.gz", places=places)) == []
+    read += drained(follower)
+    assert read[0] == b"two"
+    assert len(read) == 2
+    offsets = [offset for offset in follower.changes().values() if offset]
+    assert [offset.whole for offset in offsets] == [True]
+    assert drained(follow("conn.log", rotated="*/conn.*.log.gz", offsets=offsets)) == []
 
 
 def test_a_file_that_takes_the_name_between_two_looks_is_not_mistaken(
@@ -183,20 +183,20 @@ def test_a_file_that_takes_the_name_between_two_looks_is_not_mistaken(
     first = follower.read(1)
     (tmp_path / "2.log").rename(tmp_path / "3.log")
     (tmp_path / "1.log").rename(tmp_path / "2.log")
-    lines = [line for found in first for line in found.lines] + drained(follower)
+    lines = [line for block in first for line in block.lines] + drained(follower)
     assert sorted(lines) == [b"1 a", b"1 b", b"2 a", b"2 b"]
 
 
-def test_what_cannot_be_followed_is_said_once(
+def test_what_cannot_be_followed_is_warned_of_once(
     follow: Callable[..., Follower], tmp_path: Path
 ) -> None:
-    said: list[str] = []
+    warnings: list[str] = []
     (tmp_path / "eve.json.1.zst").write_bytes(b"\x28\xb5\x2f\xfd....")
     broken = bytearray(gzip.compress(os.urandom(5000).hex().encode() + b"\n"))
     broken[3000:3010] = b"\0" * 10
     (tmp_path / "eve.json.2.gz").write_bytes(broken)
-    drained(follow("eve.json", complain=said.append))
-    assert [message.rpartition("/")[2].split(":")[0] for message in said] == [
+    drained(follow("eve.json", warn=warnings.append))
+    assert [message.rpartition("/")[2].split(":")[0] for message in warnings] == [
         "eve.json.1.zst",
         "eve.json.2.gz",
     ]
@@ -205,8 +205,8 @@ def test_what_cannot_be_followed_is_said_once(
 def test_places_of_files_long_gone_are_forgotten(
     follow: Callable[..., Follower], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("consumers.shipping.follow.REMEMBERED", 2)
-    places = [Place(number, "gone.log", f"{number}", 1, number, 10) for number in range(1, 6)]
-    follower = follow("gone.log", places=places)
+    monkeypatch.setattr("consumers.shipping.follow.REMEMBERED_FILES", 2)
+    offsets = [FileOffset(number, "gone.log", f"{number}", 1, number, 10) for number in range(1, 6)]
+    follower = follow("gone.log", offsets=offsets)
     follower.read()
     assert follower.changes() == {1: None, 2: None, 3: None}

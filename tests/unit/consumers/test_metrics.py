@@ -11,14 +11,18 @@ from prometheus_client import generate_latest
 from consumers.runtime.metrics import Metrics
 
 
-def test_the_lag_is_of_the_partitions_that_are_ours_now() -> None:
+def test_the_lag_is_of_the_partitions_that_are_assigned_now() -> None:
     metrics = Metrics()
-    metrics.behind({("zeek", 0): 5, ("zeek", 1): 7})
-    metrics.behind({("zeek", 1): 0})
-    samples = {one.labels["partition"]: one.value for family in metrics.registry.collect() for one in family.samples
-               if one.name == "ids_lag_records"}  # fmt: skip
+    metrics.set_lags({("zeek", 0): 5, ("zeek", 1): 7})
+    metrics.set_lags({("zeek", 1): 0})
+    samples = {
+        sample.labels["partition"]: sample.value
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.name == "ids_lag_records"
+    }
     assert samples == {"1": 0}
-    metrics.behind({})
+    metrics.set_lags({})
     assert b"ids_lag_records{" not in generate_latest(metrics.registry)
 
 
@@ -26,10 +30,10 @@ def test_promtool_finds_nothing_wrong_with_the_page() -> None:
     if not shutil.which("promtool"):
         pytest.skip("promtool is missing: apt-get install prometheus")
     metrics = Metrics()
-    for family in (one for one in vars(metrics).values() if hasattr(one, "_labelnames")):
+    for family in (value for value in vars(metrics).values() if hasattr(value, "_labelnames")):
         labels = [f"a {name}" for name in family._labelnames]
-        one = family.labels(*labels) if labels else family
-        (one.observe if hasattr(one, "observe") else one.inc)(1)
+        metric = family.labels(*labels) if labels else family
+        (metric.observe if hasattr(metric, "observe") else metric.inc)(1)
     page = generate_latest(metrics.registry)
     assert (
         b'ids_sensor_records{node="a node",sensor="a sensor",stream="a stream",what="a what"} 1.0'

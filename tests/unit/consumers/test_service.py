@@ -1,4 +1,4 @@
-"""A process of the wire: its signals, its health, its log lines, its metrics."""
+"""A process of the streaming pipeline: its signals, its health, its log lines, its metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ from typing import Any
 import pytest
 
 from consumers import cli
-from consumers.runtime.logs import logger
+from consumers.commands.options import ServiceOptions, load_settings
+from consumers.runtime.logs import consumer_logger
 from consumers.runtime.metrics import Metrics
-from consumers.runtime.service import Service, Stopping, settings
+from consumers.runtime.service import Service, StopRequested
 from ids_plugin import config
 from ids_plugin.config import Config, Health
 from ids_plugin.errors import ServiceError, UsageError
@@ -39,15 +39,15 @@ CONTRACT = {
     "ids_rejects_total": {"reason"},
     "ids_bundle_info": {"id", "family"},
 }
-"""what the wire is watched by: names and labels"""
+"""what the pipeline is watched by: names and labels"""
 
 
 @pytest.fixture(autouse=True)
 def _loggers_as_before() -> Iterator[None]:
-    root, ours = logging.getLogger(), logging.getLogger("ids-consumer")
-    before = root.handlers[:], root.level, ours.level
+    root, own = logging.getLogger(), logging.getLogger("ids-consumer")
+    before = root.handlers[:], root.level, own.level
     yield
-    root.handlers[:], root.level, ours.level = before
+    root.handlers[:], root.level, own.level = before
 
 
 def lines(stream: str) -> list[dict[str, Any]]:
@@ -70,24 +70,24 @@ def test_the_metrics_have_their_names_and_labels() -> None:
     metrics = Metrics()
     metrics.records.labels("detect", "scored").inc()
     metrics.bundle.labels("abc", "tcn").set(1)
-    found = {}
+    labels_of = {}
     for family in metrics.registry.collect():
         name = family.name + ("_total" if family.type == "counter" else "")
-        found[name] = {
+        labels_of[name] = {
             label for sample in family.samples for label in sample.labels if label != "le"
         }
         if not family.samples:
-            found[name] = CONTRACT.get(name, set())
-    assert CONTRACT.items() <= found.items()
+            labels_of[name] = CONTRACT.get(name, set())
+    assert CONTRACT.items() <= labels_of.items()
 
 
 def test_health_says_what_is_missing() -> None:
     with Service("detect", watched()) as service:
         assert get(service.port, "/healthz") == (200, "ok\n")
         assert get(service.port, "/readyz") == (503, "starting\n")
-        service.working()
+        service.mark_ready()
         assert get(service.port, "/readyz") == (200, "ok\n")
-        service.missing(ServiceError("no answer", location="kafka", hint="start it"))
+        service.mark_unready(ServiceError("no answer", location="kafka", hint="start it"))
         assert get(service.port, "/readyz") == (503, "kafka: no answer (start it)\n")
         assert get(service.port, "/healthz")[0] == 200
         assert get(service.port, "/")[0] == 404
@@ -103,7 +103,7 @@ def test_a_loop_that_stands_still_is_not_healthy(monkeypatch: pytest.MonkeyPatch
         now = time.monotonic()
         monkeypatch.setattr("consumers.runtime.service.time.monotonic", lambda: now + 301)
         assert get(service.port, "/healthz") == (503, "no turn of the loop for 301 s\n")
-        service.turn()
+        service.heartbeat()
         assert get(service.port, "/healthz")[0] == 200
 
 
@@ -122,10 +122,10 @@ def test_signals_end_a_wait(number: int, capsys: pytest.CaptureFixture[str]) -> 
         os.kill(os.getpid(), number)
         began = time.monotonic()
         service.wait(30)
-        assert service.stopping
+        assert service.is_stopping
         assert time.monotonic() - began < 25
-    told = [line["message"] for line in lines(capsys.readouterr().err)]
-    assert told == ["started", f"ended: {signal.Signals(number).name}"]
+    messages = [line["message"] for line in lines(capsys.readouterr().err)]
+    assert messages == ["started", f"ended: {signal.Signals(number).name}"]
 
 
 def test_a_service_that_is_away_is_told_of_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,18 +133,18 @@ def test_a_service_that_is_away_is_told_of_once(capsys: pytest.CaptureFixture[st
         [ServiceError("no answer"), ServiceError("no answer"), ServiceError("refused"), None]
     )
 
-    def ask() -> str:
+    def connect() -> str:
         answer = next(answers)
         if answer:
             raise answer
-        return "given"
+        return "connected"
 
     with Service("deliver", Config()) as service:
         service.wait = lambda seconds: None  # type: ignore[method-assign]
-        service.working()
-        assert service.patiently(ask) == "given"
-    told = [(line["log.level"], line["message"]) for line in lines(capsys.readouterr().err)]
-    assert told == [
+        service.mark_ready()
+        assert service.retry(connect) == "connected"
+    logged = [(line["log.level"], line["message"]) for line in lines(capsys.readouterr().err)]
+    assert logged == [
         ("info", "started"),
         ("info", "working"),
         ("warning", "no answer"),
@@ -160,21 +160,21 @@ def test_told_to_stop_it_waits_no_longer() -> None:
         raise ServiceError("no answer")
 
     with Service("deliver", Config()) as service:
-        service.patiently(never)
+        service.retry(never)
         pytest.fail("goes on")
-    assert service.stopping
+    assert service.is_stopping
 
 
 def test_stopping_is_no_error_and_others_are() -> None:
     with Service("deliver", Config()):
-        raise Stopping
+        raise StopRequested
     with pytest.raises(UsageError), Service("deliver", Config()):
         raise UsageError("so not")
 
 
 def test_lines_are_json_whatever_is_said() -> None:
     stream = io.StringIO()
-    log = logger("detect", stream)
+    log = consumer_logger("detect", stream)
     log.info("it %s", "is", extra={"fields": {"topic": "zeek", "path": Path("/tmp")}})
     try:
         raise ValueError("a\nb")
@@ -196,24 +196,24 @@ def test_lines_are_json_whatever_is_said() -> None:
 
 def test_no_line_has_a_secret_in_it() -> None:
     stream = io.StringIO()
-    log = logger("detect", stream, ['wo"rd', "key"])
+    log = consumer_logger("detect", stream, ['wo"rd', "key"])
     log.warning('refused: wo"rd', extra={"fields": {"tried": ["key"]}})
-    assert [(one["message"], one["tried"]) for one in lines(stream.getvalue())] == [
+    assert [(line["message"], line["tried"]) for line in lines(stream.getvalue())] == [
         ("refused: ***", ["***"])
     ]
 
 
 def test_an_instance_has_a_name_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("IDS_DETECT_GROUP", f"group-{os.getpid()}")
-    free = Namespace(config=None, instance=None)
-    first, second = (settings(free, "detect").detect.instance for _ in range(2))
+    free = ServiceOptions()
+    first, second = (load_settings(free, "detect").detect.instance for _ in range(2))
     assert first
     assert second
     assert (first[-2:], second[-2:]) == ("-1", "-2")
-    assert settings(Namespace(config=None, instance="me"), "detect").detect.instance == "me"
-    assert settings(free, "ship").ship.instance is None
+    assert load_settings(ServiceOptions(instance="me"), "detect").detect.instance == "me"
+    assert load_settings(free, "ship").ship.instance is None
     monkeypatch.setenv("IDS_DETECT_INSTANCE", "named")
-    assert settings(free, "detect").detect.instance == "named"
+    assert load_settings(free, "detect").detect.instance == "named"
 
 
 VERBS = cli.VERBS
@@ -232,13 +232,43 @@ def test_help_is_complete(verb: str, capsys: pytest.CaptureFixture[str]) -> None
         assert option in shown
 
 
+PLAIN_INSTALL = """
+import sys
+for package in ("elastic_transport", "elasticsearch", "kafka", "prometheus_client"):
+    sys.modules[package] = None
+from consumers import cli
+sys.exit(cli.main(sys.argv[1:]))
+"""
+"""`ids-consumer` where none of the extras' packages can be imported"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS)])
+def test_help_needs_no_extra(arguments: list[str]) -> None:
+    command = [sys.executable, "-c", PLAIN_INSTALL, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "usage: ids-consumer" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["normalise"], ["detect"], ["deliver"], ["ship", "a.log", "--topic", "t"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_verb_that_runs_names_the_missing_extra(arguments: list[str]) -> None:
+    command = [sys.executable, "-c", PLAIN_INSTALL, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "pip install 'ids-plugin[kafka,elastic]'" in done.stderr
+
+
 def test_the_program_ends_as_the_contract_says(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "ids.toml").write_text("[kafka]\nbootstrp = 'a:1'\n")
     assert cli.main(["detect", "--config", str(tmp_path / "ids.toml")]) == 2
-    assert "ids-consumer: " in (said := capsys.readouterr().err)
-    assert "did you mean bootstrap?" in said
+    assert "ids-consumer: " in (error_text := capsys.readouterr().err)
+    assert "did you mean bootstrap?" in error_text
     with pytest.raises(SystemExit) as stop:
         cli.main(["no-such-verb"])
     assert stop.value.code == 2
@@ -270,12 +300,12 @@ def test_processes_whose_broker_is_away_wait_and_end_when_told() -> None:
         assert get(port, "/healthz")[0] == 200
         process.send_signal(signal.SIGTERM)
     for process in running.values():
-        said = process.communicate(timeout=60)[1]
+        log = process.communicate(timeout=60)[1]
         assert process.returncode == 0
-        told = [line["message"] for line in lines(said)]
-        assert told[-1] == "ended: SIGTERM"
-        assert sum("nothing listens there" in message for message in told) == 1
-        assert word not in said
+        messages = [line["message"] for line in lines(log)]
+        assert messages[-1] == "ended: SIGTERM"
+        assert sum("nothing listens there" in message for message in messages) == 1
+        assert word not in log
 
 
 def _until_missing(port: int, what: str) -> None:

@@ -1,4 +1,4 @@
-"""The wire end to end: what Elasticsearch has in the end is what a scan says, whatever is done to the processes."""
+"""The streaming pipeline end to end: Elasticsearch gets what a scan says, whatever fails."""
 
 from __future__ import annotations
 
