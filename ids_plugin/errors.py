@@ -56,7 +56,7 @@ class DialectError(InputError):
 
 
 class BundleError(IdsPluginError):
-    """A bundle is damaged, foreign, unsigned where a signature is required, or of another schema."""
+    """A bundle is damaged, foreign, of another schema, or lacks a signature it needs."""
 
 
 class MissingExtraError(IdsPluginError):

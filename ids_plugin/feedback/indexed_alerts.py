@@ -42,9 +42,15 @@ _STATUS, _TAGS, _REASON, _USER, _SINCE = (
 _IDS = ("kibana.alert.original_event.id", "event.id", "kibana.alert.ancestors.id")
 _SECURITY_FIELDS = ("kibana.alert", "event.id", "@timestamp")
 _ALERT_FIELDS = (
-    "event.id", "event.kind", "event.severity", "observer.name", "message", "ids_plugin.label", "ids_plugin.fold",
+    "event.id",
+    "event.kind",
+    "event.severity",
+    "observer.name",
+    "message",
+    "ids_plugin.label",
+    "ids_plugin.fold",
     "ids_plugin.bundle.id",
-)  # fmt: skip
+)
 _EVIDENCE = "ids_plugin.evidence.flows"
 
 
@@ -121,7 +127,8 @@ def _verdict(alert: Document, meanings: Meanings, source: str, place: str) -> Ve
     closed = meanings.closed if status == "closed" and not reason else None
     verdict = next(iter(tag_verdicts), None) or REASONS.get(reason) or closed
     if verdict is None:
-        return f"{status or 'open'}{f' as {reason}' if reason else ''}, without a tag that is a verdict"
+        how = f" as {reason}" if reason else ""
+        return f"{status or 'open'}{how}, without a tag that is a verdict"
     note = ", ".join(tags) or reason.replace("_", " ")
     when = next((values[name][0] for name in (_SINCE, "@timestamp") if values[name]), "")
     return Verdict(

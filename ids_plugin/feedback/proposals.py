@@ -229,7 +229,8 @@ def _line(text: str) -> str:
 def render(proposals: Sequence[Proposal], days: float) -> str:
     """The text of an allow-list with every proposal, those that are withheld as comments."""
     parts = [
-        "# Proposals from analysts' verdicts, for a person to read. Nothing is hidden by this file until it is given",
+        "# Proposals from analysts' verdicts, for a person to read. "
+        "Nothing is hidden by this file until it is given",
         "# to `ids-plugin scan --allow FILE` or, as detect.allow, to `ids-consumer detect`.",
     ]
     for proposal in proposals:
@@ -260,7 +261,8 @@ def _effect(proposal: Proposal, days: float) -> list[str]:
     alerts = f"{_alerts(effect['alerts'])} of class {proposal.table['class']}"
     alerts += f" ({severities})" if severities else ""
     lines = [
-        f"In the last {days:g} days it would have hidden {alerts}, {effect['flows']:,} flows in them."
+        f"In the last {days:g} days it would have hidden {alerts}, "
+        f"{effect['flows']:,} flows in them."
     ]
     if effect["in_part"]:
         lines.append(f"Of {effect['in_part']:,} more it would have hidden some of the flows.")

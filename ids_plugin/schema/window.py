@@ -114,7 +114,7 @@ class Windows(Protocol):
         ...
 
     def host_flows(self, row: int, limit: int) -> list[EarlierFlow]:
-        """Latest flows of the host that acts in `row` which made its rolling features, newest last."""
+        """Latest flows of the originator of `row` that made its rolling features, newest last."""
         ...
 
 

@@ -229,9 +229,11 @@ def _too_few(flows: int, budget: float, per_day: float, alpha: float) -> UsageEr
     count = flows_needed(alpha)
     hours = 24 * count / per_day / FITTING_SHARE
     return UsageError(
-        f"too few flows for {budget:g} alerts a day: at {per_day:,.0f} flows a day that is a rate of {alpha:.2g}, "
+        f"too few flows for {budget:g} alerts a day: "
+        f"at {per_day:,.0f} flows a day that is a rate of {alpha:.2g}, "
         f"which takes {count:,} flows to fit, and there are {flows:,}",
-        hint=f"give {math.ceil(count / FITTING_SHARE):,} flows or more in all, {hours:.1f} h of such traffic: "
+        hint=f"give {math.ceil(count / FITTING_SHARE):,} flows or more in all, "
+        f"{hours:.1f} h of such traffic: "
         f"{1 - FITTING_SHARE:.0%} are held back to check",
     )
 
@@ -297,7 +299,8 @@ def _sealed(
     }
     earlier = bundle.manifest.calibration
     calibration = {
-        "method": "split conformal, one shift of the log-odds of all classes; earlier flows fit, later ones check",
+        "method": "split conformal, one shift of the log-odds of all classes; "
+        "earlier flows fit, later ones check",
         "of": bundle.id if earlier is None else earlier.of,
         "data": [dict(entry) for entry in data],
         "allowed": [entry.name for entry in options.allow.entries],

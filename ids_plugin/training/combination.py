@@ -1,4 +1,4 @@
-"""Fits what stands above the members: their combination, the thresholds, the gate's threshold."""
+"""Fits what stands above the members: their combination, the thresholds, the prefilter's threshold."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from ids_plugin.training.examples import Examples
 
 FLOOR = 1e-4
 """Probabilities below count as this: a member never says more than 10,000 : 1."""
-_STEPS = 400
-_PASSES = 0.1
-_GRID = np.r_[
+_OPTIMISER_STEPS = 400
+_BENIGN_PASSED = 0.1
+"""share of the benign flows that the prefilter may let pass"""
+_THRESHOLD_GRID = np.r_[
     np.arange(0.5, 0.95, 0.05), 0.95, 0.97, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999
 ]
 
@@ -43,7 +44,7 @@ def fit_combination(
     weight = torch.full((len(logs),), 1.0 / len(logs), dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(len(known), dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.Adam([weight, bias], lr=0.02)
-    for _ in range(_STEPS):
+    for _ in range(_OPTIMISER_STEPS):
         optimiser.zero_grad()
         logits = (stacked * weight.abs()[:, None, None]).sum(0) + bias
         each = torch.nn.functional.cross_entropy(logits, target, reduction="none")
@@ -147,18 +148,18 @@ def _choices(networks: Sequence[ScoredNetwork], label: int) -> list[ThresholdCho
     Above the grid stands a threshold that nothing reaches, so that there is always one that costs
     nothing.
     """
-    thresholds = _GRID[::-1]
+    thresholds = _THRESHOLD_GRID[::-1]
     false = np.zeros(len(thresholds), np.int64)
-    found, activities = np.zeros(len(thresholds), np.int64), 0
+    found_counts, activities = np.zeros(len(thresholds), np.int64), 0
     for network in networks:
         false += count_false_alerts(network, label, thresholds)
         surest = _surest_flows(network, label)
-        found += (surest[None, :] >= thresholds[:, None]).sum(axis=1)
+        found_counts += (surest[None, :] >= thresholds[:, None]).sum(axis=1)
         activities += len(surest)
-    share = found / max(activities, 1)
+    found_share = found_counts / max(activities, 1)
     choices = [ThresholdChoice(1.0, 0, 0.0)]
     for threshold, count, part in zip(
-        thresholds.tolist(), false.tolist(), share.tolist(), strict=True
+        thresholds.tolist(), false.tolist(), found_share.tolist(), strict=True
     ):
         choices.append(ThresholdChoice(round(threshold, 6), count, part))
     return choices
@@ -199,59 +200,69 @@ def with_thresholds(judged: ScoredNetwork, thresholds: Mapping[str, float]) -> S
     return ScoredNetwork(judged.network, judged.flows, scores)
 
 
-def fit_gate_threshold(
-    passed: Sequence[Doubles], networks: Sequence[ScoredNetwork], missed: float
+def fit_prefilter_threshold(
+    values: Sequence[Doubles], networks: Sequence[ScoredNetwork], missed: float
 ) -> float:
-    """The highest gate value that keeps all but a `missed` share of the flows over a threshold, and
-    of every class that is found in a network at least the flow the gate is surest of; but for this
-    it lets no more than a share of _PASSES of the benign flows through, since one odd flow would
-    cost the speed the gate is there for."""
-    over = np.concatenate(
-        [gate[judged.scores.over] for gate, judged in zip(passed, networks, strict=True)]
+    """The highest threshold of the prefilter that holds back at most a `missed` share of the flows
+    over a threshold.
+
+    Of every class that is found in a network the flow with the highest value passes as well. Beyond
+    that, no more than a share of _BENIGN_PASSED of the benign flows passes: one odd flow would cost
+    the speed that the prefilter is there for.
+
+    Args:
+        values: per network (n) what the prefilter gives each flow.
+        networks: the same networks, scored.
+        missed: share from 0 to 1.
+    """
+    of_alerting = np.concatenate(
+        [value[network.scores.over] for value, network in zip(values, networks, strict=True)]
     )
-    if not len(over):
+    if not len(of_alerting):
         return 0.0
-    most = float(np.quantile(over, missed))
-    surest, benign = [most], []
-    for gate, judged in zip(passed, networks, strict=True):
-        named = judged.flows.select("label").with_columns(gate=pl.Series(gate))
-        found = named.filter(pl.Series(judged.scores.over) & (pl.col("label") != "benign"))
-        surest += found.group_by("label").agg(pl.col("gate").max())["gate"].to_list()
-        benign.append(named.filter(pl.col("label") == "benign")["gate"].to_numpy())
-    least = (
-        float(np.quantile(np.concatenate(benign), 1 - _PASSES)) if sum(map(len, benign)) else 0.0
-    )
-    return round(max(min(surest), min(most, least)), 8)
+    keeping_most = float(np.quantile(of_alerting, missed))
+    highest_by_class, of_benign = [keeping_most], [np.zeros(0)]
+    for value, network in zip(values, networks, strict=True):
+        flows = network.flows.select("label").with_columns(value=pl.Series(value))
+        alerting = flows.filter(pl.Series(network.scores.over) & (pl.col("label") != "benign"))
+        highest = alerting.group_by("label").agg(pl.col("value").max())
+        highest_by_class += highest["value"].to_list()
+        of_benign.append(flows.filter(pl.col("label") == "benign")["value"].to_numpy())
+    benign = np.concatenate(of_benign)
+    passing_few = float(np.quantile(benign, 1 - _BENIGN_PASSED)) if len(benign) else 0.0
+    return round(max(min(highest_by_class), min(keeping_most, passing_few)), 8)
 
 
 def report(networks: Sequence[ScoredNetwork]) -> dict[str, object]:
-    """What the thresholds give: activities found in their class and in any, folds without an
+    """What the thresholds give: activities found in their class and in any, alerts without an
     attack, days."""
-    found = right = total = false = 0
-    missed: list[str] = []
-    for judged in networks:
-        false += false_alerts(judged)
-        named = judged.flows.select(
-            "label", detail=pl.col("label_detail").fill_null("")
-        ).with_columns(
-            over=pl.Series(judged.scores.over),
-            klass=pl.Series(np.array(CLASSES)[judged.scores.label]),
-        )
-        right_class = pl.col("over") & (pl.col("klass") == pl.col("label"))
-        attacks = named.filter(pl.col("label") != "benign").group_by(
-            "label", "detail", maintain_order=True
-        )
-        summed = attacks.agg(any=pl.col("over").any(), right=right_class.any())
-        total, found, right = (
-            total + len(summed),
-            found + int(summed["any"].sum()),
-            right + int(summed["right"].sum()),
-        )
-        missed += [
-            f"{judged.network} {row[0]} {row[1]}" for row in summed.filter(~pl.col("right")).rows()
-        ]
-    days = sum(judged.days for judged in networks)
+    activities = pl.concat([_activities(network) for network in networks])
+    missed = activities.filter(~pl.col("in_class")).select("network", "label", "detail")
+    false = sum(map(false_alerts, networks))
+    days = sum(network.days for network in networks)
     return {
-        "activities": total, "found": found, "found_in_class": right, "missed": sorted(missed)[:50],
-        "false_folds": false, "days": round(days, 3), "false_folds_per_day": round(false / max(days, 1e-9), 3),
-    }  # fmt: skip
+        "activities": len(activities),
+        "found": int(activities["in_any_class"].sum()),
+        "found_in_class": int(activities["in_class"].sum()),
+        "missed": sorted(" ".join(names) for names in missed.rows())[:50],
+        "false_folds": false,
+        "days": round(days, 3),
+        "false_folds_per_day": round(false / max(days, 1e-9), 3),
+    }
+
+
+def _activities(network: ScoredNetwork) -> pl.DataFrame:
+    """One row an attack activity: `network`, `label`, `detail`, and whether any of its flows is
+    over the threshold, `in_class` or `in_any_class`."""
+    flows = network.flows.select(
+        network=pl.lit(network.network),
+        label="label",
+        detail=pl.col("label_detail").fill_null(""),
+        over=pl.Series(network.scores.over),
+        predicted=pl.Series(np.array(CLASSES)[network.scores.label]),
+    )
+    is_in_class = pl.col("over") & (pl.col("predicted") == pl.col("label"))
+    attacks = flows.filter(pl.col("label") != "benign")
+    return attacks.group_by("network", "label", "detail", maintain_order=True).agg(
+        in_class=is_in_class.any(), in_any_class=pl.col("over").any()
+    )

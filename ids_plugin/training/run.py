@@ -156,7 +156,7 @@ def calibrate(
     thresholds = combination.fit_thresholds(judged, known, options.false_per_day)
     judged = [combination.with_thresholds(network_scores, thresholds) for network_scores in judged]
     passed = [_prefilter_scores(bundle, network) for network in networks]
-    threshold = combination.fit_gate_threshold(passed, judged, options.prefilter_missed)
+    threshold = combination.fit_prefilter_threshold(passed, judged, options.prefilter_missed)
     benign = np.concatenate(
         [network_scores.flows["label"].to_numpy() == "benign" for network_scores in judged]
     )

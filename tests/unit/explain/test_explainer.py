@@ -1,4 +1,5 @@
-"""Evidence: the weights, the features and flows it names, and whether taking them away changes the score."""
+"""Evidence: the weights, the features and flows it names, and whether taking them away changes the
+score."""
 
 from __future__ import annotations
 

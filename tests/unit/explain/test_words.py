@@ -1,4 +1,5 @@
-"""Numbers as an analyst reads them, and sentences that name hosts, counts, times and the comparison."""
+"""Numbers as an analyst reads them, and sentences that name hosts, counts, times and the
+comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A judge whose reasons are known: the score is the share of its reasons that a window still has."""
+"""A scorer whose reasons are known: its score is the share of them that a window still has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Verdicts become proposals: the narrowest, none that hides what was judged true, each with its effect."""
+"""Verdicts become proposals: the narrowest, none that hides what was judged true, each with its
+effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Thresholds from normal traffic: time divides it, the budget holds on what was held back, the card names no host."""
+"""Thresholds from normal traffic: time divides it, the budget holds on what was held back, the card
+names no host."""
 
 from __future__ import annotations
 

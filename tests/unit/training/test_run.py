@@ -1,4 +1,5 @@
-"""Training: whole networks held out, the same bytes for the same seed, clear refusals, no half a bundle."""
+"""Training: whole networks held out, the same bytes for the same seed, clear refusals, no half a
+bundle."""
 
 from __future__ import annotations
 
@@ -81,9 +82,9 @@ def test_the_gate_keeps_what_is_found_but_not_at_any_price() -> None:
         {"scan": 0.9},
     )
     gate = np.where(benign, rng.random(len(benign)) * 0.5, 0.8)
-    assert combination.fit_gate_threshold([gate], [one], 0.001) == 0.8
-    assert combination.fit_gate_threshold([np.where(guessed, 0.6, gate)], [one], 0.5) == 0.6
-    odd = combination.fit_gate_threshold([np.where(guessed, 0.01, gate)], [one], 0.5)
+    assert combination.fit_prefilter_threshold([gate], [one], 0.001) == 0.8
+    assert combination.fit_prefilter_threshold([np.where(guessed, 0.6, gate)], [one], 0.5) == 0.6
+    odd = combination.fit_prefilter_threshold([np.where(guessed, 0.01, gate)], [one], 0.5)
     assert np.mean(gate[benign] >= odd) == pytest.approx(0.1, abs=0.02)
 
 
