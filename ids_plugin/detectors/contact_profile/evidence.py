@@ -1,0 +1,187 @@
+"""Why a contact looks like remote control: what repeats, since when, how large, and what was said in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from ids_plugin.detectors import Doubles, Ints
+from ids_plugin.detectors.contact_profile.model import COLUMNS, NAMES, ContactModel
+from ids_plugin.explain.wording import amount
+from ids_plugin.schema.evidence import Evidence, EvidenceFeature, EvidenceFlow
+from ids_plugin.schema.window import Floats
+from ids_plugin.windows.contacts import DURATION_UNIT_S, GAP_UNIT_S, SIZE_UNIT_B
+from ids_plugin.windows.state import BatchWindows
+
+Baselines = Mapping[str, Sequence[float]]
+"""column → 5th, 50th and 95th percentile of benign contacts, in the column's own unit"""
+MOST_FEATURES = 6
+TESTED_FEATURES = 6
+_PLAIN_UNITS = {"log s": "s", "log B": "B", "log 1/h": "1/h", "log": ""}
+_QUANTISED_UNITS = {
+    "gap_median": GAP_UNIT_S,
+    "burst_median": GAP_UNIT_S,
+    "up_median": SIZE_UNIT_B,
+    "down_median": SIZE_UNIT_B,
+    "duration_median": DURATION_UNIT_S,
+    "uri_length": SIZE_UNIT_B,
+}
+"""columns that are read off quantised bytes: ln(1 + x / unit)"""
+_COLUMN = {name: index for index, name in enumerate(NAMES)}
+
+
+class ContactEvidence:
+    """Evidence of the findings of one batch."""
+
+    def __init__(
+        self,
+        model: ContactModel,
+        windows: BatchWindows,
+        flows: pl.DataFrame,
+        rows: Ints,
+        features: Floats,
+        peer_hosts: Ints,
+        score: Doubles,
+        baselines: Baselines,
+    ) -> None:
+        """
+        Args:
+            flows: (n) of the batch, with the fact columns.
+            rows: (m) of the batch.
+            features: (m, COLUMNS).
+            score: (m) before calibration.
+        """
+        self._model, self._windows, self._flows = model, windows, flows
+        self._rows, self._features, self._peer_hosts = rows, features, peer_hosts
+        self._score, self._baselines = score, baselines
+
+    def __call__(self, position: int) -> Evidence:
+        row = int(self._rows[position])
+        values = self._features[position : position + 1]
+        contributions = self._model.contributions(values)[0]
+        named = self._named(values[0], contributions)
+        return Evidence(
+            flows=self._earlier(row),
+            features=tuple(
+                _feature(index, float(values[0, index]), self._usual(index), contributions[index])
+                for index in named
+            ),
+            method="tree_shap+logistic",
+            faithfulness=self._faithfulness(position, named),
+            behaviours={},
+            summary=self._sentence(row, values[0]),
+        )
+
+    def _named(
+        self, values: npt.NDArray[np.float32], contributions: npt.NDArray[np.float64]
+    ) -> list[int]:
+        """Columns that speak most for control and lie outside of what benign contacts show."""
+        order = np.argsort(-contributions)
+        named = [
+            int(index)
+            for index in order
+            if contributions[index] > 0
+            and not math.isnan(values[index])
+            and not self._is_normal(int(index), float(values[index]))
+        ]
+        return named[:MOST_FEATURES]
+
+    def _is_normal(self, index: int, value: float) -> bool:
+        percentiles = self._baselines.get(NAMES[index])
+        return percentiles is not None and percentiles[0] <= value <= percentiles[2]
+
+    def _usual(self, index: int) -> float | None:
+        percentiles = self._baselines.get(NAMES[index])
+        return None if percentiles is None else float(percentiles[1])
+
+    def _faithfulness(self, position: int, named: list[int]) -> float:
+        """How far the score falls when the named columns are unknown."""
+        without = self._features[position : position + 1].copy()
+        without[:, named] = np.nan
+        left = self._model.score(without, self._peer_hosts[position : position + 1])[0]
+        return max(0.0, float(self._score[position] - left))
+
+    def _earlier(self, row: int) -> tuple[EvidenceFlow, ...]:
+        flow = self._windows.flow(row)
+        earlier = [
+            before
+            for before in self._windows.earlier(row)
+            if not before.reverse and before.resp_p == flow.resp_p and before.proto == flow.proto
+        ]
+        flows = [*earlier, flow]
+        weight = 1 / len(flows)
+        return tuple(
+            EvidenceFlow(step, len(flows) - 1 - index, weight) for index, step in enumerate(flows)
+        )
+
+    def _sentence(self, row: int, values: npt.NDArray[np.float32]) -> str:
+        flow = self._windows.flow(row)
+        natural = {name: _natural(index, values[index]) for name, index in _COLUMN.items()}
+        count, span = natural["flows"], natural["span"]
+        parts = [
+            f"{flow.orig_h} contacted {flow.resp_h} port {flow.resp_p}/{flow.proto}"
+            f" {count:,.0f} times in {amount(span, 's')}"
+        ]
+        if (gap := natural["gap_median"]) is not None:
+            parts.append(f"a flow every {amount(gap, 's')} in the median")
+        up, down = natural["up_median"], natural["down_median"]
+        if up is not None and down is not None:
+            parts.append(f"sending {amount(up, 'B')} and receiving {amount(down, 'B')}")
+        if (no_reply := natural["no_reply"]) is not None and no_reply >= 0.5:
+            parts.append(f"{amount(no_reply, '0-1')} of them never answered")
+        parts += self._said(row, natural)
+        return f"{', '.join(parts)}."
+
+    def _said(self, row: int, natural: Mapping[str, float | None]) -> list[str]:
+        """What names, certificates and requests say."""
+        facts = self._flows.row(row, named=True)
+        said = []
+        if facts.get("tls_server_name"):
+            said.append(f"TLS to {facts['tls_server_name']}")
+        elif natural["tls_no_name"]:
+            said.append("TLS without a server name")
+        if natural["tls_self_signed"]:
+            said.append("a certificate that signs itself")
+        if facts.get("http_host"):
+            said.append(f"HTTP {facts.get('http_method') or ''} to {facts['http_host']}")
+        if facts.get("resp_name"):
+            said.append(f"under the name {facts['resp_name']}")
+        elif natural["looked_up"] == 0:
+            said.append("without ever looking up a name for it, as the host does for others")
+        return said
+
+
+def _natural(index: int, value: float) -> float | None:
+    """A column's value off its log scale; None where it is unknown."""
+    if math.isnan(value):
+        return None
+    if COLUMNS[index][1] not in _PLAIN_UNITS:
+        return float(value)
+    return math.expm1(value) * _QUANTISED_UNITS.get(NAMES[index], 1.0)
+
+
+def _feature(
+    index: int, value: float, expected: float | None, contribution: float
+) -> EvidenceFeature:
+    name, unit, label = COLUMNS[index]
+    plain_unit = _PLAIN_UNITS.get(unit, unit)
+    plain = _natural(index, value)
+    usual = None if expected is None else _natural(index, expected)
+    value_text = amount(plain, plain_unit)
+    expected_text = None if usual is None else amount(usual, plain_unit)
+    beside = "" if expected_text is None else f", usually {expected_text}"
+    return EvidenceFeature(
+        name=name,
+        value=None if plain is None else round(plain, 6),
+        expected=None if usual is None else round(usual, 6),
+        contribution=round(float(contribution), 6),
+        text=f"{label}: {value_text}{beside}",
+        label=label,
+        unit=plain_unit,
+        value_text=value_text,
+        expected_text=expected_text,
+    )

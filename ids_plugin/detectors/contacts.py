@@ -1,0 +1,154 @@
+"""Remote control: a host's dealings with one peer, judged from the fifth flow on by what repeats and what is said.
+
+The score says how rare such a contact is in benign traffic: days / (1 + days), where benign traffic shows one in so
+many days. An alert group stays open for a day, so that a controller that is polled for weeks alerts once a day.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ids_plugin.bundle import Bundle
+from ids_plugin.detectors import Findings, SensorDetector
+from ids_plugin.detectors.contact_profile.evidence import Baselines, ContactEvidence
+from ids_plugin.detectors.contact_profile.facts import (
+    FactMemory,
+    contact_flows,
+    is_tracked,
+    lookup_features,
+    with_fact_columns,
+)
+from ids_plugin.detectors.contact_profile.model import NAMES, ContactModel, has_log_facts
+from ids_plugin.errors import BundleError
+from ids_plugin.schema.score import CLASSES
+from ids_plugin.schema.window import Floats, Ints
+from ids_plugin.windows.contacts import Contacts
+from ids_plugin.windows.state import BatchWindows
+
+LABEL = CLASSES.index("command_and_control")
+DAY_US = 86_400_000_000
+DEFAULT_DAYS_BETWEEN = 3.0
+"""Days of benign traffic in which a contact alerts once, unless the bundle says otherwise."""
+NOTABLE_SCORE = 0.2
+"""Scores below it are no findings."""
+AGENT_LIMIT = 262_144
+"""hosts and user agents remembered at most"""
+
+
+class ContactDetector:
+    """A model of contacts, with the threshold of a bundle."""
+
+    def __init__(
+        self, name: str, model: ContactModel, days_between: float, baselines: Baselines
+    ) -> None:
+        """
+        Args:
+            days_between: days of benign traffic in which a contact may alert once.
+            baselines: what benign contacts show.
+        """
+        self.name = name
+        self.model = model
+        self.threshold = days_between / (1 + days_between)
+        self.baselines = baselines
+
+    def sensor(self, before: SensorDetector | None = None) -> SensorDetector:
+        """The contacts of a sensor; they don't depend on the bundle."""
+        if isinstance(before, ContactMemory):
+            return ContactMemory(self, before.contacts, before.facts)
+        return ContactMemory(self, Contacts(), FactMemory())
+
+
+class ContactMemory:
+    """The contacts of one sensor."""
+
+    def __init__(self, detector: ContactDetector, contacts: Contacts, facts: FactMemory) -> None:
+        self._detector = detector
+        self.contacts, self.facts = contacts, facts
+
+    def step(self, windows: BatchWindows) -> Findings:
+        """Flows of contacts that are rare in benign traffic."""
+        detector = self._detector
+        flows = with_fact_columns(windows.flows)
+        tracked = flows.select(is_tracked().fill_null(value=False).alias("is_tracked"))
+        positions = np.flatnonzero(tracked["is_tracked"].to_numpy())
+        rows, features, peer_hosts = self._profiles(flows[positions], positions)
+        score = detector.model.score(features, peer_hosts)
+        days = detector.model.days_between(score, has_log_facts(features))
+        calibrated = days / (1 + days)
+        notable = np.flatnonzero(calibrated >= min(NOTABLE_SCORE, detector.threshold))
+        count = len(notable)
+        return Findings(
+            rows=rows[notable],
+            label=np.full(count, LABEL, np.int64),
+            score=calibrated[notable],
+            threshold=np.full(count, detector.threshold),
+            is_target=np.zeros(count, np.bool_),
+            quiet_us=np.full(count, DAY_US, np.int64),
+            explain=ContactEvidence(
+                detector.model,
+                windows,
+                flows,
+                rows[notable],
+                features[notable],
+                peer_hosts[notable],
+                score[notable],
+                detector.baselines,
+            ),
+        )
+
+    def _profiles(self, flows: Any, positions: Ints) -> tuple[Ints, Floats, Ints]:
+        """Rows of the batch that are due, their features (m, NAMES), and how many hosts share the peer."""
+        if not len(positions):
+            return np.zeros(0, np.int64), np.zeros((0, len(NAMES)), np.float32), positions
+        arrays = contact_flows(flows, self.facts)
+        lookups = lookup_features(flows, arrays, self.facts)
+        parts = self.contacts.step(arrays)
+        self.facts.forget(AGENT_LIMIT)
+        own = np.concatenate([part.row for part in parts])
+        profile = np.concatenate([part.features for part in parts])
+        features = np.concatenate([profile, lookups[own]], axis=1).astype(np.float32)
+        return positions[own], features, np.concatenate([part.peer_hosts for part in parts])
+
+    def state(self) -> dict[str, Any]:
+        """The contacts', and what is remembered to read facts."""
+        return {"contacts": self.contacts.state(), "facts": self.facts.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Takes up a `state`, in place of its own."""
+        self.contacts.restore(state["contacts"])
+        self.facts.restore(state["facts"])
+
+
+class ContactKind:
+    """Models over contact profiles: entry {name, files: {settings, logistic, trees, baselines}, days_between}."""
+
+    name = "contacts"
+
+    def open(self, bundle: Bundle, entry: Mapping[str, Any]) -> ContactDetector:
+        """The detector of a bundle's files.
+
+        Raises:
+            BundleError: a file is no such document, or was made for other columns.
+        """
+        try:
+            files = {name: bundle.file(file) for name, file in entry["files"].items()}
+            model = ContactModel.read(
+                files["settings"], files["logistic"], files["trees"], entry["files"]["trees"]
+            )
+            baselines = {
+                str(column): tuple(map(float, numbers))
+                for column, numbers in json.loads(files["baselines"]).items()
+            }
+            days_between = float(entry.get("days_between", DEFAULT_DAYS_BETWEEN))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(
+                f"no model of contacts: {error!r}", location=str(entry.get("files"))
+            ) from error
+        return ContactDetector(entry["name"], model, days_between, baselines)
+
+
+PLUGIN = ContactKind()
