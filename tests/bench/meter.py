@@ -109,7 +109,8 @@ def _measured(name: str, capture: Path) -> list[Row]:
     data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     steps = PLUGIN.read(Input(name, io.BytesIO(data), data[:65536], "bench"), 10_000)
     times = pl.col("ts").dt.timestamp("us"), pl.col("duration").dt.total_microseconds()
-    return pl.concat([step.flows for step in steps]).with_columns(*times).to_dicts()
+    flags = (pl.col(f"sensor_{name}").alias(name) for name in ("local_orig", "local_resp"))
+    return pl.concat([step.flows for step in steps]).with_columns(*times, *flags).to_dicts()
 
 
 def _zeek(log: Path) -> Iterator[Row]:
