@@ -243,8 +243,14 @@ _LOST = _Lost()
 _CHECK = (
     "check kafka.bootstrap and kafka.security_protocol, and that the broker runs: ids-plugin doctor"
 )
-_NOT_ALLOWED = "the broker's administrator has to allow it (ACLs); docs/deploy.md lists what each consumer needs"
-_PORTS = "check kafka.bootstrap and kafka.security_protocol: each listener of the broker has a port of its own"
+_NOT_ALLOWED = (
+    "the broker's administrator has to allow it (ACLs); "
+    "docs/deploy.md lists what each consumer needs"
+)
+_PORTS = (
+    "check kafka.bootstrap and kafka.security_protocol: "
+    "each listener of the broker has a port of its own"
+)
 _REASONS = (
     (
         "SaslAuthenticationFailed",

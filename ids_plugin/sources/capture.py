@@ -36,7 +36,8 @@ from ids_plugin.sources.meter_programs import measure
 JITTER = 1_000_000_000
 """ns that clocks may go back without being named for it: packets of several queues come in turn."""
 ODDITIES = {
-    "time_backwards": "earlier by more than a second than the packet before; measured by the latest time so far",
+    "time_backwards": "earlier by more than a second than the packet before; "
+    "measured by the latest time so far",
     "zero_timestamp": "without a time; measured by the latest time so far",
 }
 

@@ -152,7 +152,10 @@ def _disk(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         why = (os.strerror(error.errno) if error.errno else str(error)).lower()
-        hint = "sorting a log larger than memory needs about a third of its size there; TMPDIR chooses another place"
+        hint = (
+            "sorting a log larger than memory needs about a third of its size there; "
+            "TMPDIR chooses another place"
+        )
         raise InputError(
             f"can't keep flows to sort: {why}", location=str(path.parent), hint=hint
         ) from error

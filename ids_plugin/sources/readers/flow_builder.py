@@ -258,7 +258,8 @@ def refuse_wrong_units(made: BuiltFlows, name: str) -> None:
     middle = seconds.median()
     if isinstance(middle, float) and middle > LONGEST_MEDIAN:
         raise DialectError(
-            f"duration can't be in seconds: half the connections would last {middle / 86400:,.0f} days",
+            "duration can't be in seconds: "
+            f"half the connections would last {middle / 86400:,.0f} days",
             location=name,
             hint="is it in ms, µs or ns?",
         )
@@ -278,7 +279,8 @@ def _refuse_wrong_bytes(flows: pl.DataFrame, name: str) -> None:
     short = sent.filter(pl.col("bytes") < 20 * pl.col("packets")).height
     if sent.height >= 20 and short > sent.height / 2:
         raise DialectError(
-            f"orig_ip_bytes can't be IP bytes: {short} of {sent.height} flows have less than 20 bytes a packet",
+            f"orig_ip_bytes can't be IP bytes: {short} of {sent.height} flows "
+            "have less than 20 bytes a packet",
             location=name,
             hint="an IP header alone has 20; is it payload, or another unit?",
         )
