@@ -59,7 +59,7 @@ def install(
     """Installs one object after the other and yields a step for each; `dry_run`: changes nothing.
 
     Raises:
-        ConfigError: as `Kibana`.
+        ConfigError, MissingExtraError: as `Kibana`.
         ServiceError: a step can't be done: which, why, what to do. What was done before it stays.
     """
     kibana = Kibana(settings)

@@ -64,7 +64,7 @@ class Way:
         )
 
     def each_once(self, *names: str) -> bool:
-        return self.data_stream.found() == dict.fromkeys(names, 1)
+        return self.data_stream.copies() == dict.fromkeys(names, 1)
 
 
 def _settled(counts: Counts) -> int:

@@ -75,7 +75,7 @@ def test_documents_of_every_class_are_taken_once(made: Stream) -> None:
     now = datetime(2026, 4, 1, 12, tzinfo=UTC)
     assert made.sink.write(DOCUMENTS, ingested=now) == Delivered(len(DOCUMENTS))
     assert made.sink.write(DOCUMENTS) == Delivered(len(DOCUMENTS), known=len(DOCUMENTS))
-    assert made.found() == {one["event"]["id"]: 1 for one in DOCUMENTS}
+    assert made.copies() == {one["event"]["id"]: 1 for one in DOCUMENTS}
     expected = {
         **DOCUMENTS[0],
         "event": {**DOCUMENTS[0]["event"], "ingested": "2026-04-01T12:00:00.000000Z"},
@@ -120,7 +120,7 @@ def test_what_does_not_fit_is_refused_and_the_rest_taken(made: Stream) -> None:
         "document_parsing_exception",
         "strict_dynamic_mapping_exception",
     }
-    assert made.found() == {f"one-{number}": 1 for number in range(len(given))}
+    assert made.copies() == {f"one-{number}": 1 for number in range(len(given))}
 
 
 def test_poisoned_documents_are_refused_one_by_one(made: Stream) -> None:
@@ -148,7 +148,7 @@ def test_poisoned_documents_are_refused_one_by_one(made: Stream) -> None:
         "not_json": 1,
         "document_parsing_exception": 1,
     }
-    assert made.found() == {"one-0": 1, "one-1": 1}
+    assert made.copies() == {"one-0": 1, "one-1": 1}
 
 
 def test_a_rollover_makes_no_second_copy(made: Stream) -> None:
@@ -156,7 +156,7 @@ def test_a_rollover_makes_no_second_copy(made: Stream) -> None:
     made.roll_over()
     made.roll_over()
     assert made.sink.write(documents(8), since=0) == Delivered(8, known=5)
-    assert made.found() == {f"one-{number}": 1 for number in range(8)}
+    assert made.copies() == {f"one-{number}": 1 for number in range(8)}
 
 
 def test_a_rollover_between_look_and_bulk_makes_no_second_copy(
@@ -171,7 +171,7 @@ def test_a_rollover_between_look_and_bulk_makes_no_second_copy(
 
     maker.next = [Trouble(f"/{made.name}/_bulk", another_writer)]
     assert isinstance(made.sink.write(documents(8)), Delivered)
-    assert made.found() == {f"one-{number}": 1 for number in range(8)}
+    assert made.copies() == {f"one-{number}": 1 for number in range(8)}
     assert any(path.startswith("POST /_bulk") and b"delete" in body for path, body in maker.seen)
 
 
@@ -190,7 +190,7 @@ def test_lost_answers_and_rollovers_make_no_second_copy(
         made.roll_over()
         maker.next.clear()
     assert isinstance(made.sink.write(documents(6)), Delivered)
-    assert made.found() == {f"one-{number}": 1 for number in range(6)}
+    assert made.copies() == {f"one-{number}": 1 for number in range(6)}
 
 
 def test_copies_that_a_killed_writer_left_are_taken_away(
@@ -209,7 +209,7 @@ def test_copies_that_a_killed_writer_left_are_taken_away(
     maker.next = [Trouble("GET /logs"), Trouble("/_bulk", first)]
     made.sink.write(documents(3))
     assert made.sink.write(documents(3)) == Delivered(3, known=3)
-    assert made.found() == {f"one-{number}": 1 for number in range(3)}
+    assert made.copies() == {f"one-{number}": 1 for number in range(3)}
 
 
 def test_only_indices_that_could_hold_a_document_are_looked_into(
@@ -241,7 +241,7 @@ def test_requests_are_small_enough_for_proxies(trouble: tuple[Stream, Troublemak
     assert made.sink.write([*given, *documents(3000, "short")]) == Delivered(3121, known=121)
     sizes = [len(body) for _, body in maker.seen]
     assert sorted(sizes)[-2] < 1_000_000 < max(sizes)
-    assert set(made.found().values()) == {1}
+    assert set(made.copies().values()) == {1}
 
 
 def wait_and_say(made: Stream, *words: str) -> None:
@@ -303,7 +303,7 @@ def test_what_geoip_finds_out_is_taken_and_can_be_counted(made: Stream) -> None:
         index=made.name, settings={"index.default_pipeline": made.namespace}
     )
     assert made.sink.write([public, *documents(1, "private")]) == Delivered(2)
-    assert len(made.found()) == 2
+    assert len(made.copies()) == 2
     aggs: dict[str, Any] = {
         "org": {
             "terms": {"field": "destination.as.organization.name"},
@@ -374,7 +374,7 @@ def test_a_key_with_the_named_privileges_is_enough(guarded: services.Elasticsear
     twice = {"create": {"_id": "one-0"}}
     made.client.bulk(index=made.name, operations=[twice, documents(1)[0]])
     assert made.sink.write(documents(4)) == Delivered(4, known=4)
-    assert made.found() == {f"one-{number}": 1 for number in range(4)}
+    assert made.copies() == {f"one-{number}": 1 for number in range(4)}
 
 
 def test_who_may_not_is_told_what_is_missing(guarded: services.Elasticsearch) -> None:

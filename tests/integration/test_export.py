@@ -42,7 +42,7 @@ def test_alerts_of_a_scan_are_sent_once(
         (len(DOCUMENTS), 0),
         (0, len(DOCUMENTS)),
     ]
-    assert there.found() == {one["event"]["id"]: 1 for one in DOCUMENTS}
+    assert there.copies() == {one["event"]["id"]: 1 for one in DOCUMENTS}
     hits = there.client.search(index=there.name, size=1000)["hits"]["hits"]
     sent = {one["event"]["id"]: one for one in DOCUMENTS}
     for document in (hit["_source"] for hit in hits):
@@ -69,7 +69,7 @@ def test_the_sample_arrives_once_with_its_ledger(
         )
         assert json.loads(capsys.readouterr().out)["new"] == new
         there.roll_over()
-    assert there.found() == {one["event"]["id"]: 1 for one in written}
+    assert there.copies() == {one["event"]["id"]: 1 for one in written}
     assert {one["ids_plugin"]["label"] for one in written} == set(CLASSES[1:])
     for document in written:
         test_ecs.test_every_field_is_known_and_of_its_type(document)

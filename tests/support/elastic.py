@@ -41,7 +41,7 @@ class Stream:
         """A sink for the same stream with other settings."""
         return Elasticsearch(replace(self.settings, **changes))
 
-    def found(self) -> dict[str, int]:
+    def copies(self) -> dict[str, int]:
         """Id → how often it is there."""
         self.client.indices.refresh(index=self.name)
         hits = self.client.search(index=self.name, size=10_000, source=False)["hits"]["hits"]

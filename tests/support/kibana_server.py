@@ -83,7 +83,7 @@ class Local:
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        at: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         self._http.shutdown()
         self._http.server_close()
@@ -119,9 +119,9 @@ class Kibana(Local):
         """Requests that change something."""
         reads = ("/api/saved_objects/_export",)
         return [
-            f"{one.method} {one.path}"
-            for one in self.asked
-            if one.method != "GET" and not one.path.endswith(reads)
+            f"{request.method} {request.path}"
+            for request in self.asked
+            if request.method != "GET" and not request.path.endswith(reads)
         ]
 
     def answer(self, asked: Asked) -> Said:
@@ -152,12 +152,12 @@ class Kibana(Local):
 
     def _status(self, _asked: Asked, _space: str) -> Said:
         overall = {"level": "available", "summary": "All services and plugins are available"}
-        told = {
+        status = {
             "name": "stand-in",
             "version": {"number": self.version},
             "status": {"overall": overall},
         }
-        return Said(200, told, {"kbn-name": "stand-in"})
+        return Said(200, status, {"kbn-name": "stand-in"})
 
     def _spaces(self, _asked: Asked, _space: str) -> Said:
         return Said(
@@ -166,53 +166,53 @@ class Kibana(Local):
         )
 
     def _export(self, asked: Asked, space: str) -> Said:
-        there, found, failed = self.objects.setdefault(space, {}), [], []
-        for one in asked.json["objects"]:
-            key = (one["type"], one["id"])
-            message = f"Saved object [{one['type']}/{one['id']}] not found"
+        saved, lines, failed = self.objects.setdefault(space, {}), [], []
+        for key_part in asked.json["objects"]:
+            key = (key_part["type"], key_part["id"])
+            message = f"Saved object [{key_part['type']}/{key_part['id']}] not found"
             error = {"statusCode": 404, "error": "Not Found", "message": message}
-            if key in there:
-                found.append(json.dumps(there[key]))
+            if key in saved:
+                lines.append(json.dumps(saved[key]))
             else:
-                failed.append({**one, "error": error})
+                failed.append({**key_part, "error": error})
         if failed:
             message = "Error fetching objects to export"
             attributes = {"objects": failed}
             return Said(400, {"statusCode": 400, "message": message, "attributes": attributes})
-        return Said(200, "\n".join(found), {"content-type": "application/ndjson"})
+        return Said(200, "\n".join(lines), {"content-type": "application/ndjson"})
 
     def _import(self, asked: Asked, space: str) -> Said:
-        there, results, errors = self.objects.setdefault(space, {}), [], []
+        saved, results, errors = self.objects.setdefault(space, {}), [], []
         for line in asked.form["file"][1].splitlines():
-            one = json.loads(line)
+            item = json.loads(line)
             key, known = (
-                (one["type"], one["id"]),
-                {"type": one["type"], "id": one["id"], "meta": {}},
+                (item["type"], item["id"]),
+                {"type": item["type"], "id": item["id"], "meta": {}},
             )
-            if key in there and asked.query.get("overwrite") != "true":
+            if key in saved and asked.query.get("overwrite") != "true":
                 errors.append({**known, "error": {"type": "conflict"}})
                 continue
-            results.append({**known, **({"overwrite": True} if key in there else {})})
-            there[key] = {**one, "updated_at": "2026-11-21T10:00:00.000Z", "managed": False}
-        told = {
+            results.append({**known, **({"overwrite": True} if key in saved else {})})
+            saved[key] = {**item, "updated_at": "2026-11-21T10:00:00.000Z", "managed": False}
+        result = {
             "success": not errors,
             "successCount": len(results),
             "successResults": results,
             "warnings": [],
         }
-        return Said(200, told | ({"errors": errors} if errors else {}))
+        return Said(200, result | ({"errors": errors} if errors else {}))
 
     def _privileges(self, _asked: Asked, _space: str) -> Said:
         return Said(200, {"is_authenticated": True, "has_encryption_key": True})
 
     def _rule(self, asked: Asked, space: str) -> Said:
         name = asked.query["rule_id"]
-        found = self.rules.setdefault(space, {}).get(name)
-        return Said(200, found) if found else _no_rule(name)
+        rule = self.rules.setdefault(space, {}).get(name)
+        return Said(200, rule) if rule else _no_rule(name)
 
     def _create(self, asked: Asked, space: str) -> Said:
-        rule, there = asked.json, self.rules.setdefault(space, {})
-        if rule["rule_id"] in there:
+        rule, rules = asked.json, self.rules.setdefault(space, {})
+        if rule["rule_id"] in rules:
             return Said(
                 409, {"message": f'rule_id: "{rule["rule_id"]}" already exists', "status_code": 409}
             )
@@ -223,12 +223,12 @@ class Kibana(Local):
             "revision": 0,
             "id": rule["rule_id"][::-1],
         }
-        there[rule["rule_id"]] = added | rule
-        return Said(200, there[rule["rule_id"]])
+        rules[rule["rule_id"]] = added | rule
+        return Said(200, rules[rule["rule_id"]])
 
     def _patch(self, asked: Asked, space: str) -> Said:
-        there = self.rules.setdefault(space, {})
-        rule = there.get(asked.json["rule_id"])
+        rules = self.rules.setdefault(space, {})
+        rule = rules.get(asked.json["rule_id"])
         if rule is None:
             return _no_rule(asked.json["rule_id"])
         rule.update({"version": rule["version"] + 1, **asked.json})
@@ -247,10 +247,10 @@ class Kibana(Local):
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 asked = Asked(self.command, parts.path, query, headers, body)
                 kibana.asked.append(asked)
-                said = kibana.answer(asked)
-                content = said.body if isinstance(said.body, str) else json.dumps(said.body)
-                self.send_response(said.status)
-                for name, value in said.headers.items():
+                answer = kibana.answer(asked)
+                content = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
+                self.send_response(answer.status)
+                for name, value in answer.headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(content.encode())))
                 self.end_headers()
@@ -304,10 +304,10 @@ class Proxy(Local):
                     (self.command, self.path, self.headers.get("Proxy-Authorization", ""))
                 )
                 host, _, port = self.path.rpartition(":")
-                with socket.create_connection((host, int(port))) as there:
+                with socket.create_connection((host, int(port))) as server:
                     self.send_response(200)
                     self.end_headers()
-                    _tunnel(self.connection, there)
+                    _tunnel(self.connection, server)
                 self.close_connection = True
 
             def log_message(self, format: str, *args: object) -> None:
@@ -316,11 +316,11 @@ class Proxy(Local):
         return Handler
 
 
-def _tunnel(here: socket.socket, there: socket.socket) -> None:
+def _tunnel(client: socket.socket, server: socket.socket) -> None:
     """Passes bytes both ways until one side has ended."""
-    other = {here: there, there: here}
+    other = {client: server, server: client}
     while True:
-        for ready in select.select([here, there], [], [])[0]:
+        for ready in select.select([client, server], [], [])[0]:
             data = ready.recv(1 << 16)
             if not data:
                 return

@@ -79,11 +79,11 @@ def traffic(seconds: int, width: int) -> list[TrafficBucket]:
     start = int(START.timestamp())
     return [
         {
-            "t": (start + at) * 1_000_000,
+            "t": (start + second) * 1_000_000,
             "flows": rng.randint(20, 60),
             "bytes": rng.randint(10**5, 10**6),
         }
-        for at in range(0, seconds, width)
+        for second in range(0, seconds, width)
     ]
 
 
@@ -101,9 +101,9 @@ def ledger(flows: int, alerts: int) -> Document:
         documents=2 * alerts,
         delivered=2 * alerts,
     )
-    kept = Ledger()
-    kept.of("lab.pcap", "lab").add(counts)
-    return kept.to_dict()
+    entries = Ledger()
+    entries.of("lab.pcap", "lab").add(counts)
+    return entries.to_dict()
 
 
 def _opening(rng: random.Random, fold: str, start: float, hosts: int) -> Document:
@@ -145,15 +145,15 @@ def _opening(rng: random.Random, fold: str, start: float, hosts: int) -> Documen
     }
 
 
-def _fold(fold: str, label: str, host: str, peer: str, at: str) -> Document:
+def _fold(fold: str, label: str, host: str, peer: str, start: str) -> Document:
     return {
         "id": fold,
         "state": "open",
         "subject": host,
         "role": "target" if label in {"flood", "inbound_noise"} else "actor",
         "count": 1,
-        "first": at,
-        "last": at,
+        "first": start,
+        "last": start,
         "peers": 1,
         "peers_relation": "eq",
         "top_peers": [{"ip": peer, "count": 1}],
@@ -163,8 +163,8 @@ def _fold(fold: str, label: str, host: str, peer: str, at: str) -> Document:
 
 
 def _closing(rng: random.Random, opening: Document, lasted: float) -> Document:
-    ours = opening["ids_plugin"]
-    start = datetime.fromisoformat(ours["fold"]["first"]) - START
+    own = opening["ids_plugin"]
+    start = datetime.fromisoformat(own["fold"]["first"]) - START
     count = rng.randint(2, 3000)
     totals = {
         "state": "closed",
@@ -187,7 +187,7 @@ def _closing(rng: random.Random, opening: Document, lasted: float) -> Document:
         "id": opening["event"]["id"].replace("open", "closed"),
         "kind": "event",
     }
-    closing["ids_plugin"] = {**ours, "fold": {**ours["fold"], **totals}}
+    closing["ids_plugin"] = {**own, "fold": {**own["fold"], **totals}}
     return closing
 
 

@@ -13,7 +13,8 @@ Found = tuple[State, str, str]
 def check(asked: Asked) -> Iterator[Found]:
     """
     Raises:
-        ConfigError, ServiceError: it can't be reached, refuses us, or lacks what we need.
+        ConfigError, MissingExtraError: Kibana can't be asked with what is set or installed.
+        ServiceError: it can't be reached, refuses us, or lacks what we need.
     """
     from ids_plugin.commands.setup.kibana import wanted
     from ids_plugin.elastic.kibana_setup import install

@@ -10,21 +10,21 @@ import orjson
 from ids_plugin.elastic.kibana_objects import BUDGET, TYPES, SavedObject, ndjson, objects
 
 
-def one(saved: list[SavedObject], kind: str, name: str) -> SavedObject:
-    (found,) = (each for each in saved if (each["type"], each["id"]) == (kind, name))
-    return found
+def saved_object(saved: list[SavedObject], kind: str, name: str) -> SavedObject:
+    (matching,) = (each for each in saved if (each["type"], each["id"]) == (kind, name))
+    return matching
 
 
 def leads_to(saved: list[SavedObject], field: str) -> str:
     """The URL template of a field in the data view of alerts."""
     formats = json.loads(
-        one(saved, "index-pattern", "ids_plugin-alerts")["attributes"]["fieldFormatMap"]
+        saved_object(saved, "index-pattern", "ids_plugin-alerts")["attributes"]["fieldFormatMap"]
     )
     return str(formats[field]["params"]["urlTemplate"])
 
 
 def budget_of(saved: list[SavedObject]) -> str:
-    state = one(saved, "lens", "ids_plugin-budget")["attributes"]["state"]
+    state = saved_object(saved, "lens", "ids_plugin-budget")["attributes"]["state"]
     return str(
         state["datasourceStates"]["formBased"]["layers"]["line"]["columns"]["budget"]["params"][
             "value"
@@ -34,9 +34,9 @@ def budget_of(saved: list[SavedObject]) -> str:
 
 def strings(value: Any) -> list[str]:
     if isinstance(value, dict):
-        return [found for each in value.values() for found in strings(each)]
+        return [matching for each in value.values() for matching in strings(each)]
     if isinstance(value, list):
-        return [found for each in value for found in strings(each)]
+        return [matching for each in value for matching in strings(each)]
     return [value] if isinstance(value, str) else []
 
 
@@ -76,18 +76,18 @@ def test_a_sites_own_links_and_budget() -> None:
 
 
 def test_in_another_space_ids_and_what_names_them_end_in_its_name() -> None:
-    here, there = objects(), objects(space="soc-2")
-    assert [each["id"] for each in there] == [f"{each['id']}-soc-2" for each in here]
-    known = {(each["type"], each["id"]) for each in there}
-    assert {(named["type"], named["id"]) for each in there for named in each["references"]} <= known
-    view = next(each for each in there if each["id"] == "ids_plugin-alerts-soc-2")["attributes"]
+    here, saved = objects(), objects(space="soc-2")
+    assert [each["id"] for each in saved] == [f"{each['id']}-soc-2" for each in here]
+    known = {(each["type"], each["id"]) for each in saved}
+    assert {(named["type"], named["id"]) for each in saved for named in each["references"]} <= known
+    view = next(each for each in saved if each["id"] == "ids_plugin-alerts-soc-2")["attributes"]
     assert view["title"] == "logs-ids_plugin.alert-*"
     formats = json.loads(view["fieldFormatMap"])
     assert "/view/ids_plugin-host-soc-2?" in formats["source.ip"]["params"]["urlTemplate"]
     assert (
         "index:ids_plugin-alerts-soc-2," in formats["ids_plugin.bundle.id"]["params"]["urlTemplate"]
     )
-    guide = next(each for each in there if each["id"] == "ids_plugin-host_guide-soc-2")[
+    guide = next(each for each in saved if each["id"] == "ids_plugin-host_guide-soc-2")[
         "attributes"
     ]
     assert "(#/view/ids_plugin-triage-soc-2)" in guide["visState"]
@@ -98,13 +98,13 @@ def test_no_placeholder_is_left() -> None:
 
 
 def test_vega_panels_hold_their_specification_as_text() -> None:
-    panel = one(objects(), "visualization", "ids_plugin-attention")
+    panel = saved_object(objects(), "visualization", "ids_plugin-attention")
     spec = json.loads(json.loads(panel["attributes"]["visState"])["params"]["spec"])
     assert spec["$schema"].startswith("https://vega.github.io/schema/vega/v5")
 
 
 def test_what_kibana_keeps_in_strings_is_in_strings() -> None:
-    dashboard = one(objects(), "dashboard", "ids_plugin-triage")["attributes"]
+    dashboard = saved_object(objects(), "dashboard", "ids_plugin-triage")["attributes"]
     assert isinstance(json.loads(dashboard["panelsJSON"]), list)
     assert json.loads(dashboard["optionsJSON"])["useMargins"] is True
     assert list(json.loads(dashboard["controlGroupInput"]["panelsJSON"])) == [
@@ -113,7 +113,7 @@ def test_what_kibana_keeps_in_strings_is_in_strings() -> None:
         "severity",
     ]
     assert json.loads(dashboard["kibanaSavedObjectMeta"]["searchSourceJSON"])["filter"] == []
-    lens = one(objects(), "lens", "ids_plugin-queue")["attributes"]
+    lens = saved_object(objects(), "lens", "ids_plugin-queue")["attributes"]
     assert isinstance(lens["state"], dict), "the state of Lens is an object in Kibana too"
 
 

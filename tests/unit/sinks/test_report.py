@@ -34,9 +34,9 @@ def _write(path: Path, alerts: int = 3) -> str:
 
 
 def _unpacked(page: str, kind: str) -> list[Any]:
-    found = re.findall(rf'<script type="text/plain" class="{kind}">([^<]*)</script>', page)
+    chunks = re.findall(rf'<script type="text/plain" class="{kind}">([^<]*)</script>', page)
     return [
-        item for chunk in found for item in json.loads(zlib.decompress(base64.b64decode(chunk)))
+        item for chunk in chunks for item in json.loads(zlib.decompress(base64.b64decode(chunk)))
     ]
 
 
@@ -61,7 +61,7 @@ def test_the_policy_allows_our_own_scripts_and_nothing_else(tmp_path: Path) -> N
     hashes = [
         base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
     ]
-    allowed = " ".join(f"'sha256-{one}'" for one in hashes)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
     assert policy[1].startswith(f"default-src 'none'; script-src {allowed}; style-src 'sha256-")
     assert "unsafe" not in policy[1]
     assert "http" not in policy[1]
