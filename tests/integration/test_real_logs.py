@@ -21,13 +21,17 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from ids_plugin.schema.flow import COLUMNS, SCHEMA
+from ids_plugin.schema.flow import COLUMNS, SCHEMA, SENSOR_FLAGS
 from tests.support.logs import read_files
 from tests.support.shared_data import ROOT, shared
 
 ZEEK = ROOT / "zeek-8.0.8"
 SAME = [name for name in SCHEMA if name != "origin"]
-ZEEK_COLUMNS = [(column.name, column.zeek) for column in COLUMNS if column.zeek]
+FLAG_OF = {judged: flag for flag, judged in SENSOR_FLAGS.items()}
+ZEEK_COLUMNS = [
+    (FLAG_OF.get(column.name, column.name), column.zeek) for column in COLUMNS if column.zeek
+]
+"""columns that hold what the log says, and its fields"""
 
 
 def captures() -> list[str]:
