@@ -1,0 +1,1 @@
+"""Plugins for ids-plugin from another package: a source, a kind of scoring member, a sink."""
