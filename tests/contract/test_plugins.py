@@ -74,7 +74,7 @@ PLUGINS = [(room, name) for room in GROUPS for name in registry.names(room)]
 
 @cache
 def default() -> Bundle:
-    return bundle.read(bundle.find("default"))
+    return bundle.read(bundle.find("anomaly_net"))
 
 
 def test_every_room_with_plugins_has_its_checks() -> None:

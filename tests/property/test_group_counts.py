@@ -90,7 +90,7 @@ TRAFFIC: dict[str, Callable[[], list[Row]]] = {
 @cache
 def easily_alarmed(threshold: float) -> Bundle:
     """The default bundle with low thresholds, and no prefilter in the way."""
-    bundle = read(find("default"))
+    bundle = read(find("anomaly_net"))
     thresholds = dict.fromkeys(bundle.manifest.thresholds, threshold)
     return seal(bundle.manifest.replaced(thresholds=thresholds, prefilter=None), bundle.files)
 

@@ -29,7 +29,7 @@ from tests.support import toy
 
 @cache
 def shipped() -> Bundle:
-    return bundle.read(bundle.find("default"))
+    return bundle.read(bundle.find("anomaly_net"))
 
 
 @cache

@@ -49,7 +49,7 @@ def test_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_scan_gives_frames(tmp_path: Path) -> None:
     result = ids_plugin.scan(SAMPLE)
-    assert result.alerts.height == 15
+    assert result.alerts.height == result.ledger.total.opened > 10
     assert dict(result.alerts.schema) == dict(api.ALERT_COLUMNS)
     assert result.flows.schema == ids_plugin.FLOW_SCHEMA
     assert result.flows.height == result.ledger.total.scored

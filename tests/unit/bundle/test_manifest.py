@@ -14,7 +14,7 @@ from ids_plugin.errors import BundleError
 
 
 def shipped() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((bundle.find("default") / "manifest.json").read_text())
+    document: dict[str, Any] = json.loads((bundle.find("anomaly_net") / "manifest.json").read_text())
     return document
 
 
@@ -45,7 +45,7 @@ def test_what_the_shipped_bundle_says_is_typed() -> None:
 
 
 def test_sealing_it_again_gives_the_same_id_and_the_same_bytes() -> None:
-    made = bundle.read(bundle.find("default"))
+    made = bundle.read(bundle.find("anomaly_net"))
     assert bundle.seal(made.manifest, made.files).id == made.id == shipped()["id"]
     assert made.manifest.document == shipped()
 

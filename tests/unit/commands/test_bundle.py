@@ -55,8 +55,9 @@ def test_json_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["bundle", "--json", "show", "default"]) == 0
     assert json.loads(capsys.readouterr().out) == DEFAULT.manifest.document
     assert cli.main(["bundle", "--json", "list"]) == 0
-    row = json.loads(capsys.readouterr().out)
-    assert (row["name"], row["id"]) == ("default", DEFAULT.id)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["name"]: row["id"] for row in rows}["default"] == DEFAULT.id
+    assert {row["name"] for row in rows} == {"default", "anomaly_net"}
     assert cli.main(["bundle", "--json", "verify", "default"]) == 0
     assert json.loads(capsys.readouterr().out)["intact"] is True
 

@@ -115,7 +115,7 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
     assert cli.main(["train", "--data", f"lab:{tmp_path}/none", "--out", str(out)]) == 3
     assert cli.main(["train", "--data", data, "--family", "crystal_ball", "--out", str(out)]) == 2
     assert (
-        cli.main(["compress", "default", "--data", data, "--steps", "magic", "--out", str(out)])
+        cli.main(["compress", "anomaly_net", "--data", data, "--steps", "magic", "--out", str(out)])
         == 2
     )
     (tmp_path / "mine").mkdir()

@@ -27,7 +27,7 @@ def batch() -> Windows:
 
 @cache
 def scorer() -> Scorer:
-    return Scorer(bundle.read(bundle.find("default")), cascade=False)
+    return Scorer(bundle.read(bundle.find("anomaly_net")), cascade=False)
 
 
 @cache

@@ -144,7 +144,7 @@ def alerts(made: Bundle) -> list[Document]:
 
 
 def test_a_members_name_changes_nothing_but_the_name() -> None:
-    shipped = bundle.read(bundle.find("default"))
+    shipped = bundle.read(bundle.find("anomaly_net"))
     before = alerts(shipped)
     after = alerts(renamed(shipped, "lightgbm", "trees"))
     assert before
@@ -156,7 +156,7 @@ def test_a_members_name_changes_nothing_but_the_name() -> None:
 
 
 def test_a_members_name_changes_no_explanation() -> None:
-    shipped = bundle.read(bundle.find("default"))
+    shipped = bundle.read(bundle.find("anomaly_net"))
     windows = next(examples.windows(toy.network(99, minutes=15)))
     evidence = []
     for made in (shipped, renamed(shipped, "lightgbm", "trees")):

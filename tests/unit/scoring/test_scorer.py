@@ -17,7 +17,7 @@ from tests.support import toy_bundle
 @pytest.fixture(params=["trained", "small", "default"])
 def any_bundle(request: pytest.FixtureRequest) -> Bundle:
     if request.param == "default":
-        return bundle.read(bundle.find("default"))
+        return bundle.read(bundle.find("anomaly_net"))
     return toy_bundle.trained() if request.param == "trained" else toy_bundle.small()
 
 
