@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from ids_plugin.schema.flow import SCHEMA, with_sensor_flags
+from ids_plugin.schema.flow import CONN_SCHEMA, with_facts, with_sensor_flags
 from ids_plugin.sources.flow_batches import NOTHING, Batch, Range, Watermarks
 
 Int64s = npt.NDArray[np.int64]
@@ -56,7 +56,7 @@ class Released(NamedTuple):
 
     sensor: str
     flows: pl.DataFrame
-    """schema.flow.SCHEMA; may be empty"""
+    """schema.flow.SCHEMA, without facts; may be empty"""
     duplicates: dict[str, int]
     """numbered records that came again, by the flows' `source`; they aren't among `flows`"""
     is_end: bool
@@ -180,7 +180,7 @@ def _released(
     if not (filled or duplicates or is_end):
         return None
     rows = filled[0] if len(filled) == 1 else pl.concat([NOTHING, *filled])
-    return Released(sensor, rows[list(SCHEMA)], duplicates, is_end)
+    return Released(sensor, with_facts(rows[list(CONN_SCHEMA)]), duplicates, is_end)
 
 
 @dataclass

@@ -106,6 +106,7 @@ def _frame(file: Path) -> pl.DataFrame:
     refused."""
     try:
         frame = flow.with_sensor_flags(pl.read_parquet(file))
+        frame = flow.with_facts(frame) if "origin" in frame.columns else frame
     except (pl.exceptions.PolarsError, OSError) as error:
         raise InputError("is no Parquet file that can be read", location=str(file)) from error
     absent = [name for name in flow.SCHEMA if name not in frame.columns]

@@ -147,11 +147,11 @@ def _all_columns(columns: dict[str, pa.Array], sensor: str, still_open: bool) ->
     kinds = {pl.Boolean(): pa.bool_(), pl.String(): pa.large_string()}
     whole |= {
         name: pa.nulls(rows, kinds[dtype])
-        for name, dtype in flow.SCHEMA.items()
+        for name, dtype in flow.CONN_SCHEMA.items()
         if name not in whole
     }
-    arrow = pa.table({name: whole[name] for name in flow.SCHEMA})
-    return cast(pl.DataFrame, pl.from_arrow(arrow))
+    arrow = pa.table({name: whole[name] for name in flow.CONN_SCHEMA})
+    return flow.with_facts(cast(pl.DataFrame, pl.from_arrow(arrow)))
 
 
 def _constant(text: str, rows: int) -> pa.Array:

@@ -1,4 +1,7 @@
-"""A flow: Zeek's conn.log record, with Zeek's meaning of every column, and eight columns of ours.
+"""A flow: Zeek's conn.log record, with Zeek's meaning of every column, and columns of ours.
+
+Eight of ours stand among Zeek's. Behind them stand the facts of a flow: what other logs (http, ssl,
+x509, dns) say of the same connection. `sources.facts` joins them to flows; no window holds them.
 
 What a source can't know is null, never 0. Column names are Zeek's with `id.` left off.
 https://docs.zeek.org/en/master/scripts/base/protocols/conn/main.zeek.html
@@ -26,7 +29,7 @@ class Column(NamedTuple):
     text: str
 
 
-COLUMNS: tuple[Column, ...] = (
+CONN_COLUMNS: tuple[Column, ...] = (
     Column(
         "sensor",
         pl.String(),
@@ -134,7 +137,43 @@ COLUMNS: tuple[Column, ...] = (
     ),
 )
 
-SCHEMA: dict[str, pl.DataType] = {column.name: column.dtype for column in COLUMNS}
+FACT_COLUMNS: tuple[Column, ...] = tuple(
+    Column(name, dtype, None, text)
+    for name, dtype, text in (
+        ("http_method", pl.String(), "distinct methods of its requests, sorted, joined by commas"),
+        ("http_host", pl.String(), "host that the first request with one names"),
+        ("http_host_is_address", pl.Boolean(), "a request names an IP address as its host"),
+        ("http_user_agent", pl.String(), "user agent of the first request that has one"),
+        ("http_is_tool_agent", pl.Boolean(), "a request's user agent isn't a browser's"),
+        ("http_has_referrer", pl.Boolean(), "a request has a referrer"),
+        ("http_status", pl.UInt16(), "smallest status of its responses; null without a response"),
+        ("http_uri_bytes", pl.UInt32(), "bytes of the longest URI"),
+        ("http_requests", pl.UInt16(), "requests, 65,535 at most; null: http.log has none of it"),
+        ("tls_established", pl.Boolean(), "a handshake ended well; null: ssl.log has none of it"),
+        ("tls_server_name", pl.String(), "name of the server that the client asked for"),
+        ("tls_has_certificate", pl.Boolean(), "the server's certificate is known"),
+        ("tls_is_self_signed", pl.Boolean(), "the certificate's subject is its issuer"),
+        (
+            "tls_validity_days",
+            pl.Float32(),
+            "days for which the first certificate of the server's chain is valid",
+        ),
+        ("tls_is_name_mismatch", pl.Boolean(), "the server's name isn't one of the certificate's"),
+        ("tls_has_alternative_name", pl.Boolean(), "the certificate has an alternative DNS name"),
+        (
+            "resp_name",
+            pl.String(),
+            "first name for which the originator got the responder's address in an answer, "
+            "before the flow's first packet",
+        ),
+        ("resp_name_ttl", pl.Float32(), "time to live of that answer, seconds"),
+    )
+)
+COLUMNS: tuple[Column, ...] = (*CONN_COLUMNS, *FACT_COLUMNS)
+
+CONN_SCHEMA: dict[str, pl.DataType] = {column.name: column.dtype for column in CONN_COLUMNS}
+FACT_SCHEMA: dict[str, pl.DataType] = {column.name: column.dtype for column in FACT_COLUMNS}
+SCHEMA: dict[str, pl.DataType] = CONN_SCHEMA | FACT_SCHEMA
 SENSOR_FLAGS: dict[str, str] = {
     "sensor_local_orig": "local_orig",
     "sensor_local_resp": "local_resp",
@@ -172,3 +211,25 @@ def with_sensor_flags(frame: pl.DataFrame) -> pl.DataFrame:
     place = names.index("local_resp") + 1
     flags = [pl.col(judged).alias(flag) for flag, judged in SENSOR_FLAGS.items()]
     return frame.select(*names[:place], *flags, *names[place:])
+
+
+def with_facts(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with every fact column, the absent ones null, behind `origin`."""
+    names = frame.columns
+    if set(FACT_SCHEMA) <= set(names):
+        return frame
+    place = names.index("origin") + 1
+    facts = [
+        pl.col(name) if name in names else pl.lit(None, dtype=dtype).alias(name)
+        for name, dtype in FACT_SCHEMA.items()
+    ]
+    others = [name for name in names if name not in FACT_SCHEMA]
+    return frame.select(*others[:place], *facts, *others[place:])
+
+
+def without_empty_facts(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame without its fact columns if no flow of it has a fact."""
+    facts = [name for name in FACT_SCHEMA if name in frame.columns]
+    if any(frame[name].null_count() < frame.height for name in facts):
+        return frame
+    return frame.drop(facts)

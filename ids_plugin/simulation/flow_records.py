@@ -13,7 +13,7 @@ from itertools import product
 import numpy as np
 import polars as pl
 
-from ids_plugin.schema.flow import SCHEMA, with_sensor_flags
+from ids_plugin.schema.flow import SCHEMA, with_facts, with_sensor_flags
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.simulation.contacts import (
     _SERVICES,
@@ -650,7 +650,7 @@ def _as_logged(frame: pl.DataFrame, sensor: Sensor) -> pl.DataFrame:
     )
     known_time = pl.col("ts") + pl.col("duration").fill_null(pl.duration(microseconds=0))
     return (
-        with_sensor_flags(frame)
+        with_facts(with_sensor_flags(frame))
         .sort(known_time, "uid")
         .select([pl.col(name).cast(dtype) for name, dtype in SCHEMA.items()])
     )

@@ -12,7 +12,14 @@ import pyarrow as pa
 from pyarrow import ipc, parquet
 
 from ids_plugin.errors import UsageError
-from ids_plugin.schema.flow import COLUMNS, DEFAULT_SENSOR, SCHEMA, SENSOR_FLAGS, empty
+from ids_plugin.schema.flow import (
+    COLUMNS,
+    CONN_SCHEMA,
+    DEFAULT_SENSOR,
+    SCHEMA,
+    SENSOR_FLAGS,
+    empty,
+)
 
 FORMATS = ("json", "tsv", "parquet", "arrow")
 ZEEK_TYPES = {
@@ -36,8 +43,8 @@ def write(frames: Iterable[pl.DataFrame], form: str, out: BinaryIO) -> int:
 
     Zeek's forms carry what a conn.log has (as `local_orig` and `local_resp` what we judge, or
     before that what the sensor says), the labels where the first frame has any, and in JSON also
-    `_path` of open connections and `_system_name` of a named sensor. Parquet and Arrow carry the
-    whole frame.
+    `_path` of open connections and `_system_name` of a named sensor; facts are left out. Parquet and
+    Arrow carry the whole frame.
 
     Args:
         frames: Flow frames.
@@ -78,7 +85,7 @@ def to_json(flows: pl.DataFrame) -> bytes:
         return b""
     texts = [
         name
-        for name, dtype in SCHEMA.items()
+        for name, dtype in CONN_SCHEMA.items()
         if dtype == pl.String() and name not in ("source", "origin")
     ]
     flows = flows.with_columns(_escaped(flows[name]) for name in texts)

@@ -19,7 +19,7 @@ import orjson
 import polars as pl
 
 from ids_plugin.errors import InputError
-from ids_plugin.schema.flow import SCHEMA, with_sensor_flags
+from ids_plugin.schema.flow import CONN_SCHEMA, with_sensor_flags
 
 LIMIT = 900_000
 """Bytes of a message's value: below what a broker takes by default, 1 MiB with headers and
@@ -32,7 +32,8 @@ EXTRA: dict[str, pl.DataType] = {
 }
 """Beside the flow: its number in the run (null where there are none), the record's time (ms), and
 where it stood."""
-WIRE: dict[str, pl.DataType] = {**SCHEMA, **EXTRA}
+WIRE: dict[str, pl.DataType] = {**CONN_SCHEMA, **EXTRA}
+"""Columns of a message. A stream carries no facts of other logs."""
 NOTHING = pl.DataFrame(schema=WIRE)
 Headers = list[tuple[str, bytes]]
 Range = tuple[int, int]

@@ -24,7 +24,7 @@ import pyarrow as pa
 from pyarrow import ipc
 
 from ids_plugin.errors import InputError
-from ids_plugin.schema.flow import SCHEMA, known
+from ids_plugin.schema.flow import CONN_SCHEMA, known
 from ids_plugin.sources import Read
 from ids_plugin.sources.local_networks import Locality
 
@@ -36,7 +36,7 @@ SMALLEST = 1 << 4
 """Flows of a sorted run's batch at least: HELD / SMALLEST runs of HELD flows can be merged at once,
 67 million."""
 KNOWN = "_known"
-TIES = ("uid", *(name for name in SCHEMA if name not in ("uid", "origin")), "origin")
+TIES = ("uid", *(name for name in CONN_SCHEMA if name not in ("uid", "origin")), "origin")
 Key = tuple[int, str]
 
 

@@ -22,7 +22,7 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from ids_plugin import bundle
 from ids_plugin.pipeline import Pipeline
 from ids_plugin.schema.alert import Document
-from ids_plugin.schema.flow import SCHEMA, known, with_sensor_flags
+from ids_plugin.schema.flow import SCHEMA, known, with_facts, with_sensor_flags
 from ids_plugin.schema.ledger import Ledger
 from ids_plugin.sources.flow_batches import WIRE, Batch, Watermarks, encode, encode_watermarks
 from ids_plugin.sources.local_networks import LocalRule
@@ -41,7 +41,7 @@ def flows(sensor: str) -> pl.DataFrame:
     constants = {"sensor": sensor, "source": "zeek", "label": None, "label_detail": None}
     named = [pl.lit(value, pl.String).alias(name) for name, value in constants.items()]
     run = (
-        with_sensor_flags(pl.read_parquet(LAB / f"{SENSORS[sensor]}.parquet"))
+        with_facts(with_sensor_flags(pl.read_parquet(LAB / f"{SENSORS[sensor]}.parquet")))
         .select(columns)
         .with_columns(named)
     )

@@ -11,7 +11,13 @@ from typing import NamedTuple
 import polars as pl
 
 from ids_plugin.errors import DialectError
-from ids_plugin.schema.flow import DEFAULT_SENSOR, SCHEMA, SENSOR_FLAGS, empty
+from ids_plugin.schema.flow import (
+    CONN_SCHEMA,
+    DEFAULT_SENSOR,
+    SENSOR_FLAGS,
+    empty,
+    with_facts,
+)
 
 EARLIEST, LATEST = 631_152_000, 4_102_444_800
 """Seconds: 1990 and 2100. A capture's clock lies between them, in whichever unit its time is
@@ -106,7 +112,7 @@ def build_flows(draft: pl.DataFrame, *, source: str, name: str, sensor: str) -> 
     if made["_odd"].any():
         draft = _canonical(draft)
         made = draft.select(*plan, origin)
-    flows = made.drop("_odd")
+    flows = with_facts(made.drop("_odd"))
     if not draft.select(_extremes(tuple(draft.columns))).item():
         return BuiltFlows(flows, ())
     wrong = draft.select(pl.any_horizontal(test for _, test in _wrong(draft.columns))).to_series()
@@ -117,7 +123,9 @@ def build_flows(draft: pl.DataFrame, *, source: str, name: str, sensor: str) -> 
 def _plan(columns: tuple[str, ...], source: str, sensor: str) -> tuple[pl.Expr, ...]:
     """Typed columns of the Flow frame but `origin`, then `_odd`: an address isn't plain IPv4."""
     absent = {
-        name: pl.lit(None, dtype=dtype) for name, dtype in SCHEMA.items() if name not in columns
+        name: pl.lit(None, dtype=dtype)
+        for name, dtype in CONN_SCHEMA.items()
+        if name not in columns
     }
     sensor_name = (
         pl.lit(sensor)
@@ -145,7 +153,7 @@ def _plan(columns: tuple[str, ...], source: str, sensor: str) -> tuple[pl.Expr, 
         (derived[name] if name in derived else _column(name, absent))
         .cast(dtype, strict=False)
         .alias(name)
-        for name, dtype in SCHEMA.items()
+        for name, dtype in CONN_SCHEMA.items()
         if name != "origin"
     ]
     odd = [~_column(name, absent).str.contains(IPV4) for name in ("orig_h", "resp_h")]

@@ -25,7 +25,7 @@ import orjson
 import polars as pl
 
 from ids_plugin.schema.alert import Document
-from ids_plugin.schema.flow import SCHEMA, known, with_sensor_flags
+from ids_plugin.schema.flow import SCHEMA, known, with_facts, with_sensor_flags
 from ids_plugin.simulation import generate
 from ids_plugin.simulation.networks import Ranges
 from ids_plugin.sinks.flow_files import to_json
@@ -189,7 +189,11 @@ def _networks(seed: int, number: int) -> Iterator[pl.DataFrame]:
     }
     renamed = [pl.lit(value, pl.String).alias(name) for name, value in ours.items()]
     for path in sorted(LAB.rglob("*.parquet"))[number::SENSORS]:
-        yield with_sensor_flags(pl.read_parquet(path)).select(columns).with_columns(renamed)
+        yield (
+            with_facts(with_sensor_flags(pl.read_parquet(path)))
+            .select(columns)
+            .with_columns(renamed)
+        )
     count = 0
     while True:
         flows = generate.simulate_network(seed, number + SENSORS * count, HOURS, ATTACKS, "")

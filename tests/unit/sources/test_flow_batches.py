@@ -6,9 +6,7 @@ import polars as pl
 import pytest
 
 from ids_plugin.errors import InputError
-from ids_plugin.schema.flow import SCHEMA
 from ids_plugin.sources.flow_batches import (
-    EXTRA,
     LIMIT,
     NOTHING,
     WIRE,
@@ -31,7 +29,7 @@ def rows(count: int) -> pl.DataFrame:
     numbers = pl.int_range(count, dtype=pl.Int64)
     extra = {"seq": numbers, "at": numbers * 1000, "partition": pl.lit(3), "offset": numbers + 7}
     flows = flows.with_columns(**extra)
-    return flows.select(pl.col(name).cast(dtype) for name, dtype in {**SCHEMA, **EXTRA}.items())
+    return flows.select(pl.col(name).cast(dtype) for name, dtype in WIRE.items())
 
 
 def back(batch: Batch, limit: int = LIMIT) -> list[Batch]:

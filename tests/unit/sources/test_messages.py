@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from ids_plugin.schema.flow import SCHEMA
+from ids_plugin.schema.flow import CONN_SCHEMA
 from ids_plugin.sources.flow_batches import WIRE, Batch
 from ids_plugin.sources.messages import MAX_REJECT_BYTES, Fetched, Header, MessageReader, Messages
 from tests.support.logs import conn, document, eve, jsonl, tsv
@@ -89,7 +89,7 @@ def test_every_envelope_gives_the_flow_its_reader_gives(name: str) -> None:
     kind = {"eve": "suricata", "ecs": "ecs"}.get(name, "zeek")
     expected = read_log(jsonl([ENVELOPES[name]]), kind).flows
     found = flows(read(fetched(lines(ENVELOPES[name]))))
-    same = [column for column in SCHEMA if column not in ("origin", "sensor")]
+    same = [column for column in CONN_SCHEMA if column not in ("origin", "sensor")]
     assert found[same].equals(expected[same])
     assert found["origin"].to_list() == ["zeek/3/10"]
     assert found[["at", "partition", "offset"]].row(0) == (1_000_010, 3, 10)
@@ -274,7 +274,7 @@ def test_messages_of_a_real_zeek_kafka_are_the_flows_of_the_log_beside_them(form
     found = read(fetched(values[::2], partition=0), fetched(values[1::2], partition=1))
     expected = read_log((folder / "conn.log").read_bytes()).flows
     assert not found.rejects
-    same = [column for column in SCHEMA if column not in ("origin", "duration")]
+    same = [column for column in CONN_SCHEMA if column not in ("origin", "duration")]
     assert flows(found)[same].sort("uid").equals(expected[same].sort("uid"))
 
 
