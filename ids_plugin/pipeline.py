@@ -17,14 +17,12 @@ import polars as pl
 from ids_plugin import features
 from ids_plugin.alerts import AlertGrouper, AllowList, BundleFacts
 from ids_plugin.bundle import Bundle
-from ids_plugin.engines import JudgedBatch, SensorEngine
+from ids_plugin.engines import Engine, JudgedBatch, SensorEngine
 from ids_plugin.engines.opening import open_engine
 from ids_plugin.errors import CheckpointError
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.ledger import Ledger, tally
 from ids_plugin.schema.reject import Reject
-from ids_plugin.schema.score import Scores
-from ids_plugin.scoring.scorer import Scorer
 from ids_plugin.sources import Read
 from ids_plugin.sources.local_networks import Locality
 from ids_plugin.sources.ordering import ordered
@@ -243,19 +241,23 @@ def _counted(reads: Iterable[Read], ledger: Ledger, how: Scan) -> Iterator[Read]
         yield step
 
 
-def scored(
-    batches: Iterable[pl.DataFrame], scorer: Scorer
-) -> Iterator[tuple[str, BatchWindows, Scores]]:
-    """(sensor, windows, scores) batch by batch; `batches`: Flow frames with local flags filled.
+def judged(batches: Iterable[pl.DataFrame], engine: Engine) -> Iterator[tuple[str, JudgedBatch]]:
+    """(sensor, what the engine makes of its flows) batch by batch, as `Pipeline.step` does it.
 
-    Use each before asking for the next.
+    Each is valid until the next is asked for. `batches`: Flow frames with local flags filled, in
+    the order in which flows were known.
     """
-    for sensor, windows in windowed(batches):
-        yield sensor, windows, scorer.score(windows)
+    sensors: dict[str, SensorEngine] = {}
+    for batch in batches:
+        for name, part in _by_sensor(batch):
+            if name not in sensors:
+                sensors[name] = engine.sensor()
+            for judged_batch in sensors[name].step(part):
+                yield name, judged_batch
 
 
 def windowed(batches: Iterable[pl.DataFrame]) -> Iterator[tuple[str, BatchWindows]]:
-    """(sensor, windows) batch by batch, as `Pipeline.step` makes them.
+    """(sensor, windows) batch by batch, as a bundle whose members score windows sees them.
 
     Each is valid until the next is asked for. `batches`: Flow frames with local flags filled, in
     the order in which flows were known.

@@ -1,4 +1,5 @@
-"""`ids-plugin evaluate`: what a bundle finds and misses on labelled flows, beside rules that know nothing."""
+"""`ids-plugin evaluate`: what a bundle finds and misses on labelled flows, beside rules that know
+nothing."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         choices=PROTOCOLS,
         default="leave-one-out",
-        help="what the lookup table may learn from: the other networks, the first 70 %% of each in time, or a random "
-        "70 %% (as papers do; flatters) (default: %(default)s)",
+        help="what the lookup table may learn from: the other networks, the first 70 %% of each in "
+        "time, or a random 70 %% (as papers do; flatters) (default: %(default)s)",
     )
     parser.add_argument(
         "--ask-every-model", action="store_true", help="score every flow with every model"
@@ -103,19 +104,26 @@ def _print(result: dict[str, Any], console: Console) -> None:
         _wanted(result),
         _networks(result),
         _models(result),
+        _detectors(result),
         _alone(result),
         _confusion(result),
     ):
         if table.row_count:
             rich.print(table)
-    for line in _deletion(result["deletion"]):
-        rich.print(line)
+    if not result["left_out"]:
+        for line in _deletion(result["deletion"]):
+            rich.print(line)
+    for part in result["left_out"]:
+        rich.print(f"left out: {part}")
 
 
 def _deletion(deletion: dict[str, Any]) -> Iterator[str]:
     """What taking the named evidence away does, beside taking as much at random."""
     tested, by_features = deletion["tested"], deletion["features_passed"]
-    yield f"deletion test: {deletion['passed']} of {tested} explanations pass, {by_features} by their features alone"
+    yield (
+        f"deletion test: {deletion['passed']} of {tested} explanations pass,"
+        f" {by_features} by their features alone"
+    )
     for method, counts in deletion["flows"].items():
         share = f"{counts['passed']} of {counts['tested']} tested pass"
         yield f"  earlier flows by {method}: {counts['explained']}, {share}"
@@ -163,7 +171,8 @@ def _wanted(result: dict[str, Any]) -> Table:
 
 def _networks(result: dict[str, Any]) -> Table:
     total = result["total"]
-    rate = f"{_rate(total['alerts_per_day'])} alerts a day, {_rate(total['false_alerts_per_day'])} of them false"
+    false = _rate(total["false_alerts_per_day"])
+    rate = f"{_rate(total['alerts_per_day'])} alerts a day, {false} of them false"
     names = ("network", "flows", "attack flows", "hours", "alerts", "false alerts")
     table = _table(f"networks: {total['alerts']} alerts in {total['hours']:g} h: {rate}", *names)
     for one in result["networks"]:
@@ -184,6 +193,14 @@ def _models(result: dict[str, Any]) -> Table:
     table = _table(f"flows, protocol {result['protocol']}", "model", *columns)
     for name, figures in result["models"].items():
         table.add_row(name, *("" if figures[c] is None else f"{figures[c]:.3f}" for c in columns))
+    return table
+
+
+def _detectors(result: dict[str, Any]) -> Table:
+    """What each detector raised."""
+    table = _table("detectors", "detector", "alerts", "false alerts")
+    for name, counts in result["detectors"].items():
+        table.add_row(name, f"{counts['alerts']:,}", f"{counts['false_alerts']:,}")
     return table
 
 

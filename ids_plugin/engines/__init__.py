@@ -1,30 +1,38 @@
 """Engines: the flows of a sensor → what a bundle makes of them, and why.
 
-There are two kinds. A bundle with `detectors` is judged by them (`detectors.py`): each class has a detector with inputs
-and a threshold of its own. Any other bundle is judged by its members together (`windows.py`): they score the window of
-every flow. The pipeline knows only the protocols below.
+There are two kinds. A bundle with `detectors` is judged by them (`detectors.py`): each class has a
+detector with inputs and a threshold of its own. Any other bundle is judged by its members together
+(`windows.py`): they score the window of every flow. The pipeline knows only the protocols below.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import polars as pl
 
+from ids_plugin.detectors import Findings
 from ids_plugin.schema.evidence import Evidence
 from ids_plugin.schema.score import Scores
+from ids_plugin.windows.state import BatchWindows
 
 
 class JudgedBatch(NamedTuple):
     """The flows of one step, judged."""
 
     flows: pl.DataFrame
-    """(n) Flow frame without duplicates, with `known`, `clock` (Datetime, µs) and `replaces` (Boolean)"""
+    """(n) Flow frame without duplicates, with `known`, `clock` (Datetime, µs) and `replaces`
+    (Boolean)"""
     scores: Scores
     """(n)"""
     explain: Callable[[int], Evidence]
     """row over the threshold → its evidence; valid until the next step"""
+    windows: BatchWindows
+    """(n) what members or detectors look at; valid until the next step"""
+    findings: Mapping[str, Findings] = MappingProxyType({})
+    """detector → its findings, also those below the threshold; none where members decide"""
 
 
 class SensorEngine(Protocol):
@@ -46,7 +54,8 @@ class SensorEngine(Protocol):
         ...
 
     def step(self, flows: pl.DataFrame) -> Iterator[JudgedBatch]:
-        """Judges a Flow frame with local flags filled, in one batch or several; use each before the next."""
+        """Judges a Flow frame with local flags filled, in one batch or several; use each before the
+        next."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -66,5 +75,6 @@ class Engine(Protocol):
     """A bundle, ready to judge."""
 
     def sensor(self, before: SensorEngine | None = None) -> SensorEngine:
-        """The state of a sensor judged by this engine; it goes on with that of `before` where it can."""
+        """The state of a sensor judged by this engine; it goes on with that of `before` where it
+        can."""
         ...

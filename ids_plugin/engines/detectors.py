@@ -75,7 +75,7 @@ class DetectorSensor:
         for windows in self.windower.step(features.add(flows)):
             findings = {name: memory.step(windows) for name, memory in self.memories.items()}
             union = Union(findings, len(windows))
-            yield JudgedBatch(windows.flows, union.scores(), union.explain)
+            yield JudgedBatch(windows.flows, union.scores(), union.explain, windows, findings)
 
     def state(self) -> dict[str, Any]:
         """The windower's and the detectors'."""
@@ -104,8 +104,8 @@ class DetectorSensor:
 class Union:
     """What several detectors say of the same n flows.
 
-    A flow has the label of one detector: of those over their threshold, the one with the highest score; the first of
-    the bundle where scores are equal.
+    A flow has the label of one detector: of those over their threshold, the one with the highest
+    score; the first of the bundle where scores are equal.
     """
 
     def __init__(self, findings: Mapping[str, Findings], flows: int) -> None:

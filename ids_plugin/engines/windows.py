@@ -1,4 +1,5 @@
-"""Members that vote on the window of every flow: a network, trees, named behaviours, behind a prefilter."""
+"""Members that vote on the window of every flow: a network, trees, named behaviours, behind a
+prefilter."""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ class WindowSensor:
         """The windows of a batch, scored."""
         for windows in self.windower.step(features.add(flows)):
             scores = self._engine.scorer.score(windows)
-            yield JudgedBatch(windows.flows, scores, self._explanation(windows, scores))
+            explain = self._explanation(windows, scores)
+            yield JudgedBatch(windows.flows, scores, explain, windows)
 
     def _explanation(self, windows: BatchWindows, scores: Scores) -> _Explanation:
         return _Explanation(self._engine.explainer, windows, scores)

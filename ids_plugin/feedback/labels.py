@@ -19,11 +19,11 @@ import polars as pl
 from ids_plugin.alerts import policy
 from ids_plugin.alerts.policy import FlaggedFlows, GroupKey
 from ids_plugin.bundle import Bundle
+from ids_plugin.engines.opening import open_engine
 from ids_plugin.feedback.proposals import Ruled
-from ids_plugin.pipeline import scored
+from ids_plugin.pipeline import judged
 from ids_plugin.schema import flow
 from ids_plugin.schema.verdict import TRUE
-from ids_plugin.scoring.scorer import Scorer
 
 SOURCE = "alert"
 """what the column `source` says of flows that are known from an alert's evidence alone"""
@@ -106,10 +106,10 @@ def _labelled_batches(
         case = ruled_alert.case
         key = GroupKey(case.subject, case.role, case.kind)
         wanted.setdefault((case.sensor, key), []).append(ruled_alert)
-    for sensor, windows, scores in scored(batches, Scorer(bundle)):
-        flagged = policy.flag(windows.flows, scores, np.flatnonzero(scores.over))
+    for sensor, batch in judged(batches, open_engine(bundle)):
+        flagged = policy.flag(batch.flows, batch.scores, np.flatnonzero(batch.scores.over))
         of_sensor = {key: alerts for (name, key), alerts in wanted.items() if name == sensor}
-        yield _labelled(windows.flows, flagged, of_sensor)
+        yield _labelled(batch.flows, flagged, of_sensor)
 
 
 def _labelled(

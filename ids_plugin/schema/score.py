@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,30 @@ class Scores(NamedTuple):
     """(n) µs that an alert group stays open after the flow; None: as long as any"""
     detector: npt.NDArray[np.str_] | None = None
     """(n) name of the detector whose label it is, "" for none; None: the bundle has no detectors"""
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Scores:
+        """The scores of some flows: of rows (m), in their order."""
+        columns: dict[str, Any] = {
+            name: None if column is None else column[rows]
+            for name, column in self._asdict().items()
+            if name != "models"
+        }
+        models = {name: values[rows] for name, values in self.models.items()}
+        return Scores(models=models, **columns)
+
+
+def joined(parts: Sequence[Scores]) -> Scores:
+    """The scores of consecutive batches of one bundle as one; at least one batch."""
+    first = parts[0]
+    columns: dict[str, Any] = {
+        name: None
+        if getattr(first, name) is None
+        else np.concatenate([getattr(part, name) for part in parts])
+        for name in Scores._fields
+        if name != "models"
+    }
+    models = {name: np.concatenate([part.models[name] for part in parts]) for name in first.models}
+    return Scores(models=models, **columns)
 
 
 class Contributions(NamedTuple):

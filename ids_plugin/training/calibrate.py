@@ -17,15 +17,15 @@ import polars as pl
 
 from ids_plugin.alerts import AlertGrouper, AllowList, BundleFacts, policy
 from ids_plugin.bundle import Bundle, seal
+from ids_plugin.engines.opening import open_engine
 from ids_plugin.errors import UsageError
-from ids_plugin.pipeline import scored
+from ids_plugin.pipeline import judged
 from ids_plugin.schema import flow
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.evidence import Evidence
 from ids_plugin.schema.score import CLASSES, Scores
-from ids_plugin.schema.window import Bools, Ints
+from ids_plugin.schema.window import Ints
 from ids_plugin.scoring import Doubles
-from ids_plugin.scoring.scorer import Scorer
 from ids_plugin.training.conformal import LOWEST_THRESHOLD, allowed_over, fit, flows_needed
 
 FITTING_SHARE = 0.7
@@ -152,13 +152,13 @@ def lowest_threshold(bundle: Bundle, thresholds: Mapping[str, float]) -> float:
 def observe(batches: Iterable[pl.DataFrame], bundle: Bundle, least: float) -> Traffic:
     """Scores every flow, and keeps those of `least` or more."""
     known, high = [np.zeros(0, np.int64)], []
-    for sensor, windows, scores in scored(batches, Scorer(bundle)):
-        times = policy.micros(windows.flows, "known")
+    for sensor, batch in judged(batches, open_engine(bundle)):
+        times = policy.micros(batch.flows, "known")
         known.append(times)
-        rows = np.flatnonzero(scores.score >= least)
+        rows = np.flatnonzero(batch.scores.score >= least)
         if len(rows):
             high.append(
-                Batch(sensor, windows.flows[rows, _COLUMNS], _rows(scores, rows), times[rows])
+                Batch(sensor, batch.flows[rows, _COLUMNS], batch.scores.take(rows), times[rows])
             )
     return Traffic(np.sort(np.concatenate(known)), high, least)
 
@@ -186,7 +186,7 @@ def alerts(
         rows = np.flatnonzero(over)
         if not len(rows):
             continue
-        scores = _rows(batch.scores, rows)._replace(
+        scores = batch.scores.take(rows)._replace(
             over=over[rows], threshold=limits[batch.scores.label[rows]]
         )
         grouper = groupers.setdefault(
@@ -263,20 +263,6 @@ def _summary(result: tuple[int, list[Document]], days: float) -> dict[str, Any]:
         "by_class": dict(sorted(by_class.items())),
         "largest": [document["message"] for document in largest[:NAMED_ALERTS]],
     }
-
-
-def _rows(scores: Scores, rows: Ints) -> Scores:
-    """Some rows of scores."""
-    models = {name: values[rows] for name, values in scores.models.items()}
-    over: Bools = scores.over[rows]
-    return Scores(
-        scores.score[rows],
-        scores.label[rows],
-        scores.probability[rows],
-        models,
-        over,
-        scores.threshold[rows],
-    )
 
 
 def _sealed(

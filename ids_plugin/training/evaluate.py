@@ -1,9 +1,9 @@
 """What a bundle is worth on labelled networks: hosts found, false alerts, flow-level figures, and
 honest floors.
 
-Beside the bundle and each of its members stand two rules that know nothing: a lookup table on
-(proto, conn_state, history), taught on the other networks (or the other part of the same one), and
-"TCP = malicious".
+Beside the bundle and each of its members or detectors stand two rules that know nothing: a lookup
+table on (proto, conn_state, history), taught on the other networks (or the other part of the same
+one), and "TCP = malicious". Flows are judged by the code of a scan, whatever the bundle.
 """
 
 from __future__ import annotations
@@ -17,16 +17,19 @@ import numpy.typing as npt
 import polars as pl
 
 from ids_plugin.alerts import policy
-from ids_plugin.alerts.group_counts import groups
+from ids_plugin.alerts.group_counts import CountedGroup, groups
 from ids_plugin.alerts.policy import FlaggedFlows
 from ids_plugin.bundle import Bundle
 from ids_plugin.datasets.labelled_flows import Labelled
-from ids_plugin.explain import Deletion, Explainer
-from ids_plugin.schema.score import CLASSES, Scores
+from ids_plugin.engines import Engine, JudgedBatch
+from ids_plugin.engines.opening import open_engine
+from ids_plugin.engines.windows import WindowEngine
+from ids_plugin.explain import Deletion
+from ids_plugin.pipeline import judged
+from ids_plugin.schema.score import CLASSES, Scores, joined
 from ids_plugin.schema.window import Windows
 from ids_plugin.scoring.scorer import Scorer
-from ids_plugin.training.examples import windows
-from ids_plugin.windows import spec
+from ids_plugin.training.examples import ordered_batches
 
 Protocol = Literal["leave-one-out", "time", "random"]
 Doubles = npt.NDArray[np.float64]
@@ -38,6 +41,13 @@ TRAIN_SHARE = 0.7
 """of the flows, for the lookup table under the protocols `time` and `random`"""
 WORTH_FINDING = 5
 """attack flows a (host, class) has at least to be counted as found or not"""
+MAX_PAUSE_US = 3_600_000_000
+"""µs; longer pauses between flows are no time in which something was watched"""
+HOUR_US = 3_600_000_000
+LEFT_OUT_OF_DETECTORS = (
+    "what each member alone finds, and the deletion test: they take windows apart, and detectors "
+    "judge none"
+)
 _NUMBERS = {name: number for number, name in enumerate(CLASSES)}
 
 
@@ -72,14 +82,15 @@ class JudgedNetwork:
 def evaluate(
     bundle: Bundle, networks: Sequence[Labelled], options: Options, progress: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Everything below, JSON-able."""
+    """Everything below, JSON-able; `left_out` says what a bundle with detectors has none of."""
     rng = np.random.default_rng(options.seed)
-    judged = []
+    engine = open_engine(bundle, cascade=options.cascade)
+    judgements = []
     for network in networks:
         progress(f"{network.name}: {len(network.flows):,} flows")
-        judged.append(_judge(bundle, network, options, rng))
-    member_scores = list(_member_scores(judged, options))
-    figures_by_network = [of_network(network) for network in judged]
+        judgements.append(_judge(engine, network, options, rng))
+    member_scores = list(_member_scores(judgements, options))
+    figures_by_network = [of_network(network) for network in judgements]
     return {
         "bundle": bundle.id,
         "protocol": options.protocol,
@@ -88,34 +99,34 @@ def evaluate(
         "networks": figures_by_network,
         "total": total(figures_by_network),
         "models": {
-            name: figures(judged, [o[name] for o in member_scores]) for name in member_scores[0]
+            name: figures(
+                judgements,
+                [scores[name] for scores in member_scores],
+                _over_thresholds(judgements) if name == "bundle" else None,
+            )
+            for name in member_scores[0]
         },
-        "classes": by_class(*likeliest(judged)),
-        "confusion": _confusion(judged),
-        "alone": _alone(judged),
-        "deletion": _deletion([deletion for network in judged for deletion in network.deletions]),
+        "classes": by_class(*likeliest(judgements)),
+        "confusion": _confusion(judgements),
+        "detectors": _by_detector(figures_by_network),
+        "alone": _alone(judgements),
+        "deletion": _deletion([one for network in judgements for one in network.deletions]),
+        "left_out": [LEFT_OUT_OF_DETECTORS] if bundle.manifest.detectors else [],
     }
 
 
 def _judge(
-    bundle: Bundle, network: Labelled, options: Options, rng: np.random.Generator
+    engine: Engine, network: Labelled, options: Options, rng: np.random.Generator
 ) -> JudgedNetwork:
-    scorer = Scorer(bundle, cascade=options.cascade)
-    explainer = Explainer(scorer, spec(), bundle.baseline)
     flows, scores, alone = [], [], []
     deletions: list[Deletion] = []
-    for batch in windows(network.flows):
-        scored = scorer.score(batch)
-        mask = batch.steps(np.flatnonzero(scored.over)).mask
-        long = np.flatnonzero(scored.over)[mask.sum(axis=1) >= WORTH_FINDING]
-        room = max(0, options.explained - len(deletions))
-        deletions += [
-            explainer.deletion(batch, row, int(scored.label[row]), rng)
-            for row in rng.permutation(long)[:room].tolist()
-        ]
+    for _, batch in judged(ordered_batches(network.flows), engine):
         flows.append(batch.flows)
-        scores.append(scored)
-        alone.append(_members(scorer, batch))
+        scores.append(batch.scores)
+        if isinstance(engine, WindowEngine):
+            room = max(0, options.explained - len(deletions))
+            deletions += _deletions(engine, batch, room, rng)
+            alone.append(_members(engine.scorer, batch.windows))
     frame = pl.concat(flows)
     return JudgedNetwork(
         network.name,
@@ -123,8 +134,41 @@ def _judge(
         joined(scores),
         _tested(frame, options, rng),
         tuple(deletions),
-        pl.concat(alone),
+        pl.concat(alone) if alone else pl.DataFrame(),
     )
+
+
+def _deletions(
+    engine: WindowEngine, batch: JudgedBatch, room: int, rng: np.random.Generator
+) -> list[Deletion]:
+    """The deletion test of some flows over the threshold, at most `room`."""
+    over = np.flatnonzero(batch.scores.over)
+    mask = batch.windows.steps(over).mask
+    long = over[mask.sum(axis=1) >= WORTH_FINDING]
+    return [
+        engine.explainer.deletion(batch.windows, row, int(batch.scores.label[row]), rng)
+        for row in rng.permutation(long)[:room].tolist()
+    ]
+
+
+def _over_thresholds(judgements: Sequence[JudgedNetwork]) -> list[Bools] | None:
+    """Per network (n) the flows over the threshold of a detector; None where members decide, whose
+    scores are probabilities."""
+    if judgements[0].scores.detector is None:
+        return None
+    return [network.scores.over for network in judgements]
+
+
+def _by_detector(networks: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Detector → its alerts and false alerts in all networks; `networks` as of_network gives
+    them."""
+    summed: dict[str, dict[str, int]] = {}
+    for network in networks:
+        for name, counts in network["detectors"].items():
+            entry = summed.setdefault(name, {"alerts": 0, "false_alerts": 0})
+            for figure, count in counts.items():
+                entry[figure] += count
+    return dict(sorted(summed.items()))
 
 
 def _deletion(deletions: Sequence[Deletion]) -> dict[str, Any]:
@@ -161,11 +205,13 @@ def _members(scorer: Scorer, batch: Windows) -> pl.DataFrame:
     return attacks.with_columns(**called)
 
 
-def _alone(judged: Sequence[JudgedNetwork]) -> dict[str, dict[str, dict[str, float]]]:
+def _alone(judgements: Sequence[JudgedNetwork]) -> dict[str, dict[str, dict[str, float]]]:
     """Class → member → share of its flows, and of its hosts, that the member alone calls that
-    class."""
+    class; empty where a bundle has no members."""
+    if not judgements[0].alone.width:
+        return {}
     flows = pl.concat(
-        [network.alone.with_columns(network=pl.lit(network.name)) for network in judged]
+        [network.alone.with_columns(network=pl.lit(network.name)) for network in judgements]
     )
     members = [name for name in flows.columns if name not in ("label", "host", "network")]
     shares: dict[str, dict[str, dict[str, float]]] = {}
@@ -195,26 +241,14 @@ def _tested(flows: pl.DataFrame, options: Options, rng: np.random.Generator) -> 
     return np.ones(len(flows), np.bool_)
 
 
-def joined(scores: Sequence[Scores]) -> Scores:
-    """The scores of consecutive batches as one."""
-    columns = {
-        name: np.concatenate([getattr(batch, name) for batch in scores])
-        for name in ("score", "label", "probability", "over", "threshold")
-    }
-    models = {
-        name: np.concatenate([batch.models[name] for batch in scores]) for name in scores[0].models
-    }
-    return Scores(models=models, **columns)
-
-
 def _member_scores(
-    judged: Sequence[JudgedNetwork], options: Options
+    judgements: Sequence[JudgedNetwork], options: Options
 ) -> Iterator[dict[str, Doubles]]:
     """Per network: model → (n) how malicious each flow is; the two rules first."""
-    for position, network in enumerate(judged):
+    for position, network in enumerate(judgements):
         if options.protocol == "leave-one-out":
             training_flows = [
-                other.flows for index, other in enumerate(judged) if index != position
+                other.flows for index, other in enumerate(judgements) if index != position
             ]
         else:
             training_flows = [network.flows.filter(~network.tested)]
@@ -256,19 +290,46 @@ def of_network(network: JudgedNetwork) -> dict[str, Any]:
     alerts = groups(flagged)
     is_attack = (network.flows["label"][flagged.rows] != "benign").to_numpy()
     false = [alert for alert in alerts if not is_attack[alert.members].any()]
-    tested = network.flows.filter(pl.Series(network.tested))
-    length = pl.col("known").max() - pl.col("ts").min()
-    span = tested.select(length.dt.total_seconds()).item() or 0.0
     return {
         "name": network.name,
         "flows": len(network.flows),
         "attack_flows": int((network.flows["label"] != "benign").sum()),
-        "hours": round(span / 3600, 2),
+        "hours": round(_watched_hours(network.flows.filter(pl.Series(network.tested))), 4),
         "alerts": len(alerts),
         "false_alerts": len(false),
         "false": [(alert.key.subject, alert.key.kind, alert.flows) for alert in false],
         "wanted": _wanted(network, flagged),
+        "detectors": _detector_counts(network.scores, flagged, alerts, false),
     }
+
+
+def _watched_hours(flows: pl.DataFrame) -> float:
+    """Hours from the first flow to the last, without pauses of more than an hour."""
+    if not len(flows):
+        return 0.0
+    known = np.sort(policy.micros(flows, "known"))
+    pauses = np.diff(known)
+    span = known[-1] - policy.micros(flows, "ts").min() - pauses[pauses > MAX_PAUSE_US].sum()
+    return float(span) / HOUR_US
+
+
+def _detector_counts(
+    scores: Scores,
+    flagged: FlaggedFlows,
+    alerts: Sequence[CountedGroup],
+    false: Sequence[CountedGroup],
+) -> dict[str, dict[str, int]]:
+    """Detector → alerts that its finding opened, and how many of them are false; none where members
+    decide."""
+    if scores.detector is None:
+        return {}
+    counts: dict[str, dict[str, int]] = {}
+    for figure, of_figure in (("alerts", alerts), ("false_alerts", false)):
+        for alert in of_figure:
+            name = str(scores.detector[flagged.rows[alert.members[0]]])
+            entry = counts.setdefault(name, {"alerts": 0, "false_alerts": 0})
+            entry[figure] += 1
+    return counts
 
 
 def _wanted(network: JudgedNetwork, flagged: FlaggedFlows) -> list[dict[str, Any]]:
@@ -284,7 +345,9 @@ def _wanted(network: JudgedNetwork, flagged: FlaggedFlows) -> list[dict[str, Any
     for host, kind, first, flows in wanted.iter_rows():
         if flows < WORTH_FINDING:
             continue
-        of_host = alerts.filter((pl.col("subject") == host) & (pl.col("known") >= first))
+        of_host = alerts.filter(
+            ((pl.col("subject") == host) | (pl.col("host") == host)) & (pl.col("known") >= first)
+        )
         in_class = of_host.filter(pl.col("kind") == kind)
         delay = (in_class["known"].min() - first).total_seconds() if len(in_class) else None
         results.append({
@@ -306,13 +369,18 @@ def _attacks(flows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _flagged_table(network: JudgedNetwork, flagged: FlaggedFlows) -> pl.DataFrame:
-    """The flagged flows with `known` and the `subject` and `kind` of their alert."""
+    """The flagged flows with `known`, the `subject` and `kind` of their alert, and `host`: the one
+    that really attacks, or is flooded, where a detector names another; null otherwise."""
     keys, number = flagged.key_numbers()
     subject = pl.Series([key.subject for key in keys], dtype=pl.String)
     kind = pl.Series([key.kind for key in keys], dtype=pl.String)
-    return network.flows.select("known")[flagged.rows].with_columns(
-        subject=subject[number], kind=kind[number]
-    )
+    flows = network.flows[flagged.rows]
+    host = pl.Series([None] * len(flows), dtype=pl.String)
+    if network.scores.detector is not None:
+        own, _ = policy.labelled_keys(flows, _class_numbers(flows))
+        is_attack = flows["label"] != "benign"
+        host = pl.Series(own, dtype=pl.String).zip_with(is_attack, host)
+    return flows.select("known").with_columns(subject=subject[number], kind=kind[number], host=host)
 
 
 def _class_numbers(flows: pl.DataFrame) -> Ints:
@@ -329,7 +397,7 @@ def total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
         sum(network[name] for network in networks) for name in ("alerts", "false_alerts")
     )
     return {
-        "hours": round(hours, 2),
+        "hours": round(hours, 4),
         "alerts": alerts,
         "alerts_per_day": round(24 * alerts / hours, 3) if hours else None,
         "wanted": len(wanted),
@@ -341,36 +409,50 @@ def total(networks: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def figures(judged: Sequence[JudgedNetwork], scores: Sequence[Doubles]) -> dict[str, Any]:
-    """Flow-level figures of one model, all networks together, over the flows judged; `scores`: a
-    network's (n) each."""
+def figures(
+    judgements: Sequence[JudgedNetwork],
+    scores: Sequence[Doubles],
+    over: Sequence[Bools] | None = None,
+) -> dict[str, Any]:
+    """Flow-level figures of one model, all networks together, over the flows judged.
+
+    Args:
+        judgements: the networks.
+        scores: per network (n) how malicious each flow is.
+        over: per network (n) which flows the model calls malicious; those that score 0.5 or more
+            where None.
+    """
     bad = np.concatenate(
-        [(network.flows["label"] != "benign").to_numpy()[network.tested] for network in judged]
+        [(network.flows["label"] != "benign").to_numpy()[network.tested] for network in judgements]
     )
     tcp = np.concatenate(
-        [(network.flows["proto"] == "tcp").to_numpy()[network.tested] for network in judged]
+        [(network.flows["proto"] == "tcp").to_numpy()[network.tested] for network in judgements]
     )
     score = np.concatenate(
-        [of_network[network.tested] for network, of_network in zip(judged, scores, strict=True)]
+        [of_network[network.tested] for network, of_network in zip(judgements, scores, strict=True)]
+    )
+    called = [of_network >= 0.5 for of_network in scores] if over is None else over
+    is_called = np.concatenate(
+        [of_network[network.tested] for network, of_network in zip(judgements, called, strict=True)]
     )
     return {
-        "f1": _f1(bad, score >= 0.5),
+        "f1": _f1(bad, is_called),
         "auc": _auc(bad, score),
         "tcp_auc": _auc(bad[tcp], score[tcp]),
         "tcp_recall_at_1%": _recall(bad[tcp], score[tcp], 0.01),
         "tcp_recall_at_5%": _recall(bad[tcp], score[tcp], 0.05),
-        **_elsewhere(judged, scores),
+        **_elsewhere(judgements, scores),
     }
 
 
 def _elsewhere(
-    judged: Sequence[JudgedNetwork], scores: Sequence[Doubles]
+    judgements: Sequence[JudgedNetwork], scores: Sequence[Doubles]
 ) -> dict[str, float | None]:
     """The TCP attack flows of each network with WORTH_FINDING or more against the TCP flows of the
     networks in which nothing is an attack, mean over those networks: what an infected network
     mislabels as benign doesn't judge."""
     attacks, benign = [], [np.zeros(0)]
-    for network, score in zip(judged, scores, strict=True):
+    for network, score in zip(judgements, scores, strict=True):
         tcp = (network.flows["proto"] == "tcp").to_numpy() & network.tested
         bad = (network.flows["label"] != "benign").to_numpy()
         if not bad.any():
@@ -392,11 +474,19 @@ def _elsewhere(
     }
 
 
-def likeliest(judged: Sequence[JudgedNetwork]) -> tuple[Ints, Ints]:
-    """Numbers of the true class and of the likeliest one, of all flows judged."""
-    truth = [_class_numbers(network.flows)[network.tested] for network in judged]
-    predicted = [network.scores.probability.argmax(axis=1)[network.tested] for network in judged]
+def likeliest(judgements: Sequence[JudgedNetwork]) -> tuple[Ints, Ints]:
+    """Numbers of the true class and of the likeliest one, of all flows judged; where detectors
+    judge, of the class over its threshold."""
+    truth = [_class_numbers(network.flows)[network.tested] for network in judgements]
+    predicted = [_likeliest(network.scores)[network.tested] for network in judgements]
     return np.concatenate(truth), np.concatenate(predicted)
+
+
+def _likeliest(scores: Scores) -> Ints:
+    """(n) class numbers."""
+    if scores.detector is not None:
+        return np.where(scores.over, scores.label, CLASSES.index("benign"))
+    return np.asarray(scores.probability.argmax(axis=1))
 
 
 def by_class(truth: Ints, predicted: Ints) -> dict[str, Any]:
@@ -477,10 +567,10 @@ def _recall(bad: Bools, score: Doubles, false: float) -> float | None:
     return round(float((score[bad] > threshold).mean()), 4)
 
 
-def _confusion(judged: Sequence[JudgedNetwork]) -> dict[str, dict[str, int]]:
+def _confusion(judgements: Sequence[JudgedNetwork]) -> dict[str, dict[str, int]]:
     """Label → what the bundle called it (benign below the threshold) → flows."""
     parts = []
-    for network in judged:
+    for network in judgements:
         predicted = np.where(network.scores.over, np.array(CLASSES)[network.scores.label], "benign")
         parts.append(
             pl.DataFrame({"label": network.flows["label"], "said": predicted}).filter(

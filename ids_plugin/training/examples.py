@@ -82,12 +82,17 @@ class Sampling:
 
 def windows(flows: pl.DataFrame) -> Iterator[Windows]:
     """Windows of the flows of one sensor, in the order and by the code of a scan."""
+    for _, batch in windowed(ordered_batches(flows)):
+        yield batch
+
+
+def ordered_batches(flows: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The flows of one sensor in batches, in the order and with the local flags of a scan."""
     locality = Locality()
     locality.see(flows)
     ordered = in_order(locality.fill(flows)).drop(KNOWN)
-    batches = (ordered[start : start + _BATCH] for start in range(0, len(ordered), _BATCH))
-    for _, batch in windowed(batches):
-        yield batch
+    for start in range(0, len(ordered), _BATCH):
+        yield ordered[start : start + _BATCH]
 
 
 def as_seen_by(source: str, flows: pl.DataFrame) -> pl.DataFrame:

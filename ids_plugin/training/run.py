@@ -16,12 +16,11 @@ from ids_plugin.bundle import Bundle, PrefilterEntry, describe, seal
 from ids_plugin.datasets.labelled_flows import Labelled, load
 from ids_plugin.errors import BundleError, InputError, UsageError
 from ids_plugin.models import ModelFamily
-from ids_plugin.schema.score import CLASSES
+from ids_plugin.schema.score import CLASSES, joined
 from ids_plugin.scoring import Doubles
 from ids_plugin.scoring.lightgbm import Trees
 from ids_plugin.scoring.scorer import Scorer, prefilter_columns
 from ids_plugin.training import TrainedMember, Trainer, boosted_trees, combination
-from ids_plugin.training.evaluate import joined
 from ids_plugin.training.examples import Examples, sample, windows
 from ids_plugin.training.options import Options, Progress, quiet
 from ids_plugin.training.torch_network import MODEL, WEIGHTS

@@ -30,10 +30,12 @@ MAY_IMPORT = {
     "sources": {"elastic", "flowmeter"},
     "sinks": {"elastic"},
     "datasets": {"sources"},
-    "feedback": {"alerts", "elastic", "pipeline", "scoring"},
+    "feedback": {"alerts", "elastic", "engines", "pipeline"},
     "training": {
         "alerts",
         "datasets",
+        "detectors",
+        "engines",
         "explain",
         "features",
         "models",

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from ids_plugin.bundle import Bundle, seal
-from ids_plugin.schema.score import CLASSES, Scores
+from ids_plugin.schema.score import CLASSES, Scores, joined
 from ids_plugin.scoring import Doubles
 from ids_plugin.scoring.scorer import Scorer
 from ids_plugin.training import combination
@@ -20,7 +20,6 @@ from ids_plugin.training.evaluate import (
     JudgedNetwork,
     by_class,
     figures,
-    joined,
     likeliest,
     of_network,
     total,

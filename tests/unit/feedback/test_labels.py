@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from ids_plugin.bundle import Bundle
 from ids_plugin.datasets.labelled_flows import load
 from ids_plugin.feedback.case import Case, case
 from ids_plugin.feedback.labels import Labels
@@ -16,7 +17,7 @@ from ids_plugin.pipeline import Pipeline
 from ids_plugin.schema import flow as schema
 from ids_plugin.schema.verdict import Verdict
 from ids_plugin.sources.local_networks import Locality
-from tests.support import toy, toy_bundle
+from tests.support import toy, toy_bundle, toy_detectors
 from tests.support.factories import alerts_of
 
 
@@ -34,7 +35,12 @@ def batches() -> Iterator[pl.DataFrame]:
 
 @pytest.fixture(scope="module")
 def alerts() -> list[Case]:
-    pipeline = Pipeline(toy_bundle.trained())
+    return scanned(toy_bundle.trained())
+
+
+def scanned(bundle: Bundle) -> list[Case]:
+    """The alert groups of the toy network."""
+    pipeline = Pipeline(bundle)
     documents = [
         document for batch in batches() for document in pipeline.step(batch)
     ] + pipeline.finish()
@@ -66,6 +72,17 @@ def test_all_flows_of_judged_alerts_are_found_in_the_traffic(
     flows.write_parquet(tmp_path / "labelled.parquet")
     (network,) = load(f"lab:{tmp_path / 'labelled.parquet'}")
     assert network.flows.select("uid", "label").equals(flows.select("uid", "label"))
+
+
+def test_alerts_of_detectors_are_found_by_them() -> None:
+    bundle = toy_detectors.bundle()
+    judged = [ruled(alert, "true") for alert in scanned(bundle)]
+    labels = Labels()
+    labels.traffic(batches(), judged, bundle)
+    flows, contradicting = labels.flows()
+    assert contradicting == 0
+    assert len(flows) == sum(one.case.count for one in judged)
+    assert set(flows["label"]) == {"scan", "brute_force", "command_and_control"}
 
 
 def test_flows_that_were_not_judged_are_not_labelled(alerts: list[Case]) -> None:
