@@ -96,6 +96,7 @@ class ContactMemory:
                 features[notable],
                 peer_hosts[notable],
                 score[notable],
+                days[notable],
                 detector.baselines,
             ),
         )

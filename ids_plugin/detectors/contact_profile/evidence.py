@@ -46,6 +46,7 @@ class ContactEvidence:
         features: Floats,
         peer_hosts: Ints,
         score: Doubles,
+        days: Doubles,
         baselines: Baselines,
     ) -> None:
         """
@@ -54,10 +55,11 @@ class ContactEvidence:
             rows: (m) of the batch.
             features: (m, COLUMNS).
             score: (m) before calibration.
+            days: (m) of benign traffic in which such a score comes once.
         """
         self._model, self._windows, self._flows = model, windows, flows
         self._rows, self._features, self._peer_hosts = rows, features, peer_hosts
-        self._score, self._baselines = score, baselines
+        self._score, self._days, self._baselines = score, days, baselines
 
     def __call__(self, position: int) -> Evidence:
         row = int(self._rows[position])
@@ -73,7 +75,7 @@ class ContactEvidence:
             method="tree_shap+logistic",
             faithfulness=self._faithfulness(position, named),
             behaviours={},
-            summary=self._sentence(row, values[0]),
+            summary=self._sentence(row, values[0], position, bool(named)),
         )
 
     def _named(
@@ -118,7 +120,9 @@ class ContactEvidence:
             EvidenceFlow(step, len(flows) - 1 - index, weight) for index, step in enumerate(flows)
         )
 
-    def _sentence(self, row: int, values: npt.NDArray[np.float32]) -> str:
+    def _sentence(
+        self, row: int, values: npt.NDArray[np.float32], position: int, has_reasons: bool
+    ) -> str:
         flow = self._windows.flow(row)
         natural = {name: _natural(index, values[index]) for name, index in _COLUMN.items()}
         count, span = natural["flows"], natural["span"]
@@ -134,7 +138,13 @@ class ContactEvidence:
         if (no_reply := natural["no_reply"]) is not None and no_reply >= 0.5:
             parts.append(f"{amount(no_reply, '0-1')} of them never answered")
         parts += self._said(row, natural)
-        return f"{', '.join(parts)}."
+        days = amount(round(float(self._days[position]), 1), "")
+        rarity = f"Benign traffic shows such a contact once in {days} days"
+        if not has_reasons:
+            rarity += (
+                "; no single number lies outside of what benign contacts show, together they do"
+            )
+        return f"{', '.join(parts)}. {rarity}."
 
     def _said(self, row: int, natural: Mapping[str, float | None]) -> list[str]:
         """What names, certificates and requests say."""

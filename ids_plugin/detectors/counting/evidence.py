@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ids_plugin.detectors.counting.catalogue import CONN_COUNTERS
-from ids_plugin.detectors.counting.rules import Detector, Rule
+from ids_plugin.detectors.counting.rules import Detector, Ratio, Rule
 from ids_plugin.explain.wording import amount
 from ids_plugin.schema.evidence import Evidence, EvidenceFeature, EvidenceFlow
 from ids_plugin.schema.window import EarlierFlow
@@ -64,26 +65,51 @@ class CounterEvidence:
             flows=self._flows(row, shown.rule),
             features=features,
             method="rule",
-            faithfulness=1 - shown.rule.threshold / (2 * value),
+            faithfulness=_score(value, shown.rule),
             behaviours={},
             summary=self._sentence(flow, shown, value, bool(self._is_target[position])),
         )
 
     def _features(self, row: int, shown: Shown) -> tuple[EvidenceFeature, ...]:
-        """The rule's counter first; then the class's other counters that are above what normal traffic shows."""
-        columns = dict.fromkeys(
-            [shown.rule.column, *(rule.column for rule in shown.detector.rules)]
+        """The rule's counter and ratio; then the class's other counters that are above what normal traffic shows.
+
+        Without the rule's number there would be no alert, so its contribution is the score; the others stand beside it.
+        """
+        rule = shown.rule
+        value = float(self._table[rule.column][row])
+        features = [_feature(rule.column, value, self._unusual(rule.column, value))]
+        features[0] = replace(features[0], contribution=round(_score(value, rule), 6))
+        if rule.ratio is not None:
+            features.append(self._ratio(row, rule.ratio))
+        named = {_COUNTERS[rule.column][0].name} if rule.column in _COUNTERS else {rule.column}
+        for column in dict.fromkeys(other.column for other in shown.detector.rules):
+            number = float(self._table[column][row])
+            expected = self._unusual(column, number)
+            name = _COUNTERS[column][0].name if column in _COUNTERS else column
+            if name not in named and expected is not None:
+                named.add(name)
+                features.append(_feature(column, number, expected))
+        return tuple(features[:MOST_FEATURES])
+
+    def _ratio(self, row: int, ratio: Ratio) -> EvidenceFeature:
+        value = float(self._table[ratio.of][row]) / max(float(self._table[ratio.to][row]), 1.0)
+        text = amount(round(value, 1), ratio.unit)
+        return EvidenceFeature(
+            name=f"{ratio.of}/{ratio.to}",
+            value=round(value, 3),
+            expected=None,
+            contribution=0.0,
+            text=f"{ratio.text}: {text}",
+            label=ratio.text,
+            unit=ratio.unit,
+            value_text=text,
+            expected_text=None,
         )
-        features = []
-        for column in columns:
-            value = float(self._table[column][row])
-            expected = self._usual(column)
-            is_rule = column == shown.rule.column
-            if is_rule or (expected is not None and value > expected):
-                features.append(_feature(column, value, expected))
-        first, *others = features
-        others.sort(key=lambda feature: -feature.contribution)
-        return (first, *others[: MOST_FEATURES - 1])
+
+    def _unusual(self, column: str, value: float) -> float | None:
+        """The 95th percentile of normal traffic, where the value is above it."""
+        expected = self._usual(column)
+        return expected if expected is not None and value > expected else None
 
     def _usual(self, column: str) -> float | None:
         """The 95th percentile of benign flows that count."""
@@ -105,17 +131,23 @@ class CounterEvidence:
 
     def _sentence(self, flow: EarlierFlow, shown: Shown, value: float, is_target: bool) -> str:
         subject = flow.resp_h if is_target else flow.orig_h
-        what, span = _words(shown.rule.column)
-        number = amount(value, _unit(shown.rule.column))
+        column = shown.rule.column
+        what, span = _words(column)
+        number = amount(value, _unit(column))
         port = "" if flow.resp_p is None else f" port {flow.resp_p}/{flow.proto}"
         last = f"the last one from {flow.orig_h} to {flow.resp_h}{port}"
-        expected = self._usual(shown.rule.column)
-        usual = (
-            ""
-            if expected is None or value <= expected
-            else f"; 95 % of normal flows of this kind show at most {amount(expected, _unit(shown.rule.column))}"
+        usual = self._unusual(column, value)
+        beside = (
+            f"; the rule alerts from {amount(shown.rule.threshold, _unit(column))} on"
+            if usual is None
+            else f"; 95 % of such flows in normal traffic show at most {amount(usual, _unit(column))}"
         )
-        return f"{subject}: {number} {what}{span}, {last}{usual}."
+        return f"{subject}: {number} {what}{span}, {last}{beside}."
+
+
+def _score(value: float, rule: Rule) -> float:
+    """What `detectors.counters` makes of a number."""
+    return 1 - rule.threshold / (2 * value)
 
 
 def _feature(column: str, value: float, expected: float | None) -> EvidenceFeature:
@@ -128,7 +160,7 @@ def _feature(column: str, value: float, expected: float | None) -> EvidenceFeatu
         name=column,
         value=value,
         expected=expected,
-        contribution=round(float(np.log2(max(value, 1.0) / max(expected or 1.0, 1.0))), 6),
+        contribution=0.0,
         text=f"{value_text} {what}{span}{beside}",
         label=f"{what}{span}",
         unit=unit or "flows",
@@ -142,7 +174,8 @@ def _words(column: str) -> tuple[str, str]:
     if column not in _COUNTERS:
         return "packets in one flow that nobody answered", ""
     counter, horizon = _COUNTERS[column]
-    return counter.text, f" in {_SPANS[horizon]}"
+    words = counter.text.removeprefix("bytes ") if _unit(column) == "B" else counter.text
+    return words, f" in {_SPANS[horizon]}"
 
 
 def _unit(column: str) -> str:

@@ -23,6 +23,16 @@ Table = Mapping[str, npt.NDArray[Any]]
 ACTOR, TARGET = 0, 1
 
 
+class Ratio(NamedTuple):
+    """One counter over another, as a reason."""
+
+    of: str
+    to: str
+    text: str
+    """what it is, in words"""
+    unit: str
+
+
 class Rule(NamedTuple):
     """One way to show a class."""
 
@@ -33,6 +43,8 @@ class Rule(NamedTuple):
     guard: Callable[[Table], Bools]
     subject: int = ACTOR
     """whose behaviour it is: the originator's (ACTOR) or the responder's (TARGET)"""
+    ratio: Ratio | None = None
+    """what is unusual where the number alone isn't"""
 
     @property
     def horizon_s(self) -> int:
@@ -317,8 +329,20 @@ def exfiltration() -> Detector:
         _new_to_the_day,
     )
     rules = (
-        Rule("DNS tunnel, questions", "dns_up_600s", 8_000, tunnel_up),
-        Rule("DNS tunnel, answers", "dns_down_600s", 100_000, tunnel_down),
+        Rule(
+            "DNS tunnel, questions",
+            "dns_up_600s",
+            8_000,
+            tunnel_up,
+            ratio=Ratio("dns_up_600s", "dns_queries_600s", "mean size of the DNS questions", "B"),
+        ),
+        Rule(
+            "DNS tunnel, answers",
+            "dns_down_600s",
+            100_000,
+            tunnel_down,
+            ratio=Ratio("dns_down_600s", "dns_answers_600s", "mean size of the DNS answers", "B"),
+        ),
         Rule("nothing but uploads", "uploads_600s", 10, only_uploads),
         Rule(
             "uploads nobody answered",
