@@ -24,6 +24,7 @@ from ids_plugin.schema.alert import Document
 from ids_plugin.schema.ledger import Ledger, tally
 from ids_plugin.schema.reject import Reject
 from ids_plugin.sources import Read
+from ids_plugin.sources.facts import FactStore
 from ids_plugin.sources.local_networks import Locality
 from ids_plugin.sources.ordering import ordered
 from ids_plugin.windows.state import BatchWindows, Limits, Windower
@@ -191,6 +192,7 @@ class Scan:
     """What a scan does beside reading and scoring; every hook may be left as it is."""
 
     locality: Locality = field(default_factory=Locality)
+    facts: FactStore = field(default_factory=FactStore)
     spill_dir: Path | None = None
     rejected: Callable[[tuple[Reject, ...]], None] = lambda rejects: None
     watch: Callable[[pl.DataFrame], None] = lambda flows: None
@@ -210,13 +212,18 @@ def scan(
         LedgerError: the ledger doesn't balance, up to the delivery of the documents.
     """
     steps = _counted(reads, pipeline.ledger, how)
-    for flows in ordered(steps, batch_rows=BATCH, spill_dir=how.spill_dir, locality=how.locality):
+    batches = ordered(
+        steps, batch_rows=BATCH, spill_dir=how.spill_dir, locality=how.locality, facts=how.facts
+    )
+    for flows in batches:
         how.watch(flows)
         yield pipeline.step(flows, ingested)
         how.progress("score", len(flows))
     yield pipeline.finish(ingested)
     pipeline.ledger.notes["local_networks"] = how.locality.describe()
     pipeline.ledger.notes["left_early"] = pipeline.left_early
+    if how.facts.left_early:
+        pipeline.ledger.notes["facts_left_early"] = how.facts.left_early
 
 
 def _counted(reads: Iterable[Read], ledger: Ledger, how: Scan) -> Iterator[Read]:

@@ -19,6 +19,7 @@ from ids_plugin.errors import InputError, UsageError
 from ids_plugin.schema import flow
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.sources import Input, Read
+from ids_plugin.sources.facts import FactStore
 from ids_plugin.sources.inputs import read_inputs
 
 _HEAD = 1 << 16
@@ -188,15 +189,18 @@ def _zeek(path: Path, labels: Path) -> Iterator[Labelled]:
     files = sorted(Path(name) for name in glob(str(path)))
     if not files:
         raise InputError("no such file", location=str(path))
-    read = []
+    read, facts = [], FactStore()
     for step in read_inputs([str(file) for file in files], batch_rows=50_000, stdin=BytesIO()):
         flows = _whole(step)
         if step.source != "zeek":
             raise InputError("is no log of Zeek's", location=str(path))
         read.append(flows)
+        facts.add(step.facts)
     if not sum(map(len, read)):
         raise InputError("no connection in it", location=str(path))
-    yield from _networks(path.name.split(".")[0], labelled(pl.concat(read), labels), *files, labels)
+    yield from _networks(
+        path.name.split(".")[0], labelled(facts.fill(pl.concat(read)), labels), *files, labels
+    )
 
 
 def _whole(step: Read) -> pl.DataFrame:

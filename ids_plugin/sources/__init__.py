@@ -14,6 +14,7 @@ import polars as pl
 
 from ids_plugin.errors import UsageError
 from ids_plugin.schema.reject import Reject
+from ids_plugin.sources.facts import FactTables
 
 Meter = Literal["builtin", "zeek", "suricata"]
 LONGEST_PERIOD_S = 10**9
@@ -36,6 +37,8 @@ class Read:
     """what the flows' column `source` says; who opened the input fills in the plugin's name, and
     `sensor`"""
     sensor: str = ""
+    facts: FactTables = field(default_factory=dict)
+    """what records of other logs say of flows, to be joined to them by `facts.FactStore`"""
 
 
 @dataclass(frozen=True)

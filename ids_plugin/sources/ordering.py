@@ -26,6 +26,7 @@ from pyarrow import ipc
 from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import CONN_SCHEMA, known
 from ids_plugin.sources import Read
+from ids_plugin.sources.facts import FactStore
 from ids_plugin.sources.local_networks import Locality
 
 HELD = 1 << 15
@@ -46,6 +47,7 @@ def ordered(
     batch_rows: int,
     spill_dir: Path | None = None,
     locality: Locality | None = None,
+    facts: FactStore | None = None,
 ) -> Iterator[pl.DataFrame]:
     """All flows of `reads` by (known time, uid, content), in frames of `batch_rows`; local flags
     filled.
@@ -57,19 +59,21 @@ def ordered(
         batch_rows: rows of every frame but the last.
         spill_dir: where the temporary folder is made; the system's own place if None.
         locality: watches all flows, then fills their local flags.
+        facts: takes in what other logs say of flows, then fills their fact columns.
 
     Raises:
         InputError: the disk with the temporary folder is full or can't be written.
     """
-    locality = locality or Locality()
+    locality, facts = locality or Locality(), facts or FactStore()
     with tempfile.TemporaryDirectory(prefix="ids-plugin-", dir=spill_dir) as folder:
         sorter = _Sorter(Path(folder))
         for step in reads:
+            facts.add(step.facts)
             if step.flows.height:
                 locality.see(step.flows)
                 sorter.add(step.flows)
         for frame in _rebatched(sorter.merged(), batch_rows):
-            yield locality.fill(frame)
+            yield facts.fill(locality.fill(frame))
 
 
 def in_order(flows: pl.DataFrame) -> pl.DataFrame:

@@ -1,4 +1,5 @@
-"""Zeek's conn.log and open_conn.log, as TSV and as JSON in every envelope it travels in."""
+"""Zeek's conn.log and open_conn.log, as TSV and as JSON in every envelope it travels in; and what
+its http, ssl, x509 and dns logs say of connections."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ import orjson
 import polars as pl
 
 from ids_plugin.sources import Input, Read
-from ids_plugin.sources.readers import ndjson
+from ids_plugin.sources.readers import ndjson, zeek_facts
 from ids_plugin.sources.readers import zeek_tsv as tsv
 from ids_plugin.sources.readers.flow_builder import COUNTS
 from ids_plugin.sources.readers.ndjson import Bad, Field, Layout, OutOfScope
@@ -46,9 +47,11 @@ class Zeek:
             yield from tsv.read(source, batch_rows)
             return
         open_named = bool(OPEN.search(source.name.rsplit("/", 1)[-1]))
-        classify_record = partial(classify, open_named=open_named)
+        classify_record = partial(classify, open_named=open_named, with_facts=True)
         ndjson.probe(source, classify_record, self.name)
-        yield from ndjson.read(source, batch_rows, classify_record, self.name)
+        yield from ndjson.read(
+            source, batch_rows, classify_record, self.name, zeek_facts.tables_of_json
+        )
 
 
 def _is_zeek(line: bytes) -> bool:
@@ -59,10 +62,13 @@ def _is_zeek(line: bytes) -> bool:
     return isinstance(record, dict) and not isinstance(classify(record), Bad)
 
 
-def classify(record: dict[str, Any], open_named: bool = False) -> Layout | OutOfScope | Bad:
-    """The layout of a Zeek record in any of its envelopes, or why it isn't one."""
+def classify(
+    record: dict[str, Any], open_named: bool = False, *, with_facts: bool = False
+) -> Layout | OutOfScope | Bad:
+    """The layout of a Zeek record in any of its envelopes, or why it isn't one; `with_facts`:
+    records of logs that say facts of flows come along."""
     if "ts" in record:
-        return _plain(record, "", open_named)
+        return _plain(record, "", open_named, with_facts)
     for tag, inner in record.items():
         mapped = tag == "zeek" and "@timestamp" in record
         if (
@@ -71,14 +77,16 @@ def classify(record: dict[str, Any], open_named: bool = False) -> Layout | OutOf
             and not isinstance(inner["ts"], dict)
             and not mapped
         ):
-            return _plain(inner, tag, False)
+            return _plain(inner, tag, False, with_facts)
     message = record.get("message")
     if isinstance(message, str) and message[:1] == "{":
         return ndjson.MESSAGE
     return Bad("not_zeek", "no ts: not a Zeek record")
 
 
-def _plain(record: dict[str, Any], tag: str, open_named: bool) -> Layout | OutOfScope | Bad:
+def _plain(
+    record: dict[str, Any], tag: str, open_named: bool, with_facts: bool
+) -> Layout | OutOfScope | Bad:
     path = tag or record.get("_path", "")
     if not isinstance(path, str):
         return Bad("bad_value", "_path is not text")
@@ -87,6 +95,9 @@ def _plain(record: dict[str, Any], tag: str, open_named: bool) -> Layout | OutOf
         bool(OPEN.fullmatch(path)) or (open_named and not path),
     )
     if not (ended or opened) and not any(mark in record for mark in MARKS):
+        log = zeek_facts.log_of(path, record) if with_facts else None
+        if log is not None:
+            return OutOfScope(f"facts_{log}", (log, record))
         return OutOfScope(f"zeek_{path or 'other'}")
     text = isinstance(record["ts"], str)
     if isinstance(record.get("id"), dict):

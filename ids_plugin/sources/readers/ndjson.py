@@ -23,6 +23,7 @@ import polars as pl
 from ids_plugin.schema.flow import empty
 from ids_plugin.schema.reject import Reject
 from ids_plugin.sources import Input, Read
+from ids_plugin.sources.facts import FactTables
 from ids_plugin.sources.readers.flow_builder import (
     Fault,
     build_flows,
@@ -153,10 +154,16 @@ MESSAGE = Layout((), inner="message")
 """Beats and Elastic Agent: the record as text in `message`."""
 
 
+Fact = tuple[str, dict[str, Any]]
+"""Which log a record is of, and the record."""
+
+
 class OutOfScope(NamedTuple):
     """A record that is fine and no flow."""
 
     reason: str
+    fact: Fact | None = None
+    """what it says of a flow"""
 
 
 class Bad(NamedTuple):
@@ -232,6 +239,7 @@ class ParsedChunk:
     """drafts, each of one layout; rows in any order"""
     faults: list[Fault] = field(default_factory=list)
     out_of_scope: LinesByReason = field(default_factory=dict)
+    facts: list[Fact] = field(default_factory=list)
 
 
 def probe(source: Input, classify: Classify, plugin: str) -> pl.DataFrame:
@@ -249,8 +257,15 @@ def probe(source: Input, classify: Classify, plugin: str) -> pl.DataFrame:
     return draft
 
 
-def read(source: Input, batch_rows: int, classify: Classify, plugin: str) -> Iterator[Read]:
-    """Reads a stream of JSON lines to its end."""
+def read(
+    source: Input,
+    batch_rows: int,
+    classify: Classify,
+    plugin: str,
+    fact_tables: Callable[[list[Fact], str], FactTables] = lambda facts, sensor: {},
+) -> Iterator[Read]:
+    """Reads a stream of JSON lines to its end; `fact_tables` makes the tables of records with
+    facts."""
     size = min(CHUNK_BYTES, max(1 << 16, batch_rows * BYTES_PER_RECORD))
     habit = SeenKeys()
     for piece in chunks(source.stream, size):
@@ -264,7 +279,8 @@ def read(source: Input, batch_rows: int, classify: Classify, plugin: str) -> Ite
         rejects = rejects_of(source.name, piece, [*step.faults, *made.faults])
         out_of_scope = {reason: len(lines) for reason, lines in step.out_of_scope.items()}
         total = made.flows.height + len(rejects) + sum(out_of_scope.values())
-        yield Read(made.flows, total, rejects, out_of_scope)
+        facts = fact_tables(step.facts, source.sensor)
+        yield Read(made.flows, total, rejects, out_of_scope, facts=facts)
 
 
 def too_long(name: str, line: TooLong) -> Reject:
@@ -393,6 +409,7 @@ def _line_by_line(
             step.faults.append(Fault(number, *outcome))
         elif isinstance(outcome, OutOfScope):
             step.out_of_scope.setdefault(outcome.reason, []).append(number)
+            step.facts += [outcome.fact] if outcome.fact else []
         else:
             layout, inner, record = outcome
             groups.setdefault(id(layout), (layout, []))[1].append(_Line(number, inner, record))

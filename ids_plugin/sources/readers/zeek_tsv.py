@@ -4,7 +4,7 @@ labels."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +13,7 @@ import polars as pl
 from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import ZEEK_NAMES, empty
 from ids_plugin.sources import Input, Read
+from ids_plugin.sources.readers import zeek_facts
 from ids_plugin.sources.readers.flow_builder import (
     COUNTS,
     BuiltFlows,
@@ -165,9 +166,7 @@ def _records(source: Input, part: Chunk, header: Header) -> tuple[BuiltFlows, Re
             "a Zeek log without #fields before its records", location=f"{source.name}:{part.first}"
         )
     if not header.is_conn:
-        lines = sum(1 for line in part.data.split(b"\n") if line.strip())
-        out_of_scope = {f"zeek_{header.path or 'other'}": lines} if lines else {}
-        return BuiltFlows(empty(), ()), Read(empty(), lines, (), out_of_scope)
+        return BuiltFlows(empty(), ()), _other_log(source, part, header)
     columns = _columns(header, source.name)
     frame = _whole_chunk(part, header, columns)
     faults: list[Fault] = []
@@ -177,6 +176,60 @@ def _records(source: Input, part: Chunk, header: Header) -> tuple[BuiltFlows, Re
     made = build_flows(draft, source="zeek", name=source.name, sensor=source.sensor)
     rejects = rejects_of(source.name, part, [*faults, *made.faults])
     return made, Read(made.flows, made.flows.height + len(rejects), rejects)
+
+
+def _other_log(source: Input, part: Chunk, header: Header) -> Read:
+    """Records that are no connections, of which some logs say facts."""
+    lines = [line for line in part.data.split(b"\n") if line.strip()]
+    log = zeek_facts.log_of(header.path, header.fields)
+    out_of_scope = {f"zeek_{header.path or 'other'}": len(lines)} if lines else {}
+    if log is None or not lines:
+        return Read(empty(), len(lines), (), out_of_scope)
+    records = _texts(lines, header, zeek_facts.fields_of(log))
+    broken = len(lines) - records.height
+    out_of_scope = {f"facts_{log}": records.height, f"zeek_{log}": broken}
+    return Read(
+        empty(),
+        len(lines),
+        (),
+        {reason: number for reason, number in out_of_scope.items() if number},
+        facts=zeek_facts.tables(log, records, source.sensor),
+    )
+
+
+def _texts(lines: list[bytes], header: Header, wanted: Mapping[str, pl.DataType]) -> pl.DataFrame:
+    """The wanted fields of the lines that have as many fields as the header names, as they stand:
+    unset and empty ones null, sets taken apart, escapes resolved."""
+    separator = header.separator.encode()
+    whole = [line for line in lines if line.count(separator) == len(header.fields) - 1]
+    names = {name: name for name in wanted} | {name.replace(".", "_"): name for name in wanted}
+    places = {names[name]: index for index, name in enumerate(header.fields) if name in names}
+    if not whole or len(separator) != 1:
+        return pl.DataFrame(schema={name: wanted[name] for name in places})
+    frame = pl.read_csv(
+        b"\n".join(line.removesuffix(b"\r") for line in whole),
+        has_header=False,
+        schema={f"{index}": pl.String() for index in range(len(header.fields))},
+        separator=header.separator,
+        quote_char=None,
+        null_values=list({header.unset, header.empty, ""}),
+        encoding="utf8-lossy",
+    )
+    return frame.select(
+        _plain_texts(frame[f"{place}"], header, is_set=wanted[name] != pl.String()).alias(name)
+        for name, place in places.items()
+    )
+
+
+def _plain_texts(texts: pl.Series, header: Header, *, is_set: bool) -> pl.Series:
+    """Texts with their escapes resolved, or the texts of sets."""
+    if not is_set:
+        return _unescaped(texts)
+    sets = texts.str.split(header.set_separator)
+    if not texts.str.contains("\\", literal=True).any():
+        return sets
+    escape = pl.element().map_batches(_unescaped, return_dtype=pl.String)
+    return sets.list.eval(escape)
 
 
 def _columns(header: Header, name: str) -> list[str]:

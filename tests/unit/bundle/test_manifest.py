@@ -14,7 +14,9 @@ from ids_plugin.errors import BundleError
 
 
 def shipped() -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((bundle.find("anomaly_net") / "manifest.json").read_text())
+    document: dict[str, Any] = json.loads(
+        (bundle.find("anomaly_net") / "manifest.json").read_text()
+    )
     return document
 
 

@@ -31,7 +31,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def result(data: str, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
     assert (
-        cli.main(["evaluate", "--bundle", "anomaly_net", "--data", data, "--explained", "3", "--json", "--quiet", *options])
+        cli.main(
+            [
+                "evaluate",
+                "--bundle",
+                "anomaly_net",
+                "--data",
+                data,
+                "--explained",
+                "3",
+                "--json",
+                "--quiet",
+                *options,
+            ]
+        )
         == 0
     )
     lines = capsys.readouterr().out.splitlines()
@@ -128,7 +141,9 @@ def test_the_same_seed_gives_the_same_figures(
 
 
 def test_people_get_tables(data: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["evaluate", "--bundle", "anomaly_net", "--data", data, "--explained", "2"]) == 0
+    assert (
+        cli.main(["evaluate", "--bundle", "anomaly_net", "--data", data, "--explained", "2"]) == 0
+    )
     shown = capsys.readouterr()
     for word in ("192.168.1.66", "false alerts", "lookup", "confusion", "deletion test: "):
         assert word in shown.out
@@ -150,7 +165,11 @@ def test_logs_of_zeek_with_labels_of_their_own(
     labels.write_text("uid,class\n" + "".join(f"{conn(n)['uid']},scan\n" for n in range(0, 40, 2)))
     found = result(f"zeek:{log}", capsys, "--labels", str(labels), "--protocol", "time")
     assert found["networks"][0]["attack_flows"] == 20
-    for command in (["evaluate"], ["train", "--out", "x"], ["compress", "anomaly_net", "--out", "x"]):
+    for command in (
+        ["evaluate"],
+        ["train", "--out", "x"],
+        ["compress", "anomaly_net", "--out", "x"],
+    ):
         assert cli.main([*command, "--data", f"zeek:{log}"]) == 2
         assert "--labels FILE" in capsys.readouterr().err
         assert cli.main([*command, "--data", f"unsw:{log}"]) == 2

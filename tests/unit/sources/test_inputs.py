@@ -93,7 +93,7 @@ def test_directories_come_sorted_and_unknown_members_are_counted(tmp_path: Path)
     got = read_files(tmp_path)
     assert got.flows["uid"].to_list() == [conn(2)["uid"], conn(1)["uid"]]
     assert got.flows["origin"].to_list() == [f"{tmp_path}/a/conn.log:5", f"{tmp_path}/b/conn.log:1"]
-    assert got.out_of_scope == {"zeek_dns": 1}
+    assert got.out_of_scope == {"facts_dns": 1}
     assert got.notes == {"unknown_inputs": 1, "empty_inputs": 1}
 
 

@@ -143,11 +143,12 @@ def test_other_logs_are_out_of_scope_by_name() -> None:
         "id.resp_h": "10.0.0.2",
         "query": "a.example",
     }
-    records = [{"dns": dns}, {"conn": conn()}, {"http": dns}, dns | {"_path": "ssl"}, dns]
+    records = [{"weird": dns}, {"conn": conn()}, {"smtp": dns}, dns | {"_path": "dpd"}, dns]
     got = read(jsonl(records))
     assert got.flows.height == 1
-    assert got.out_of_scope == {"zeek_dns": 1, "zeek_http": 1, "zeek_ssl": 1, "zeek_other": 1}
-    assert read(tsv([dns, dns], ["ts", "uid", "query"], path="dns")).out_of_scope == {"zeek_dns": 2}
+    assert got.out_of_scope == {"zeek_weird": 1, "zeek_smtp": 1, "zeek_dpd": 1, "zeek_other": 1}
+    files = tsv([dns, dns], ["ts", "uid", "query"], path="files")
+    assert read(files).out_of_scope == {"zeek_files": 2}
 
 
 def test_the_message_names_the_sensor_unless_the_command_does() -> None:
