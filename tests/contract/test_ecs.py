@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ids_plugin.alerts import AlertGrouper
@@ -44,7 +45,10 @@ def richest() -> list[Document]:
     folder = AlertGrouper(SENSOR, BUNDLE)
     voted = scores(["scan"] * 3, [0.9] * 3)
     voted = voted._replace(
-        models=dict.fromkeys(("anomaly_net", "lightgbm", "behaviour"), voted.score)
+        models=dict.fromkeys(
+            ("control", "counters", "anomaly_net", "lightgbm", "behaviour"), voted.score
+        ),
+        detector=np.array(["counters"] * 3),
     )
     plan = folder.plan(flows, voted)
     named = {row: evidence(flows.row(row, named=True)) for row in plan.rows.tolist()}

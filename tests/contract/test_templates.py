@@ -2,7 +2,7 @@
 
     python -m tests.contract.test_templates        writes the mappings of dashboards/elasticsearch anew
 
-Count `version` up in every file and in ids_plugin/sinks/streams.py when a mapping changes: `setup elasticsearch`
+Count `version` up in every file and in ids_plugin/elastic/streams.py when a mapping changes: `setup elasticsearch`
 then renews what is installed, and `deliver` waits until it did.
 """
 

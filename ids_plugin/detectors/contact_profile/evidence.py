@@ -68,14 +68,35 @@ class ContactEvidence:
         named = self._named(values[0], contributions)
         return Evidence(
             flows=self._earlier(row),
-            features=tuple(
-                _feature(index, float(values[0, index]), self._usual(index), contributions[index])
-                for index in named
+            features=(
+                self._rarity(position),
+                *(
+                    _feature(
+                        index, float(values[0, index]), self._usual(index), contributions[index]
+                    )
+                    for index in named
+                ),
             ),
             method="tree_shap+logistic",
             faithfulness=self._faithfulness(position, named),
             behaviours={},
             summary=self._sentence(row, values[0], position, bool(named)),
+        )
+
+    def _rarity(self, position: int) -> EvidenceFeature:
+        """How rare the whole profile is: what the decision rests on."""
+        days = round(float(self._days[position]), 1)
+        label = "days of benign traffic between two contacts with such a profile"
+        return EvidenceFeature(
+            name="days_between",
+            value=days,
+            expected=None,
+            contribution=round(float(self._score[position]), 6),
+            text=f"{label}: {amount(days, '')}",
+            label=label,
+            unit="days",
+            value_text=amount(days, ""),
+            expected_text=None,
         )
 
     def _named(

@@ -125,7 +125,7 @@ def _alerts(name: str) -> list[Document]:
             one["event"]["id"] += sensor
             one["event"]["ingested"] = one["@timestamp"]
             one["ids_plugin"]["fold"]["id"] += sensor
-            one["ids_plugin"]["scores"] |= {"lightgbm": 0.75, "behaviour": 0.6}
+            one["ids_plugin"]["scores"] |= {"control": 0.75, "counters": 0.6}
             for side in ("source", "destination"):
                 one[side] |= {
                     "as": {"organization": {"name": "Example"}},
