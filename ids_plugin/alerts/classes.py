@@ -1,4 +1,4 @@
-"""What the product says of each class: severity, risk, ATT&CK technique, words; the data is in
+"""What the product says of each class: severity, ATT&CK technique, words; the data is in
 classes.toml."""
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ class Class(NamedTuple):
     name: str
     title: str
     severity: str
-    """key of schema.alert.SEVERITIES"""
-    risk: float
-    """event.risk_score at score 1"""
+    """key of schema.alert.SEVERITIES, where the bundle and the detector say nothing else
+    (alerts/severity.py)"""
     actor: str
     target: str
     """templates of the message, by the role of the subject"""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ids_plugin.alerts.classes import Class
+from ids_plugin.alerts.severity import lowered, risk
 from ids_plugin.schema.alert import DATASET, ECS_VERSION, MODULE, SEVERITIES, Document
 from ids_plugin.schema.community_id import community_id, protocol_number
 from ids_plugin.schema.evidence import Evidence, EvidenceFeature, EvidenceFlow
@@ -54,6 +55,8 @@ class GroupFacts(NamedTuple):
     last: int
     totals: Document
     """the counts of `ids_plugin.fold`"""
+    doubt: int = 0
+    """steps by which its severity stays below that of the class"""
 
 
 def digest(*parts: object) -> str:
@@ -118,7 +121,8 @@ def _document(
 ) -> Document:
     is_alert = state["state"] == "open"
     exhibit_fields = shown["ids_plugin"]
-    severity = bundle.severities.get(group.kind.name, group.kind.severity)
+    of_class = bundle.severities.get(group.kind.name, group.kind.severity)
+    severity = lowered(of_class, group.doubt)
     event = {
         "id": digest(group.id, state["state"]),
         "kind": "alert" if is_alert else "event",
@@ -127,7 +131,7 @@ def _document(
         "module": MODULE,
         "dataset": DATASET,
         "severity": SEVERITIES[severity],
-        "risk_score": round(group.kind.risk * exhibit_fields["score"], 1),
+        "risk_score": risk(severity, exhibit_fields["score"]),
         "start": instant(group.first),
         "end": instant(group.last),
         "duration": shown["duration"] if is_alert else (group.last - group.first) * 1000,

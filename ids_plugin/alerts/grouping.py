@@ -63,6 +63,8 @@ class AlertGroup:
     totals: Totals = field(default_factory=Totals)
     quiet: int = QUIET_GAP_US
     """µs that it waits for another flow, as its latest flow says"""
+    doubt: int = 0
+    """steps by which its severity stays below that of the class, of its surest flow so far"""
 
     @property
     def times(self) -> GroupTimes:
@@ -249,6 +251,7 @@ class AlertGrouper:
             group.totals.add(flagged.flows, joining)
         group.latest = int(flagged.clock[part.positions[-1]])
         group.quiet = int(flagged.quiet_us[part.positions[-1]])
+        group.doubt = min(group.doubt, int(flagged.doubt[part.positions].min()))
         if part.strongest >= 0:
             group.best = float(flagged.score[part.strongest])
             group.shown = run.exhibits[int(flagged.rows[part.strongest])]
@@ -265,6 +268,7 @@ class AlertGrouper:
             latest=clock,
             best=float(flagged.score[position]),
             shown=run.exhibits[row],
+            doubt=int(flagged.doubt[position]),
         )
         group.totals.add(flows, np.array([position]))
         self._groups[key] = group
@@ -305,6 +309,7 @@ class AlertGrouper:
             first=group.totals.first,
             last=group.totals.last,
             totals=group.totals.document(),
+            doubt=group.doubt,
         )
 
 

@@ -76,6 +76,8 @@ class FlaggedFlows(NamedTuple):
     flows: Flows
     quiet_us: Ints
     """µs that a group stays open after the flow"""
+    doubt: Ints
+    """steps by which the severity stays below that of the class"""
 
     def key(self, position: int) -> GroupKey:
         """Key of the group that a flow belongs to."""
@@ -137,6 +139,7 @@ def flag(flows: pl.DataFrame, scores: Scores, over: Ints) -> FlaggedFlows:
         label=label,
         flows=_totals_columns(chosen, peers),
         quiet_us=quiet_us,
+        doubt=np.zeros(len(over), np.int64) if scores.doubt is None else scores.doubt[over],
     )
 
 

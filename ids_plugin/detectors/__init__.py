@@ -40,6 +40,9 @@ class Findings(NamedTuple):
     """(m) µs that an alert group stays open after the flow, at least half an hour"""
     explain: Callable[[int], Evidence]
     """position in these arrays → evidence; valid until the next step"""
+    doubt: Ints | None = None
+    """(m) steps by which the alert's severity stays below its class's, because the detector is less
+    sure (alerts/severity.py); None: none"""
 
 
 class SensorDetector(Protocol):

@@ -35,6 +35,8 @@ DEFAULT_DAYS_BETWEEN = 3.0
 """Days of benign traffic in which a contact alerts once, unless the bundle says otherwise."""
 NOTABLE_SCORE = 0.2
 """Scores below it are no findings."""
+SURE_DAYS_BETWEEN = 10.0
+"""Contacts that benign traffic shows more often alert with less than the severity of their class."""
 AGENT_LIMIT = 262_144
 """hosts and user agents remembered at most"""
 
@@ -99,6 +101,7 @@ class ContactMemory:
                 days[notable],
                 detector.baselines,
             ),
+            doubt=(days[notable] < SURE_DAYS_BETWEEN).astype(np.int64),
         )
 
     def _profiles(self, flows: Any, positions: Ints) -> tuple[Ints, Floats, Ints]:

@@ -131,6 +131,7 @@ def _strongest(
             [max(HALF_HOUR_US, shown.rule.horizon_s * SECOND_US) for shown in chosen], np.int64
         ),
         explain=evidence,
+        doubt=np.array([shown.rule.doubt for shown in chosen], np.int64),
     )
 
 

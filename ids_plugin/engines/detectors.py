@@ -120,7 +120,7 @@ class Union:
         score, threshold = np.zeros(rows), np.ones(rows)
         label = np.ones(rows, np.int64)
         is_target, is_over = np.zeros(rows, np.bool_), np.zeros(rows, np.bool_)
-        quiet_us = np.zeros(rows, np.int64)
+        quiet_us, doubt = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
         probability = np.zeros((rows, len(CLASSES)))
         by_detector: dict[str, Any] = {}
         for number, (name, found) in enumerate(self._findings.items()):
@@ -137,6 +137,7 @@ class Union:
             score[chosen], threshold[chosen] = found.score[better], found.threshold[better]
             label[chosen], is_target[chosen] = found.label[better], found.is_target[better]
             is_over[chosen], quiet_us[chosen] = reaches[better], found.quiet_us[better]
+            doubt[chosen] = 0 if found.doubt is None else found.doubt[better]
             self._winner[chosen] = number
             self._position[chosen] = np.flatnonzero(better)
         probability[:, 0] = 1 - score
@@ -151,6 +152,7 @@ class Union:
             is_target=is_target,
             quiet_us=quiet_us,
             detector=names[self._winner + 1],
+            doubt=doubt,
         )
 
     def explain(self, row: int) -> Evidence:

@@ -178,5 +178,6 @@ def _flows(case: Case, peers: Sequence[str], ports: Sequence[int | None]) -> Fla
             open=np.zeros(len(pairs), np.bool_),
             replaces=np.zeros(len(pairs), np.bool_),
         ),
+        doubt=np.zeros(len(rows), np.int64),
         quiet_us=np.full(len(pairs), QUIET_GAP_US, np.int64),
     )

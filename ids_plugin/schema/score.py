@@ -46,6 +46,8 @@ class Scores(NamedTuple):
     """(n) µs that an alert group stays open after the flow; None: as long as any"""
     detector: npt.NDArray[np.str_] | None = None
     """(n) name of the detector whose label it is, "" for none; None: the bundle has no detectors"""
+    doubt: npt.NDArray[np.int64] | None = None
+    """(n) steps by which the severity stays below that of the class; None: none"""
 
     def take(self, rows: npt.NDArray[np.int64]) -> Scores:
         """The scores of some flows: of rows (m), in their order."""

@@ -34,7 +34,6 @@ class Row(NamedTuple):
     """What the table shows of an alert group."""
 
     severity: int
-    risk: float
     first: str
     last: str
     kind: str
@@ -92,7 +91,7 @@ class Table:
         is_terminal = self._stream is not None and self._stream.isatty()
         console = Console(file=text, force_terminal=is_terminal, width=self._width, highlight=False)
         rows = sorted(
-            self._rows.values(), key=lambda row: (-row.severity, -row.risk, row.first, row.host)
+            self._rows.values(), key=lambda row: (-row.severity, -row.score, row.first, row.host)
         )
         if rows:
             console.print(_wide(rows) if console.width >= WIDE else _narrow(rows))
@@ -114,7 +113,6 @@ def _row(document: Document) -> Row:
     )
     return Row(
         severity=document["event"]["severity"],
-        risk=document["event"]["risk_score"],
         first=group["first"],
         last=group["last"],
         kind=document["rule"]["name"],

@@ -71,7 +71,7 @@ def test_it_says_what_the_class_says(name: str) -> None:
     assert (made["description"], made["severity"], made["risk_score"]) == (
         kind.description,
         kind.severity,
-        kind.risk,
+        SEVERITIES[kind.severity],
     )
     told = [
         (one["tactic"]["id"], technique["id"])

@@ -201,16 +201,7 @@ def step(
 
 def part(scored: Scores, start: int, stop: int) -> Scores:
     """Rows `start` to `stop` of scores."""
-    models = {name: values[start:stop] for name, values in scored.models.items()}
-    rows = slice(start, stop)
-    return Scores(
-        scored.score[rows],
-        scored.label[rows],
-        scored.probability[rows],
-        models,
-        scored.over[rows],
-        scored.threshold[rows],
-    )
+    return scored.take(np.arange(start, stop))
 
 
 def behaviour(name: str) -> list[Row]:

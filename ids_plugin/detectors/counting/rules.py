@@ -45,6 +45,8 @@ class Rule(NamedTuple):
     """whose behaviour it is: the originator's (ACTOR) or the responder's (TARGET)"""
     ratio: Ratio | None = None
     """what is unusual where the number alone isn't"""
+    doubt: int = 0
+    """steps by which an alert stays below the severity of its class"""
 
     @property
     def horizon_s(self) -> int:
@@ -343,7 +345,7 @@ def exfiltration() -> Detector:
             tunnel_down,
             ratio=Ratio("dns_down_600s", "dns_answers_600s", "mean size of the DNS answers", "B"),
         ),
-        Rule("nothing but uploads", "uploads_600s", 10, only_uploads),
+        Rule("nothing but uploads", "uploads_600s", 10, only_uploads, doubt=2),
         Rule(
             "uploads nobody answered",
             "silent_uploads_600s",
@@ -351,7 +353,7 @@ def exfiltration() -> Detector:
             _both(_all("is_silent_upload"), _least("upload_600s", 100_000)),
         ),
         Rule("far more than usual", "upload_3600s", 100_000_000, _unusual),
-        Rule("files by FTP", "ftp_controls_3600s", 3, _least("ftp_uploads_3600s", 1)),
+        Rule("files by FTP", "ftp_controls_3600s", 3, _least("ftp_uploads_3600s", 1), doubt=2),
     )
     return Detector("exfiltration", rules)
 

@@ -54,12 +54,12 @@ def test_the_id_of_a_known_flow_never_changes() -> None:
 @pytest.mark.parametrize(
     ("label", "severity", "risk", "technique", "tactic"),
     [
-        ("scan", 47, 42.3, ["T1046"], ["Discovery"]),
-        ("brute_force", 73, 65.7, ["T1110"], ["Credential Access"]),
-        ("flood", 73, 72.0, ["T1498", "T1499"], ["Impact"]),
-        ("command_and_control", 73, 76.5, ["T1071"], ["Command and Control"]),
-        ("exfiltration", 99, 85.5, ["T1048", "T1041"], ["Exfiltration"]),
-        ("spreading", 99, 89.1, ["T1210", "T1021"], ["Lateral Movement"]),
+        ("scan", 47, 44.4, ["T1046"], ["Discovery"]),
+        ("brute_force", 73, 70.4, ["T1110"], ["Credential Access"]),
+        ("flood", 73, 70.4, ["T1498", "T1499"], ["Impact"]),
+        ("command_and_control", 73, 70.4, ["T1071"], ["Command and Control"]),
+        ("exfiltration", 99, 96.4, ["T1048", "T1041"], ["Exfiltration"]),
+        ("spreading", 99, 96.4, ["T1210", "T1021"], ["Lateral Movement"]),
     ],
 )
 def test_every_class_has_its_severity_risk_and_technique(

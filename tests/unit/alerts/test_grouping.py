@@ -316,3 +316,20 @@ def test_an_empty_batch_does_nothing() -> None:
     step(folder, frame([flow(0)]), scores(["scan"], [0.9]))
     assert step(folder, frame([]), scores([], []))[0] == []
     assert len(folder) == 1
+
+
+@pytest.mark.parametrize(
+    ("doubts", "severities"),
+    [
+        ((2, 1, 2, 1), ("medium", "high")),
+        ((0, 2, 2, 2), ("critical", "critical")),
+        ((1, 1, 1, 0), ("high", "critical")),
+    ],
+)
+def test_a_group_stands_as_high_as_its_surest_flow_so_far(
+    doubts: tuple[int, ...], severities: tuple[str, str]
+) -> None:
+    flows = frame([unanswered(at, "10.0.0.31", f"10.0.0.{at}", 445) for at in range(4)])
+    doubted = scores(["spreading"] * 4, [0.9] * 4)._replace(doubt=np.array(doubts))
+    found = fold(flows, doubted)[0]
+    assert tuple(document["ids_plugin"]["severity"] for document in found) == severities
