@@ -210,7 +210,7 @@ TEXT = (
     "",
     "What each measures becomes surprise, minus the decimal logarithm of its chance (normal distribution) among "
     "all rows before; of errors the mean of the last three counts. After it spoke a detector is silent for 0.35 "
-    "of the probation, as alerts are folded. Values are standardised by the probationary ones and far ones "
+    "of the probation, as alerts are grouped. Values are standardised by the probationary ones and far ones "
     "compressed (asinh); no min-max bounds, because a series leaves them, and no wavelets, because they would see"
     " the future.",
     "",

@@ -142,7 +142,7 @@ class CounterEvidence:
             if usual is None
             else f"; 95 % of such flows in normal traffic show at most {amount(usual, _unit(column))}"
         )
-        return f"{subject}: {number} {what}{span}, {last}{beside}."
+        return f"{subject}: {number} {what.removeprefix('bytes ')}{span}, {last}{beside}."
 
 
 def _score(value: float, rule: Rule) -> float:
@@ -161,7 +161,7 @@ def _feature(column: str, value: float, expected: float | None) -> EvidenceFeatu
         value=value,
         expected=expected,
         contribution=0.0,
-        text=f"{value_text} {what}{span}{beside}",
+        text=f"{value_text} {what.removeprefix('bytes ')}{span}{beside}",
         label=f"{what}{span}",
         unit=unit or "flows",
         value_text=value_text,

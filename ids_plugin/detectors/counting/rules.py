@@ -280,9 +280,11 @@ def inbound_noise() -> Detector:
         lambda table: (table["stranger_minutes_3600s"] >= 3) | (table["stranger_ports_3600s"] >= 5),
     )
     rules = (
-        Rule("strangers", "strangers_3600s", 5, many, TARGET),
-        Rule("one stranger, many ports", "pair_failed_ports_60s", 5, _UNKNOWN, TARGET),
-        Rule("one stranger, again and again", "stranger_tries_3600s", 6, _UNKNOWN, TARGET),
+        Rule("external originators", "strangers_3600s", 5, many, TARGET),
+        Rule("one external originator, many ports", "pair_failed_ports_60s", 5, _UNKNOWN, TARGET),
+        Rule(
+            "one external originator, again and again", "stranger_tries_3600s", 6, _UNKNOWN, TARGET
+        ),
     )
     return Detector("inbound_noise", rules)
 
@@ -290,8 +292,8 @@ def inbound_noise() -> Detector:
 def outside_scan() -> Detector:
     """One stranger tries several local hosts, too few times each to be noise at one of them."""
     rules = (
-        Rule("one stranger, several hosts", "stranger_peers_3600s", 5, _UNKNOWN),
-        Rule("one stranger, several hosts", "stranger_peers_86400s", 8, _UNKNOWN),
+        Rule("one external originator, several hosts", "stranger_peers_3600s", 5, _UNKNOWN),
+        Rule("one external originator, several hosts", "stranger_peers_86400s", 8, _UNKNOWN),
     )
     return Detector("inbound_noise", rules)
 

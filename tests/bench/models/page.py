@@ -77,8 +77,8 @@ def page(settings: Settings, results: Results) -> str:
     lines = [
         "# Every family and baseline, measured",
         "",
-        "Made by `python -m tests.bench.models --all --page docs/results.md`. What the default bundle finds, network",
-        "by network: [results-default.md](results-default.md). By class, with confusion matrices:",
+        "Made by `python -m tests.bench.models --all --page docs/results.md`. What the bundle `anomaly_net` finds, network",
+        "by network: [results-anomaly-net.md](results-anomaly-net.md). By class, with confusion matrices:",
         "[results-classes.md](results-classes.md). TON_IoT, BoT-IoT and the complete CICIDS2017 and IoTID20 aren't",
         "here, so the figures published on them can't be repeated; what a published figure is of is said beside it.",
         f"Other pages: {_others()}.",
