@@ -216,6 +216,9 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# AE-LSTM on flows: what only knows normal traffic",
         "",
+        "This page measures a model that learns from normal traffic alone, for those who have no",
+        "labelled attacks.",
+        "",
         f"Made by `python -m tests.bench.ae_lstm --seeds {result['seeds']} --page docs/results-ae-lstm.md`: "
         f"{result['epochs']} epochs of {result['windows']:,} benign windows, batches of {BATCH}; judged on "
         f"{result['flows']:,} flows of the lab's sample and judging runs, {result['benign']:,} of them benign. Mean "

@@ -131,6 +131,8 @@ def page(results: Sequence[dict[str, Any]]) -> str:
 def _head() -> Iterator[str]:
     yield "# Rare classes: resampling, class weights, focal loss"
     yield ""
+    yield "This page says which way of training finds rare classes best, for those who train."
+    yield ""
     yield from (__doc__ or "").split("\n\n", 2)[2].strip().splitlines()
     yield ""
     yield f"{EPOCHS} epochs of {WINDOWS:,} windows; focal: γ = 2. Means over seeds {SEEDS}; in brackets the largest"

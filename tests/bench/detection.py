@@ -138,6 +138,9 @@ def page(
     lines = [
         f"# What the bundle `{name}` finds and misses",
         "",
+        "This page has all figures of one bundle, network by network, for those who want to know what",
+        "it misses and where.",
+        "",
         f"Made by `python -m tests.bench.detection --bundle {name} --out docs/results-{name.replace('_', '-')}.md`",
         f"with bundle `{bundle.id[:12]}`,",
         "thresholds as they are in it, seed 1. A (host, class) counts from five attack flows on; the delay runs from",

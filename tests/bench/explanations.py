@@ -205,6 +205,8 @@ def page(rows: Sequence[dict[str, Any]], args: argparse.Namespace) -> str:
     lines = [
         "# Does the evidence name what matters?",
         "",
+        "This page measures whether explanations are true, for those who rely on them or add a model.",
+        "",
         *(__doc__ or "").split("\n\n", 2)[2].strip().splitlines(),
         "",
         "*Attention*: untested, as the network gives it. *Occlusion*: never attention. *As shown*: attention where it",

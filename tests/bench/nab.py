@@ -180,6 +180,9 @@ def page(result: dict[str, Any]) -> str:
     lines = [
         "# AE-LSTM on the Numenta Anomaly Benchmark",
         "",
+        "This page measures the same model on public time series, where its scores can be compared",
+        "with published ones.",
+        "",
         f"Made by `python -m tests.bench.nab --seed {result['seed']} --page docs/results-nab.md`: {result['series']} "
         f"series, {result['rows']:,} rows, {result['windows']} anomaly windows, {result['cpu_s']} s of one core.",
         "",

@@ -77,6 +77,8 @@ def page(settings: Settings, results: Results) -> str:
     lines = [
         "# Every family and baseline, measured",
         "",
+        "This page compares the model families that score windows, for those who choose or train one.",
+        "",
         "Made by `python -m tests.bench.models --all --page docs/results.md`. What the bundle `anomaly_net` finds, network",
         "by network: [results-anomaly-net.md](results-anomaly-net.md). By class, with confusion matrices:",
         "[results-classes.md](results-classes.md). TON_IoT, BoT-IoT and the complete CICIDS2017 and IoTID20 aren't",
@@ -105,6 +107,8 @@ def classes(results: Results) -> str:
     """Precision and recall of every class, and the confusion matrices, of seed 1."""
     lines = [
         "# By class",
+        "",
+        "This page has what each family confuses with what.",
         "",
         "Made with [results.md](results.md); seed 1. Rows of a matrix are the true classes.",
     ]
