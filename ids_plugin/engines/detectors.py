@@ -12,6 +12,7 @@ from ids_plugin import features, registry
 from ids_plugin.bundle import Bundle
 from ids_plugin.detectors import Detector, Findings, SensorDetector
 from ids_plugin.engines import JudgedBatch, SensorEngine
+from ids_plugin.engines.windows import WindowedSensor
 from ids_plugin.errors import BundleError, CheckpointError
 from ids_plugin.schema.evidence import Evidence
 from ids_plugin.schema.score import CLASSES, Scores
@@ -44,7 +45,7 @@ class DetectorEngine:
         return DetectorSensor(self, Windower(self.limits, rolling=False), {})
 
 
-class DetectorSensor:
+class DetectorSensor(WindowedSensor):
     """What the detectors remember of one sensor."""
 
     def __init__(
@@ -54,21 +55,6 @@ class DetectorSensor:
         self.memories = {
             name: detector.sensor(before.get(name)) for name, detector in engine.detectors.items()
         }
-
-    @property
-    def delayed(self) -> int:
-        """Flows that came behind the clock."""
-        return self.windower.delayed
-
-    @property
-    def left_early(self) -> int:
-        """Flows that left the memory before their time because a limit was reached."""
-        return self.windower.left_early
-
-    @property
-    def pairs(self) -> int:
-        """Pairs of hosts that are remembered."""
-        return self.windower.pairs
 
     def step(self, flows: pl.DataFrame) -> Iterator[JudgedBatch]:
         """The flows of a batch, judged by every detector."""

@@ -41,12 +41,10 @@ class WindowEngine:
         return WindowSensor(self, windower)
 
 
-class WindowSensor:
-    """One sensor's windows, and the engine that judges them."""
+class WindowedSensor:
+    """What every engine remembers of a sensor: the windower, which knows the sensor's clock and its pairs."""
 
-    def __init__(self, engine: WindowEngine, windower: Windower) -> None:
-        self._engine = engine
-        self.windower = windower
+    windower: Windower
 
     @property
     def delayed(self) -> int:
@@ -62,6 +60,14 @@ class WindowSensor:
     def pairs(self) -> int:
         """Pairs of hosts whose windows are kept."""
         return self.windower.pairs
+
+
+class WindowSensor(WindowedSensor):
+    """One sensor's windows, and the engine that judges them."""
+
+    def __init__(self, engine: WindowEngine, windower: Windower) -> None:
+        self._engine = engine
+        self.windower = windower
 
     def step(self, flows: pl.DataFrame) -> Iterator[JudgedBatch]:
         """The windows of a batch, scored."""
