@@ -1,10 +1,11 @@
-"""Detectors: one for each kind of attack, with inputs, a threshold and a budget of false alerts of its own.
+"""Detectors: one for each kind of attack, with inputs, a threshold and a budget of false alerts of
+its own.
 
-A kind of detector is one file with a `DetectorKind`, named by an entry point of the group `ids_plugin.detectors`; the
-manifest's `detectors[].kind` is the name of that entry point. A bundle's detectors judge side by side; the union of
-what they find alerts. What a detector remembers of a sensor (counters, contacts) doesn't depend on the bundle, so it
-stays when another bundle takes over.
-"""
+A kind of detector is one file with a `DetectorKind`, named by an entry point of the group
+`ids_plugin.detectors`; the manifest's `detectors[].kind` is the name of that entry point. A
+bundle's detectors judge side by side; the union of what they find alerts. What a detector remembers
+of a sensor (counters, contacts) doesn't depend on the bundle, so it stays when another bundle takes
+over."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ Bools = npt.NDArray[np.bool_]
 
 
 class Findings(NamedTuple):
-    """What one detector says of the m flows of a batch that are worth a word; all others are ordinary to it."""
+    """What one detector says of the m flows of a batch that are worth a word; all others are
+    ordinary to it."""
 
     rows: Ints
     """(m) rows of the batch, ascending, each once"""
@@ -49,8 +51,8 @@ class SensorDetector(Protocol):
     """A detector's memory of one sensor."""
 
     def step(self, windows: BatchWindows) -> Findings:
-        """Judges a batch of flows, in the order in which they were known. What comes out of it doesn't depend on how
-        flows are cut into batches."""
+        """Judges a batch of flows, in the order in which they were known. What comes out of it
+        doesn't depend on how flows are cut into batches."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -73,7 +75,8 @@ class Detector(Protocol):
     """of its entry in the manifest; what alerts name"""
 
     def sensor(self, before: SensorDetector | None = None) -> SensorDetector:
-        """The memory of a sensor, judged by this detector; it goes on with that of `before` where it can."""
+        """The memory of a sensor, judged by this detector; it goes on with that of `before` where
+        it can."""
         ...
 
 

@@ -37,8 +37,6 @@ NOTABLE_SCORE = 0.2
 """Scores below it are no findings."""
 SURE_DAYS_BETWEEN = 10.0
 """Contacts that benign traffic shows more often alert with less than the severity of their class."""
-AGENT_LIMIT = 262_144
-"""hosts and user agents remembered at most"""
 
 
 class ContactDetector:
@@ -111,7 +109,6 @@ class ContactMemory:
         arrays = contact_flows(flows, self.facts)
         lookups = lookup_features(flows, arrays, self.facts)
         parts = self.contacts.step(arrays)
-        self.facts.forget(AGENT_LIMIT)
         own = np.concatenate([part.row for part in parts])
         profile = np.concatenate([part.features for part in parts])
         features = np.concatenate([profile, lookups[own]], axis=1).astype(np.float32)

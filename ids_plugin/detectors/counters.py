@@ -1,9 +1,9 @@
-"""Named counters with a threshold for each class: scan, brute force, flood, spreading, noise, exfiltration, DNS tunnels.
+"""Named counters with a threshold for each class: scan, brute force, flood, spreading, noise,
+exfiltration, DNS tunnels.
 
 A rule compares one counter with a threshold; its strength is counter / threshold, and its score is
-1 - 1 / (2 * strength): 0.5 at the threshold, and nearer to 1 the further above it. Every threshold of a count is also
-the smallest number of flows that an alert stands on.
-"""
+1 - 1 / (2 * strength): 0.5 at the threshold, and nearer to 1 the further above it. Every threshold
+of a count is also the smallest number of flows that an alert stands on."""
 
 from __future__ import annotations
 

@@ -67,7 +67,9 @@ FIELDS: tuple[Field, ...] = (
     Field("ids_plugin.scores.*", "double", False, "every model that voted: its own score 0–1"),
     Field("ids_plugin.scores.control", "double", False, "the default bundle's control detector"),
     Field("ids_plugin.scores.counters", "double", False, "its counters"),
-    Field("ids_plugin.scores.anomaly_net", "double", False, "the network of the bundle anomaly_net"),
+    Field(
+        "ids_plugin.scores.anomaly_net", "double", False, "the network of the bundle anomaly_net"
+    ),
     Field("ids_plugin.scores.lightgbm", "double", False, "its trees"),
     Field("ids_plugin.scores.behaviour", "double", False, "its named behaviours"),
     Field("ids_plugin.bundle.id", "keyword", False, "SHA-256 of the bundle that said so"),

@@ -1,17 +1,18 @@
 """Contact profiles: what a host's dealings with one peer, port and protocol look like over weeks.
 
-A contact is (host, peer, responder port, transport protocol); the host is the originator. Of every contact the last
-WINDOW_FLOWS flows are kept as tokens of eight bytes (log steps of about 6 %) beside totals since it began: 252 bytes.
-Features of a flow depend on the flows of its sensor known before it, and on it: they are equal wherever batches end.
+A contact is (host, peer, responder port, transport protocol); the host is the originator. Of every
+contact the last WINDOW_FLOWS flows are kept as tokens of eight bytes (log steps of about 6 %)
+beside totals since it began: 252 bytes. Features of a flow depend on the flows of its sensor known
+before it, and on it: they are equal wherever batches end.
 
-The expensive part (order statistics) is done for the flows that `is_due` names: from the fifth flow of a contact on.
-"""
+The expensive part (order statistics) is done for the flows that `is_due` names: from the fifth flow
+of a contact on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,8 @@ Bytes = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
 
 WINDOW_FLOWS = 24
-"""Flows of a contact that order statistics look at. Measured on real traffic: 10 finds fewer, 64 adds nothing."""
+"""Flows of a contact that order statistics look at. Measured on real traffic: 10 finds fewer, 64
+adds nothing."""
 FIRST_SCORED_FLOW = 5
 """A contact is judged from this flow on: with fewer there is no repetition to speak of."""
 EVERY_FLOW_UNTIL = 48
@@ -56,7 +58,8 @@ CHUNK_FLOWS = 65_536
 """Limits are enforced at multiples of this count of flows, wherever batches end."""
 
 WEB_PORTS = (80, 443, 8080, 8443)
-"""Here the number of peers says how much a user browses, and how small a capture is; so it isn't a feature."""
+"""Here the number of peers says how much a user browses, and how small a capture is; so it isn't a
+feature."""
 
 FIRST_HIGH_PORT = 1024
 
@@ -124,7 +127,8 @@ class ContactRows:
     features: Floats
     """(m, FEATURES); NaN where unknown"""
     peer_hosts: Ints
-    """(m) hosts that have dealt with the peer on this port; a prior, not a feature: it tells small captures apart"""
+    """(m) hosts that have dealt with the peer on this port; a prior, not a feature: it tells small
+    captures apart"""
     tokens: npt.NDArray[np.uint64]
     """(WINDOW_FLOWS, m) the tokens behind the features, latest last"""
 
@@ -218,8 +222,14 @@ FACTS: tuple[tuple[str, str, str], ...] = (
 FEATURE_NAMES: tuple[str, ...] = tuple(name for name, _, _ in FEATURES + FACTS)
 
 _HTTP_FACTS = (
-    HTTP_POST, HTTP_ADDRESS, HTTP_NO_AGENT, HTTP_ERROR, HTTP_NO_REFERRER, HTTP_RARE_AGENT, HTTP_TOOL_AGENT,
-)  # fmt: skip
+    HTTP_POST,
+    HTTP_ADDRESS,
+    HTTP_NO_AGENT,
+    HTTP_ERROR,
+    HTTP_NO_REFERRER,
+    HTTP_RARE_AGENT,
+    HTTP_TOOL_AGENT,
+)
 _CERTIFICATE_FACTS = (
     TLS_SELF_SIGNED,
     TLS_LONG_VALIDITY,
@@ -234,53 +244,108 @@ def is_due(count: Ints) -> Flags:
     return np.asarray(often | ((count > EVERY_FLOW_UNTIL) & (count % LATER_STRIDE == 0)))
 
 
-class DistinctCounts:
-    """How many members each group has had so far, in the order of the rows; a member counts once."""
+class Tallies(NamedTuple):
+    """What `DistinctCounts.step` gives for n rows."""
 
-    def __init__(self) -> None:
+    members: Ints
+    """(n) of the row's group, up to and with the row"""
+    is_new: Flags
+    """(n) whether the row's member is a new one"""
+    marked: Ints
+    """(n) of the members, those that were marked when they were new"""
+
+
+class DistinctCounts:
+    """How many members each group has had so far, in the order of the rows; a member counts once.
+
+    At multiples of CHUNK_FLOWS rows, wherever batches end, the groups used least recently leave
+    with their members: when there are more groups than `limit`, or four times as many members.
+    """
+
+    def __init__(self, limit: int = 262_144) -> None:
+        self.limit = limit
         self._groups, self._members = SlotTable(), SlotTable()
-        self._counts: npt.NDArray[np.int32] = np.zeros(0, np.int32)
+        self._owner: Keys = np.zeros(0, np.uint64)
+        """member → key of its group"""
+        self._counts, self._marked = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._used: Ints = np.zeros(0, np.int64)
+        """group → number of the latest row"""
         self._seen = 0
 
-    def step(self, group: Keys, member: Keys) -> tuple[Ints, Flags]:
-        """(n) members of the row's group up to and with the row, and whether the row's member is a new one."""
-        before = self._members.count
-        slots = self._members.slots(mix(group, member))
-        fresh = np.zeros(len(group), np.bool_)
-        new = np.flatnonzero(slots >= before)
-        fresh[new[np.unique(slots[new], return_index=True)[1]]] = True
-        return self.add(group, fresh), fresh
+    def step(self, group: Keys, member: Keys, is_marked: Flags | None = None) -> Tallies:
+        """Counts rows with their members, where nobody else knows which members are new."""
+        if is_marked is None:
+            is_marked = np.zeros(len(group), np.bool_)
+        parts = [
+            self._step(group[low:high], member[low:high], is_marked[low:high])
+            for low, high in self._parts(len(group))
+        ]
+        return Tallies(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     def add(self, group: Keys, fresh: Flags) -> Ints:
-        """(n) members of the row's group up to and with the row, where the caller knows which members are new."""
+        """(n) members of the row's group up to and with the row, where the caller knows which
+        members are new."""
+        parts = [
+            self._add(group[low:high], fresh[low:high])[0] for low, high in self._parts(len(group))
+        ]
+        return np.concatenate(parts)
+
+    def _parts(self, rows: int) -> Iterator[tuple[int, int]]:
+        """Ranges of a batch that end where groups may leave; at least one."""
+        low, high = 0, -1
+        while high < rows:
+            high = min(rows, low + CHUNK_FLOWS - self._seen % CHUNK_FLOWS)
+            yield low, high
+            self._seen += high - low
+            if high > low and self._seen % CHUNK_FLOWS == 0:
+                self._forget()
+            low = high
+
+    def _step(self, group: Keys, member: Keys, is_marked: Flags) -> Tallies:
+        before = self._members.count
+        slots = self._members.slots(mix(group, member))
+        is_new = np.zeros(len(group), np.bool_)
+        rows = np.flatnonzero(slots >= before)
+        is_new[rows[np.unique(slots[rows], return_index=True)[1]]] = True
+        self._owner = _grown(self._owner, self._members.count, 0)
+        self._owner[slots] = group
+        counted, order = self._add(group, is_new)
+        marked = self._running(self._marked, group, is_new & is_marked, order)
+        return Tallies(counted, is_new, marked)
+
+    def _add(self, group: Keys, fresh: Flags) -> tuple[Ints, Ints]:
+        """(n) the count at each row; (n) the rows by group."""
         slots = self._groups.slots(group)
-        self._counts = _grown(self._counts, self._groups.count, 0)
+        size = self._groups.count
+        self._counts, self._marked = _grown(self._counts, size, 0), _grown(self._marked, size, 0)
+        self._used = _grown(self._used, size, 0)
         order = np.argsort(slots, kind="stable")
-        ordered = slots[order]
-        total = np.cumsum(fresh[order])
+        self._used[slots[order]] = self._seen + order
+        return self._running(self._counts, group, fresh, order), order
+
+    def _running(self, totals: Ints, group: Keys, fresh: Flags, order: Ints) -> Ints:
+        """(n) totals of the row's group with all fresh rows so far; `totals` go on."""
+        ordered = self._groups.slots(group)[order]
+        running = np.cumsum(fresh[order])
         first = _starts(ordered)
         lengths = np.diff(np.r_[first, len(ordered)])
-        ahead = total[first] - fresh[order[first]] if len(first) else np.zeros(0, np.int64)
-        counted = self._counts[ordered] + total - np.repeat(ahead, lengths)
-        ends = first + lengths - 1
-        self._counts[ordered[ends]] = counted[ends]
-        self._used = _grown(self._used, self._groups.count, 0)
-        self._used[ordered[ends]] = self._seen + order[ends]
-        self._seen += len(group)
+        ahead = running[first] - fresh[order[first]] if len(first) else np.zeros(0, np.int64)
+        counted = totals[ordered] + running - np.repeat(ahead, lengths)
+        totals[ordered[first + lengths - 1]] = counted[first + lengths - 1]
         result = np.empty(len(group), np.int64)
         result[order] = counted
         return result
 
     def state(self) -> dict[str, Any]:
         """A tree of arrays and numbers: the same after the same rows, wherever batches ended."""
-        size = self._groups.count
-        order = np.argsort(self._groups.keys())
+        groups, members = self._groups.keys(), self._members.keys()
         return {
-            "groups": self._groups.keys()[order],
-            "members": np.sort(self._members.keys()),
-            "counts": self._counts[:size][order],
-            "used": self._used[:size][order],
+            "groups": np.sort(groups),
+            "counts": _sorted_by_key(groups, self._counts),
+            "marked": _sorted_by_key(groups, self._marked),
+            "used": _sorted_by_key(groups, self._used),
+            "members": np.sort(members),
+            "owner": _sorted_by_key(members, self._owner),
             "seen": self._seen,
         }
 
@@ -288,22 +353,24 @@ class DistinctCounts:
         """Takes up a `state`, in place of its own."""
         self._groups = SlotTable.of(state["groups"])
         self._members = SlotTable.of(state["members"])
-        self._counts, self._used = state["counts"].copy(), state["used"].copy()
+        self._counts, self._marked = state["counts"].copy(), state["marked"].copy()
+        self._used, self._owner = state["used"].copy(), state["owner"].copy()
         self._seen = int(state["seen"])
 
-    def forget(self, limit: int) -> None:
-        """Beyond the limit the groups used least recently leave, three quarters stay; beyond four times the limit of
-        members everything is counted anew."""
-        if self._members.count > 4 * limit:
-            self._groups, self._members = SlotTable(), SlotTable()
-            self._counts, self._used = np.zeros(0, np.int32), np.zeros(0, np.int64)
+    def _forget(self) -> None:
+        """Three quarters of the limit stay."""
+        size, members = self._groups.count, self._members.count
+        if size <= self.limit and members <= 4 * self.limit:
             return
-        size = self._groups.count
-        if size <= limit:
-            return
-        stay = np.argsort(-self._used[:size])[: limit * 3 // 4]
+        stay = np.argsort(-self._used[:size])[: self.limit * 3 // 4]
+        if members:
+            stay = stay[np.cumsum(self._counts[stay]) <= 3 * self.limit]
         self._groups.keep(stay)
-        self._counts, self._used = self._counts[stay], self._used[stay]
+        self._counts, self._marked = self._counts[stay], self._marked[stay]
+        self._used = self._used[stay]
+        alive = np.flatnonzero(self._groups.contains(self._owner[:members]))
+        self._members.keep(alive)
+        self._owner = self._owner[alive]
 
 
 @dataclass
@@ -315,7 +382,8 @@ class _Batch:
     slot: Ints
     """(n)"""
     first: Ints
-    """(s) index of the first flow of each segment: flows of one contact without a pause of 30 days"""
+    """(s) index of the first flow of each segment: flows of one contact without a pause of 30
+    days"""
     segment: Ints
     """(n)"""
     continues: Flags
@@ -336,9 +404,9 @@ class Contacts:
         self._seen = 0
         self._table = SlotTable()
         self._ports, self._high_ports, self._peers = (
-            DistinctCounts(),
-            DistinctCounts(),
-            DistinctCounts(),
+            DistinctCounts(limit),
+            DistinctCounts(limit),
+            DistinctCounts(limit),
         )
         self._ring: npt.NDArray[np.uint64] = np.zeros((0, WINDOW_FLOWS), np.uint64)
         self._totals = {name: np.zeros(0, np.int64) for name in _TOTALS}
@@ -414,7 +482,8 @@ class Contacts:
         return _Batch(order, slot, first, segment, continues, last), fresh
 
     def _accumulate(self, batch: _Batch, flows: ContactFlows) -> dict[str, Ints]:
-        """name → (n) total up to and with each flow, in the order of the batch; the state is brought up to date."""
+        """name → (n) total up to and with each flow, in the order of the batch; the state is
+        brought up to date."""
         order, first, segment = batch.order, batch.first, batch.segment
         ends = np.r_[first[1:], len(order)] - 1
         slot = batch.slot[first]
@@ -437,14 +506,15 @@ class Contacts:
         start = flows.start_us[order]
         begin = np.where(batch.continues, self._totals["first_us"][slot], start[first])
         totals["first_us"] = begin[segment]
-        kept = batch.last
+        last = batch.last
         for name, values in totals.items():
-            self._totals[name][slot[kept]] = values[ends[kept]]
-        self._last_clock_us[slot[kept]] = flows.clock_us[order][ends[kept]]
+            self._totals[name][slot[last]] = values[ends[last]]
+        self._last_clock_us[slot[last]] = flows.clock_us[order][ends[last]]
         return totals
 
     def _extend(self, batch: _Batch, flows: ContactFlows) -> tuple[npt.NDArray[np.uint64], Ints]:
-        """Tokens of every segment behind the WINDOW_FLOWS before it, and (n) where each flow's token is."""
+        """Tokens of every segment behind the WINDOW_FLOWS before it, and (n) where each flow's
+        token is."""
         order, first, segment = batch.order, batch.first, batch.segment
         slot = batch.slot[first]
         start = flows.start_us[order]
@@ -459,10 +529,10 @@ class Contacts:
         tokens[head] = earlier
         tokens[position] = _tokens(flows, order, gap)
         ends = np.r_[first[1:], len(order)] - 1
-        kept = batch.last
-        tail = position[ends[kept]][:, None] + np.arange(1 - WINDOW_FLOWS, 1)
-        self._ring[slot[kept]] = tokens[tail]
-        self._last_start_us[slot[kept]] = start[ends[kept]]
+        last = batch.last
+        tail = position[ends[last]][:, None] + np.arange(1 - WINDOW_FLOWS, 1)
+        self._ring[slot[last]] = tokens[tail]
+        self._last_start_us[slot[last]] = start[ends[last]]
         return tokens, position
 
     def state(self) -> dict[str, Any]:
@@ -502,8 +572,6 @@ class Contacts:
 
     def _forget(self) -> None:
         """Beyond the limit the contacts seen least recently leave, three quarters stay."""
-        for counts in (self._ports, self._high_ports, self._peers):
-            counts.forget(self.limit)
         size = self._table.count
         if size <= self.limit:
             return
@@ -651,7 +719,8 @@ def _rhythm_columns(planes: Bytes) -> list[Floats]:
 
 
 def _sum(values: Floats) -> Floats:
-    """(n) sum of every column, always in the order of the rows: `numpy.sum` has another one where n is 1."""
+    """(n) sum of every column, always in the order of the rows: `numpy.sum` has another one where n
+    is 1."""
     total = values[0].copy()
     for row in values[1:]:
         total += row
@@ -689,10 +758,10 @@ def _fact_columns(planes: Bytes) -> list[Floats]:
         plane = planes[TLS][:, tls]
         known = (plane > 0).sum(axis=0).astype(np.float32)
         certificates = (plane & TLS_CERTIFICATE > 0).sum(axis=0).astype(np.float32)
-        at = len(_HTTP_FACTS)
-        columns[at, tls] = _share(plane, TLS_NO_NAME, known)
-        columns[at + 1 : at + 5, tls] = [
+        first = len(_HTTP_FACTS)
+        columns[first, tls] = _share(plane, TLS_NO_NAME, known)
+        columns[first + 1 : first + 5, tls] = [
             _share(plane, bit, certificates) for bit in _CERTIFICATE_FACTS
         ]
-        columns[at + 5, tls] = _share(plane, TLS_FAILED, known)
+        columns[first + 5, tls] = _share(plane, TLS_FAILED, known)
     return list(columns)

@@ -1,12 +1,15 @@
-"""Named counters: exact sums and distinct counts over sliding windows of event time, per group of flows.
+"""Named counters: exact sums and distinct counts over sliding windows of event time, per group of
+flows.
 
-A counter says which flows count (`where`), for which group (`key`), whether each thing counts once (`thing`) or a value
-is summed (`value`), and over which horizons. Read at a flow, it gives what the flow's group amounts to, the flow itself
-included. Flows come in known order (ts + duration), one `RollingCounters` a sensor.
+A counter says which flows count (`where`), for which group (`key`), whether each thing counts once
+(`thing`) or a value is summed (`value`), and over which horizons. Read at a flow, it gives what the
+flow's group amounts to, the flow itself included. Flows come in known order (ts + duration), one
+`RollingCounters` a sensor.
 
-Exact in whatever batches: an event counts while `clock - its clock < horizon` and fewer than `visible` events of the
-same counter came since; of a distinct thing only the latest occurrence counts. Memory is bounded by `visible` events a
-counter (about 28 B each) and the groups and things these belong to.
+Exact in whatever batches: an event counts while `clock - its clock < horizon` and fewer than
+`visible` events of the same counter came since; of a distinct thing only the latest occurrence
+counts, and of the records of a growing connection only the latest one. Memory is bounded by
+`visible` events a counter (about 28 B each) and the groups and things these belong to.
 """
 
 from __future__ import annotations
@@ -35,9 +38,12 @@ class CounterFacts(NamedTuple):
     clock: Ints
     """(n) µs since the epoch, never falling"""
     keys: dict[str, Keys]
-    """name → (n) 64-bit hash of an address, port, service, ..."""
+    """name → (n) 64-bit hash of an address, port, service, ...; `connection`, where masks have
+    `growing`"""
     masks: dict[str, Bools]
-    """name → (n) whether the flow is of that kind"""
+    """name → (n) whether the flow is of that kind. `growing`: it is one of several records of its
+    `connection`, of which the latest counts; `replaces`: it is not the first of them. Both may be
+    left out"""
     values: dict[str, Ints]
     """name → (n) numbers to be summed; unknown is 0"""
 
@@ -60,7 +66,8 @@ class Counter:
     needs: str = "conn"
     """the log it reads: conn, dns or http"""
     read: tuple[str, ...] = ()
-    """whose number a flow is told, where that isn't the group it counts for; same length as `key`"""
+    """whose number a flow is told, where that isn't the group it counts for; same length as
+    `key`"""
 
     def column(self, horizon: int) -> str:
         """Name of the number over `horizon` seconds."""
@@ -100,17 +107,17 @@ class Track:
         return self.first + len(self.events.clock)
 
     def step(self, facts: CounterFacts) -> Iterator[Ints]:
-        """(n) per horizon: what each flow's group amounts to, the flow included; 0 for groups without events."""
+        """(n) per horizon: what each flow's group amounts to, the flow included; 0 for groups
+        without events."""
         counter = self.counter
         keys = _joined(facts.keys, counter.key)
-        rows = np.flatnonzero(facts.masks[counter.where])
+        rows, things = self._occurrences(facts, keys)
         group = self._groups.slots(keys[rows]) if len(rows) else np.zeros(0, np.int64)
         self._reserve()
-        values = (
-            facts.values[counter.value][rows] if counter.value else np.ones(len(rows), np.int64)
-        )
+        values = facts.values[counter.value] if counter.value else np.ones(len(keys), np.int64)
+        values = np.where(facts.masks[counter.where], values, 0)[rows]
         start = self.end
-        before = self._append(facts, rows, group, values)
+        before = self._append(facts.clock[rows], group, values, things)
         reads = _Reads.of(
             self._known(_joined(facts.keys, counter.read) if counter.read else keys),
             len(facts.clock),
@@ -136,29 +143,55 @@ class Track:
             slot[known] = self._groups.slots(keys[known])
         return slot
 
-    def _append(self, facts: CounterFacts, rows: Ints, group: Ints, values: Ints) -> Ints:
-        """Adds the events of a batch; (e) number of the event each one takes the place of, -1 for none."""
-        start, count = self.end, len(rows)
+    def _occurrences(self, facts: CounterFacts, keys: Keys) -> tuple[Ints, Keys]:
+        """(e) rows that are events; (e) what each is an occurrence of, 0 where it is the only one.
+
+        Where every flow counts, a later record of a growing connection is an event whether it
+        counts or not: it takes the place of the one before.
+        """
+        counter, where = self.counter, facts.masks[self.counter.where]
+        if counter.thing:
+            rows = np.flatnonzero(where)
+            return rows, mix(keys[rows], _joined(facts.keys, counter.thing)[rows])
+        replaces = facts.masks.get("replaces")
+        if replaces is None:
+            rows = np.flatnonzero(where)
+            return rows, np.zeros(len(rows), np.uint64)
+        rows = np.flatnonzero(where | replaces)
+        connections = mix(keys[rows], facts.keys["connection"][rows])
+        return rows, np.where(facts.masks["growing"][rows], connections, 0)
+
+    def _append(self, clock: Ints, group: Ints, values: Ints, things: Keys) -> Ints:
+        """Adds the events of a batch; (e) number of the event each takes the place of, -1 for
+        none."""
+        start, count = self.end, len(clock)
         before = np.full(count, -1, np.int64)
         successor = np.concatenate([self.events.successor, np.full(count, NEVER, np.int64)])
-        if self.counter.thing and count:
-            things = mix(
-                _joined(facts.keys, self.counter.key), _joined(facts.keys, self.counter.thing)
-            )[rows]
-            before = self._previous(self._things.slots(things), start)
-            known = before >= self.first
-            successor[before[known] - self.first] = start + np.flatnonzero(known)
-            before[~known] = -1
+        linked = np.flatnonzero(things)
+        if len(linked):
+            numbers = start + linked
+            previous = self._previous(self._things.slots(things[linked]), numbers)
+            known = previous >= self.first
+            successor[previous[known] - self.first] = numbers[known]
+            before[linked[known]] = previous[known]
         self.events = Events(
-            np.concatenate([self.events.clock, facts.clock[rows]]),
+            np.concatenate([self.events.clock, clock]),
             np.concatenate([self.events.group, group]),
             np.concatenate([self.events.value, values]),
             successor,
         )
+        self._count_early(start)
         return before
 
-    def _previous(self, thing: Ints, start: int) -> Ints:
-        """(e) number of the previous event of the same thing, -1 for none."""
+    def _count_early(self, start: int) -> None:
+        """Counts what leaves because of `visible`, at the event that pushes it out."""
+        clock, first = self.events.clock, max(self.first, start - self.visible)
+        pushed = np.arange(first, max(first, self.end - self.visible)) - self.first
+        gap = clock[pushed + self.visible] - clock[pushed]
+        self.left_early += int((gap < self.counter.horizons[0] * SECOND_US).sum())
+
+    def _previous(self, thing: Ints, numbers: Ints) -> Ints:
+        """(e) number of the previous event of the same thing, -1 for none; `numbers`: of these."""
         if self._things.count > len(self._last):
             self._last = np.pad(
                 self._last, (0, 2 * self._things.count - len(self._last)), constant_values=-1
@@ -166,8 +199,8 @@ class Track:
         order = np.argsort(thing, kind="stable")
         same = np.r_[False, thing[order][1:] == thing[order][:-1]]
         before = np.empty(len(thing), np.int64)
-        before[order] = np.where(same, start + np.r_[0, order[:-1]], self._last[thing[order]])
-        self._last[thing] = start + np.arange(len(thing))
+        before[order] = np.where(same, np.r_[0, numbers[order[:-1]]], self._last[thing[order]])
+        self._last[thing] = numbers
         return before
 
     def _alive(self, earlier: Ints, later: Ints, horizon: int) -> Bools:
@@ -185,27 +218,27 @@ class Track:
         return _Changes(group[known], rows[known], self.events.value[before[known] - self.first])
 
     def _expired(self, index: int, horizon: int, clock: Ints, rows: Ints, start: int) -> _Changes:
-        """What leaves because time passes, or because `visible` events came since; row n is after the batch."""
+        """What leaves because time passes, or because `visible` events came since; row n is after
+        the batch."""
         low = max(self._low[index], self.first)
         by_time = self.first + int(np.searchsorted(self.events.clock, clock[-1] - horizon, "right"))
         high = min(max(low, by_time, self.end - self.visible), self.end)
-        if index == 0:
-            self.left_early += max(0, high - max(low, by_time))
         self._low[index] = high
         leaving = np.arange(low, high)
         successor = self.events.successor[low - self.first : high - self.first]
         replaced = successor != NEVER
         replaced[replaced] = self._alive(leaving[replaced], successor[replaced], horizon)
         leaving = leaving[~replaced]
-        at = leaving - self.first
-        row = np.searchsorted(clock, self.events.clock[at] + horizon, "left")
+        places = leaving - self.first
+        row = np.searchsorted(clock, self.events.clock[places] + horizon, "left")
         by_count = leaving + self.visible - start
         counted = by_count < len(rows)
         row[counted] = np.minimum(row[counted], rows[np.maximum(by_count[counted], 0)])
-        return _Changes(self.events.group[at], row, self.events.value[at])
+        return _Changes(self.events.group[places], row, self.events.value[places])
 
     def _read(self, index: int, reads: _Reads, added: _Changes, gone: tuple[_Changes, ...]) -> Ints:
-        """(n) the sums at every row. A change counts from the first read of its group at or after its row."""
+        """(n) the sums at every row. A change counts from the first read of its group at or after
+        its row."""
         total = self._totals[index]
         delta = np.zeros(len(reads.order) + 1, np.int64)
         rest = [
@@ -235,16 +268,17 @@ class Track:
         events = Events(*(column[low - self.first :].copy() for column in self.events))
         self.first = low
         renamed = self._groups.keep(_by_key(self._groups, np.unique(events.group)))
-        kept = np.flatnonzero(renamed >= 0)
-        totals = np.zeros((len(self._totals), max(1024, 2 * len(kept))), np.int64)
-        totals[:, renamed[kept]] = self._totals[:, kept]
+        used = np.flatnonzero(renamed >= 0)
+        totals = np.zeros((len(self._totals), max(1024, 2 * len(used))), np.int64)
+        totals[:, renamed[used]] = self._totals[:, used]
         self._totals, self.events = totals, events._replace(group=renamed[events.group])
-        if self.counter.thing:
-            alive = np.flatnonzero(self._last[: self._things.count] >= low)
-            moved = self._things.keep(_by_key(self._things, alive))
-            last = np.full(max(1024, 2 * len(alive)), -1, np.int64)
-            last[moved[alive]] = self._last[alive]
-            self._last = last
+        if not self._things.count:
+            return
+        alive = np.flatnonzero(self._last[: self._things.count] >= low)
+        moved = self._things.keep(_by_key(self._things, alive))
+        last = np.full(max(1024, 2 * len(alive)), -1, np.int64)
+        last[moved[alive]] = self._last[alive]
+        self._last = last
 
     def state(self) -> dict[str, Any]:
         """A tree of arrays and numbers: the same after the same flows, wherever batches ended."""
@@ -316,7 +350,8 @@ class _Reads(NamedTuple):
         return cls(rows, order, group, group * (rows + 1) + order, starts, lengths)
 
     def apply(self, delta: Ints, changes: _Changes, sign: int) -> _Changes:
-        """Enters changes where they are first read; gives back those that no row of the batch reads, signed."""
+        """Enters changes where they are first read; gives back those that no row of the batch
+        reads, signed."""
         place = np.searchsorted(self.places, changes.group * (self.rows + 1) + changes.row)
         inside = place < len(self.places)
         inside[inside] = self.group[place[inside]] == changes.group[inside]

@@ -1,7 +1,8 @@
-"""Order statistics of many short columns of bytes at once: a sorting network over rows, and what is read off it.
+"""Order statistics of many short columns of bytes at once: a sorting network over rows, and what is
+read off it.
 
-A batch of windows lies as (steps, windows), so that every comparison is one pass over contiguous bytes: about 35 ns a
-window of 24 bytes, eight times as fast as `numpy.sort` along the short axis.
+A batch of windows lies as (steps, windows), so that every comparison is one pass over contiguous
+bytes: about 35 ns a window of 24 bytes, eight times as fast as `numpy.sort` along the short axis.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ MISSING = 255
 
 
 def sort_columns(values: Bytes) -> Bytes:
-    """(steps, n) the values of every column in ascending order; the input stays as it is. Bitonic (Batcher 1968)."""
+    """(steps, n) the values of every column in ascending order; the input stays as it is. Bitonic
+    (Batcher 1968)."""
     steps, columns = values.shape
     size = 1 << max(1, (steps - 1).bit_length())
     rows = np.full((size, columns), MISSING, np.uint8)
@@ -78,7 +80,8 @@ def largest_cluster(ordered: Bytes, width: int) -> Ints:
 
 
 def entropy(ordered: Bytes, known: Ints, shift: int) -> Floats:
-    """(n) entropy of the known values in bins of 2**shift, as a share of the largest possible; NaN below two values."""
+    """(n) entropy of the known values in bins of 2**shift, as a share of the largest possible; NaN
+    below two values."""
     steps = len(ordered)
     runs = np.arange(steps + 1, dtype=np.float64)
     terms = runs * np.log(np.maximum(runs, 1))

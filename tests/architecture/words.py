@@ -30,7 +30,7 @@ OLD_WORDS = re.compile(
 )
 """in comments, docstrings, names and pages"""
 PUBLIC_NAMES = re.compile(
-    r"[\"'`]stranger[\"'`]|ids_plugin\.fold[\w.*]*|[\"'`]fold(ed)?[\"'`]|fold\.(id|state|role|count|first|last|peers\w*)|counts?\.folded"
+    r"[\"'`]strangers?[\"'`]|ids_plugin\.fold[\w.*]*|[\"'`]fold(ed)?[\"'`]|fold\.(id|state|role|count|first|last|peers\w*)|counts?\.folded"
     r"|leave-one-out folds?|snapshot_seconds|SNAPSHOT_SECONDS|(six|ten|\d+)(-| )folds?"
 )
 """what the documents, the ledger and the settings call things; that stays"""

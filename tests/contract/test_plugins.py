@@ -1,4 +1,5 @@
-"""What every plugin promises: the registry of every room crossed with checks. To exist is to be tested."""
+"""What every plugin promises: every group of plugins crossed with checks. To exist is to be
+tested."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ import pytest
 
 from ids_plugin import (
     bundle,
+    checkpoint,
     compression,
+    detectors,
     features,
     models,
     registry,
@@ -27,20 +30,26 @@ from ids_plugin import (
     training,
     windows,
 )
-from ids_plugin.bundle import Bundle
+from ids_plugin.bundle import Bundle, DetectorEntry
 from ids_plugin.commands import Command
 from ids_plugin.config import Elasticsearch, Secret
-from ids_plugin.errors import UsageError
+from ids_plugin.detectors import DetectorKind, Findings
+from ids_plugin.errors import BundleError, UsageError
 from ids_plugin.schema import flow
+from ids_plugin.schema.evidence import Evidence
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import STEPS, Feature
 from ids_plugin.sinks import Delivered, RetryAfter, Sink, SinkEnvironment, open_sink
+from ids_plugin.sources.local_networks import Locality
 from ids_plugin.windows import Rolling, Sequences, Summary
+from ids_plugin.windows.state import Windower
+from tests.support import shipped, toy
 from tests.support.factories import alerts_of, frame
 from tests.support.factories import flow as one_flow
 
 PROTOCOLS: dict[str, type] = {
     "compression_steps": compression.Step,
+    "detectors": detectors.DetectorKind,
     "models": models.ModelFamily,
     "members": scoring.Plugin,
     "sinks": sinks.Sink,
@@ -57,6 +66,7 @@ MAKERS: dict[str, Callable[[Path], Sink]] = {
     "report": lambda folder: registry.load("sinks", "report")(folder / "out"),
     "table": lambda folder: registry.load("sinks", "table")(io.StringIO(), 100),
 }
+HALF_HOUR_US = 30 * 60 * 1_000_000
 GROUPS = sorted(
     {
         entry.group.removeprefix(registry.GROUP_PREFIX)
@@ -203,6 +213,70 @@ def test_a_member_gives_probabilities_of_every_class(name: str) -> None:
             assert (found.shape, found.dtype) == ((rows, len(CLASSES)), np.float64)
             assert ((found >= 0) & (found <= 1)).all()
             assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
+
+
+@cache
+def judged_by(entry: DetectorEntry) -> tuple[Findings, list[Evidence], dict[str, Any]]:
+    """What a shipped detector finds in a toy network, why, and its state then."""
+    flows = toy.network(5)
+    locality = Locality()
+    locality.see(flows)
+    ordered = locality.fill(flows).sort(flow.known(), "uid")
+    kind: DetectorKind = registry.load("detectors", entry.kind)
+    memory = kind.open(shipped.detector_bundle(), entry.document).sensor()
+    (batch,) = Windower(rolling=False).step(features.add(ordered))
+    findings = memory.step(batch)
+    return findings, [findings.explain(row) for row in range(len(findings.rows))], memory.state()
+
+
+def detector_entries(kind: str) -> list[DetectorEntry]:
+    """The detectors of a kind in the shipped bundle."""
+    entries = [
+        entry for entry in shipped.detector_bundle().manifest.detectors if entry.kind == kind
+    ]
+    assert entries, "the shipped bundle has none of this kind"
+    return entries
+
+
+@pytest.mark.parametrize("name", registry.names("detectors"))
+def test_a_detector_finds_what_its_protocol_says(name: str) -> None:
+    for entry in detector_entries(name):
+        findings, evidence, _ = judged_by(entry)
+        rows = len(findings.rows)
+        assert rows, "a toy network has all that the shipped detectors know"
+        assert (np.diff(findings.rows) > 0).all(), "ascending, each once"
+        kinds = {"rows": "i8", "label": "i8", "score": "f8", "threshold": "f8"}
+        for column, dtype in (kinds | {"is_target": "?", "quiet_us": "i8"}).items():
+            values = getattr(findings, column)
+            assert (values.shape, values.dtype) == ((rows,), np.dtype(dtype)), column
+        assert ((findings.label > 0) & (findings.label < len(CLASSES))).all()
+        assert ((findings.score >= 0) & (findings.score <= 1)).all()
+        assert (findings.quiet_us >= HALF_HOUR_US).all()
+        for shown in evidence:
+            assert shown.summary.endswith(".")
+            assert sum(step.weight for step in shown.flows) == pytest.approx(1)
+            assert shown.flows[-1].lag == 0
+            assert 0 <= shown.faithfulness <= 1
+
+
+@pytest.mark.parametrize("name", registry.names("detectors"))
+def test_a_detectors_state_can_be_kept_and_goes_on_under_another_bundle(name: str) -> None:
+    for entry in detector_entries(name):
+        state = checkpoint.dump(judged_by(entry)[2])
+        opened = registry.load("detectors", name).open(shipped.detector_bundle(), entry.document)
+        memory = opened.sensor()
+        memory.restore(checkpoint.load(state))
+        assert checkpoint.dump(memory.state()) == state
+        assert checkpoint.dump(opened.sensor(memory).state()) == state
+
+
+@pytest.mark.parametrize("name", registry.names("detectors"))
+def test_a_detector_without_its_files_is_refused(name: str) -> None:
+    for entry in detector_entries(name):
+        with pytest.raises(BundleError):
+            registry.load("detectors", name).open(shipped.window_bundle(), entry.document)
+        with pytest.raises(BundleError):
+            registry.load("detectors", name).open(shipped.detector_bundle(), {"name": "bare"})
 
 
 def test_every_sink_has_its_checks() -> None:

@@ -11,7 +11,17 @@ from ids_plugin.bundle import Bundle
 @cache
 def window_bundle() -> Bundle:
     """A shipped bundle whose members score windows."""
-    bundles = [bundle.read(bundle.find(name)) for name in bundle.shipped()]
     return next(
-        made for made in bundles if made.manifest.combination and not made.manifest.detectors
+        made for made in _bundles() if made.manifest.combination and not made.manifest.detectors
     )
+
+
+@cache
+def detector_bundle() -> Bundle:
+    """A shipped bundle with a detector for each class."""
+    return next(made for made in _bundles() if made.manifest.detectors)
+
+
+@cache
+def _bundles() -> tuple[Bundle, ...]:
+    return tuple(bundle.read(bundle.find(name)) for name in bundle.shipped())

@@ -1,7 +1,8 @@
-"""Flow columns → what contact profiles read of them: sizes, outcome, and the facts of other logs as bits.
+"""Flow columns → what contact profiles read of them: sizes, outcome, and the facts of other logs as
+bits.
 
-No name, address or URI is a feature. A fact is unknown where no log says anything of the flow: never 0.
-"""
+No name, address or URI is a feature. A fact is unknown where no log says anything of the flow:
+never 0."""
 
 from __future__ import annotations
 
@@ -45,7 +46,10 @@ from ids_plugin.windows.slots import mix
 
 INFRASTRUCTURE_UDP_PORTS = (53, 67, 68, 123, 137, 138, 546, 547, 1900, 3702, 5353, 5355)
 GROUP_ADDRESS = r"^(?:22[4-9]|23\d|255)\.|\.255$|^ff[0-9a-f]{2}:"
-PRIVATE_ADDRESS = r"^(?:10\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.|169\.254\.|127\.|fe80:|f[cd][0-9a-f]{2}:|::1$)"
+PRIVATE_ADDRESS = (
+    r"^(?:10\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.|169\.254\.|127\."
+    r"|fe80:|f[cd][0-9a-f]{2}:|::1$)"
+)
 NO_ANSWER_STATES = ("S0", "REJ", "SH", "RSTOS0", "OTH")
 LONG_VALIDITY_DAYS = 3 * 365.25
 ERROR_STATUS = 400
@@ -54,7 +58,8 @@ PEERS_TO_JUDGE_AGENTS = 3
 """HTTP peers that a host must have before one of its user agents can be called rare"""
 PEERS_TO_JUDGE_LOOKUPS = 3
 NAMED_SHARE_VISIBLE = 0.5
-"""A host's look-ups count as visible when at least this share of its external peers was looked up."""
+"""A host's look-ups count as visible when at least this share of its external peers was looked
+up."""
 LOOKUP_FEATURES: tuple[tuple[str, str, str], ...] = (
     ("looked_up", "0-1", "the host looked up a name for this peer"),
     ("name_length", "log", "length of the name looked up"),
@@ -86,11 +91,13 @@ FACT_COLUMNS: Mapping[str, pl.DataType] = {
 
 
 def is_tracked() -> pl.Expr:
-    """Flows that belong to a contact: TCP and UDP to one host, from a local host or to one that isn't."""
+    """Flows that belong to a contact: TCP and UDP to one host, from a local host or to one that
+    isn't. A connection counts when it has ended, once, however many records tell of it before."""
     is_service = (pl.col("proto") == "udp") & pl.col("resp_p").is_in(INFRASTRUCTURE_UDP_PORTS)
     is_inbound = ~_is_true("local_orig") & _is_true("local_resp")
     is_group = pl.col("resp_h").str.contains(GROUP_ADDRESS)
-    return pl.col("proto").is_in(["tcp", "udp"]) & ~is_service & ~is_inbound & ~is_group
+    is_transport = pl.col("proto").is_in(["tcp", "udp"])
+    return is_transport & ~is_service & ~is_inbound & ~is_group & ~_is_true("open")
 
 
 def has_facts(flows: pl.DataFrame) -> bool:
@@ -113,41 +120,38 @@ def with_fact_columns(flows: pl.DataFrame) -> pl.DataFrame:
 
 
 class FactMemory:
-    """What has to be remembered of a sensor's hosts to read facts: their user agents, and their look-ups."""
+    """What has to be remembered of a sensor's hosts to read facts: their user agents, and their
+    look-ups."""
 
     def __init__(self) -> None:
         self._agent_peers, self._http_peers = DistinctCounts(), DistinctCounts()
-        self._external_peers, self._named_peers = DistinctCounts(), DistinctCounts()
+        self._external_peers = DistinctCounts()
 
     def is_rare_agent(self, host: Keys, peer: Keys, agent: Keys, has_agent: Flags) -> Flags:
-        """(n) whether the host uses the flow's user agent with one peer alone, having had three or more."""
+        """(n) whether the host uses the flow's user agent with one peer alone, having had three or
+        more."""
         is_rare = np.zeros(len(host), np.bool_)
         rows = np.flatnonzero(has_agent)
         if len(rows):
-            peers, _ = self._http_peers.step(host[rows], peer[rows])
-            users, _ = self._agent_peers.step(mix(host[rows], agent[rows]), peer[rows])
+            peers = self._http_peers.step(host[rows], peer[rows]).members
+            users = self._agent_peers.step(mix(host[rows], agent[rows]), peer[rows]).members
             is_rare[rows] = (users == 1) & (peers >= PEERS_TO_JUDGE_AGENTS)
         return is_rare
 
     def are_lookups_visible(
         self, host: Keys, peer: Keys, is_named: Flags, is_external: Flags
     ) -> Flags:
-        """(n) whether so many of the host's external peers had a name at first sight that its look-ups are seen."""
+        """(n) whether so many of the host's external peers had a name at first sight that its
+        look-ups are seen."""
         is_visible = np.zeros(len(host), np.bool_)
         rows = np.flatnonzero(is_external)
         if not len(rows):
             return is_visible
-        peers, is_new = self._external_peers.step(host[rows], peer[rows])
-        named = self._named_peers.add(host[rows], is_new & is_named[rows])
-        is_visible[rows] = (peers >= PEERS_TO_JUDGE_LOOKUPS) & (
-            named >= NAMED_SHARE_VISIBLE * peers
+        peers = self._external_peers.step(host[rows], peer[rows], is_named[rows])
+        is_visible[rows] = (peers.members >= PEERS_TO_JUDGE_LOOKUPS) & (
+            peers.marked >= NAMED_SHARE_VISIBLE * peers.members
         )
         return is_visible
-
-    def forget(self, limit: int) -> None:
-        """Bounds what is remembered."""
-        for counts in self._all().values():
-            counts.forget(limit)
 
     def state(self) -> dict[str, Any]:
         """A tree of arrays and numbers."""
@@ -163,12 +167,12 @@ class FactMemory:
             "agent_peers": self._agent_peers,
             "http_peers": self._http_peers,
             "external_peers": self._external_peers,
-            "named_peers": self._named_peers,
         }
 
 
 def contact_flows(flows: pl.DataFrame, memory: FactMemory) -> ContactFlows:
-    """(n) tracked flows, with `clock` and the fact columns, as the arrays that profiles are made of."""
+    """(n) tracked flows, with `clock` and the fact columns, as the arrays that profiles are made
+    of."""
     table = flows.select(
         *_sizes(),
         _outcome().alias("outcome"),
@@ -241,7 +245,8 @@ def _is_true(name: str) -> pl.Expr:
 
 
 def _sizes() -> tuple[pl.Expr, pl.Expr]:
-    """Payload bytes each way; without them IP bytes less headers, 0 for what was never answered; NaN where unknown."""
+    """Payload bytes each way; without them IP bytes less headers, 0 for what was never answered;
+    NaN where unknown."""
     is_tcp = pl.col("proto") == "tcp"
     is_unanswered = pl.col("conn_state").is_in(NO_ANSWER_STATES)
     header = pl.when(is_tcp).then(TCP_HEADER_B).otherwise(UDP_HEADER_B)

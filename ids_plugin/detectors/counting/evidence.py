@@ -1,4 +1,5 @@
-"""Why a counter alerts: the rule, the number, how far it looks back, and what normal traffic shows."""
+"""Why a counter alerts: the rule, the number, how far it looks back, and what normal traffic
+shows."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from ids_plugin.windows.state import BatchWindows
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Baselines = Mapping[str, Sequence[float]]
-"""counter over a horizon → 5th, 50th, 95th and 99.9th percentile of benign flows that count, and the maximum"""
+"""counter over a horizon → 5th, 50th, 95th and 99.9th percentile of benign flows that count, and
+the maximum"""
 PERCENTILE_95 = 2
 SHOWN_FLOWS = 10
 MOST_FEATURES = 4
@@ -71,10 +73,11 @@ class CounterEvidence:
         )
 
     def _features(self, row: int, shown: Shown) -> tuple[EvidenceFeature, ...]:
-        """The rule's counter and ratio; then the class's other counters that are above what normal traffic shows.
+        """The rule's counter and ratio; then the class's other counters that are above what normal
+        traffic shows.
 
-        Without the rule's number there would be no alert, so its contribution is the score; the others stand beside it.
-        """
+        Without the rule's number there would be no alert, so its contribution is the score; the
+        others stand beside it."""
         rule = shown.rule
         value = float(self._table[rule.column][row])
         features = [_feature(rule.column, value, self._unusual(rule.column, value))]
@@ -117,7 +120,8 @@ class CounterEvidence:
         return None if numbers is None else numbers[PERCENTILE_95]
 
     def _flows(self, row: int, rule: Rule) -> tuple[EvidenceFlow, ...]:
-        """The flow itself and the earlier ones of its pair, or of its host where the pair has none."""
+        """The flow itself and the earlier ones of its pair, or of its host where the pair has
+        none."""
         earlier = self._windows.earlier(row)[-SHOWN_FLOWS:]
         counter = _COUNTERS.get(rule.column)
         is_of_pair = counter is None or "resp" in counter[0].key or "pair" in counter[0].key

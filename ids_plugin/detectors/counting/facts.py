@@ -35,16 +35,19 @@ GUESSES: dict[str, Guess] = {
     "smb": Guess((139, 445), 6_000, 6_000, "smb"),
     "rpc": Guess((135,), 2_000, 2_000),
 }
-"""A larger session did work: it is no guess. A refused CONNECT of MQTT is answered by four bytes. Kerberos and LDAP are
-left out: ordinary domain logons look the same."""
+"""A larger session did work: it is no guess. A refused CONNECT of MQTT is answered by four bytes.
+Kerberos and LDAP are left out: ordinary domain logons look the same."""
 SERVICES = tuple(GUESSES)
 RPC_DYNAMIC_PORT = 49_152
-"""from here on, where the sensor recognises `dce_rpc`, it is the service `rpc` too (Netlogon, Zerologon)"""
+"""from here on, where the sensor recognises `dce_rpc`, it is the service `rpc` too (Netlogon,
+Zerologon)"""
 
 SPREADING_PORTS = (
-    21, 22, 23, 80, 135, 139, 445, 1433, 2222, 2323, 3306, 3389, 5432, 5555, 5900, 6379, 7547, 8080, 8291, 37215, 52869,
+    21, 22, 23, 80, 135, 139, 445, 1433, 2222, 2323, 3306, 3389, 5432, 5555, 5900, 6379, 7547,
+    8080, 8291, 37215, 52869,
 )  # fmt: skip
-"""Through which worms and botnets have entered: logins, SMB, RPC, ADB, TR-064, routers' web pages"""
+"""Through which worms and botnets have entered: logins, SMB, RPC, ADB, TR-064, routers' web
+pages"""
 AMPLIFIER_PORTS = (17, 19, 53, 111, 123, 137, 161, 389, 1900, 3702, 5353, 11211)
 """UDP services whose answers are far larger than the question"""
 SERVER_PORTS = (
@@ -79,8 +82,8 @@ UNUSED_PACKETS = 4
 STALL_S, STALL_BYTES = 5, 2_000
 UPLOAD_BYTES, UPLOAD_RATIO = 10_000, 4
 STREAM_RATE, SILENT_RATE = 1_000, 100
-"""packets a second: below the first, one-way UDP may be a camera's stream; nobody keeps sending TCP or pings unanswered
-as fast as the second"""
+"""packets a second: below the first, one-way UDP may be a camera's stream; nobody keeps sending TCP
+or pings unanswered as fast as the second"""
 
 
 def _flag(name: str) -> pl.Expr:
@@ -102,8 +105,8 @@ _UP, _DOWN, _LOGIN_CODE = pl.col("up"), pl.col("down"), pl.col("login_code")
 
 
 def _payload(end: str) -> pl.Expr:
-    """Payload bytes; where the source has none, IP bytes without headers: 52 B a packet with TCP timestamps, as most
-    have, 40 B where that leaves less than nothing, and the options of a SYN."""
+    """Payload bytes; where the source has none, IP bytes without headers: 52 B a packet with TCP
+    timestamps, as most have, 40 B where that leaves less than nothing, and the options of a SYN."""
     packets, size = pl.col(f"{end}_pkts"), pl.col(f"{end}_ip_bytes")
     stamped, bare = size - 52 * packets, size - 40 * packets
     tcp = pl.when(stamped < -12).then(bare - 24).otherwise(stamped - 12)
@@ -232,6 +235,8 @@ def of_flows(flows: pl.DataFrame) -> CounterFacts:
     flows = flows.with_columns(up=_payload("orig"), down=_payload("resp"), login_code=_login_code())
     flows = flows.with_columns(login=_sure(_login()))
     masks = {**_scan_masks(), **_flood_masks(), **_exfiltration_masks(), "login": pl.col("login")}
+    masks["replaces"] = pl.col("replaces")
+    masks["growing"] = (pl.col("open") | pl.col("replaces")) & pl.col("uid").is_not_null()
     table = flows.select(
         **{f"is_{name}": _sure(mask) for name, mask in masks.items()},
         **{name: value.cast(pl.Int64) for name, value in _values().items()},
@@ -256,6 +261,7 @@ def _flow_keys(flows: pl.DataFrame, clock: Ints) -> dict[str, Keys]:
         "service": flows["login_code"].cast(pl.UInt64).to_numpy() + np.uint64(1),
         "minute": (clock // 60_000_000).astype(np.uint64),
         "hour": (clock // 3_600_000_000).astype(np.uint64),
+        "connection": _hashed(flows["uid"]),
     }
 
 

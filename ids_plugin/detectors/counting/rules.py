@@ -1,9 +1,10 @@
-"""One detector a class: rules over named counters, each with a threshold of its own, and what tells the classes apart.
+"""One detector a class: rules over named counters, each with a threshold of its own, and what tells
+the classes apart.
 
-A rule is a guard (which flows may show it) and a counter with its threshold. Its strength at a flow is counter /
-threshold; from 1 on it speaks. A detector is as strong as its strongest rule. Every threshold of a count is also the
-smallest number of flows (ports, hosts, sessions) an alert stands on: only `one flow` rules alert on a single flow.
-"""
+A rule is a guard (which flows may show it) and a counter with its threshold. Its strength at a flow
+is counter / threshold; from 1 on it speaks. A detector is as strong as its strongest rule. Every
+threshold of a count is also the smallest number of flows (ports, hosts, sessions) an alert stands
+on: only `one flow` rules alert on a single flow."""
 
 from __future__ import annotations
 
@@ -79,20 +80,20 @@ class Detector:
 
 def _all(*names: str) -> Callable[[Table], Bools]:
     def guard(table: Table) -> Bools:
-        kept = np.ones(len(table["clock"]), np.bool_)
+        is_shown = np.ones(len(table["clock"]), np.bool_)
         for name in names:
-            kept &= ~table[name[1:]] if name.startswith("!") else table[name]
-        return kept
+            is_shown &= ~table[name[1:]] if name.startswith("!") else table[name]
+        return is_shown
 
     return guard
 
 
 def _both(*guards: Callable[[Table], Bools]) -> Callable[[Table], Bools]:
     def guard(table: Table) -> Bools:
-        kept = guards[0](table)
+        is_shown = guards[0](table)
         for other in guards[1:]:
-            kept = kept & other(table)
-        return np.asarray(kept)
+            is_shown = is_shown & other(table)
+        return np.asarray(is_shown)
 
     return guard
 
@@ -115,7 +116,7 @@ def _service(*names: str) -> Callable[[Table], Bools]:
     return lambda table: np.isin(table["login_code"], codes)
 
 
-# ------------------------------------------------------------------------------------------------------------- scan
+# -------------------------------------------------------------------------------------- scan
 
 
 WEB_PORTS = (80, 443, 8080, 8443)
@@ -127,11 +128,11 @@ OUTAGE_FACTOR, PEER_TO_PEER_FACTOR = 5, 10
 def _aimed(window: str, least: int) -> Callable[[Table], Bools]:
     """Not an outage and not peer-to-peer.
 
-    Outside hosts' web ports all fail at once when the way out is down, and peer-to-peer programs try many outside hosts
-    on a port of their own: far more must have failed there. Who scans tries each host once or twice (three times with a
-    transport's own repetitions); who retries each of them wants that host. Over a day, a device whose cloud is blocked,
-    or a node of a peer-to-peer net, fails with any number of outside hosts: there, such ports say nothing.
-    """
+    Outside hosts' web ports all fail at once when the way out is down, and peer-to-peer programs
+    try many outside hosts on a port of their own: far more must have failed there. Who scans tries
+    each host once or twice (three times with a transport's own repetitions); who retries each of
+    them wants that host. Over a day, a device whose cloud is blocked, or a node of a peer-to-peer
+    net, fails with any number of outside hosts: there, such ports say nothing."""
 
     def guard(table: Table) -> Bools:
         peers, tries, port = (
@@ -152,7 +153,8 @@ def _aimed(window: str, least: int) -> Callable[[Table], Bools]:
 
 
 def scan() -> Detector:
-    """Ports of one host, one port of many hosts, many local services, pings: tried, and hardly ever answered."""
+    """Ports of one host, one port of many hosts, many local services, pings: tried, and hardly ever
+    answered."""
     rules: list[Rule] = []
     for window, least in (("60s", 8), ("3600s", 12), ("86400s", 20)):
         rules.append(
@@ -180,7 +182,7 @@ def scan() -> Detector:
     return Detector("scan", tuple(rules))
 
 
-# ------------------------------------------------------------------------------------------------------ brute force
+# ------------------------------------------------------------------------------- brute force
 
 
 GUESSES = {"10s": 6, "60s": 10, "600s": 20, "3600s": 60}
@@ -199,7 +201,7 @@ def brute_force() -> Detector:
     return Detector("brute_force", tuple(rules))
 
 
-# ------------------------------------------------------------------------------------------------------------ flood
+# ------------------------------------------------------------------------------------- flood
 
 
 def _mostly_unanswered(table: Table) -> Bools:
@@ -208,7 +210,8 @@ def _mostly_unanswered(table: Table) -> Bools:
 
 
 def _few_ports(table: Table) -> Bools:
-    """No scan of the victim: at least ten connections to each port. (Forged sources are counted by another rule.)"""
+    """No scan of the victim: at least ten connections to each port. (Forged sources are counted by
+    another rule.)"""
     return np.asarray(table["victim_failed_10s"] >= 10 * table["victim_failed_ports_10s"])
 
 
@@ -246,7 +249,7 @@ def flood() -> Detector:
     return Detector("flood", rules)
 
 
-# -------------------------------------------------------------------------------------------------------- spreading
+# --------------------------------------------------------------------------------- spreading
 
 
 def _entered(table: Table) -> Bools:
@@ -266,7 +269,7 @@ def spreading() -> Detector:
     return Detector("spreading", rules)
 
 
-# ---------------------------------------------------------------------------------------------------- inbound noise
+# ----------------------------------------------------------------------------- inbound noise
 
 
 _UNKNOWN = _both(_all("is_stranger"), _most("pair_outbound_86400s", 0))
@@ -274,7 +277,7 @@ _UNKNOWN = _both(_all("is_stranger"), _most("pair_outbound_86400s", 0))
 
 
 def inbound_noise() -> Detector:
-    """Strangers try a local host."""
+    """External originators try a local host."""
     many = _both(
         _UNKNOWN,
         lambda table: (table["stranger_minutes_3600s"] >= 3) | (table["stranger_ports_3600s"] >= 5),
@@ -290,7 +293,8 @@ def inbound_noise() -> Detector:
 
 
 def outside_scan() -> Detector:
-    """One stranger tries several local hosts, too few times each to be noise at one of them."""
+    """One external originator tries several local hosts, too few times each to be noise at one of
+    them."""
     rules = (
         Rule("one external originator, several hosts", "stranger_peers_3600s", 5, _UNKNOWN),
         Rule("one external originator, several hosts", "stranger_peers_86400s", 8, _UNKNOWN),
@@ -298,11 +302,12 @@ def outside_scan() -> Detector:
     return Detector("inbound_noise", rules)
 
 
-# ----------------------------------------------------------------------------------------------------- exfiltration
+# ------------------------------------------------------------------------------ exfiltration
 
 
 def _unusual(table: Table) -> Bools:
-    """Ten times what the host sends outside in its usual hour, known from three hours; four times what came."""
+    """Ten times what the host sends outside in its usual hour, known from three hours; four times
+    what came."""
     hours = np.maximum(table["active_hours_86400s"] - 1, 1)
     usual = (table["host_upload_86400s"] - table["host_upload_3600s"]) / hours
     enough = table["active_hours_86400s"] >= 4
@@ -384,15 +389,16 @@ class Finding(NamedTuple):
 
 
 def findings(table: Table, detectors: Sequence[Detector] = DETECTORS) -> list[Finding]:
-    """What all detectors say, with precedence: strangers make noise; flood and spreading come before scan."""
+    """What all detectors say, with precedence: external originators make noise; flood and spreading
+    come before scan."""
     strengths = [detector.strengths(table) for detector in detectors]
     over = [strength >= 1 for strength, _ in strengths]
-    stranger = ~table["local_orig"] & table["local_resp"]
+    is_outside = ~table["local_orig"] & table["local_resp"]
     over[SCAN] &= ~over[SPREADING] & ~over[FLOOD]
     for index in (SCAN, BRUTE_FORCE, SPREADING):
-        over[index] &= ~stranger
+        over[index] &= ~is_outside
     for index in (NOISE, OUTSIDE_SCAN):
-        over[index] &= stranger & ~over[FLOOD]
+        over[index] &= is_outside & ~over[FLOOD]
     over[OUTSIDE_SCAN] &= ~over[NOISE]
     result = []
     for detector, (strength, rule), chosen in zip(detectors, strengths, over, strict=True):
