@@ -21,6 +21,7 @@ from ids_plugin.bundle.files import (
 )
 from ids_plugin.bundle.manifest import (
     Combination,
+    DetectorEntry,
     Judgement,
     Manifest,
     MemberEntry,
@@ -35,6 +36,7 @@ __all__ = [
     "SUFFIX",
     "Bundle",
     "Combination",
+    "DetectorEntry",
     "Judgement",
     "Manifest",
     "MemberEntry",

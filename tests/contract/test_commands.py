@@ -1,4 +1,5 @@
-"""What every command promises: help with an example that can be typed, one line of JSON, clear refusals."""
+"""What every command promises: help with an example that can be typed, one line of JSON, clear
+refusals."""
 
 from __future__ import annotations
 

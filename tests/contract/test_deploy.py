@@ -1,4 +1,5 @@
-"""docker-compose.yml, the image, and the systemd units: whatever they refer to exists. No engine runs here."""
+"""docker-compose.yml, the image, and the systemd units: whatever they refer to exists. No engine
+runs here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Every field of every document is ECS 8.11's, with its type and allowed values, or described in schema/alert.py."""
+"""Every field of every document is ECS 8.11's, with its type and allowed values, or described in
+schema/alert.py."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy as np
 import pytest
 
@@ -35,7 +37,8 @@ EVENT_TYPES = {"network": {"access", "allowed", "connection", "denied", "end", "
 
 
 def richest() -> list[Document]:
-    """Documents of a fold in which everything is known, with the wall clock, an ICMP one, and one over IPv6."""
+    """Documents of a fold in which everything is known, with the wall clock, an ICMP one, and one
+    over IPv6."""
     rows = [
         flow(0, service="ssl,http", duration=timedelta(minutes=3)),
         flow(900, proto="icmp", orig_p=8, resp_p=0, orig_h="10.0.0.8"),
@@ -61,7 +64,8 @@ IDS = [f"{one['ids_plugin']['label']}-{one['ids_plugin']['fold']['state']}" for 
 
 
 def leaves(value: Any, name: str = "", in_array: bool = False) -> Iterator[tuple[str, Any, bool]]:
-    """(dotted name, value, whether a list held it) of everything that is neither a mapping nor a list."""
+    """(dotted name, value, whether a list held it) of everything that is neither a mapping nor a
+    list."""
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from leaves(inner, f"{name}.{key}" if name else key, in_array)

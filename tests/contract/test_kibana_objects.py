@@ -1,4 +1,5 @@
-"""What an analyst is promised of every object in dashboards/kibana, as far as the files alone can show it.
+"""What an analyst is promised of every object in dashboards/kibana, as far as the files alone can
+show it.
 
 The file for an import by hand is written anew with
 
@@ -65,7 +66,8 @@ ATTRIBUTES = {
         "controlGroupInput",
     },
 }
-"""type → attributes that its schema knows in Kibana 8.9 to 9; an import with any other is refused"""
+"""type → attributes that its schema knows in Kibana 8.9 to 9; an import with any other is
+refused"""
 
 OURS = {field.name: field.type for field in (*alert.FIELDS, *ledger_documents.FIELDS)}
 
@@ -212,6 +214,7 @@ def test_the_page_names_panels_and_pictures_that_there_are() -> None:
 
 
 def test_a_day_shows_every_fold_that_is_open() -> None:
-    """A fold lasts a day at most, so the range with which Triage opens holds the opening of each that goes on."""
+    """A fold lasts a day at most, so the range with which Triage opens holds the opening of each
+    that goes on."""
     triage = load(FOLDER / "dashboard/ids_plugin-triage.json")["attributes"]
     assert (triage["timeRestore"], triage["timeFrom"], triage["timeTo"]) == (True, "now-24h", "now")

@@ -1,4 +1,5 @@
-"""The saved objects hold together: forms, versions, references, layout, links; and whatever breaks that is named."""
+"""The saved objects hold together: forms, versions, references, layout, links; and whatever breaks
+that is named."""
 
 from __future__ import annotations
 

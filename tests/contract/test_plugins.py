@@ -78,7 +78,11 @@ UNREACHABLE = Elasticsearch("http://127.0.0.1:1", api_key=Secret("secret"))
 SERVICES: dict[str, Callable[[], Sink]] = {
     "elasticsearch": lambda: registry.load("sinks", "elasticsearch")(UNREACHABLE)
 }
-"""sinks that another process is behind, here one that isn't there; tests/integration has the real ones"""
+"""sinks that another process is behind, here one that isn't there; tests/integration has the real
+ones"""
+DETECTORS: dict[str, DetectorEntry] = {
+    entry.document["name"]: entry for entry in shipped.detector_bundle().manifest.detectors
+}
 PLUGINS = [(room, name) for room in GROUPS for name in registry.names(room)]
 
 
@@ -216,8 +220,9 @@ def test_a_member_gives_probabilities_of_every_class(name: str) -> None:
 
 
 @cache
-def judged_by(entry: DetectorEntry) -> tuple[Findings, list[Evidence], dict[str, Any]]:
+def judged_by(name: str) -> tuple[Findings, list[Evidence], dict[str, Any]]:
     """What a shipped detector finds in a toy network, why, and its state then."""
+    entry = DETECTORS[name]
     flows = toy.network(5)
     locality = Locality()
     locality.see(flows)
@@ -229,54 +234,49 @@ def judged_by(entry: DetectorEntry) -> tuple[Findings, list[Evidence], dict[str,
     return findings, [findings.explain(row) for row in range(len(findings.rows))], memory.state()
 
 
-def detector_entries(kind: str) -> list[DetectorEntry]:
-    """The detectors of a kind in the shipped bundle."""
-    entries = [
-        entry for entry in shipped.detector_bundle().manifest.detectors if entry.kind == kind
-    ]
-    assert entries, "the shipped bundle has none of this kind"
-    return entries
+def test_every_kind_of_detector_is_in_the_shipped_bundle() -> None:
+    assert {entry.kind for entry in DETECTORS.values()} == set(registry.names("detectors"))
 
 
-@pytest.mark.parametrize("name", registry.names("detectors"))
+@pytest.mark.parametrize("name", DETECTORS)
 def test_a_detector_finds_what_its_protocol_says(name: str) -> None:
-    for entry in detector_entries(name):
-        findings, evidence, _ = judged_by(entry)
-        rows = len(findings.rows)
-        assert rows, "a toy network has all that the shipped detectors know"
-        assert (np.diff(findings.rows) > 0).all(), "ascending, each once"
-        kinds = {"rows": "i8", "label": "i8", "score": "f8", "threshold": "f8"}
-        for column, dtype in (kinds | {"is_target": "?", "quiet_us": "i8"}).items():
-            values = getattr(findings, column)
-            assert (values.shape, values.dtype) == ((rows,), np.dtype(dtype)), column
-        assert ((findings.label > 0) & (findings.label < len(CLASSES))).all()
-        assert ((findings.score >= 0) & (findings.score <= 1)).all()
-        assert (findings.quiet_us >= HALF_HOUR_US).all()
-        for shown in evidence:
-            assert shown.summary.endswith(".")
-            assert sum(step.weight for step in shown.flows) == pytest.approx(1)
-            assert shown.flows[-1].lag == 0
-            assert 0 <= shown.faithfulness <= 1
+    findings, evidence, _ = judged_by(name)
+    rows = len(findings.rows)
+    assert rows, "a toy network has something for every shipped detector"
+    assert (np.diff(findings.rows) > 0).all(), "ascending, each once"
+    kinds = {"rows": "i8", "label": "i8", "score": "f8", "threshold": "f8"}
+    for column, dtype in (kinds | {"is_target": "?", "quiet_us": "i8"}).items():
+        values = getattr(findings, column)
+        assert (values.shape, values.dtype) == ((rows,), np.dtype(dtype)), column
+    assert ((findings.label > 0) & (findings.label < len(CLASSES))).all()
+    assert ((findings.score >= 0) & (findings.score <= 1)).all()
+    assert (findings.quiet_us >= HALF_HOUR_US).all()
+    for shown in evidence:
+        assert shown.summary.endswith(".")
+        assert sum(step.weight for step in shown.flows) == pytest.approx(1)
+        assert shown.flows[-1].lag == 0
+        assert 0 <= shown.faithfulness <= 1
 
 
-@pytest.mark.parametrize("name", registry.names("detectors"))
-def test_a_detectors_state_can_be_kept_and_goes_on_under_another_bundle(name: str) -> None:
-    for entry in detector_entries(name):
-        state = checkpoint.dump(judged_by(entry)[2])
-        opened = registry.load("detectors", name).open(shipped.detector_bundle(), entry.document)
-        memory = opened.sensor()
-        memory.restore(checkpoint.load(state))
-        assert checkpoint.dump(memory.state()) == state
-        assert checkpoint.dump(opened.sensor(memory).state()) == state
+@pytest.mark.parametrize("name", DETECTORS)
+def test_a_detectors_memory_is_restored_and_goes_on_under_another_bundle(name: str) -> None:
+    state = checkpoint.dump(judged_by(name)[2])
+    entry = DETECTORS[name]
+    opened = registry.load("detectors", entry.kind).open(shipped.detector_bundle(), entry.document)
+    memory = opened.sensor()
+    memory.restore(checkpoint.load(state))
+    assert checkpoint.dump(memory.state()) == state
+    assert checkpoint.dump(opened.sensor(memory).state()) == state
 
 
-@pytest.mark.parametrize("name", registry.names("detectors"))
+@pytest.mark.parametrize("name", DETECTORS)
 def test_a_detector_without_its_files_is_refused(name: str) -> None:
-    for entry in detector_entries(name):
-        with pytest.raises(BundleError):
-            registry.load("detectors", name).open(shipped.window_bundle(), entry.document)
-        with pytest.raises(BundleError):
-            registry.load("detectors", name).open(shipped.detector_bundle(), {"name": "bare"})
+    entry = DETECTORS[name]
+    kind: DetectorKind = registry.load("detectors", entry.kind)
+    with pytest.raises(BundleError):
+        kind.open(shipped.window_bundle(), entry.document)
+    with pytest.raises(BundleError):
+        kind.open(shipped.detector_bundle(), {"name": "bare"})
 
 
 def test_every_sink_has_its_checks() -> None:

@@ -1,4 +1,5 @@
-"""Prometheus rules for the wire: promtool tests them, and what they ask for is what consumers tell."""
+"""Prometheus rules for the wire: promtool tests them, and what they ask for is what consumers
+tell."""
 
 from __future__ import annotations
 

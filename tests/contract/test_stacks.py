@@ -1,7 +1,8 @@
-"""docs/stacks says what is so: fields that are read, what is lost, commands and settings that can be typed.
+"""docs/stacks says what is so: fields that are read, what is lost, commands and settings that can
+be typed.
 
-None of the stacks runs here: what they write is taken from their public configuration (tests/support/stacks.py).
-"""
+None of the stacks runs here: what they write is taken from their public configuration
+(tests/support/stacks.py)."""
 
 from __future__ import annotations
 

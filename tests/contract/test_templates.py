@@ -1,10 +1,11 @@
-"""Mappings are what the documents' fields are said to be: ECS 8.11's types, and ours of schema/alert.py.
+"""Mappings are what the documents' fields are said to be: ECS 8.11's types, and ours of
+schema/alert.py.
 
-    python -m tests.contract.test_templates        writes the mappings of dashboards/elasticsearch anew
+    python -m tests.contract.test_templates        writes the mappings of dashboards/elasticsearch
+    anew
 
-Count `version` up in every file and in ids_plugin/elastic/streams.py when a mapping changes: `setup elasticsearch`
-then renews what is installed, and `deliver` waits until it did.
-"""
+Count `version` up in every file and in ids_plugin/elastic/streams.py when a mapping changes: `setup
+elasticsearch` then renews what is installed, and `deliver` waits until it did."""
 
 from __future__ import annotations
 
@@ -76,7 +77,8 @@ def ecs_fields() -> list[Field]:
 
 
 def mapping(fields: Iterable[Field]) -> dict[str, Any]:
-    """The strict mapping of these fields; names that the data gives become a dynamic object of one type."""
+    """The strict mapping of these fields; names that the data gives become a dynamic object of one
+    type."""
     root: dict[str, Any] = {"properties": {}}
     templates = []
     for field in fields:
@@ -135,7 +137,8 @@ def test_mappings_are_made_from_the_fields(name: str) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_object_says_whose_it_is_and_its_version(path: Path) -> None:
-    """Lifecycle policies have a version of their own: a newer one takes back for how long a site keeps documents."""
+    """Lifecycle policies have a version of their own: a newer one takes back for how long a site
+    keeps documents."""
     made = load(path)
     meta = made.get("policy", made)["_meta"]
     assert meta.pop("description")

@@ -1,4 +1,5 @@
-"""The Zeek package: every script parses, the package holds what it names, a real Zeek does what its tests say."""
+"""The Zeek package: every script parses, the package holds what it names, a real Zeek does what its
+tests say."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ SERVER = ("192.0.2.20", 443)
 
 
 def trace() -> bytes:
-    """1,000 s: a connection that lasts throughout, a datagram, and one pair of sockets used twice."""
+    """1,000 s: a connection that lasts throughout, a datagram, and one pair of sockets used
+    twice."""
     talks = [
         *talk(("192.168.1.10", 40_000), range(0, 1001, 100)),
         (10.0, udp(("192.168.1.10", 5353), ("192.0.2.53", 9999), b"hello")),
