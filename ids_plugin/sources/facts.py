@@ -81,7 +81,7 @@ def tls_table(handshakes: pl.DataFrame) -> pl.DataFrame:
         pl.col("established").fill_null(value=True).alias("tls_established"),
         pl.col("server_name").alias("tls_server_name"),
         "certificate",
-        pl.col("is_mismatch").fill_null(value=False),
+        "is_mismatch",
     )
 
 
@@ -101,7 +101,7 @@ def certificate_table(certificates: pl.DataFrame) -> pl.DataFrame:
         "time",
         (subject == issuer).alias("is_self_signed"),
         (pl.col("validity_s") / DAY_S).cast(pl.Float32).alias("tls_validity_days"),
-        pl.col("has_alternative_name").fill_null(value=False),
+        "has_alternative_name",
     )
 
 
@@ -153,7 +153,7 @@ def _merged_tls(rows: pl.DataFrame) -> pl.DataFrame:
         pl.col("tls_established").any(),
         _first("tls_server_name"),
         _first("certificate"),
-        pl.col("is_mismatch").any(),
+        pl.col("is_mismatch").max(),
     )
 
 

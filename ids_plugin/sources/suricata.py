@@ -1,4 +1,5 @@
-"""Suricata's EVE JSON: its flow records, with Zeek's meaning of every column.
+"""Suricata's EVE JSON: its flow records, with Zeek's meaning of every column, and what its http,
+tls and dns events say of flows.
 
 Fields: https://docs.suricata.io/en/latest/output/eve/eve-json-format.html
 """
@@ -6,7 +7,7 @@ Fields: https://docs.suricata.io/en/latest/output/eve/eve-json-format.html
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ import polars as pl
 from ids_plugin.schema.icmp import ANSWER_TYPES, ICMP6_PROTOCOL, ICMP_PROTOCOL
 from ids_plugin.sources import Input, Read
 from ids_plugin.sources.readers import ndjson
+from ids_plugin.sources.readers.eve_facts import EVENTS, tables_of_eve
 from ids_plugin.sources.readers.flow_builder import text_times
 from ids_plugin.sources.readers.ndjson import Bad, Field, Layout, OutOfScope
 
@@ -62,17 +64,26 @@ FIELDS = (
     Field("community_id", "text", ("community_id",)),
     Field("sensor", "text", ("host",)),
 )
+
+
+def _why_out_of_scope(but: Collection[str] = ()) -> pl.Expr:
+    """The reason of an event that is no flow's, null for types in `but`: these are looked at one by
+    one."""
+    event = pl.col("event")
+    is_other = event.str.contains(f"^{EVENT.pattern}$") & ~event.is_in(["flow", *but])
+    return pl.when(is_other).then(pl.concat_str(pl.lit("eve_"), "event"))
+
+
 FLOW = Layout(
     FIELDS,
     is_ours=(pl.col("event") == "flow") & pl.col("ts_text").is_not_null(),
-    why_out_of_scope=pl.when(
-        pl.col("event").str.contains(f"^{EVENT.pattern}$") & (pl.col("event") != "flow")
-    ).then(pl.concat_str(pl.lit("eve_"), "event")),
+    why_out_of_scope=_why_out_of_scope(),
 )
 
 
 class Suricata:
-    """Reads the flow events of eve.json; other events are out of scope, by their type."""
+    """Reads the flow events of eve.json, and the facts of http, tls and dns events; all but flow
+    events are out of scope, by their type."""
 
     name = "suricata"
 
@@ -86,14 +97,15 @@ class Suricata:
         """All flow events. Notes count those whose IP bytes can't be told from their frames'
         bytes."""
         link = Link()
-        layout = replace(FLOW, derive=link.derive)
+        layout = replace(FLOW, derive=link.derive, why_out_of_scope=_why_out_of_scope(EVENTS))
 
         def classify_record(record: dict[str, Any]) -> Layout | OutOfScope | Bad:
-            return classify(record, layout)
+            return classify(record, layout, with_facts=True)
 
         ndjson.probe(source, classify_record, self.name)
         link.ethernet, link.unknown = link.ethernet is not False, 0
-        for step in ndjson.read(source, batch_rows, classify_record, self.name):
+        steps = ndjson.read(source, batch_rows, classify_record, self.name, tables_of_eve)
+        for step in steps:
             notes = {"ip_bytes_unknown": link.unknown} if link.unknown else {}
             link.unknown = 0
             yield replace(step, notes=notes)
@@ -111,14 +123,19 @@ def _is_eve(line: bytes) -> bool:
     )
 
 
-def classify(record: dict[str, Any], layout: Layout) -> Layout | OutOfScope | Bad:
-    """The layout of a flow event, or the type of another one."""
+def classify(
+    record: dict[str, Any], layout: Layout, *, with_facts: bool = False
+) -> Layout | OutOfScope | Bad:
+    """The layout of a flow event, or the type of another one; `with_facts`: events that say facts
+    of flows come along."""
     kind = record.get("event_type")
     if not isinstance(kind, str) or not EVENT.fullmatch(kind):
         message = record.get("message")
         if isinstance(message, str) and message[:1] == "{":
             return ndjson.MESSAGE
         return Bad("not_eve", "no event_type: not a Suricata event")
+    if with_facts and kind in EVENTS:
+        return OutOfScope(f"facts_{kind}", (kind, record))
     return layout if kind == "flow" else OutOfScope(f"eve_{kind}")
 
 

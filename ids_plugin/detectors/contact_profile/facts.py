@@ -306,7 +306,7 @@ def _tls_bits() -> pl.Expr:
             TLS_SELF_SIGNED: has_certificate & _is_true("tls_is_self_signed"),
             TLS_LONG_VALIDITY: pl.col("tls_validity_days") > LONG_VALIDITY_DAYS,
             TLS_NAME_MISMATCH: has_certificate & _is_true("tls_is_name_mismatch"),
-            TLS_NO_ALTERNATIVE_NAME: has_certificate & ~_is_true("tls_has_alternative_name"),
+            TLS_NO_ALTERNATIVE_NAME: has_certificate & ~pl.col("tls_has_alternative_name"),
             TLS_FAILED: ~pl.col("tls_established"),
         },
         pl.lit(TLS_KNOWN, pl.UInt8),

@@ -14,7 +14,7 @@ from ids_plugin.sources import Read
 from ids_plugin.sources.facts import FactStore
 from ids_plugin.sources.inputs import read_inputs
 from ids_plugin.sources.ordering import ordered
-from tests.support.logs import START, conn, jsonl, read, read_files, tsv
+from tests.support.logs import START, conn, eve, jsonl, read, read_files, tsv
 
 HOST, SERVER = "192.168.1.1", "198.51.100.7"
 UID = conn()["uid"]
@@ -316,3 +316,78 @@ def test_facts_that_flows_have_stay() -> None:
     flows = read(jsonl([conn()])).flows.with_columns(http_host=pl.lit("own.example"))
     (frame,) = ordered([Read(flows, 1)], batch_rows=10)
     assert frame["http_host"].to_list() == ["own.example"]
+
+
+EVE = {name: eve(1)[name] for name in ("flow_id", "src_ip", "src_port", "dest_ip", "dest_port")}
+EVE |= {"timestamp": "2024-05-01T12:00:01.100000+0200"}
+EVE_HTTP = {
+    "hostname": "shop.example",
+    "url": "/a",
+    "http_user_agent": "curl/8.5",
+    "http_method": "GET",
+    "status": 200,
+}
+EVE_TLS = {
+    "subject": "CN=shop.example",
+    "issuerdn": "CN=shop.example",
+    "fingerprint": "aa:bb",
+    "sni": "shop.example",
+    "notbefore": "2024-05-01T00:00:00",
+    "notafter": "2024-05-11T00:00:00",
+}
+ANSWERS = [
+    {"rrname": "shop.example", "rrtype": "CNAME", "ttl": 60, "rdata": "cdn.example"},
+    {"rrname": "cdn.example", "rrtype": "A", "ttl": 300, "rdata": SERVER},
+]
+EVE_DNS = {"type": "answer", "rrname": "shop.example", "answers": ANSWERS}
+ASKED = EVE | {"timestamp": "2024-05-01T11:59:00.000000+0200", "flow_id": 9, "dest_port": 53}
+
+
+def eve_facts(*events: dict[str, Any]) -> dict[str, Any]:
+    """Facts of the flow `eve(1)` beside other events."""
+    steps = read(jsonl([eve(1), *events]), "suricata").steps
+    (flows,) = ordered(iter(steps), batch_rows=10)
+    (row,) = flows.select(list(FACT_SCHEMA)).rows(named=True)
+    return row
+
+
+def test_suricatas_events_give_the_same_facts() -> None:
+    facts = eve_facts(
+        ASKED | {"event_type": "dns", "dns": EVE_DNS},
+        EVE | {"event_type": "http", "http": EVE_HTTP},
+        EVE | {"event_type": "tls", "tls": EVE_TLS},
+    )
+    unsaid = {"tls_is_name_mismatch": None, "tls_has_alternative_name": None}
+    assert facts == EXPECTED | unsaid
+
+
+@pytest.mark.parametrize(
+    ("dns", "ttl"),
+    [
+        ({"type": "answer", "rrname": "shop.example", "grouped": {"A": [SERVER]}}, None),
+        ({"type": "answer", "rrname": "shop.example", "rrtype": "A", "rdata": SERVER, "ttl": 7}, 7),
+        ({"type": "response", "queries": [{"rrname": "shop.example"}], "answers": ANSWERS}, 300),
+    ],
+)
+@pytest.mark.parametrize("is_swapped", [False, True])
+def test_every_form_of_suricatas_answers_names_the_responder(
+    dns: dict[str, Any], ttl: float | None, is_swapped: bool
+) -> None:
+    event = ASKED | {"event_type": "dns", "dns": dns}
+    if is_swapped:
+        ends = {"src_ip": event["dest_ip"], "src_port": 53, "dest_ip": event["src_ip"]}
+        event |= ends | {"dest_port": 40000}
+    facts = eve_facts(event)
+    assert (facts["resp_name"], facts["resp_name_ttl"]) == ("shop.example", ttl)
+
+
+def test_suricatas_events_that_say_nothing_give_no_fact() -> None:
+    events = [
+        EVE | {"event_type": "http", "http": None, "flow_id": None},
+        EVE | {"event_type": "tls", "tls": [], "timestamp": "soon"},
+        ASKED | {"event_type": "dns", "dns": {"type": "query", "rrname": "shop.example"}},
+        ASKED | {"event_type": "dns", "dns": EVE_DNS, "src_ip": "nobody"},
+    ]
+    assert set(eve_facts(*events).values()) == {None}
+    facts = eve_facts(EVE | {"event_type": "tls", "tls": {"sni": "shop.example"}})
+    assert (facts["tls_server_name"], facts["tls_has_certificate"]) == ("shop.example", False)

@@ -166,7 +166,7 @@ def test_other_events_are_out_of_scope_by_type() -> None:
     ]
     got = read(jsonl([other[0], eve(1), *other[1:], eve(2)]), "suricata")
     assert got.flows.height == 2
-    assert got.out_of_scope == {"eve_alert": 1, "eve_dns": 2, "eve_stats": 1}
+    assert got.out_of_scope == {"eve_alert": 1, "facts_dns": 2, "eve_stats": 1}
 
 
 @pytest.mark.parametrize("flow_id", [(1 << 64) - 1, -(1 << 63) - 48, (1 << 127) + 1])
