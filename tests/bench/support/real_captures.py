@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -148,7 +148,7 @@ class Verdict:
     false: list[FalseAlert] = field(default_factory=list)
     wrong: Counter[str] = field(default_factory=Counter)
     """class → alerts that involve attacks, but of other classes"""
-    hours: Counter[str] = field(default_factory=Counter)
+    hours: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """kind of network → hours watched, where false alerts are counted"""
     alerts: int = 0
 
@@ -157,7 +157,8 @@ class Verdict:
         self.cases += other.cases
         self.false += other.false
         self.wrong += other.wrong
-        self.hours += other.hours
+        for kind, hours in other.hours.items():
+            self.hours[kind] += hours
         self.alerts += other.alerts
 
     @property
@@ -275,7 +276,8 @@ def _epoch(text: str) -> float:
 
 
 def _groups(documents: Sequence[Document]) -> Iterator[_Group]:
-    opening, closing = {}, {}
+    opening: dict[str, Document] = {}
+    closing: dict[str, Document] = {}
     for document in documents:
         of_kind = opening if document["event"]["kind"] == "alert" else closing
         of_kind[document["ids_plugin"]["fold"]["id"]] = document
