@@ -238,6 +238,22 @@ def _is_global(address: str) -> bool:
     return ip_address(address).is_global
 
 
+def labelled(capture: Capture) -> pl.DataFrame:
+    """The flows of a capture with `label`; without those of which it isn't known."""
+    unknown = pl.lit("benign" if capture.is_certain else None)
+    seconds = (pl.col("ts").dt.epoch("us") / 1e6).alias("second")
+    port = pl.col("resp_p").fill_null(0).alias("port")
+    flows = capture.flows.with_columns(seconds, port)
+    named = [
+        pl.when(_is_labelled(label)).then(pl.lit(label["class"])) for label in capture.judged_labels
+    ]
+    return (
+        flows.with_columns(pl.coalesce(*named, unknown).alias("label"))
+        .filter(pl.col("label").is_not_null())
+        .drop("second", "port")
+    )
+
+
 class _Group:
     """An alert group as its opening and closing documents tell it."""
 
