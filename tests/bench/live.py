@@ -216,6 +216,8 @@ def measured(bundle: Bundle, parts: Sequence[str]) -> dict[str, Any]:
 
 INTRODUCTION = """# Whether a live stream finds what a scan finds
 
+This page is for those who run the streaming pipeline and want to know what order costs.
+
 Made by `python -m tests.bench.live --out docs/results-live.md` with bundle `{bundle}`. A scan sorts
 flows by the time they were known (start + duration). A live stream takes them as the sensor writes
 them: Zeek writes a TCP connection about 5 s after its end, a DNS look-up 10 s, other UDP and ICMP
@@ -273,8 +275,9 @@ def _comparison(name: str, result: dict[str, Any]) -> Iterator[str]:
                    row["due_to_order"], row["attacks"], row["attacks_scan"],
                    row["attacks_live"])  # fmt: skip
         yield f"| {row['class']} | {' | '.join(map(str, numbers))} |"
-    yield ""
     different = result["table"][-1]
+    if different["only_scan"] or different["only_live"]:
+        yield ""
     for kind in ("only_scan", "only_live"):
         for network, host, label in different[kind]:
             yield f"- {kind.replace('_', ' ')}: {network} {host} {label}"
