@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -62,7 +63,7 @@ class Trees:
         """numbers of outputs (1 for a yes/no model, otherwise one per class) and of columns"""
 
     def __del__(self) -> None:
-        if self._handle:
+        if self._handle and not sys.is_finalizing():
             _library().LGBM_BoosterFree(self._handle)
 
     def probabilities(self, rows: Floats) -> Doubles:
