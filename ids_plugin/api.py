@@ -539,6 +539,7 @@ def calibrate(
     alerts_per_day: float,
     allow: AllowList | str | Path | None = None,
     only_raise: bool = False,
+    others_traffic: bool = False,
     options: InputOptions = DEFAULT_INPUT,
     watch: Callable[[Read], None] = lambda step: None,
 ) -> Calibration:
@@ -549,13 +550,15 @@ def calibrate(
         alerts_per_day: false alerts that are bearable.
         allow: the allow-list that will be in use: what it hides counts as ordinary.
         only_raise: let no threshold fall below the bundle's own.
+        others_traffic: the traffic isn't of the network that the bundle is for: a fifth of the
+            budget is fitted to.
         watch: called with every step of reading.
 
     Returns:
         `.bundle`, unsigned, and `.report`: thresholds before and after, and what held-back traffic gives.
 
     Raises:
-        UsageError: too few flows for the budget; the message says how many are needed.
+        UsageError: too little traffic for the budget; the message says how much is needed.
         InputError: no input could be read at all.
     """
     from ids_plugin.training.calibrate import Options
@@ -565,7 +568,7 @@ def calibrate(
     allowed = load_allow_list(allow) if isinstance(allow, str | Path) else allow
     names = _names(inputs)
     flows = iter_flows(watched(read_steps(names, options), watch), options, BATCH)
-    asked = Options(alerts_per_day, allowed or AllowList(), only_raise)
+    asked = Options(alerts_per_day, allowed or AllowList(), only_raise, others_traffic)
     return calibrate_flows(flows, loaded, asked, list(input_digests(names)))
 
 

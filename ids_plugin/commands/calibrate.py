@@ -48,6 +48,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--only-raise", action="store_true", help="let no threshold fall below the bundle's own"
     )
+    parser.add_argument(
+        "--others-traffic",
+        action="store_true",
+        help="the traffic is that of other networks: fit to a fifth of the budget",
+    )
     parser.add_argument("--key", metavar="PEM", help="private key (Ed25519) that signs the result")
 
 
@@ -70,6 +75,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             alerts_per_day=per_day,
             allow=args.allow,
             only_raise=args.only_raise,
+            others_traffic=args.others_traffic,
             options=options,
             watch=tally,
         )
@@ -106,9 +112,8 @@ def _budget(text: str) -> float:
 def _tell(report: dict[str, Any], console: Console) -> None:
     held = report["held_back"]
     console.say(
-        f"fitted on {report['flows']:,} flows of {report['hours']:.1f} h ({report['flows_per_day']:,.0f} a day); "
-        f"{report['budget_per_day']:g} alerts a day are at most {report['alpha']:.2g} of the flows, which takes "
-        f"{report['needed']:,} flows"
+        f"fitted on {report['flows']:,} flows of {report['hours']:.1f} h "
+        f"({report['flows_per_day']:,.0f} a day); {_promise(report)}"
     )
     hours = "; it is less than a day, and other hours weren't seen" if report["hours"] < 24 else ""
     console.say(f"this holds while the traffic stays like that: drift voids it{hours}")
@@ -119,7 +124,7 @@ def _tell(report: dict[str, Any], console: Console) -> None:
     for name, after in report["thresholds"].items():
         before = report["thresholds_before"][name]
         off = " (nothing reaches it any more)" if after > 1 > before else ""
-        console.say(f"  {name:<20} {before:.6g} → {after:.6g}{off}")
+        console.say(f"  {name:<28} {before:.6g} → {after:.6g}{off}")
     for when in ("before", "after"):
         found = held[when]
         rate = (
@@ -131,12 +136,26 @@ def _tell(report: dict[str, Any], console: Console) -> None:
             f"held back: {held['flows']:,} flows of {held['hours']:.1f} h, {when}: {found['over']:,} flows over in "
             f"{counted(found['alerts'], 'alert')}: {rate}"
         )
-    expected = report["budget_per_day"] * held["hours"] / 24
+    expected = report["fitted_budget_per_day"] * held["hours"] / 24
     if _at_least(held["after"]["alerts"], expected) < SURPRISING:
         console.complain(
             f"held-back traffic gives {counted(held['after']['alerts'], 'alert')} where the budget has {expected:.1f}: "
             "it isn't like the traffic before it (drift), and the budget may not hold"
         )
+
+
+def _promise(report: dict[str, Any]) -> str:
+    """What the budget means for the traffic that fits."""
+    budget = f"{report['fitted_budget_per_day']:g} alerts a day"
+    if "alpha" in report:
+        return (
+            f"{budget} are at most {report['alpha']:.2g} of the flows, "
+            f"which takes {report['needed']:,} flows"
+        )
+    return (
+        f"{budget} are {report['alerts_allowed']:,} in that time, "
+        f"and the thresholds stand for {report['expected_per_day']:g} a day"
+    )
 
 
 def _at_least(count: int, expected: float) -> float:

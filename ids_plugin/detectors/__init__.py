@@ -73,6 +73,10 @@ class Detector(Protocol):
 
     name: str
     """of its entry in the manifest; what alerts name"""
+    thresholds: Mapping[str, float]
+    """class → the score from which it alerts, for every class that the detector names"""
+    lowest_score: float
+    """no finding scores less: no threshold may be lower"""
 
     def sensor(self, before: SensorDetector | None = None) -> SensorDetector:
         """The memory of a sensor, judged by this detector; it goes on with that of `before` where
@@ -91,4 +95,11 @@ class DetectorKind(Protocol):
         Raises:
             BundleError: its file doesn't load, or it was made for other features.
         """
+        ...
+
+    def with_thresholds(
+        self, entry: Mapping[str, Any], thresholds: Mapping[str, float]
+    ) -> dict[str, Any]:
+        """The entry of a detector whose thresholds (class → score) are others, as near to these as
+        it can have them and none lower."""
         ...

@@ -7,6 +7,7 @@ many days. An alert group stays open for a day, so that a controller that is pol
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,8 @@ NOTABLE_SCORE = 0.2
 """Scores below it are no findings."""
 SURE_DAYS_BETWEEN = 10.0
 """Contacts that benign traffic shows more often alert with less than the severity of their class."""
+MOST_DAYS_BETWEEN = 1e6
+"""a threshold that no score exceeds"""
 
 
 class ContactDetector:
@@ -53,6 +56,8 @@ class ContactDetector:
         self.name = name
         self.model = model
         self.threshold = days_between / (1 + days_between)
+        self.thresholds = {CLASSES[LABEL]: self.threshold}
+        self.lowest_score = min(NOTABLE_SCORE, self.threshold)
         self.baselines = baselines
 
     def sensor(self, before: SensorDetector | None = None) -> SensorDetector:
@@ -79,7 +84,7 @@ class ContactMemory:
         score = detector.model.score(features, peer_hosts)
         days = detector.model.days_between(score, has_log_facts(features))
         calibrated = days / (1 + days)
-        notable = np.flatnonzero(calibrated >= min(NOTABLE_SCORE, detector.threshold))
+        notable = np.flatnonzero(calibrated >= detector.lowest_score)
         count = len(notable)
         return Findings(
             rows=rows[notable],
@@ -150,6 +155,15 @@ class ContactKind:
                 f"no model of contacts: {error!r}", location=str(entry.get("files"))
             ) from error
         return ContactDetector(entry["name"], model, days_between, baselines)
+
+    def with_thresholds(
+        self, entry: Mapping[str, Any], thresholds: Mapping[str, float]
+    ) -> dict[str, Any]:
+        """The entry with the days between two alerts that a threshold means, rounded up."""
+        threshold = thresholds[CLASSES[LABEL]]
+        days = threshold / (1 - threshold) if threshold < 1 else MOST_DAYS_BETWEEN
+        rounded = math.ceil(round(min(days, MOST_DAYS_BETWEEN) * 1e6, 3)) / 1e6
+        return {**entry, "days_between": rounded}
 
 
 PLUGIN = ContactKind()

@@ -50,7 +50,11 @@ class CounterDetector:
         """
         self.name = name
         self.detectors = tuple(detectors)
-        self.thresholds = dict(thresholds)
+        self.thresholds = {
+            detector.label: thresholds.get(detector.label, SCORE_AT_THRESHOLD)
+            for detector in self.detectors
+        }
+        self.lowest_score = SCORE_AT_THRESHOLD
         self.baselines = baselines
 
     def sensor(self, before: SensorDetector | None = None) -> SensorDetector:
@@ -60,7 +64,7 @@ class CounterDetector:
 
     def threshold(self, label: str) -> float:
         """The score from which a class alerts."""
-        return self.thresholds.get(label, SCORE_AT_THRESHOLD)
+        return self.thresholds[label]
 
 
 class CounterMemory:
@@ -164,6 +168,12 @@ class CounterKind:
             ) from error
         detectors = with_thresholds(DETECTORS, thresholds)
         return CounterDetector(entry["name"], detectors, entry.get("thresholds", {}), baselines)
+
+    def with_thresholds(
+        self, entry: Mapping[str, Any], thresholds: Mapping[str, float]
+    ) -> dict[str, Any]:
+        """The entry with a score for each class; the counters' own thresholds stay."""
+        return {**entry, "thresholds": dict(thresholds)}
 
 
 def rule_key(detector: Detector, index: int) -> str:

@@ -99,7 +99,8 @@ def test_a_signature_does_not_survive_and_a_key_makes_a_new_one(
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--budget", "1/day"], 2, "too few flows for 1 alerts a day"),
+        (["--budget", "1/day"], 2, "too little traffic for 1 alerts a day"),
+        (["--budget", "1/day", "--bundle", "anomaly_net"], 2, "too few flows for 1 alerts a day"),
         (["--budget", "20"], 2, "--budget '20' is no number of alerts in a time (such as 20/day)"),
         (["--budget", "0/day"], 2, "--budget '0/day'"),
         (["--budget", "-1/day"], 2, "--budget"),
