@@ -1,6 +1,8 @@
-"""The project's tasks: `nox -l` lists them, `nox -s lint types unit` runs some. CI runs the same sessions.
+"""The project's tasks: `nox -l` lists them, `nox -s lint types unit` runs some. CI runs the same
+sessions.
 
-Sessions use the environment that nox runs in (`pip install -e '.[dev]'`): torch alone takes a minute to install.
+Sessions use the environment that nox runs in (`pip install -e '.[dev]'`): torch alone takes a
+minute to install.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ def slow(session: nox.Session) -> None:
 
 @nox.session
 def integration(session: nox.Session) -> None:
-    """Real Kafka, Elasticsearch and Suricata; a service that isn't there skips its tests and says how to start it."""
+    """Real Kafka, Elasticsearch and Suricata; a service that isn't there skips its tests and says
+    how to start it."""
     session.run("pytest", "-m", "integration", *session.posargs)
 
 

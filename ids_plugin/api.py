@@ -1,7 +1,8 @@
 """The front door of the library: what the command line, the consumers and a notebook call.
 
-Everything here is re-exported by `ids_plugin` and listed in its `__all__`; all other modules may change between
-versions. Training, compression and everything that needs an extra are imported when they are called.
+Everything here is re-exported by `ids_plugin` and listed in its `__all__`; all other modules may
+change between versions. Training, compression and everything that needs an extra are imported when
+they are called.
 """
 
 from __future__ import annotations
@@ -48,11 +49,13 @@ if TYPE_CHECKING:
     from ids_plugin.training.calibrate import Calibration
 
 BATCH_ROWS = 65_536
-"""Records read at a time: large enough that per-batch costs vanish, small enough that a batch is 30 MB"""
+"""Records read at a time: large enough that per-batch costs vanish, small enough that a batch is 30
+MB"""
 DOCUMENTS_PER_REQUEST = 500
 """about 2 MB"""
 MAX_DELIVERY_WAIT_S = 5.0
-"""that a scan or an export waits for a service to take one batch; run again, it goes on where it was"""
+"""that a scan or an export waits for a service to take one batch; run again, it goes on where it
+was"""
 Severity = Literal["low", "medium", "high", "critical"]
 SEVERITY_LEVELS: tuple[Severity, ...] = ("low", "medium", "high", "critical")
 Progress = Callable[[str, int], None]
@@ -77,7 +80,8 @@ ALERT_COLUMNS: Mapping[str, pl.DataType] = {
     "group_id": pl.String(),
     "event_id": pl.String(),
 }
-"""Columns of `ScanResult.alerts`: one row an alert, times in UTC, scores 0–1, flows counted over the whole group"""
+"""Columns of `ScanResult.alerts`: one row an alert, times in UTC, scores 0–1, flows counted over
+the whole group"""
 
 
 def _no_progress(stage: str, records: int) -> None:
@@ -89,9 +93,11 @@ class InputOptions:
     """How inputs are read, and which of their flows count."""
 
     sensors: tuple[tuple[str, str], ...] = ()
-    """(name, glob of file names): the first that matches names an input's sensor; all others are one sensor"""
+    """(name, glob of file names): the first that matches names an input's sensor; all others are
+    one sensor"""
     local_nets: tuple[str, ...] = ()
-    """local networks, such as `192.168.0.0/16`; by default each flow answers by itself (docs/semantics.md)"""
+    """local networks, such as `192.168.0.0/16`; by default each flow answers by itself
+    (docs/semantics.md)"""
     reading: ReadOptions = DEFAULT_OPTIONS
     """what measures captures, checksums, open connections, and the period of flows that count"""
     elasticsearch: Elasticsearch = field(default_factory=Elasticsearch)
@@ -118,7 +124,8 @@ class ScanBatch:
     documents: list[Document]
     """alert documents (ECS 8.11) that the step opened and closed"""
     flows: pl.DataFrame
-    """the flows that were scored, in known order: a Flow frame; empty in steps that only read or end"""
+    """the flows that were scored, in known order: a Flow frame; empty in steps that only read or
+    end"""
     rejects: tuple[Reject, ...]
     """records that could not be read"""
 
@@ -128,7 +135,8 @@ class ScanResult:
     """All that a scan gave, in memory; `iter_scan` gives the same in batches and bounded memory."""
 
     documents: list[Document]
-    """alert documents (ECS 8.11): opening ones (`event.kind: alert`) and closing ones (`event.kind: event`)"""
+    """alert documents (ECS 8.11): opening ones (`event.kind: alert`) and closing ones (`event.kind:
+    event`)"""
     flows: pl.DataFrame
     """all flows, in known order: the Flow frame's columns (`ids_plugin.FLOW_SCHEMA`)"""
     rejects: pl.DataFrame
@@ -170,7 +178,8 @@ class ScanResult:
         return Path(path)
 
     def to_elasticsearch(self, settings: Elasticsearch) -> int:
-        """Sends the documents, each once however often it is called; returns how many the server has now.
+        """Sends the documents, each once however often it is called; returns how many the server
+        has now.
 
         Raises:
             MissingExtraError: the extra `[elastic]` isn't installed.
@@ -187,7 +196,8 @@ class ScanResult:
 
 
 class RunningScan:
-    """A scan under way: iterate over it once; `ledger` and `unread` are complete when it has ended."""
+    """A scan under way: iterate over it once; `ledger` and `unread` are complete when it has
+    ended."""
 
     def __init__(
         self,
@@ -246,7 +256,8 @@ def load_bundle(name_or_path: str | Path = "default", *, public_key: bytes | Non
         public_key: PEM (Ed25519) that must have signed it.
 
     Raises:
-        BundleError: there is none, it is damaged, it isn't signed by the key, or it was made for other windows.
+        BundleError: there is none, it is damaged, it isn't signed by the key, or it was made for
+            other windows.
 
     Example:
         >>> import ids_plugin
@@ -277,7 +288,8 @@ def scan(
     """Inputs → alerts with their reasons, all in memory.
 
     Args:
-        inputs: captures, Zeek or Suricata logs, directories of these, globs, `elasticsearch:URL/INDEX`.
+        inputs: captures, Zeek or Suricata logs, directories of these, globs,
+            `elasticsearch:URL/INDEX`.
         bundle: a loaded bundle, a shipped one's name, or where one lies.
         allow: what isn't to alert: an allow-list or its TOML file.
         options: how inputs are read.
@@ -361,7 +373,8 @@ def read_flows(
 def iter_flows(
     steps: Iterator[Read], options: InputOptions, batch_rows: int = BATCH_ROWS
 ) -> Iterator[pl.DataFrame]:
-    """The flows of steps of reading in known order, local flags filled, in frames of `batch_rows`."""
+    """The flows of steps of reading in known order, local flags filled, in frames of
+    `batch_rows`."""
     return ordered(steps, batch_rows=batch_rows, locality=options.locality())
 
 
@@ -418,7 +431,8 @@ def train(
     focal_gamma: float = 0.0,
     progress: Callable[[str], None] = lambda message: None,
 ) -> Bundle:
-    """Labelled flows → a bundle; the same bytes for the same arguments, data and machine. Needs the extra `[train]`.
+    """Labelled flows → a bundle; the same bytes for the same arguments, data and machine. Needs the
+    extra `[train]`.
 
     Args:
         data: `KIND:PATH` of labelled flows (docs/datasets.md), such as `lab:tests/lab/flows/runs`.
@@ -515,7 +529,8 @@ def evaluate(
 
     Args:
         data: `KIND:PATH` of labelled flows (docs/datasets.md).
-        protocol: what the lookup table may learn from: other networks, the first 70 % in time, a random 70 %.
+        protocol: what the lookup table may learn from: other networks, the first 70 % in time, a
+            random 70 %.
         explained: explanations tested by deletion, a network.
 
     Raises:
@@ -555,7 +570,8 @@ def calibrate(
         watch: called with every step of reading.
 
     Returns:
-        `.bundle`, unsigned, and `.report`: thresholds before and after, and what held-back traffic gives.
+        `.bundle`, unsigned, and `.report`: thresholds before and after, and what held-back traffic
+        gives.
 
     Raises:
         UsageError: too little traffic for the budget; the message says how much is needed.
@@ -634,7 +650,8 @@ def describe_bundle(bundle: Bundle) -> dict[str, Any]:
 
 
 def input_digests(inputs: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Names of the inputs, without their folders, and the SHA-256 of their bytes; None for a stream or an index."""
+    """Names of the inputs, without their folders, and the SHA-256 of their bytes; None for a stream
+    or an index."""
     for name in inputs:
         if name == "-" or name.startswith("elasticsearch:"):
             yield {"file": name.rpartition("/")[2], "sha256": None}

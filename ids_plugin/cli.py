@@ -1,7 +1,8 @@
-"""`ids-plugin …`: finds the command, runs it, and explains errors once, here; `ids-consumer …` does so with its own.
+"""`ids-plugin …`: finds the command, runs it, and explains errors once, here; `ids-consumer …` does
+so with its own.
 
-Exit codes: 0 done · 1 done, and `--fail-on LEVEL` was met · 2 wrong usage or configuration · 3 an input could not be
-read at all · 4 a service is unreachable.
+Exit codes: 0 done · 1 done, and `--fail-on LEVEL` was met · 2 wrong usage or configuration · 3 an
+input could not be read at all · 4 a service is unreachable.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(program: Program, arguments: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """The parser of a program; where the arguments begin with a command, only that one is imported."""
+    """The parser of a program; where the arguments begin with a command, only that one is
+    imported."""
     parser = _Parser(prog=program.name, description=program.help, epilog=program.example)
     parser.add_argument("--version", action="version", version=f"{program.name} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

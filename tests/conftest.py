@@ -1,6 +1,8 @@
-"""In `.ci/run` nothing is skipped silently: there a skip is a failure, but for what can't be installed at all.
+"""In `.ci/run` nothing is skipped silently: there a skip is a failure, but for what can't be
+installed at all.
 
-Tests that take `kafka` or `elasticsearch` share one real server of each, which is started for the first of them.
+Tests that take `kafka` or `elasticsearch` share one real server of each, which is started for the
+first of them.
 """
 
 from __future__ import annotations
@@ -17,15 +19,18 @@ from tests import services
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("exploring", deadline=None)
 settings.load_profile("repeatable" if os.environ.get("CI") else "exploring")
-"""A run that others wait for draws the same examples every time; everybody else's run looks for new ones."""
+"""A run that others wait for draws the same examples every time; everybody else's run looks for new
+ones."""
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
-"""Whoever runs us in the background may have these ignored or blocked, and so would the processes we start."""
+"""Whoever runs us in the background may have these ignored or blocked, and so would the processes
+we start."""
 
 NO_SKIPS = bool(os.environ.get("IDS_NO_SKIPS"))
 EXCUSED = ("not installable here", "not possible here", "shared data")
-"""beginnings or parts of reasons that are no failure: programs that no package registry carries, public data sets"""
+"""beginnings or parts of reasons that are no failure: programs that no package registry carries,
+public data sets"""
 
 
 SERVICE_FIXTURES = frozenset({"java", "kafka", "elasticsearch"})
@@ -34,7 +39,8 @@ LAB_TESTS = frozenset({"test_lab.py"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Gives every test the marker of its layer (CONTRIBUTING.md): where it lies and what it takes decide."""
+    """Gives every test the marker of its layer (CONTRIBUTING.md): where it lies and what it takes
+    decide."""
     for item in items:
         name = item.path.name
         if name in BROWSER_TESTS:
@@ -76,13 +82,15 @@ def java() -> None:
 
 @pytest.fixture(scope="session")
 def kafka(java: None) -> Iterator[services.Kafka]:
-    """The session's broker: `.bootstrap`, `.topic(name)` makes a topic of one's own, `.read(topic)`. Don't stop it."""
+    """The session's broker: `.bootstrap`, `.topic(name)` makes a topic of one's own,
+    `.read(topic)`. Don't stop it."""
     with services.Kafka() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def elasticsearch(java: None) -> Iterator[services.Elasticsearch]:
-    """The session's Elasticsearch: `.url`; names of indices by `services.unique`; not to be stopped."""
+    """The session's Elasticsearch: `.url`; names of indices by `services.unique`; not to be
+    stopped."""
     with services.Elasticsearch() as server:
         yield server

@@ -1,11 +1,13 @@
-"""Bench `ae_lstm`: what only knows normal traffic, on the lab's unseen runs, beside the published figures.
+"""Bench `ae_lstm`: what only knows normal traffic, on the lab's unseen runs, beside the published
+figures.
 
     python -m tests.bench.ae_lstm [--seeds 3] [--corpus DIR] [--work DIR] [--json] [--page docs/results-ae-lstm.md]
 
-Trained on benign windows of simulated networks and of the lab's training runs. α and β are chosen on the networks that
-stop the training early, the threshold on the calibration networks: what 2 % of their benign windows exceed, and beside
-it the one of the best accuracy there. The lab's sample and judging runs only judge. `--corpus` and `--work` as in
-`tests.bench.models`. Variants that differ from what ships have one seed.
+Trained on benign windows of simulated networks and of the lab's training runs. α and β are chosen
+on the networks that stop the training early, the threshold on the calibration networks: what 2 % of
+their benign windows exceed, and beside it the one of the best accuracy there. The lab's sample and
+judging runs only judge. `--corpus` and `--work` as in `tests.bench.models`. Variants that differ
+from what ships have one seed.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""Bench `balance`: rare classes by resampling, by class weights or by the focal loss. Writes docs/results-balance.md.
+"""Bench `balance`: rare classes by resampling, by class weights or by the focal loss. Writes
+docs/results-balance.md.
 
     ids-plugin simulate --corpus --out corpus
     python -m tests.bench.balance --corpus corpus --store balance.jsonl [--json] [--out docs/results-balance.md]
 
-Trains on the simulated corpus and the lab's training runs 1 and 3; every other validation network stops training,
-the rest and the training runs 2 judge. As many windows and epochs for each way, three seeds. Cells that the store
-has aren't run again; delete it when the corpus changes.
+Trains on the simulated corpus and the lab's training runs 1 and 3; every other validation network
+stops training, the rest and the training runs 2 judge. As many windows and epochs for each way,
+three seeds. Cells that the store has aren't run again; delete it when the corpus changes.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ def windows(corpus: Path) -> tuple[Examples, Examples, Examples]:
 def measured(
     family: str, way: str, seed: int, train: Examples, stop: Examples, judge: Examples
 ) -> dict[str, Any]:
-    """One cell: figures of the network alone, on windows weighted so that no activity drowns the others, and plain."""
+    """One cell: figures of the network alone, on windows weighted so that no activity drowns the
+    others, and plain."""
     began = process_time()
     options = Fit(epochs=EPOCHS, windows=WINDOWS, balance=WAYS[way])
     fitted = fit(registry.load("models", family), train, stop, options, seed, lambda text: None)

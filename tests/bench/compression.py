@@ -1,8 +1,10 @@
-"""What compressing the two published networks costs: `python -m tests.bench.compression --corpus DIR --work DIR`.
+"""What compressing the two published networks costs: `python -m tests.bench.compression --corpus
+DIR --work DIR`.
 
-DIR of the corpus is what `ids-plugin simulate --corpus --out DIR` makes. The networks are trained, compressed
-by several recipes, step by step, and judged on windows of the lab's judge runs, which choose nothing. What is finished
-is kept in the work folder, so that a second run goes on where the first stopped.
+DIR of the corpus is what `ids-plugin simulate --corpus --out DIR` makes. The networks are trained,
+compressed by several recipes, step by step, and judged on windows of the lab's judge runs, which
+choose nothing. What is finished is kept in the work folder, so that a second run goes on where the
+first stopped.
 """
 
 from __future__ import annotations
@@ -192,8 +194,8 @@ def judged(rows: list[dict[str, Any]], bundle: Bundle, data: Data, work: Path) -
 def timed(
     family: str, recipes: dict[str, list[dict[str, Any]]], work: Path, data: Data
 ) -> dict[str, Any]:
-    """Time and memory of every network of a family, in one run against its published form; adds them to the rows, and
-    gives the row of that form."""
+    """Time and memory of every network of a family, in one run against its published form; adds
+    them to the rows, and gives the row of that form."""
     first = next(iter(recipes.values()))[0]
     models = {FULL: (work / first["model"]).read_bytes()}
     if family == "l_tcn":

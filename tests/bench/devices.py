@@ -1,11 +1,13 @@
-"""Bench `devices`: tiny_cnn's ladder, rung by rung, on the lab's MQTT runs. Writes docs/devices.md's tables.
+"""Bench `devices`: tiny_cnn's ladder, rung by rung, on the lab's MQTT runs. Writes
+docs/devices.md's tables.
 
     python -m tests.bench.devices [--json] [--seeds 1 2 3] [--work DIR] [--page docs/devices.md]
 
-Trained on tests/lab/uniflow/runs; judged on tests/lab/uniflow/judge, runs of tools that no training used, and beside it
-by the random split of rows that the published figures come from. Needs a C compiler (every header is compiled and must
-give the reference's scores on every judged row) and about four minutes of a core a seed; avr-gcc, simavr and
-arm-none-eabi-gcc measure what boards need where they are installed. Bundles are kept in --work.
+Trained on tests/lab/uniflow/runs; judged on tests/lab/uniflow/judge, runs of tools that no training
+used, and beside it by the random split of rows that the published figures come from. Needs a C
+compiler (every header is compiled and must give the reference's scores on every judged row) and
+about four minutes of a core a seed; avr-gcc, simavr and arm-none-eabi-gcc measure what boards need
+where they are installed. Bundles are kept in --work.
 """
 
 from __future__ import annotations
@@ -120,7 +122,8 @@ def bundle_of(name: str, data: str, val: Sequence[str], seed: int, work: Path) -
 
 
 def random_rows(seed: int, work: Path) -> tuple[Bundle, list[Run]]:
-    """The published protocol: rows of the training runs at random, 60/20/20 by class; the ladder, and the last 20 %."""
+    """The published protocol: rows of the training runs at random, 60/20/20 by class; the ladder,
+    and the last 20 %."""
     folder = work / f"rows-{seed}"
     if not folder.exists():
         folder.mkdir()
@@ -141,8 +144,8 @@ def random_rows(seed: int, work: Path) -> tuple[Bundle, list[Run]]:
 
 
 def lookup(data: Sequence[Run], judge: Sequence[Run]) -> dict[str, Any]:
-    """A table of what was commonest in training for protocol, both ports below 32,768, whether there was one packet, a
-    payload pushed, a reset: the floor. What it never saw is normal.
+    """A table of what was commonest in training for protocol, both ports below 32,768, whether
+    there was one packet, a payload pushed, a reset: the floor. What it never saw is normal.
     """
     counts, label = rows_of(data)
     table: dict[bytes, Counter[int]] = {}
@@ -180,7 +183,8 @@ def activities(network: Network, judge: Sequence[Run]) -> dict[str, list[int]]:
 
 
 def in_c(network: Network, judge: Sequence[Run], folder: Path) -> dict[str, int]:
-    """How many judged rows the compiled header gives the same class, and the same scores to the last bit."""
+    """How many judged rows the compiled header gives the same class, and the same scores to the
+    last bit."""
     counts, _ = rows_of(judge)
     said, made = on_host(network, counts, folder)
     same = (made == scores(network, counts)).all(axis=1)

@@ -1,11 +1,13 @@
-"""Bench `explanations`: does the evidence of every family name what matters? Writes docs/results-explanations.md.
+"""Bench `explanations`: does the evidence of every family name what matters? Writes
+docs/results-explanations.md.
 
     python -m tests.bench.explanations [--family NAME …] [--explained N] [--json] [--out docs/results-explanations.md]
 
-Every family is trained alone, small (3 epochs of 10,000 windows; cnn_lstm one of 5,000), on the lab's training runs;
-flows of the lab's judging runs that it calls attacks are explained. Deletion test: the log-odds of the class must fall
-further when what is named is taken away (features set to what is usual, earlier flows to padding) than when as much is
-taken away at random, five draws. Earlier flows are tested as attention gives them, by occlusion, and as evidence shows.
+Every family is trained alone, small (3 epochs of 10,000 windows; cnn_lstm one of 5,000), on the
+lab's training runs; flows of the lab's judging runs that it calls attacks are explained. Deletion
+test: the log-odds of the class must fall further when what is named is taken away (features set to
+what is usual, earlier flows to padding) than when as much is taken away at random, five draws.
+Earlier flows are tested as attention gives them, by occlusion, and as evidence shows.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
     python -m tests.bench.meter [--json] [--packets N] [CAPTURE-NAME…]
 
-Agreement: every connection of Zeek's log is looked for by its endpoints and the time of its first packet, then field by
-field. Speed: packets a second of CPU time on a capture the bench makes, beside dpkt's bare parse of headers, NFStream,
-Suricata and Zeek where they are installed; each in a process of its own on one core. Memory: also of a SYN flood.
+Agreement: every connection of Zeek's log is looked for by its endpoints and the time of its first
+packet, then field by field. Speed: packets a second of CPU time on a capture the bench makes,
+beside dpkt's bare parse of headers, NFStream, Suricata and Zeek where they are installed; each in a
+process of its own on one core. Memory: also of a SYN flood.
 """
 
 from __future__ import annotations
@@ -141,7 +142,8 @@ def _equal(name: str, mine: Any, theirs: str) -> bool:
 
 
 def speed(packets: int, rounds: int) -> dict[str, Any]:
-    """Packets a second of CPU time on a capture made here, and of other programs on its beginning; peak memory."""
+    """Packets a second of CPU time on a capture made here, and of other programs on its beginning;
+    peak memory."""
     with tempfile.TemporaryDirectory() as folder:
         mixed, beginning, flood = (
             Path(folder) / name for name in ("mixed.pcap", "beginning.pcap", "flood.pcap")
@@ -193,7 +195,8 @@ def _alone(name: str, path: Path) -> dict[str, Any]:
 
 
 def _measure(name: str, path: Path) -> dict[str, Any]:
-    """Reads the capture in one way, on one core; CPU and wall in seconds, peak memory of a process in MB (10^6)."""
+    """Reads the capture in one way, on one core; CPU and wall in seconds, peak memory of a process
+    in MB (10^6)."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     begun = time.perf_counter()
     counts = {"ours": _ours, "dpkt": _dpkt, "nfstream": _nfstream}.get(name, _program(name))(path)
@@ -236,7 +239,8 @@ def _nfstream(path: Path) -> dict[str, int]:
 
 
 def _program(name: str) -> Callable[[Path], dict[str, int]]:
-    """A real Suricata or Zeek, and reading what it wrote; it must have seen as many packets as there are."""
+    """A real Suricata or Zeek, and reading what it wrote; it must have seen as many packets as
+    there are."""
 
     def read(path: Path) -> dict[str, int]:
         with path.open("rb") as file:

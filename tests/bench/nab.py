@@ -1,9 +1,11 @@
-"""Bench `nab`: AE-LSTM, and what is better, on the Numenta Anomaly Benchmark, with the benchmark's own scoring.
+"""Bench `nab`: AE-LSTM, and what is better, on the Numenta Anomaly Benchmark, with the benchmark's
+own scoring.
 
     python -m tests.bench.nab [--json] [--out FOLDER] [--page docs/results-nab.md] [--seed 1]
 
-A network a series, trained on its probationary rows (15 %, at most 750). `--out` gets result files that the benchmark's
-own scorer reads. The data are `nab` of the shared data (IDS_SHARED_DATA names the folder).
+A network a series, trained on its probationary rows (15 %, at most 750). `--out` gets result files
+that the benchmark's own scorer reads. The data are `nab` of the shared data (IDS_SHARED_DATA names
+the folder).
 """
 
 from __future__ import annotations

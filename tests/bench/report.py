@@ -1,9 +1,10 @@
-"""Bench `report`: a report of 10,000 alerts in a real Chromium: how long it takes to open and to filter.
+"""Bench `report`: a report of 10,000 alerts in a real Chromium: how long it takes to open and to
+filter.
 
     python -m tests.bench.report [--json] [--alerts 10000]
 
-Opening is the time of the page's own thread, so that what else runs on the machine doesn't count; filtering is wall
-time, the best of three of each query. Goals: 3 s and 200 ms.
+Opening is the time of the page's own thread, so that what else runs on the machine doesn't count;
+filtering is wall time, the best of three of each query. Goals: 3 s and 200 ms.
 """
 
 from __future__ import annotations

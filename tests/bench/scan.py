@@ -2,8 +2,9 @@
 
     python -m tests.bench.scan [--json] [--flows 1000000] [--packets 1000000] [--memory 10000000]
 
-Every figure is of a whole process on one core (affinity), interpreter start included. Ratios are of runs of the same
-invocation. The log is a busy gateway's, drawn by seed, 0.1 % of its flows an attack (tests/bench/support/traffic.py).
+Every figure is of a whole process on one core (affinity), interpreter start included. Ratios are of
+runs of the same invocation. The log is a busy gateway's, drawn by seed, 0.1 % of its flows an
+attack (tests/bench/support/traffic.py).
 """
 
 from __future__ import annotations

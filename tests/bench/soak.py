@@ -2,12 +2,13 @@
 
     python -m tests.bench.soak [--json] [--records 1000000 | --long] [--seed 1] [--pace 30] [--outage 60]
 
-Eight sensors are replayed onto a broker of its own while consumers are killed in turn, the broker is restarted and
-killed, Elasticsearch is killed and stays away, detect runs as one, three and one instances, the data stream rolls over
-and another producer mixes garbage in. In the end Elasticsearch must hold exactly the documents that `ids-plugin scan`
-makes of the same logs (`event.ingested` aside), ids.rejects each garbage record once with its place, and the ledger
-must balance over all stages and equal the scan's. The exit code is 1 if anything of it is not so. The same seed gives
-the same traffic, garbage and order of faults.
+Eight sensors are replayed onto a broker of its own while consumers are killed in turn, the broker
+is restarted and killed, Elasticsearch is killed and stays away, detect runs as one, three and one
+instances, the data stream rolls over and another producer mixes garbage in. In the end
+Elasticsearch must hold exactly the documents that `ids-plugin scan` makes of the same logs
+(`event.ingested` aside), ids.rejects each garbage record once with its place, and the ledger must
+balance over all stages and equal the scan's. The exit code is 1 if anything of it is not so. The
+same seed gives the same traffic, garbage and order of faults.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ STUCK_SECONDS = 90
 START_SECONDS = 120
 """until the first fold is open, from when on there are faults"""
 BACK_SECONDS = 60
-"""at most until the next kill once the input has ended: whoever was killed commits before, so that all of it ends"""
+"""at most until the next kill once the input has ended: whoever was killed commits before, so that
+all of it ends"""
 RESTARTS_SECONDS = 40
 """that all restarts of broker and Elasticsearch take together, about"""
 STOP_SECONDS = 10
@@ -60,9 +62,9 @@ LONG = 10_000_000
 
 @dataclass(frozen=True)
 class Form:
-    """How much and how hard: `pace` seconds between faults, `outage` seconds without Elasticsearch, garbage records a
-    second, `stop` seconds that a process may take to end. `speed` as for `replay`; `paced` spreads the input over all
-    faults."""
+    """How much and how hard: `pace` seconds between faults, `outage` seconds without Elasticsearch,
+    garbage records a second, `stop` seconds that a process may take to end. `speed` as for
+    `replay`; `paced` spreads the input over all faults."""
 
     records: int = 1_000_000
     seed: int = 1
@@ -77,8 +79,8 @@ class Form:
 
 
 class Fault(NamedTuple):
-    """Seconds since the beginning, what was done to what, how many folds were open, when it was over (seconds since
-    the epoch) and which stages or instances had to come back."""
+    """Seconds since the beginning, what was done to what, how many folds were open, when it was
+    over (seconds since the epoch) and which stages or instances had to come back."""
 
     at: float
     what: str
@@ -233,7 +235,8 @@ class Soak:
         return report | {"ok": not report["problems"]}
 
     def _end(self) -> None:
-        """Whoever still has something to do is killed until all is drained, each time after it has come back."""
+        """Whoever still has something to do is killed until all is drained, each time after it has
+        come back."""
         while not self._finished():
             for verb in VERBS:
                 self._wait(self._form.pace, self._finished)
@@ -369,7 +372,8 @@ class Soak:
         }
 
     def _recovered(self, fault: Fault) -> dict[str, Any]:
-        """Seconds until each that had to come back had committed again; none where it had nothing to do."""
+        """Seconds until each that had to come back had committed again; none where it had nothing
+        to do."""
         steps = self._wire.watch.steps
         back: dict[str, float | None] = {}
         for who in fault.who:
@@ -431,7 +435,8 @@ class Soak:
 
 
 def compare(expected: Mapping[str, Document], found: Iterable[Document]) -> dict[str, Any]:
-    """How many documents were expected, are there, lost, there twice, and not as expected; one example of these."""
+    """How many documents were expected, are there, lost, there twice, and not as expected; one
+    example of these."""
     seen = Counter[str]()
     strange: list[dict[str, Any]] = []
     for document in found:

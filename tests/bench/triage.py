@@ -2,17 +2,20 @@
 
     python -m tests.bench.triage [--json] [--documents 1000000] [--rounds 10] [--heap 3g] [--seed 1]
 
-A real Elasticsearch of one node (tests/services) is filled with the alerts, the ledger and the scored flows of 90 days:
-the sample's own documents moved to other times, hosts and sensors, in three backing indices as a monthly rollover
-leaves them. Then every request that opening Overview, Triage and Host sends is sent as Kibana sends it, for 24 h, 7 d
-and 90 d: once cold (after a restart, with Elasticsearch's caches emptied before each; the system's file cache stays)
-and then warm, each time with another end of the time range, as a clock that runs on gives it, so that no answer comes
-from the request cache. CPU is that of the server's process, a request's share over all warm rounds: other load on the
-machine doesn't change it much. A dashboard is `open` when all its requests, six at a time as a browser sends them, are
-answered. Beside it in the same run, taking turns: the same on 10,000 documents.
+A real Elasticsearch of one node (tests/services) is filled with the alerts, the ledger and the
+scored flows of 90 days: the sample's own documents moved to other times, hosts and sensors, in
+three backing indices as a monthly rollover leaves them. Then every request that opening Overview,
+Triage and Host sends is sent as Kibana sends it, for 24 h, 7 d and 90 d: once cold (after a
+restart, with Elasticsearch's caches emptied before each; the system's file cache stays) and then
+warm, each time with another end of the time range, as a clock that runs on gives it, so that no
+answer comes from the request cache. CPU is that of the server's process, a request's share over all
+warm rounds: other load on the machine doesn't change it much. A dashboard is `open` when all its
+requests, six at a time as a browser sends them, are answered. Beside it in the same run, taking
+turns: the same on 10,000 documents.
 
-`new alert`: a fold of its own is written by the product's sink while the others are there; `visible` is until a search
-finds it (Elasticsearch refreshes each second), `evidence` what Triage's panels then take for it.
+`new alert`: a fold of its own is written by the product's sink while the others are there;
+`visible` is until a search finds it (Elasticsearch refreshes each second), `evidence` what Triage's
+panels then take for it.
 """
 
 from __future__ import annotations
@@ -60,7 +63,8 @@ ALERTS_TIMED = 12
 MOST_S = 60
 GOAL_S = 1.0
 IDLE_S = 31
-"""without a search for longer than index.search.idle.after, an index isn't refreshed until the next one"""
+"""without a search for longer than index.search.idle.after, an index isn't refreshed until the next
+one"""
 
 
 OURS = ours()
@@ -140,7 +144,8 @@ def fill(
     folds: list[Any],
     seed: int,
 ) -> dict[str, Any]:
-    """Alerts, ledger and scored flows of the whole time; the alerts' stream rolls over as it would have."""
+    """Alerts, ledger and scored flows of the whole time; the alerts' stream rolls over as it would
+    have."""
     list(install(settings))
     begin = time.perf_counter()
     flows: list[Made] = []
@@ -188,7 +193,8 @@ def _send(es: client.Elasticsearch, stream: str, made: Iterable[Made]) -> None:
 
 
 def _busiest(es: client.Elasticsearch) -> dict[str, dict[str, str]]:
-    """What is chosen in each dashboard: nothing; a fold that an analyst clicked; the host with most folds."""
+    """What is chosen in each dashboard: nothing; a fold that an analyst clicked; the host with most
+    folds."""
     alert = {"term": {"event.kind": "alert"}}
     hosts = {"hosts": {"terms": {"field": "ids_plugin.fold.subject", "size": 1}}}
     answer = es.search(
@@ -205,7 +211,8 @@ def _busiest(es: client.Elasticsearch) -> dict[str, dict[str, str]]:
 
 
 def views(chosen: dict[str, dict[str, str]], later: int) -> Iterator[tuple[Asked, list[Request]]]:
-    """Every dashboard at every time range in both namespaces; the ranges end `later` seconds later."""
+    """Every dashboard at every time range in both namespaces; the ranges end `later` seconds
+    later."""
     for span in RANGES:
         for dashboard, filters in chosen.items():
             for space in (SMALL, FULL):
@@ -264,7 +271,8 @@ def opening(
 def new_alerts(
     es: client.Elasticsearch, settings: Settings, folds: list[Any], seed: int
 ) -> dict[str, Any]:
-    """From the moment the sink has delivered an alert until a search finds it, and what its evidence takes."""
+    """From the moment the sink has delivered an alert until a search finds it, and what its
+    evidence takes."""
     sink = Elasticsearch(settings)
     made = [
         orjson.loads(one.body)
@@ -309,7 +317,8 @@ def _visible(es: client.Elasticsearch, sink: Elasticsearch, alert: dict[str, Any
 
 
 def _evidence(es: client.Elasticsearch, fold: str) -> Iterator[tuple[str, float]]:
-    """Seconds of each of Triage's requests for a fold just written, by name, and of all of them six at a time ("")."""
+    """Seconds of each of Triage's requests for a fold just written, by name, and of all of them six
+    at a time ("")."""
     wanted = requests(
         "Triage", {"ids_plugin.fold.id": fold}, between("90 d", 0), namespace=FULL, objects=OURS
     )
@@ -334,7 +343,8 @@ def _ask(es: client.Elasticsearch, request: Request) -> None:
 
 
 def table(cold: Costs, warm: Costs) -> Iterator[dict[str, Any]]:
-    """A row for every panel and time range: its cost on the full index, and how many times that on the small one."""
+    """A row for every panel and time range: its cost on the full index, and how many times that on
+    the small one."""
     for (asked, name), costs in warm.items():
         if asked.space == FULL:
             small = warm[asked._replace(space=SMALL), name]

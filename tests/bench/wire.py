@@ -2,11 +2,12 @@
 
     python -m tests.bench.wire [--json] [--flows 1000000] [--seconds 120] [--rotation 600] [--fuzz 100000]
 
-Speed: a backlog is drained; then records come at half of that speed for `seconds`, and each alert's delay is the time
-from the Kafka timestamp of the record that opened it until deliver has committed that Elasticsearch has it, asked for
-every 20 ms. Beside it, in the same run, kafka-python alone reads the topic and discards it. CPU seconds are those of
-whole processes as the kernel counts them.
-Rotation: a log that is rotated every second is followed by `ship`, which is killed every seven: every line once.
+Speed: a backlog is drained; then records come at half of that speed for `seconds`, and each alert's
+delay is the time from the Kafka timestamp of the record that opened it until deliver has committed
+that Elasticsearch has it, asked for every 20 ms. Beside it, in the same run, kafka-python alone
+reads the topic and discards it. CPU seconds are those of whole processes as the kernel counts them.
+Rotation: a log that is rotated every second is followed by `ship`, which is killed every seven:
+every line once.
 Fuzz: mutated messages of all envelopes through normalise: no crash, each accounted for.
 """
 
@@ -39,7 +40,8 @@ SCANNER_FLOWS = 5_000
 """flows until another host begins to scan"""
 SCAN_SHARE = 0.02
 BATCH = 50
-"""records a batch when they come at a set speed: what a sensor's librdkafka collects in a few milliseconds"""
+"""records a batch when they come at a set speed: what a sensor's librdkafka collects in a few
+milliseconds"""
 READER = """
 import sys, time
 from kafka import KafkaConsumer
@@ -138,7 +140,8 @@ def speed(wire: Wire, flows: int, seconds: float, seed: int) -> dict[str, Any]:
 
 
 def drain(wire: Wire, flows: int) -> dict[str, Any]:
-    """How fast the backlog goes, and what it costs whom. A stage's first commit only starts its clock."""
+    """How fast the backlog goes, and what it costs whom. A stage's first commit only starts its
+    clock."""
     meter = Meter(wire)
     for verb in VERBS:
         wire.run(verb)

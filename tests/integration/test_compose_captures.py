@@ -19,7 +19,8 @@ SAMPLE = Path(__file__).resolve().parents[1] / "lab/sample/capture.pcap.gz"
 
 
 def test_captures_are_metered_once_each(tmp_path: Path) -> None:
-    """Suricata as docker-compose.yml runs it, with its settings; a capture that can't be read beside it."""
+    """Suricata as docker-compose.yml runs it, with its settings; a capture that can't be read
+    beside it."""
     if not shutil.which("suricata"):
         pytest.skip("needs suricata: apt-get install suricata")
     captures, logs = tmp_path / "captures", tmp_path / "logs"

@@ -1,7 +1,8 @@
 """The Elasticsearch sink and `setup elasticsearch` against a real server.
 
-Of it `PUT _data_stream`, ILM policies and the types constant_keyword and match_only_text are stand-ins (see
-tests/services): that data streams are made and that policies are kept says nothing about a whole Elasticsearch.
+Of it `PUT _data_stream`, ILM policies and the types constant_keyword and match_only_text are
+stand-ins (see tests/services): that data streams are made and that policies are kept says nothing
+about a whole Elasticsearch.
 """
 
 from __future__ import annotations
@@ -179,7 +180,8 @@ def test_a_rollover_between_look_and_bulk_makes_no_second_copy(
 def test_lost_answers_and_rollovers_make_no_second_copy(
     trouble: tuple[Stream, Troublemaker], lost: str
 ) -> None:
-    """The answer to each kind of request is lost once, with a rollover before it and one after it."""
+    """The answer to each kind of request is lost once, with a rollover before it and one after
+    it."""
     made, maker = trouble
     for _ in range(2):
         maker.next = [
@@ -289,8 +291,8 @@ def test_without_the_ingest_pipeline_nothing_is_written(made: Stream) -> None:
 
 
 def test_what_geoip_finds_out_is_taken_and_can_be_counted(made: Stream) -> None:
-    """The server has no GeoIP processor: its outcome is written out, and the rest of our pipeline (whose processors are
-    stand-ins) puts it where ECS has it."""
+    """The server has no GeoIP processor: its outcome is written out, and the rest of our pipeline
+    (whose processors are stand-ins) puts it where ECS has it."""
     geo = {"country_iso_code": "NO", "city_name": "Bergen", "location": {"lat": 60.39, "lon": 5.32}}
     found = {"geo": geo, "as": {"asn": 64500, "organization_name": "Example"}}
     (one,) = documents(1)

@@ -1,5 +1,5 @@
-"""`elasticsearch:URL/INDEX` as an input, against a real Elasticsearch: the alerts are those of the conn.log, less what
-the stack lost (tests/support/stacks.py)."""
+"""`elasticsearch:URL/INDEX` as an input, against a real Elasticsearch: the alerts are those of the
+conn.log, less what the stack lost (tests/support/stacks.py)."""
 
 from __future__ import annotations
 
@@ -297,7 +297,8 @@ def test_pages_are_as_large_as_the_documents_allow(there: There) -> None:
 
 @pytest.mark.parametrize("lost_after", range(4))
 def test_reading_goes_on_where_a_point_in_time_was_lost(lost_after: int, there: There) -> None:
-    """Among documents of equal times, and of none; what is indexed meanwhile may come or not, but once."""
+    """Among documents of equal times, and of none; what is indexed meanwhile may come or not, but
+    once."""
     undated = [{"n": 500 + at} for at in range(150)]
     nanos = {"mappings": {"properties": {"@timestamp": {"type": "date_nanos"}}}}
     there.index([{"@timestamp": NOON, "n": 700 + at} for at in range(50)], "b", **nanos)
@@ -353,7 +354,8 @@ def test_streams_aliases_patterns_and_queries(there: There) -> None:
 
 @pytest.fixture
 def west(there: There) -> Iterator[str]:
-    """The server as its own remote cluster, beside one that is away and may be left out of searches."""
+    """The server as its own remote cluster, beside one that is away and may be left out of
+    searches."""
     (node,) = there.client.nodes.info(metric="transport")["nodes"].values()
     name = there.prefix
     seeds: dict[str, Any] = {"seeds": [node["transport"]["publish_address"]]}

@@ -58,7 +58,8 @@ def test_alerts_of_a_scan_are_sent_once(
 def test_the_sample_arrives_once_with_its_ledger(
     tmp_path: Path, elasticsearch: services.Elasticsearch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Scanned, exported, rolled over, exported: as the scan wrote it, and every field of it known."""
+    """Scanned, exported, rolled over, exported: as the scan wrote it, and every field of it
+    known."""
     there = Stream(elasticsearch)
     assert cli.main(["scan", str(SAMPLE), "--out", str(tmp_path), "--quiet"]) == 0
     written = [json.loads(line) for line in (tmp_path / "alerts.ndjson").read_text().splitlines()]

@@ -1,6 +1,7 @@
 """`ids-plugin feedback`: from an analyst's word to an allow-list, beside a real Elasticsearch.
 
-Elastic Security isn't here: its alerts are documents with the field names and types that its documentation gives.
+Elastic Security isn't here: its alerts are documents with the field names and types that its
+documentation gives.
 """
 
 from __future__ import annotations
@@ -309,7 +310,8 @@ def test_tables_and_elasticsearch_go_together(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Verdicts of a file on alerts that are in Elasticsearch: the same answer as on those of the scan."""
+    """Verdicts of a file on alerts that are in Elasticsearch: the same answer as on those of the
+    scan."""
     there = Security(elasticsearch, lines(scanned / "alerts.ndjson"))
     rows = [
         f"{one['event']['id']},{'false' if at % 2 else 'true'},,,2026-11-20"

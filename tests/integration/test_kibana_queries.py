@@ -1,7 +1,9 @@
-"""What Kibana would ask is asked of a real Elasticsearch: every panel, search and control gets an answer with content.
+"""What Kibana would ask is asked of a real Elasticsearch: every panel, search and control gets an
+answer with content.
 
-Elasticsearch is real, Kibana is tests/kibana's translation. What stands in on the side of Elasticsearch and is leaned
-on here: `match_only_text` (the alert's message) and the names of networks (GeoIP); tests/services says how.
+Elasticsearch is real, Kibana is tests/kibana's translation. What stands in on the side of
+Elasticsearch and is leaned on here: `match_only_text` (the alert's message) and the names of
+networks (GeoIP); tests/services says how.
 """
 
 from __future__ import annotations
@@ -207,7 +209,8 @@ def rows_by(request: Request) -> set[str]:
 
 
 def apart(asked: Mapping[str, list[Request]]) -> list[list[str]]:
-    """Groups of fields that one index can do without: none takes away the rows in which another's lack would show."""
+    """Groups of fields that one index can do without: none takes away the rows in which another's
+    lack would show."""
     groups: list[list[str]] = []
     for name, asking in asked.items():
         mine = set().union(*(rows_by(one) for one in asking)) - {name}
@@ -742,7 +745,8 @@ def _how_sure(same: list[Document], shown: dict[str, list[dict[str, Any]]]) -> N
 
 
 def _compared_with_what(alert: Document, shown: dict[str, list[dict[str, Any]]]) -> None:
-    """Every panel of Vega has what it draws for this alert: it prefers the alert to the closing document."""
+    """Every panel of Vega has what it draws for this alert: it prefers the alert to the closing
+    document."""
     for name in ("Weight of the earlier flows", "What moved the score", "Seen against expected"):
         (drawn,) = shown[name]
         assert drawn["message"] == alert["message"], name
@@ -756,7 +760,8 @@ def _compared_with_what(alert: Document, shown: dict[str, list[dict[str, Any]]])
 
 
 def _what_next(alert: Document, shown: dict[str, list[dict[str, Any]]], advice: str) -> None:
-    """To Zeek's record, to the packets, to the earlier flows, to the model; and what to do about the class."""
+    """To Zeek's record, to the packets, to the earlier flows, to the model; and what to do about
+    the class."""
     ways = {row["Zeek uid"]: row for row in shown["Flows: to Zeek and to the packets"]}
     way = ways[alert["zeek"]["session_id"]]
     assert way["Community ID"] == alert["network"]["community_id"]

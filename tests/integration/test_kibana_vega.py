@@ -1,4 +1,5 @@
-"""Kibana's Vega panels: their requests to a real Elasticsearch, its answers drawn in a real Chromium by Kibana's Vega.
+"""Kibana's Vega panels: their requests to a real Elasticsearch, its answers drawn in a real
+Chromium by Kibana's Vega.
 
 Kibana itself isn't there: what it does between both is in tests/support/vega.py.
 """
@@ -500,7 +501,8 @@ def test_no_alert_says_so_and_draws_nothing(page: Any, stream: Stream, name: str
 
 @pytest.mark.parametrize("name", PANELS)
 def test_every_field_it_names_is_needed_and_mapped(page: Any, stream: Stream, name: str) -> None:
-    """Each one in turn under another name: the request is refused, or what is drawn is found wrong."""
+    """Each one in turn under another name: the request is refused, or what is drawn is found
+    wrong."""
     mapped = stream.client.field_caps(index=stream.name, fields="*")["fields"]
     unnoticed = []
     for field in sorted(vega.fields(PANELS[name])):
@@ -579,7 +581,8 @@ def _overlap(one: dict[str, Any], other: dict[str, Any], slack: float = 2) -> bo
 @pytest.mark.parametrize("theme", vega.THEMES)
 @pytest.mark.parametrize("name", PANELS)
 def test_is_readable_on_light_and_dark(page: Any, stream: Stream, name: str, theme: str) -> None:
-    """Text in the theme's own colours; bars at least 3 to 1 against the page where they are strongest."""
+    """Text in the theme's own colours; bars at least 3 to 1 against the page where they are
+    strongest."""
     drawn = _draw(page, stream, name, theme, filters=_only(LONGEST))
     colours = vega.THEMES[theme]
     assert {one["fill"] for one in drawn.texts} <= {colours.title, colours.label}

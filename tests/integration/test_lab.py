@@ -1,4 +1,5 @@
-"""The lab itself: a short scenario in real namespaces, every attack in the capture, nothing left behind."""
+"""The lab itself: a short scenario in real namespaces, every attack in the capture, nothing left
+behind."""
 
 from __future__ import annotations
 

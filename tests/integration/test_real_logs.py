@@ -1,9 +1,11 @@
-"""Logs that real Zeeks and Suricatas wrote: every record reads, and means what other readers say it means.
+"""Logs that real Zeeks and Suricatas wrote: every record reads, and means what other readers say it
+means.
 
 zat is the second opinion on Zeek's logs. Where it is known to be wrong, it is not asked:
 - `-` is 0, False or "-" to it, so an unset count looks like an empty one;
 - its times are local and naive (the tests run it in UTC);
-- the header's separator, `#unset_field` and `#empty_field` are not looked at, so IoT-23's glued labels stay glued;
+- the header's separator, `#unset_field` and `#empty_field` are not looked at, so IoT-23's glued
+  labels stay glued;
 - its JSON reader takes every `ts` for seconds, so milliseconds and ISO 8601 fail;
 - it knows no envelope: a tagged record is one column.
 """

@@ -1,6 +1,7 @@
 """What the detection rules lift, on a real Elasticsearch: each open alert once, and nothing else.
 
-The requests are those of Elastic Security's query rules: KQL, the time in `event.ingested`, alerts by document.
+The requests are those of Elastic Security's query rules: KQL, the time in `event.ingested`, alerts
+by document.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ OPEN = {one["event"]["id"] for one in DOCUMENTS if one["ids_plugin"]["fold"]["st
 
 @pytest.fixture(scope="module")
 def filled(elasticsearch: services.Elasticsearch) -> Stream:
-    """Alerts of every class, written 10 minutes ago about flows of months ago, and the ledger beside them."""
+    """Alerts of every class, written 10 minutes ago about flows of months ago, and the ledger
+    beside them."""
     made = Stream(elasticsearch)
     made.sink.write(DOCUMENTS, ingested=NOW - timedelta(minutes=10))
     Elasticsearch(made.settings, LEDGER).write(LEDGER_DOCUMENTS)

@@ -1,4 +1,5 @@
-"""`ids-plugin scan`, as a user runs it: logs in, explained alerts out, and what happens when things go wrong."""
+"""`ids-plugin scan`, as a user runs it: logs in, explained alerts out, and what happens when things
+go wrong."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""`ids-plugin setup kibana` against a server that records what it is asked and answers as Kibana documents it.
+"""`ids-plugin setup kibana` against a server that records what it is asked and answers as Kibana
+documents it.
 
-Kibana can't be had here: that requests are Kibana's is shown, that a whole Kibana takes the objects isn't.
+Kibana can't be had here: that requests are Kibana's is shown, that a whole Kibana takes the objects
+isn't.
 """
 
 from __future__ import annotations
@@ -262,7 +264,8 @@ def test_a_space_that_does_not_exist_is_named(
 def test_objects_that_another_space_has_are_imported_as_copies(
     kibana: Kibana, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ids are unique over all spaces: Kibana gives a second copy an id of its own, and finds it again by its origin."""
+    """Ids are unique over all spaces: Kibana gives a second copy an id of its own, and finds it
+    again by its origin."""
 
     def copies(asked: Asked) -> Said:
         lines = [json.loads(line) for line in asked.form["file"][1].splitlines()]

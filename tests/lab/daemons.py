@@ -1,4 +1,5 @@
-"""Real daemons of the lab, each configured in the run's scratch folder and seen by its own namespace alone."""
+"""Real daemons of the lab, each configured in the run's scratch folder and seen by its own
+namespace alone."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def accounts(stage: Stage) -> dict[str, Path]:
 
 
 def sshd(stage: Stage) -> None:
-    """OpenSSH with one password account; under PAM, by the seed, a wrong password costs two seconds."""
+    """OpenSSH with one password account; under PAM, by the seed, a wrong password costs two
+    seconds."""
     config = stage.folder / "sshd.conf"
     delays = "yes" if stage.rng("sshd").random() < 0.5 else "no"
     config.write_text(

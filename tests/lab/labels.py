@@ -11,7 +11,8 @@ from pathlib import Path
 import polars as pl
 
 SLACK = 0.5
-"""Seconds by which a flow may begin before or after the labelled range: clocks of tcpdump and of the lab differ."""
+"""Seconds by which a flow may begin before or after the labelled range: clocks of tcpdump and of
+the lab differ."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,10 @@ def write(path: Path, activities: Iterable[Activity]) -> None:
 def label(flows: pl.DataFrame, labels: Sequence[Activity]) -> pl.DataFrame:
     """Fills `label` and `label_detail` of a Flow frame.
 
-    A flow belongs to an activity when it begins within its time (plus SLACK), between its addresses, either way
-    round, at one of its ports; of several the most specific, then the latest to start, wins. The rest is benign.
-    `label_detail` is "technique activity", the activity alone where it is benign, null where there is none.
+    A flow belongs to an activity when it begins within its time (plus SLACK), between its
+    addresses, either way round, at one of its ports; of several the most specific, then the latest
+    to start, wins. The rest is benign. `label_detail` is "technique activity", the activity alone
+    where it is benign, null where there is none.
     """
     known = flows["orig_h"].append(flows["resp_h"]).unique().drop_nulls().to_list()
     addresses = {text: ipaddress.ip_address(text) for text in known}

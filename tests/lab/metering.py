@@ -18,7 +18,8 @@ BATCH = 100_000
 
 
 def read(folder: Path) -> pl.DataFrame:
-    """The flows of `folder`/capture.pcap or .pcap.gz: a Flow frame ordered by time, labelled, the folder as sensor."""
+    """The flows of `folder`/capture.pcap or .pcap.gz: a Flow frame ordered by time, labelled, the
+    folder as sensor."""
     path = folder / "capture.pcap"
     packed = not path.exists()
     with gzip.open(f"{path}.gz") if packed else path.open("rb") as opened:

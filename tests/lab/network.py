@@ -1,8 +1,8 @@
 """Hosts in network namespaces: a bridge for the local network, a router, and an internet behind it.
 
-Nothing leads out: every link is made directly between two namespaces, the router drops what it has no route for,
-and the machine's own namespace gets neither an interface nor a route. Namespaces are called `lab<pid>-<host>`;
-`sweep` removes those whose process is gone.
+Nothing leads out: every link is made directly between two namespaces, the router drops what it has
+no route for, and the machine's own namespace gets neither an interface nor a route. Namespaces are
+called `lab<pid>-<host>`; `sweep` removes those whose process is gone.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ NETNS = Path("/run/netns")
 CLONE_NEWNET = 0x40000000
 SIOCETHTOOL = 0x8946
 OFFLOADS = (0x17, 0x1F, 0x2C, 0x24)
-"""ETHTOOL_STXCSUM, STSO, SGRO, SGSO: switched off, so that the capture shows the wire's packets and checksums."""
+"""ETHTOOL_STXCSUM, STSO, SGRO, SGSO: switched off, so that the capture shows the wire's packets and
+checksums."""
 GATE = "100.64.0.1"
 """The router's address towards the outside."""
 
@@ -63,7 +64,8 @@ def ip(namespace: str, *lines: str) -> None:
 
 
 def enter(namespace: str) -> None:
-    """Moves the calling thread (and what it starts) into a network namespace; OSError when that fails."""
+    """Moves the calling thread (and what it starts) into a network namespace; OSError when that
+    fails."""
     descriptor = os.open(NETNS / namespace, os.O_RDONLY)
     try:
         if _libc.setns(descriptor, CLONE_NEWNET):
@@ -195,7 +197,8 @@ class Network:
         _inside(namespace, {"ipv4/conf/all/rp_filter": "0", "ipv4/conf/eth0/rp_filter": "0"}, ())
 
     def _wire(self, namespace: str, far: str, port: str, reach: Reach | None) -> None:
-        """Joins `eth0` of a namespace with a port of another: directly, or by taps that frames are carried between."""
+        """Joins `eth0` of a namespace with a port of another: directly, or by taps that frames are
+        carried between."""
         if reach is None:
             ip(far, f"link add {port} type veth peer name eth0 netns {namespace}")
             _inside(far, {}, [port])
@@ -208,7 +211,8 @@ class Network:
         self._links.append(wires.Link(near_tap, far_tap, *reach))
 
     def carry(self) -> None:
-        """Starts carrying frames over the links that have a distance; call once all hosts are there."""
+        """Starts carrying frames over the links that have a distance; call once all hosts are
+        there."""
         taps = [tap for link in self._links for tap in (link.near, link.far)]
         if not taps:
             return

@@ -1,4 +1,5 @@
-"""Runs a scenario: builds the world, records the bridge, lets everybody act, writes capture, labels and facts."""
+"""Runs a scenario: builds the world, records the bridge, lets everybody act, writes capture, labels
+and facts."""
 
 from __future__ import annotations
 
@@ -71,7 +72,8 @@ class Scenario:
 
 
 def load(name: str) -> Scenario:
-    """Reads scenarios/NAME.toml or a path; FileNotFoundError, ValueError or TypeError when it isn't one."""
+    """Reads scenarios/NAME.toml or a path; FileNotFoundError, ValueError or TypeError when it isn't
+    one."""
     path = Path(name) if name.endswith(".toml") else SCENARIOS / f"{name}.toml"
     scenario = Scenario(path.stem, **tomllib.loads(path.read_text()))
     for entry in scenario.activity:
@@ -86,7 +88,8 @@ def missing() -> dict[str, str]:
 
 
 def run(scenario: Scenario, seed: int, out: Path, say: Callable[[str], None]) -> dict[str, object]:
-    """Runs a scenario to its end and writes capture.pcap, labels.jsonl and scenario.json into `out`.
+    """Runs a scenario to its end and writes capture.pcap, labels.jsonl and scenario.json into
+    `out`.
 
     Gives what scenario.json says. Whatever happens, programs are ended and namespaces removed.
     """

@@ -1,4 +1,5 @@
-"""Small servers of the lab: each function serves in the calling thread's namespace until the run is over."""
+"""Small servers of the lab: each function serves in the calling thread's namespace until the run is
+over."""
 
 from __future__ import annotations
 
@@ -101,7 +102,8 @@ def telnet(stage: Stage, password: str) -> Handler:
 
 
 def dns(stage: Stage, address: str) -> None:
-    """Answers A with the known address or a site drawn by the name, TXT with text, and `nx…` with NXDOMAIN."""
+    """Answers A with the known address or a site drawn by the name, TXT with text, and `nx…` with
+    NXDOMAIN."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as link:
         link.bind((address, 53))
         link.settimeout(0.5)

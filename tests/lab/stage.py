@@ -1,4 +1,5 @@
-"""What a behaviour gets to work with: the hosts, the clock, tools inside its namespace, and the label book."""
+"""What a behaviour gets to work with: the hosts, the clock, tools inside its namespace, and the
+label book."""
 
 from __future__ import annotations
 
@@ -73,7 +74,8 @@ class Stage:
         return self.role(role)[0]
 
     def outsider(self, rng: random.Random, *, answers: bool = True) -> str:
-        """An outside address nobody used yet; one that answers belongs to the internet host from now on."""
+        """An outside address nobody used yet; one that answers belongs to the internet host from
+        now on."""
         with self._lock:
             address = self.spare.pop(rng.randrange(len(self.spare)))
         if answers:
@@ -95,7 +97,8 @@ class Stage:
             self.notes.append(text)
 
     def start(self, host: Host, work: Callable[[], None], name: str) -> None:
-        """Runs work in a thread inside the host; a failure of it is recorded, the end of the run is none."""
+        """Runs work in a thread inside the host; a failure of it is recorded, the end of the run is
+        none."""
 
         def body() -> None:
             try:
@@ -148,7 +151,8 @@ class Stage:
         """Starts a program in the calling thread's namespace; it is ended with the run.
 
         Args:
-            private: files that this program alone sees in place of others (path → what is seen there).
+            private: files that this program alone sees in place of others (path → what is seen
+                there).
         """
         log = (self.folder / f"{Path(command[0]).name}-{len(self._running)}.log").open("wb")
         words = list(command)
@@ -168,7 +172,8 @@ class Stage:
         return process
 
     def tool(self, command: Sequence[str], limit: float) -> str:
-        """Runs a program to its end or the limit in seconds, and gives what it printed. Stopped ends it too."""
+        """Runs a program to its end or the limit in seconds, and gives what it printed. Stopped
+        ends it too."""
         file = self.folder / f"tool-{threading.get_ident()}-{time.monotonic_ns()}.txt"
         with file.open("wb") as log:
             process = subprocess.Popen(

@@ -15,9 +15,11 @@ KEPT = ("class", "detail", *uniflow.FEATURES)
 
 
 def labelled(folder: Path) -> pl.DataFrame:
-    """`class` (of schema.uniflow.CLASSES), `detail` (the activity) and the sixteen numbers, in order of time.
+    """`class` (of schema.uniflow.CLASSES), `detail` (the activity) and the sixteen numbers, in
+    order of time.
 
-    Both directions of an attack's connections have its class. What is an attack of none of the five is left out.
+    Both directions of an attack's connections have its class. What is an attack of none of the five
+    is left out.
     """
     with (folder / "capture.pcap").open("rb") as stream:
         found = read(stream)

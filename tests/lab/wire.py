@@ -1,4 +1,5 @@
-"""Small clients of the protocols the lab's devices speak. They work in the calling thread's namespace."""
+"""Small clients of the protocols the lab's devices speak. They work in the calling thread's
+namespace."""
 
 from __future__ import annotations
 
@@ -32,7 +33,8 @@ def connect(
 def http(
     address: str, port: int, paths: list[str], *, tls: bool = False, body: bytes | None = None
 ) -> int:
-    """Requests paths over one connection (POST where there is a body); gives the bytes received. OSError on failure."""
+    """Requests paths over one connection (POST where there is a body); gives the bytes received.
+    OSError on failure."""
     link = HTTPConnection(address, port, timeout=TIMEOUT)
     if tls:
         link = HTTPSConnection(address, port, timeout=TIMEOUT, context=trusting())
@@ -154,7 +156,8 @@ class Mqtt:
 
 
 def telnet_login(address: str, port: int, user: str, password: str, commands: list[str]) -> bool:
-    """Logs in to a telnet-like server and types commands; whether the login was accepted. OSError on failure."""
+    """Logs in to a telnet-like server and types commands; whether the login was accepted. OSError
+    on failure."""
     with connect(address, port, timeout=3.0) as link:
         for word in (user, password):
             link.recv(256)
@@ -168,7 +171,8 @@ def telnet_login(address: str, port: int, user: str, password: str, commands: li
 
 
 def ssh_knock(address: str, port: int, source: str | None = None) -> None:
-    """An SSH client's banner and key exchange proposal, then goodbye: what a cheap brute forcer or stranger shows."""
+    """An SSH client's banner and key exchange proposal, then goodbye: what a cheap brute forcer or
+    stranger shows."""
     with connect(address, port, source=source, timeout=3.0) as link:
         link.sendall(b"SSH-2.0-libssh2_1.10.0\r\n")
         link.recv(1024)

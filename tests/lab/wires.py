@@ -1,6 +1,8 @@
-"""Distance: carries frames between pairs of taps with delay, jitter and loss, since the kernel here has no netem.
+"""Distance: carries frames between pairs of taps with delay, jitter and loss, since the kernel here
+has no netem.
 
-Run by `network.Network` as a process of its own, with the taps' descriptors inherited and the links on standard input.
+Run by `network.Network` as a process of its own, with the taps' descriptors inherited and the links
+on standard input.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ class Link:
 
 
 def tap(name: str) -> int:
-    """Makes a tap in the calling thread's namespace; its descriptor, which other threads may use."""
+    """Makes a tap in the calling thread's namespace; its descriptor, which other threads may
+    use."""
     descriptor = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(descriptor, TUNSETIFF, struct.pack("16sH22x", name.encode(), TAP_WITHOUT_HEADER))
     return descriptor
@@ -62,7 +65,8 @@ def place(frame: bytes, leaving: bool, spread: float) -> float:
 
 
 def carry(links: Sequence[Link], leash: int) -> None:
-    """Carries frames in the order they came per link, direction and place, until `leash` is closed at its other end."""
+    """Carries frames in the order they came per link, direction and place, until `leash` is closed
+    at its other end."""
     rng = random.Random(1)
     ends = {link.near: (link, link.far, True) for link in links} | {
         link.far: (link, link.near, False) for link in links

@@ -28,7 +28,8 @@ PLACES = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")
 
 
 def draw(value: object, rng: random.Random) -> object:
-    """A scenario's value: two numbers are a range, a longer list or one of texts a choice, all else itself."""
+    """A scenario's value: two numbers are a range, a longer list or one of texts a choice, all else
+    itself."""
     if isinstance(value, list):
         if len(value) == 2 and all(type(item) is int for item in value):
             return rng.randint(value[0], value[1])

@@ -1,4 +1,5 @@
-"""`python -m tests.services kafka elasticsearch`: starts them, says where they are, ends them on Ctrl-C or SIGTERM."""
+"""`python -m tests.services kafka elasticsearch`: starts them, says where they are, ends them on
+Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 

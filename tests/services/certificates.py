@@ -15,7 +15,8 @@ DAY = datetime.timedelta(days=1)
 
 
 class Certificates:
-    """PEM files, made when first asked for; another instance is another, mutually unknown authority."""
+    """PEM files, made when first asked for; another instance is another, mutually unknown
+    authority."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -65,7 +66,8 @@ class Certificates:
 def certificate(
     name: str, key: ec.EllipticCurvePrivateKey, issuer: str, signer: ec.EllipticCurvePrivateKey
 ) -> bytes:
-    """A certificate in PEM, valid from yesterday for a month; an authority's where key and signer are the same."""
+    """A certificate in PEM, valid from yesterday for a month; an authority's where key and signer
+    are the same."""
     now = datetime.datetime.now(datetime.UTC)
     names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     return (

@@ -162,7 +162,8 @@ class Elasticsearch(Server):
         )
 
     def _as_nobody(self) -> list[str]:
-        """The server refuses to run as root: it gets another user id in a user namespace, or becomes nobody."""
+        """The server refuses to run as root: it gets another user id in a user namespace, or
+        becomes nobody."""
         if os.getuid():
             return []
         namespace = ["unshare", "-U", "--map-user=1000", "--map-group=1000"]

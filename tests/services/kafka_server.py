@@ -51,11 +51,12 @@ def jars() -> Path:
 
 
 class Kafka(Server):
-    """A broker. `listeners` names security protocols besides PLAINTEXT (SSL, SASL_PLAINTEXT, SASL_SSL).
+    """A broker. `listeners` names security protocols besides PLAINTEXT (SSL, SASL_PLAINTEXT,
+    SASL_SSL).
 
-    `users` (name → password) may log in by PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512; `properties` are added to the
-    broker's own, e.g. `{"message.max.bytes": "2000000"}`; `options` are those of the JVM. The certificates of TLS
-    listeners are in `certificates`.
+    `users` (name → password) may log in by PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512; `properties` are
+    added to the broker's own, e.g. `{"message.max.bytes": "2000000"}`; `options` are those of the
+    JVM. The certificates of TLS listeners are in `certificates`.
     """
 
     def __init__(
@@ -87,7 +88,8 @@ class Kafka(Server):
         return f"127.0.0.1:{self.ports[protocol]}"
 
     def topic(self, name: str, partitions: int = 1, **config: str | int) -> str:
-        """Makes a topic with a unique name that begins with `name`; settings as `cleanup_policy="compact"`."""
+        """Makes a topic with a unique name that begins with `name`; settings as
+        `cleanup_policy="compact"`."""
         from kafka.admin import KafkaAdminClient, NewTopic
 
         name = unique(name)
@@ -97,7 +99,8 @@ class Kafka(Server):
         return name
 
     def read(self, topic: str, isolation: str = "read_committed") -> list[Any]:
-        """All records (kafka-python's ConsumerRecord) of a topic at this moment, partition by partition."""
+        """All records (kafka-python's ConsumerRecord) of a topic at this moment, partition by
+        partition."""
         from kafka import KafkaConsumer, TopicPartition
 
         found: list[Any] = []

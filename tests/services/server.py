@@ -1,4 +1,5 @@
-"""What both services have in common: a cached build, a process that never outlives us, and free ports."""
+"""What both services have in common: a cached build, a process that never outlives us, and free
+ports."""
 
 from __future__ import annotations
 
@@ -20,15 +21,16 @@ from types import TracebackType
 from typing import Self
 
 START_SECONDS = 120
-"""a cold start of either takes 4 to 10 s on two quiet cores; the rest is for machines that others use too"""
+"""a cold start of either takes 4 to 10 s on two quiet cores; the rest is for machines that others
+use too"""
 
 QUICK_START = ("-XX:TieredStopAtLevel=1",)
-"""options of a JVM that starts for half the CPU time (Elasticsearch 8 s for 16, Kafka 3 for 4) and runs slower; benches
-pass `options=()`"""
+"""options of a JVM that starts for half the CPU time (Elasticsearch 8 s for 16, Kafka 3 for 4) and
+runs slower; benches pass `options=()`"""
 
 SURVIVOR = 'read -r _; kill -s KILL -- "-$1"'
-"""shell: waits until the other end of its standard input is closed, which the kernel does when we die; then ends a
-process group"""
+"""shell: waits until the other end of its standard input is closed, which the kernel does when we
+die; then ends a process group"""
 
 
 def missing() -> str:
@@ -39,7 +41,8 @@ def missing() -> str:
 
 
 def unique(name: str) -> str:
-    """A topic, group or index name that no other test of this session has: letters, digits, underscores."""
+    """A topic, group or index name that no other test of this session has: letters, digits,
+    underscores."""
     return f"{name}_{secrets.token_hex(4)}"
 
 
@@ -52,7 +55,8 @@ def free_port() -> int:
 
 
 def built(name: str, sources: Iterable[Path], build: Callable[[Path], None]) -> Path:
-    """The folder that `build` fills, once per content of its sources, however many processes ask for it."""
+    """The folder that `build` fills, once per content of its sources, however many processes ask
+    for it."""
     home = Path(os.environ.get("IDS_SERVICES") or Path.home() / ".cache/ids-plugin/services")
     home.mkdir(parents=True, exist_ok=True)
     content = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
@@ -159,7 +163,8 @@ class Server(ABC):
     def _spawn(
         self, command: list[str], log: Path, environment: Mapping[str, str] | None = None
     ) -> int:
-        """Starts a process group that ends when we do; its id, which is that of its first process."""
+        """Starts a process group that ends when we do; its id, which is that of its first
+        process."""
         with log.open("wb") as out:
             process = subprocess.Popen(
                 command,

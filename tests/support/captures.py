@@ -1,4 +1,5 @@
-"""Captures that tests and benches make themselves: single packets, files around them, and mixed traffic in bulk."""
+"""Captures that tests and benches make themselves: single packets, files around them, and mixed
+traffic in bulk."""
 
 from __future__ import annotations
 
@@ -146,7 +147,8 @@ def enhanced(
 def mixed_traffic(
     packets: int, seed: int, per_piece: int = 200_000, lossy: float = 0.0
 ) -> Iterator[bytes]:
-    """A pcap of at least `packets` packets, piece by piece: web, DNS, ICMP, scans; realistic sizes and interleaving.
+    """A pcap of at least `packets` packets, piece by piece: web, DNS, ICMP, scans; realistic sizes
+    and interleaving.
 
     Of the packets a share `lossy` is missing, and as many come again some packets later.
     """

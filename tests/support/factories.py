@@ -28,7 +28,8 @@ Row = dict[str, Any]
 def flow(
     seconds: float, orig_h: str = "10.0.0.5", resp_h: str = "10.0.0.9", **columns: object
 ) -> Row:
-    """One flow, `seconds` after START: a short TCP connection of a private host; `columns` change what is needed."""
+    """One flow, `seconds` after START: a short TCP connection of a private host; `columns` change
+    what is needed."""
     row: Row = dict.fromkeys((*schema.SCHEMA, "replaces"))
     row |= {
         "sensor": SENSOR,
@@ -73,7 +74,8 @@ def unanswered(seconds: float, orig_h: str, resp_h: str, resp_p: int, **columns:
 
 
 def frame(rows: Sequence[Row]) -> pl.DataFrame:
-    """A Flow frame in the order in which its flows were known, with `known`, `clock` and `replaces`."""
+    """A Flow frame in the order in which its flows were known, with `known`, `clock` and
+    `replaces`."""
     flows = pl.DataFrame(
         list(rows), schema={**schema.SCHEMA, "replaces": pl.Boolean()}, orient="row"
     )
@@ -96,7 +98,8 @@ def scores(labels: Sequence[str], score: Sequence[float], threshold: float = 0.5
 
 
 def evidence(row: Mapping[str, Any], label: str = "scan", before: int = 5) -> Evidence:
-    """Evidence of one flow (a named row of a Flow frame): itself, and `before` flows like it, a minute apart."""
+    """Evidence of one flow (a named row of a Flow frame): itself, and `before` flows like it, a
+    minute apart."""
     ts = round(row["ts"].timestamp() * 1e6)
     itself = earlier(row, ts)
     flows = [itself] + [
@@ -173,7 +176,8 @@ def fold(
     allow: AllowList | None = None,
     batches: Sequence[int] = (),
 ) -> tuple[list[Document], Ledger]:
-    """Documents and ledger of the flows, cut into batches before the rows `batches`, to the end of the input."""
+    """Documents and ledger of the flows, cut into batches before the rows `batches`, to the end of
+    the input."""
     folder = AlertGrouper(SENSOR, BUNDLE, allow)
     documents: list[Document] = []
     ledger = Ledger()
@@ -205,7 +209,8 @@ def part(scored: Scores, start: int, stop: int) -> Scores:
 
 
 def behaviour(name: str) -> list[Row]:
-    """Flows of one behaviour, as a network would show them; `name` is one of schema.score.CLASSES but benign."""
+    """Flows of one behaviour, as a network would show them; `name` is one of schema.score.CLASSES
+    but benign."""
     makers = {
         "scan": lambda: [
             unanswered(s * 0.4, "10.0.0.66", f"10.0.1.{s % 250}", 22 + s % 3) for s in range(300)

@@ -1,8 +1,9 @@
 """Takes the pictures of the dashboards: `python -m tests.support.kibana_pictures docs/pictures`.
 
-No Kibana draws them. The layout, titles, queries and formats are those of the saved objects, the answers those of a
-real Elasticsearch with the sample's alerts and ledger (scanned and exported); Vega draws the Vega panels, Vega-Lite
-the charts, HTML the rest, in Kibana's colours. Descriptions, which Kibana shows behind an icon, stand under the titles.
+No Kibana draws them. The layout, titles, queries and formats are those of the saved objects, the
+answers those of a real Elasticsearch with the sample's alerts and ledger (scanned and exported);
+Vega draws the Vega panels, Vega-Lite the charts, HTML the rest, in Kibana's colours. Descriptions,
+which Kibana shows behind an icon, stand under the titles.
 """
 
 from __future__ import annotations

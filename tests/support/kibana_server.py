@@ -1,8 +1,9 @@
-"""What Kibana documents of its HTTP interface, and no more: a stand-in that records what it is asked.
+"""What Kibana documents of its HTTP interface, and no more: a stand-in that records what it is
+asked.
 
-Kibana itself can't be had for tests. What is answered here follows its API reference (status, spaces, saved objects'
-import and export, detection rules) and what its own tests expect of error answers; that a whole Kibana takes our
-objects isn't shown by it.
+Kibana itself can't be had for tests. What is answered here follows its API reference (status,
+spaces, saved objects' import and export, detection rules) and what its own tests expect of error
+answers; that a whole Kibana takes our objects isn't shown by it.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ class Local:
 class Kibana(Local):
     """A server with spaces, saved objects by space, type and id, and rules by space and rule_id.
 
-    `instead` maps `METHOD /path` (without base path and space) to what is answered in place of the usual.
+    `instead` maps `METHOD /path` (without base path and space) to what is answered in place of the
+    usual.
     """
 
     def __init__(self, base_path: str = "", certificate: tuple[Path, Path] | None = None) -> None:
@@ -269,7 +271,8 @@ def _no_rule(name: str) -> Said:
 
 
 class Proxy(Local):
-    """An HTTP proxy on loopback: passes requests on, tunnels CONNECT, and keeps what it was asked for."""
+    """An HTTP proxy on loopback: passes requests on, tunnels CONNECT, and keeps what it was asked
+    for."""
 
     def __init__(self) -> None:
         super().__init__(self._handler())

@@ -1,4 +1,5 @@
-"""What existing stacks make of a Zeek connection: their documents, and what of the record is lost in them.
+"""What existing stacks make of a Zeek connection: their documents, and what of the record is lost
+in them.
 
 Written from the stacks' public mappings (docs/stacks names them); none of the stacks runs here.
 """

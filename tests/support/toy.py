@@ -1,4 +1,5 @@
-"""Small labelled networks for tests: web and DNS clients, a port scan, guessed passwords, a beacon."""
+"""Small labelled networks for tests: web and DNS clients, a port scan, guessed passwords, a
+beacon."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A bundle trained on toy networks in seconds: once as trained, once as int8. Kept per test session."""
+"""A bundle trained on toy networks in seconds: once as trained, once as int8. Kept per test
+session."""
 
 from __future__ import annotations
 

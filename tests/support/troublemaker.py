@@ -1,4 +1,5 @@
-"""An HTTP proxy that makes trouble between a client and a real server, at the requests that a test names."""
+"""An HTTP proxy that makes trouble between a client and a real server, at the requests that a test
+names."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from urllib.parse import urlsplit
 
 
 class Trouble(NamedTuple):
-    """What happens at the next request whose method and path hold `at`: first `before`, and then it is passed on."""
+    """What happens at the next request whose method and path hold `at`: first `before`, and then it
+    is passed on."""
 
     at: str
     before: Callable[[], object] = lambda: None
@@ -21,7 +23,8 @@ class Trouble(NamedTuple):
 
 
 class Troublemaker:
-    """Passes requests on from `url`; `next` holds the troubles to come, `seen` methods, paths and bodies."""
+    """Passes requests on from `url`; `next` holds the troubles to come, `seen` methods, paths and
+    bodies."""
 
     def __init__(self, server: str) -> None:
         self.next: list[Trouble] = []

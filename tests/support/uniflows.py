@@ -1,4 +1,5 @@
-"""Uniflows that tests make: five classes that two or three numbers tell apart, with noise in the others."""
+"""Uniflows that tests make: five classes that two or three numbers tell apart, with noise in the
+others."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""Kibana's Vega panels without a Kibana: what each asks Elasticsearch, and what it draws of the answer in Chromium.
+"""Kibana's Vega panels without a Kibana: what each asks Elasticsearch, and what it draws of the
+answer in Chromium.
 
-Kibana puts the dashboard's filters and time range into the request of a panel's data block, puts the answer in the
-block's place, gives the specification colours of its theme and the size of the panel, and runs Vega with an
-interpreter of expressions, so that only what that interpreter knows may be in them.
+Kibana puts the dashboard's filters and time range into the request of a panel's data block, puts
+the answer in the block's place, gives the specification colours of its theme and the size of the
+panel, and runs Vega with an interpreter of expressions, so that only what that interpreter knows
+may be in them.
 """
 
 from __future__ import annotations
@@ -146,7 +148,8 @@ def ask(
     filters: Iterable[Spec] = (),
     span: tuple[str, str] | None = None,
 ) -> Answer:
-    """The answer of `index` to a panel's request on a dashboard with these filters and this time range.
+    """The answer of `index` to a panel's request on a dashboard with these filters and this time
+    range.
 
     Raises:
         elasticsearch.ApiError: the request is refused.
@@ -164,7 +167,8 @@ def ask(
 
 
 def filled(spec: Spec, answer: Answer, theme: str = "light") -> Spec:
-    """What Kibana hands to Vega: the answer instead of the request, and the colours of the theme."""
+    """What Kibana hands to Vega: the answer instead of the request, and the colours of the
+    theme."""
     made = copy.deepcopy(spec)
     for one in made["data"]:
         if one.pop("url", None):
@@ -182,7 +186,8 @@ def filled(spec: Spec, answer: Answer, theme: str = "light") -> Spec:
 
 
 def draw(page: Any, spec: Spec, width: int, height: int, into: str = "body") -> Drawn:
-    """What a page that knows Vega draws of a filled specification, in place of what its element `into` (CSS) held.
+    """What a page that knows Vega draws of a filled specification, in place of what its element
+    `into` (CSS) held.
 
     Raises:
         playwright.sync_api.Error: Vega can't parse or run it.

@@ -1,6 +1,7 @@
 """Takes the pictures of the Vega panels: `python -m tests.support.vega_pictures docs/pictures`.
 
-Of two alerts of the sample capture, scanned, delivered to a real Elasticsearch and asked for as Kibana asks.
+Of two alerts of the sample capture, scanned, delivered to a real Elasticsearch and asked for as
+Kibana asks.
 """
 
 from __future__ import annotations

@@ -4,10 +4,10 @@
     python -m tests.bench.models --all --seconds 3600 --page docs/results.md
     python -m tests.bench.models --only lab/cnn --only nslkdd --seeds 1
 
-A cell is a family in a section with one seed. What is finished is kept under --work with the bundles that were
-trained, so a run goes on where the one before it stopped; what was made with other settings, data or windows is made
-again. Cells that weren't run are listed. The public sets are read from IDS_SHARED_DATA; a section whose set is absent
-can't run.
+A cell is a family in a section with one seed. What is finished is kept under --work with the
+bundles that were trained, so a run goes on where the one before it stopped; what was made with
+other settings, data or windows is made again. Cells that weren't run are listed. The public sets
+are read from IDS_SHARED_DATA; a section whose set is absent can't run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Sections that other benches make: they are run, what they keep is kept with the rest, and their results are cells."""
+"""Sections that other benches make: they are run, what they keep is kept with the rest, and their
+results are cells."""
 
 from __future__ import annotations
 

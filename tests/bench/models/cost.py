@@ -1,4 +1,5 @@
-"""What a model costs: bytes, parameters, multiplications, memory and time, as trained and as int8."""
+"""What a model costs: bytes, parameters, multiplications, memory and time, as trained and as
+int8."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ SHOWN, REPEATS = 2_000, 9
 
 
 def of(bundle: Bundle, examples: Examples) -> dict[str, Any]:
-    """Figures of the one model of a bundle; `int8` beside them where there is a network of the sequence."""
+    """Figures of the one model of a bundle; `int8` beside them where there is a network of the
+    sequence."""
     shown = examples.take(
         np.random.default_rng(1).choice(len(examples), min(SHOWN, len(examples)), replace=False)
     )
@@ -34,7 +36,8 @@ def of(bundle: Bundle, examples: Examples) -> dict[str, Any]:
 
 
 def size(model: bytes) -> dict[str, Any]:
-    """Bytes, parameters (nodes of a forest) and multiplications for one window (none in a forest) of an ONNX model."""
+    """Bytes, parameters (nodes of a forest) and multiplications for one window (none in a forest)
+    of an ONNX model."""
     nodes = [one for node in onnx.load_from_string(model).graph.node for one in node.attribute]
     forest = sum(len(one.floats) for one in nodes if one.name == "nodes_values")
     work = (

@@ -106,7 +106,8 @@ def of_bundle(bundle: Bundle) -> Opinion:
 
 
 def lookup(seen: pl.DataFrame) -> Opinion:
-    """A table on (proto, conn_state, history): class shares of the flows it was taught; of all where the key is new."""
+    """A table on (proto, conn_state, history): class shares of the flows it was taught; of all
+    where the key is new."""
     counted = seen.group_by(*LOOKUP, "label").agg(pl.col("flows").sum())
     wide = counted.pivot(
         "label", index=list(LOOKUP), values="flows", aggregate_function="sum"
@@ -131,7 +132,8 @@ def lookup(seen: pl.DataFrame) -> Opinion:
 
 
 def tcp_is_malicious(network: Network) -> Scores:
-    """What it says: every TCP flow is an attack of a class nobody knows, everything else is benign."""
+    """What it says: every TCP flow is an attack of a class nobody knows, everything else is
+    benign."""
     probability = np.zeros((len(network.flows), len(CLASSES)))
     tcp = (network.flows["proto"] == "tcp").to_numpy()
     probability[:, 0], probability[:, CLASSES.index("other")] = ~tcp, tcp
@@ -170,7 +172,8 @@ def judge(
 
 
 def told(judged: Sequence[JudgedNetwork], classes: Sequence[int]) -> dict[str, Any]:
-    """All figures of one model on one set of networks; per class only where it tells classes apart."""
+    """All figures of one model on one set of networks; per class only where it tells classes
+    apart."""
     by_flow = figures(judged, [one.scores.score for one in judged])
     networks = [of_network(one) for one in judged]
     result: dict[str, Any] = {

@@ -1,4 +1,5 @@
-"""Labelled networks → windows, kept on disk so that every family reads the same ones and none is made twice."""
+"""Labelled networks → windows, kept on disk so that every family reads the same ones and none is
+made twice."""
 
 from __future__ import annotations
 
@@ -91,7 +92,8 @@ def say(message: str) -> None:
 
 
 def digest(*groups: Iterable[Path]) -> str:
-    """SHA-256 over the contents of files, group by group in the order of their names: wherever the groups lie."""
+    """SHA-256 over the contents of files, group by group in the order of their names: wherever the
+    groups lie."""
     whole = hashlib.sha256()
     for path in (path for group in groups for path in sorted(group)):
         whole.update(path.read_bytes())
@@ -116,7 +118,8 @@ class Data:
 
     @cached_property
     def lab(self) -> Training:
-        """Simulated networks and the lab's training runs; the runs three times so that real tools weigh more."""
+        """Simulated networks and the lab's training runs; the runs three times so that real tools
+        weigh more."""
         folder = self._store.folder("training", self.made_from)
         if not folder.exists():
             say("windows to train on: sampling")
@@ -133,7 +136,8 @@ class Data:
         return _read_networks(folder)
 
     def judged(self, name: str) -> list[Network]:
-        """All windows of the networks that judge: `lab`, `iot23`, `lab/suricata` and `lab/elastic`."""
+        """All windows of the networks that judge: `lab`, `iot23`, `lab/suricata` and
+        `lab/elastic`."""
         if name not in self._judged:
             kind, _, source = name.partition("/")
             files = [*SAMPLE.glob("*"), *JUDGE.glob("*.parquet")] if kind == "lab" else iot23()
@@ -175,7 +179,8 @@ class Data:
         return replace(lab, split=split, train=train, seen=pl.concat([lab.seen, _seen(others)]))
 
     def _split(self) -> Split:
-        """Every other validation network stops early, the rest calibrate, as docs/bundle.md has it."""
+        """Every other validation network stops early, the rest calibrate, as docs/bundle.md has
+        it."""
         held = self._settings.held_out
         shards = {
             name: load(f"lab:{self._corpus / name}.parquet")
@@ -220,7 +225,8 @@ def iot23() -> list[Path]:
 
 
 def relabelled(labels: Ints, known: Sequence[int]) -> Ints:
-    """Class numbers as a model has them that knows only `known` ones: everything else is `other`, if it knows that."""
+    """Class numbers as a model has them that knows only `known` ones: everything else is `other`,
+    if it knows that."""
     other = CLASSES.index("other")
     return np.where(np.isin(labels, known), labels, other) if other in known else labels
 

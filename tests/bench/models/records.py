@@ -83,7 +83,8 @@ class Parts:
     stop: Rows
     test: Rows
     keys: tuple[Ints, Ints]
-    """of the records to train on and of those that judge: what the lookup table knows a record by"""
+    """of the records to train on and of those that judge: what the lookup table knows a record
+    by"""
     tcp: np.ndarray[tuple[int], np.dtype[np.bool_]] | None
     """of the records that judge"""
     split: str
@@ -158,7 +159,8 @@ def _trained(data: Parts, family: str, seed: int, settings: Settings) -> Doubles
 
 
 def _lookup(data: Parts) -> Doubles:
-    """Class shares of the records to train on with the same key; of all of them where the key is new."""
+    """Class shares of the records to train on with the same key; of all of them where the key is
+    new."""
     taught, asked = data.keys
     count = int(max(taught.max(), asked.max())) + 1
     table = np.zeros((count, len(CLASSES)))
@@ -171,7 +173,8 @@ def _lookup(data: Parts) -> Doubles:
 
 @cache
 def parts(name: str) -> Parts:
-    """A set of the shared data: its own test file, or 70/15/15 of the rows at random, every class alike."""
+    """A set of the shared data: its own test file, or 70/15/15 of the rows at random, every class
+    alike."""
     published = SETS[name]
     folder = SHARED / published.folder
     first = load_table(f"{name}:{folder / published.train}")
@@ -246,7 +249,8 @@ def _rows(examples: Examples, rows: Ints) -> Rows:
 
 
 def _stratified(labels: Ints, shares: tuple[float, float, float]) -> tuple[Ints, Ints, Ints]:
-    """Rows of each part; seed 1 whatever the model's seed, so that every model is judged by the same rows."""
+    """Rows of each part; seed 1 whatever the model's seed, so that every model is judged by the
+    same rows."""
     rng = np.random.default_rng(1)
     found: tuple[list[Ints], list[Ints], list[Ints]] = ([], [], [])
     for label in np.unique(labels):
@@ -258,7 +262,8 @@ def _stratified(labels: Ints, shares: tuple[float, float, float]) -> tuple[Ints,
 
 
 def _examples(table: Table, known: Table, rows: Ints) -> Rows:
-    """Each number's signed logarithm; the features are the last step, after padding, and they are the table too."""
+    """Each number's signed logarithm; the features are the last step, after padding, and they are
+    the table too."""
     names, values = table.matrix(known)
     features = tuple(Feature(name, "", name) for name in names)
     spec = Spec(flow=features, step=(), context=(), summary=())
@@ -272,7 +277,8 @@ def _examples(table: Table, known: Table, rows: Ints) -> Rows:
 
 
 def _keys(first: Table, last: Table, train: Ints) -> tuple[Ints, Ints]:
-    """The categories of a record; of a set without any, the one number that, cut in BINS, tells classes apart best."""
+    """The categories of a record; of a set without any, the one number that, cut in BINS, tells
+    classes apart best."""
     texts = [name for name, dtype in first.features.schema.items() if dtype == pl.String]
     if texts:
         both = pl.concat([first.features.select(texts), last.features.select(texts)])

@@ -91,12 +91,14 @@ class Bench:
         return kept
 
     def rule(self, family: str, training: Training) -> tuple[Opinion, dict[str, float], list[int]]:
-        """The lookup table or `tcp_is_malicious`, its thresholds, and the classes that it tells apart."""
+        """The lookup table or `tcp_is_malicious`, its thresholds, and the classes that it tells
+        apart."""
         opinion, _ = _rule(family, training)
         return opinion, *self._of_rule(family)
 
     def _of_rule(self, family: str) -> tuple[dict[str, float], list[int]]:
-        """Thresholds and classes of the rule as the lab's networks teach it: the same wherever it judges."""
+        """Thresholds and classes of the rule as the lab's networks teach it: the same wherever it
+        judges."""
         opinion, classes = _rule(family, self.data.lab)
         if family not in self._thresholds:
             fitted = fit(opinion, self.data.calibrating, classes, self.settings.false_per_day)
@@ -166,7 +168,8 @@ def pair(bench: Bench, cell: Cell) -> dict[str, Any]:
 
 
 def left_out(bench: Bench, cell: Cell) -> dict[str, Any]:
-    """Each IoT-23 scenario judged by what was trained on the lab and on the others; all of them pooled."""
+    """Each IoT-23 scenario judged by what was trained on the lab and on the others; all of them
+    pooled."""
     judged: list[JudgedNetwork] = []
     classes: list[int] = []
     networks = {network.name: network for network in bench.data.judged("iot23")}

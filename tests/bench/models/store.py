@@ -28,7 +28,8 @@ class Cell:
 
 
 class Store:
-    """A folder of results, bundles and prepared data; whatever was made from something else counts as absent."""
+    """A folder of results, bundles and prepared data; whatever was made from something else counts
+    as absent."""
 
     def __init__(self, root: Path, settings: Mapping[str, Any]) -> None:
         """`settings`: everything, beside the data, that a figure depends on."""

@@ -1,4 +1,5 @@
-"""C headers on boards: what compilers make of them, and an ATmega328P simulated instruction by instruction (simavr)."""
+"""C headers on boards: what compilers make of them, and an ATmega328P simulated instruction by
+instruction (simavr)."""
 
 from __future__ import annotations
 
@@ -155,7 +156,8 @@ PACKAGES = "gcc-avr avr-libc simavr gcc-arm-none-eabi libnewlib-arm-none-eabi"
 
 
 def on_host(network: Network, rows: Ints, folder: Path) -> tuple[Ints, npt.NDArray[np.generic]]:
-    """Classes (n) and scores (n, classes) that the header gives, compiled by the host's cc, for counts (n, 16)."""
+    """Classes (n) and scores (n, classes) that the header gives, compiled by the host's cc, for
+    counts (n, 16)."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ids_model.h").write_text(header(network, "bench"))
     (folder / "host.c").write_text(HOST)
@@ -169,7 +171,8 @@ def on_host(network: Network, rows: Ints, folder: Path) -> tuple[Ints, npt.NDArr
 
 
 def sizes(network: Network, board: Board, folder: Path) -> dict[str, int] | None:
-    """`flash` and `ram` (static) in bytes that the header adds to an empty program; None where it can't be linked."""
+    """`flash` and `ram` (static) in bytes that the header adds to an empty program; None where it
+    can't be linked."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ids_model.h").write_text(header(network, "bench"))
     with_it = _size(NEEDED, board, folder)
@@ -193,8 +196,9 @@ def _size(text: str, board: Board, folder: Path) -> dict[str, int] | None:
 
 
 def simulated(network: Network, rows: Ints, folder: Path) -> dict[str, Any] | None:
-    """A whole network on a simulated ATmega328P at 16 MHz: `said` and `scores` for counts (n, 16), `ms` of the slowest,
-    `ram` in bytes: static and the deepest stack, the program's own rows left in flash. None where it can't be linked.
+    """A whole network on a simulated ATmega328P at 16 MHz: `said` and `scores` for counts (n, 16),
+    `ms` of the slowest, `ram` in bytes: static and the deepest stack, the program's own rows left
+    in flash. None where it can't be linked.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "ids_model.h").write_text(header(network, "bench"))

@@ -1,4 +1,5 @@
-"""Part `fuzz` of the bench `wire`: mutated messages of all envelopes through Kafka and a running normalise."""
+"""Part `fuzz` of the bench `wire`: mutated messages of all envelopes through Kafka and a running
+normalise."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ STUCK_SECONDS = 60
 
 
 def run(home: Path, messages: int, seed: int) -> dict[str, Any]:
-    """Sends them, waits until all are read, and looks for a trace of each; `problems` says what was wrong."""
+    """Sends them, waits until all are read, and looks for a trace of each; `problems` says what was
+    wrong."""
     with Wire(home, elastic=False) as wire:
         sent, ends = _send(wire, messages, seed)
         began = time.monotonic()

@@ -1,8 +1,9 @@
 """The Numenta Anomaly Benchmark: its corpus, its result files and its scoring.
 
-Scoring as in "Evaluating Real-time Anomaly Detection Algorithms: the Numenta Anomaly Benchmark" (Lavin and Ahmad, 2015)
-and its version 1.1: a window counts once, by its earliest detection; a detection outside costs more the further it is
-past the last window; 0 is a detector that says nothing, 100 one that finds every window at its first row.
+Scoring as in "Evaluating Real-time Anomaly Detection Algorithms: the Numenta Anomaly Benchmark"
+(Lavin and Ahmad, 2015) and its version 1.1: a window counts once, by its earliest detection; a
+detection outside costs more the further it is past the last window; 0 is a detector that says
+nothing, 100 one that finds every window at its first row.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Series:
 
     @property
     def probation(self) -> int:
-        """Rows at the start that a detector may learn from and that aren't judged: 15 %, at most 750."""
+        """Rows at the start that a detector may learn from and that aren't judged: 15 %, at most
+        750."""
         return min(int(0.15 * len(self.value)), 750)
 
     @property
@@ -79,7 +81,8 @@ def _series(path: Path, name: str, windows: Sequence[tuple[str, str]]) -> Series
 
 
 def worth(series: Series, profile: Profile) -> Doubles:
-    """(n) what a detection at each row adds: in a window up to `found`, outside down to minus `false`."""
+    """(n) what a detection at each row adds: in a window up to `found`, outside down to minus
+    `false`."""
     at = np.arange(len(series.value))
     place = np.full(len(at), np.inf)
     for number, (first, last) in enumerate(series.windows):
@@ -100,7 +103,8 @@ def _sigmoid(place: npt.NDArray[np.float64] | np.float64) -> Doubles:
 def by_threshold(
     corpus: Sequence[Series], scores: Mapping[str, Doubles], profile: Profile
 ) -> tuple[Doubles, Doubles]:
-    """Thresholds, falling, the first above all scores; and the raw score of the whole corpus at each."""
+    """Thresholds, falling, the first above all scores; and the raw score of the whole corpus at
+    each."""
     parts = [_judged(series, scores[series.name], profile) for series in corpus]
     counts = np.cumsum([0, *(len(series.windows) for series in corpus)])
     said = np.concatenate([part[0] for part in parts])
@@ -155,7 +159,8 @@ def normalised(corpus: Sequence[Series], profile: Profile, score: float) -> floa
 def write(
     corpus: Sequence[Series], scores: Mapping[str, Doubles], detector: str, folder: Path
 ) -> None:
-    """Result files as the benchmark's own scorer reads them: results/DETECTOR/FOLDER/DETECTOR_FILE.csv."""
+    """Result files as the benchmark's own scorer reads them:
+    results/DETECTOR/FOLDER/DETECTOR_FILE.csv."""
     for series in corpus:
         parent, _, file = series.name.partition("/")
         path = folder / "results" / detector / parent / f"{detector}_{file}"

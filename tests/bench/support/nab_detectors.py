@@ -1,6 +1,8 @@
-"""Detectors for the Numenta Anomaly Benchmark: each sees a value once, in order, and learns from what it has seen.
+"""Detectors for the Numenta Anomaly Benchmark: each sees a value once, in order, and learns from
+what it has seen.
 
-All give surprise: minus the decimal logarithm of the chance of the value among those before it; 5 is one in 100,000.
+All give surprise: minus the decimal logarithm of the chance of the value among those before it; 5
+is one in 100,000.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ from ids_plugin.models.ae_lstm import AeLstm
 from tests.bench.support.nab_corpus import Doubles, Series
 
 STEPS, PAST, UNITS, LATENT, EPOCHS, BATCH = 12, 24, 32, 8, 20, 64
-"""values that the LSTM reads, values that the autoencoder sees, and sizes: one small network for 150 to 750 rows"""
+"""values that the LSTM reads, values that the autoencoder sees, and sizes: one small network for
+150 to 750 rows"""
 LEARNT = 0.8
-"""share of the probationary rows that the network is trained on; errors on the rest are the first normal ones"""
+"""share of the probationary rows that the network is trained on; errors on the rest are the first
+normal ones"""
 CHUNK, UPDATES, RECENT = 64, 4, 16
-"""adapting: after so many rows so many batches of rows seen, of each so many out of the last four chunks"""
+"""adapting: after so many rows so many batches of rows seen, of each so many out of the last four
+chunks"""
 SHORT = 3
 """rows whose mean error is compared with all before them"""
 CONTEXTS = ((1, 0.5), (8, 0.0), (24, 0.0))
@@ -30,7 +35,8 @@ ROWS = 512
 
 
 def scaled(series: Series) -> Doubles:
-    """(n) values in standard deviations of the probationary ones from their mean, the far ones by their logarithm."""
+    """(n) values in standard deviations of the probationary ones from their mean, the far ones by
+    their logarithm."""
     known = series.value[: series.probation]
     return np.asarray(np.arcsinh((series.value - known.mean()) / (known.std() or 1.0)))
 
@@ -43,7 +49,8 @@ def time_of_day(series: Series) -> Doubles:
 
 
 def surprise(values: Doubles, short: int, start: int) -> Doubles:
-    """(n) of the mean of the last `short` against the normal distribution of all before these since `start`."""
+    """(n) of the mean of the last `short` against the normal distribution of all before these since
+    `start`."""
     sums, squares = (np.concatenate([[0.0], np.cumsum(one)]) for one in (values, values**2))
     at = np.arange(len(values))
     begin = np.maximum(at - short + 1, 0)
@@ -57,8 +64,8 @@ def surprise(values: Doubles, short: int, start: int) -> Doubles:
 
 
 def rested(score: Doubles, threshold: float, rows: int) -> Doubles:
-    """(n) the score where it reaches the threshold for the first time in `rows` rows, else 0: an anomaly is said
-    once, as alerts are folded."""
+    """(n) the score where it reaches the threshold for the first time in `rows` rows, else 0: an
+    anomaly is said once, as alerts are folded."""
     found = np.zeros(len(score))
     free = 0
     for row in np.flatnonzero(score >= threshold).tolist():
@@ -69,8 +76,9 @@ def rested(score: Doubles, threshold: float, rows: int) -> Doubles:
 
 
 def windowed_gaussian(series: Series, width: int = 6400, step: int = 100) -> Doubles:
-    """(n) the benchmark's own simple detector: distance from the mean of all rows before, of the last `width` once
-    there are so many, these moved on every `step` rows. To the 12 digits that its result files have."""
+    """(n) the benchmark's own simple detector: distance from the mean of all rows before, of the
+    last `width` once there are so many, these moved on every `step` rows. To the 12 digits that its
+    result files have."""
     values = series.value - series.value[0]
     sums, squares = (np.concatenate([[0.0], np.cumsum(one)]) for one in (values, values**2))
     at = np.arange(1, len(values))
@@ -90,7 +98,8 @@ def windowed_gaussian(series: Series, width: int = 6400, step: int = 100) -> Dou
 
 
 def nearest(series: Series) -> Doubles:
-    """(n) surprise at how far the last values are from the nearest earlier ones, mean over CONTEXTS."""
+    """(n) surprise at how far the last values are from the nearest earlier ones, mean over
+    CONTEXTS."""
     found = [
         surprise(_distance(series, *context), 1, int(SETTLED * series.probation))
         for context in CONTEXTS
@@ -99,7 +108,8 @@ def nearest(series: Series) -> Doubles:
 
 
 def _distance(series: Series, width: int, daily: float) -> Doubles:
-    """(n) Euclidean, from the last `width` values, and the time of day, to the nearest that end before these begin."""
+    """(n) Euclidean, from the last `width` values, and the time of day, to the nearest that end
+    before these begin."""
     windows = np.lib.stride_tricks.sliding_window_view(scaled(series), width)
     shown = np.concatenate(
         [windows, daily * np.sqrt(width) * time_of_day(series)[width - 1 :]], 1
@@ -116,8 +126,8 @@ def _distance(series: Series, width: int, daily: float) -> Doubles:
 
 
 def of_errors(series: Series, errors: Doubles, share: float) -> Doubles:
-    """(n) surprise at A(t) = (1 - share) · reconstruction error + share · prediction error, each (2, n) of `errors`
-    in units of its mean on the first normal rows."""
+    """(n) surprise at A(t) = (1 - share) · reconstruction error + share · prediction error, each
+    (2, n) of `errors` in units of its mean on the first normal rows."""
     start = int(LEARNT * series.probation)
     units = np.maximum(errors[:, start : series.probation].mean(axis=1), 1e-6)
     again, ahead = errors / units[:, None]
@@ -125,8 +135,9 @@ def of_errors(series: Series, errors: Doubles, share: float) -> Doubles:
 
 
 def learned(series: Series, seed: int) -> tuple[Doubles, Doubles]:
-    """(2, n) reconstruction and prediction errors of a network that was trained on the first rows alone, and of the
-    same one as it adapts: it learns from rows after it has judged them. Rows with too little before them have 0."""
+    """(2, n) reconstruction and prediction errors of a network that was trained on the first rows
+    alone, and of the same one as it adapts: it learns from rows after it has judged them. Rows with
+    too little before them have 0."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     rng = np.random.default_rng(seed)

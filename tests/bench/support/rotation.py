@@ -1,4 +1,5 @@
-"""Part `rotation` of the bench `wire`: a log rotated every second, followed by `ship`, which is killed now and then."""
+"""Part `rotation` of the bench `wire`: a log rotated every second, followed by `ship`, which is
+killed now and then."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ KILL_SECONDS = 7.0
 LINES = 500
 """a second"""
 KEPT = 60
-"""rotated files, the younger half as they are, the others compressed: more than come while `ship` is away"""
+"""rotated files, the younger half as they are, the others compressed: more than come while `ship`
+is away"""
 PATIENCE = 60
 
 
@@ -68,7 +70,8 @@ def run(home: Path, seconds: float) -> dict[str, Any]:
 
 
 def _write(log: Path, seconds: float, ship: Process) -> tuple[int, int]:
-    """Numbers from 1 on as lines, a new file every second; how many lines and kills there were, 0 included."""
+    """Numbers from 1 on as lines, a new file every second; how many lines and kills there were, 0
+    included."""
     begin, written, kills = time.monotonic(), 1, 0
     stream: BinaryIO = log.open("ab", buffering=0)
     for second in range(int(seconds)):
@@ -101,7 +104,8 @@ def _rotate(log: Path, second: int) -> None:
 
 
 def _settle(kafka: Kafka, topic: str, ship: Process, written: int) -> float:
-    """Waits until everything has arrived, or nothing more does, and stops `ship`; seconds that took it."""
+    """Waits until everything has arrived, or nothing more does, and stops `ship`; seconds that took
+    it."""
     deadline, before = time.monotonic() + PATIENCE, -1
     while time.monotonic() < deadline:
         ship.keep()

@@ -1,7 +1,9 @@
-"""Sends lines to Kafka as librdkafka in a sensor does (no key, no header), for next to no CPU: batches are made before.
+"""Sends lines to Kafka as librdkafka in a sensor does (no key, no header), for next to no CPU:
+batches are made before.
 
-A prepared batch gets the present as its time, its checksum (https://kafka.apache.org/documentation/#recordbatch) and is
-sent in a Produce request, version 3 (https://kafka.apache.org/protocol#The_Messages_Produce).
+A prepared batch gets the present as its time, its checksum
+(https://kafka.apache.org/documentation/#recordbatch) and is sent in a Produce request, version 3
+(https://kafka.apache.org/protocol#The_Messages_Produce).
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ import crc32c
 from kafka.record.default_records import DefaultRecordBatchBuilder
 
 CHECKSUM, ATTRIBUTES, TIMES = 17, 21, 27
-"""offsets in a record batch of the CRC, of the first byte it covers, and of base and largest timestamp"""
+"""offsets in a record batch of the CRC, of the first byte it covers, and of base and largest
+timestamp"""
 PRODUCE, VERSION = 0, 3
 
 
@@ -48,7 +51,8 @@ class Sender:
         self._topic, self._partitions, self._sent = topic.encode(), partitions, 0
 
     def send(self, some: Sequence[bytearray]) -> int:
-        """Sends batches one after the other and waits for all answers; their time in ms since the epoch."""
+        """Sends batches one after the other and waits for all answers; their time in ms since the
+        epoch."""
         now = time.time_ns() // 1_000_000
         for batch in some:
             struct.pack_into(">qq", batch, TIMES, now, now)
@@ -60,7 +64,8 @@ class Sender:
         return now
 
     def _request(self, batch: bytearray) -> bytes:
-        """Header (key, version, correlation, client) and body (no transaction, acks of the leader, 30 s, one topic)."""
+        """Header (key, version, correlation, client) and body (no transaction, acks of the leader,
+        30 s, one topic)."""
         head = struct.pack(">hhih", PRODUCE, VERSION, self._sent, -1)
         body = struct.pack(">hhiih", -1, 1, 30_000, 1, len(self._topic)) + self._topic
         body += struct.pack(">iii", 1, self._sent % self._partitions, len(batch)) + batch

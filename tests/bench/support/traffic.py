@@ -1,4 +1,5 @@
-"""Large logs for benches: a busy gateway's ordinary traffic with a few attack flows in it, drawn by seed."""
+"""Large logs for benches: a busy gateway's ordinary traffic with a few attack flows in it, drawn by
+seed."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ def write_zeek_json(path: Path, flows: int, attack_share: float = 0.001, seed: i
 
 
 def piece(rng: np.random.Generator, first: int, rows: int, attack_share: float) -> pl.DataFrame:
-    """Rows `first` … of the log: clients that browse and resolve names, the busiest about thirty times as much as the
-    typical one, and one that scans a server's ports."""
+    """Rows `first` … of the log: clients that browse and resolve names, the busiest about thirty
+    times as much as the typical one, and one that scans a server's ports."""
     busy = np.exp(np.random.default_rng(7).normal(0.0, 1.0, CLIENTS))
     client = rng.choice(CLIENTS, rows, p=busy / busy.sum())
     server = (client * 31 + rng.zipf(1.4, rows)) % SERVERS

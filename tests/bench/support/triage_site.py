@@ -1,8 +1,9 @@
-"""A site's alerts of many days, as the bench `triage` needs them: real documents, moved to other times and hosts.
+"""A site's alerts of many days, as the bench `triage` needs them: real documents, moved to other
+times and hosts.
 
-What a scan of the lab's sample gives are the originals. A fold keeps its form (evidence, totals, texts) and gets
-another time, sensor, subject, peers, score, and ids of its own; both its documents tell the same story. Few hosts have
-most of the folds. The same seed gives the same documents.
+What a scan of the lab's sample gives are the originals. A fold keeps its form (evidence, totals,
+texts) and gets another time, sensor, subject, peers, score, and ids of its own; both its documents
+tell the same story. Few hosts have most of the folds. The same seed gives the same documents.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The whole wire on loopback: its own broker and Elasticsearch, consumers as supervised processes, and their ledger.
+"""The whole wire on loopback: its own broker and Elasticsearch, consumers as supervised processes,
+and their ledger.
 
     with Wire(folder, partitions=4) as wire:
         wire.run("normalise"), wire.run("detect"), wire.run("deliver")
@@ -106,7 +107,8 @@ class Process:
             self._child = self._start()
 
     def stop(self, seconds: float = 30) -> float:
-        """Asks it to end; returns how long it took. Killed, and counted as an exit, when it doesn't or complains."""
+        """Asks it to end; returns how long it took. Killed, and counted as an exit, when it doesn't
+        or complains."""
         begin = time.monotonic()
         self._spent = self.cpu()
         self._child.send_signal(signal.SIGTERM)
@@ -140,7 +142,8 @@ def cpu(pid: int) -> float:
 
 
 class Step(NamedTuple):
-    """An entry of ids.ledger: seconds since the epoch, who wrote it, and how many records or documents it got on."""
+    """An entry of ids.ledger: seconds since the epoch, who wrote it, and how many records or
+    documents it got on."""
 
     at: float
     stage: str
@@ -196,8 +199,8 @@ class Watch(threading.Thread):
 class Wire:
     """Services, topics, templates and configuration in `folder`; consumers are added by `run`.
 
-    `partitions` are those of the source topic and of others with other numbers; `settings` (section → key → value) are
-    added to the configuration file. Without `elastic` there is no Elasticsearch.
+    `partitions` are those of the source topic and of others with other numbers; `settings` (section
+    → key → value) are added to the configuration file. Without `elastic` there is no Elasticsearch.
     """
 
     def __init__(
@@ -306,7 +309,8 @@ class Wire:
         return f"soak-{verb}"
 
     def committed(self, verb: str, topic: str) -> dict[int, int]:
-        """Partition → offset that a verb's group has committed; nothing while the broker can't say."""
+        """Partition → offset that a verb's group has committed; nothing while the broker can't
+        say."""
         with KafkaAdminClient(bootstrap_servers=self.kafka.bootstrap) as admin:
             try:
                 found = admin.list_group_offsets({self.group(verb): None})[self.group(verb)]

@@ -1,9 +1,11 @@
-"""Traffic of eight sensors with every kind of attack in it, as Zeek would log it, and what a scan says of it.
+"""Traffic of eight sensors with every kind of attack in it, as Zeek would log it, and what a scan
+says of it.
 
-Made of the flow simulator's networks (ids_plugin/simulation) and the packet lab's runs (tests/lab/flows), moved in time
-so that each sensor watches several networks at once; some connections are also reported while they are open, and some
-records come twice. Lines stand in Zeek's own order. Kept under the system's temporary folder by what they were made
-from and, for the documents, by the product that made them.
+Made of the flow simulator's networks (ids_plugin/simulation) and the packet lab's runs
+(tests/lab/flows), moved in time so that each sensor watches several networks at once; some
+connections are also reported while they are open, and some records come twice. Lines stand in
+Zeek's own order. Kept under the system's temporary folder by what they were made from and, for the
+documents, by the product that made them.
 """
 
 from __future__ import annotations
@@ -71,7 +73,8 @@ class Workload:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """records, seconds (of the sensors' clocks), and by class of the scan's opening documents how many."""
+        """records, seconds (of the sensors' clocks), and by class of the scan's opening documents
+        how many."""
         made = json.loads((self.folder / "about.json").read_text())
         opened = [
             one for one in self.documents.values() if one["ids_plugin"]["fold"]["state"] == "open"

@@ -1,7 +1,9 @@
-"""What hosts do. A module here is a class of `ids_plugin.schema.score.CLASSES`; its public functions are behaviours.
+"""What hosts do. A module here is a class of `ids_plugin.schema.score.CLASSES`; its public
+functions are behaviours.
 
-A behaviour is called as `behaviour(stage, me, rng, **options)` in a thread inside the host `me`; the options come from
-the scenario. It labels what it does with `stage.activity`, and every attack is bounded by counts and by time.
+A behaviour is called as `behaviour(stage, me, rng, **options)` in a thread inside the host `me`;
+the options come from the scenario. It labels what it does with `stage.activity`, and every attack
+is bounded by counts and by time.
 """
 
 from __future__ import annotations

@@ -228,7 +228,8 @@ def update_check(stage: Stage, me: Host, rng: random.Random) -> None:
 
 
 def monitor(stage: Stage, me: Host, rng: random.Random) -> None:
-    """Monitoring: at intervals one connection to every service it knows, and a ping to some hosts."""
+    """Monitoring: at intervals one connection to every service it knows, and a ping to some
+    hosts."""
     services = [
         ("server", 80),
         ("server", 22),
@@ -395,7 +396,8 @@ def poller(
 
 
 def page_burst(stage: Stage, me: Host, rng: random.Random, *, count: int = 150) -> None:
-    """A heavy page or a load test: many connections to the local web server in a few seconds, all answered."""
+    """A heavy page or a load test: many connections to the local web server in a few seconds, all
+    answered."""
     server = stage.one("server")
     with _usual(stage, "burst of pages", me, [server], "tcp", [80]):
         for _ in range(count):
@@ -486,7 +488,8 @@ def _listen_iperf(stage: Stage) -> None:
 def mirror(
     stage: Stage, me: Host, rng: random.Random, *, files: int = 12, size: int = 300_000
 ) -> None:
-    """A folder mirrored to the storage host by lftp, over one control connection and several for data."""
+    """A folder mirrored to the storage host by lftp, over one control connection and several for
+    data."""
     nas, folder = stage.one("nas"), stage.folder / f"mirror-{me.name}"
     folder.mkdir(exist_ok=True)
     for number in range(files):
@@ -499,7 +502,8 @@ def mirror(
 def health(
     stage: Stage, me: Host, rng: random.Random, *, count: int = 80, wait: float = 3.0
 ) -> None:
-    """A shell loop that asks a local service whether it lives, by curl; sometimes it doesn't find the page."""
+    """A shell loop that asks a local service whether it lives, by curl; sometimes it doesn't find
+    the page."""
     server = stage.one(rng.choice(("server", "exposed")))
     with _usual(stage, "health check", me, [server], "tcp", [80]):
         for _ in range(count):

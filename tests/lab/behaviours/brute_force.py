@@ -126,7 +126,8 @@ def ssh_script(
     wait: float = 1.0,
     full: bool = False,
 ) -> None:
-    """A script that tries SSH one connection a guess: the key exchange's beginning, or full logins with OpenSSH."""
+    """A script that tries SSH one connection a guess: the key exchange's beginning, or full logins
+    with OpenSSH."""
     target = _target(stage, me, rng, "ssh")
     options = [
         "-o",

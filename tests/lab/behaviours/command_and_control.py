@@ -35,7 +35,8 @@ def beacon(
     size: int = 120,
     count: int = 200,
 ) -> None:
-    """Asks over HTTP (TLS at 443): a fresh connection each time, small and alike; now and then a task comes back."""
+    """Asks over HTTP (TLS at 443): a fresh connection each time, small and alike; now and then a
+    task comes back."""
     address = _controller(stage, rng, port)
     answered = 0
     with stage.activity(
@@ -66,7 +67,8 @@ def line(
     hold: int = 6,
     count: int = 60,
 ) -> None:
-    """A raw TCP line as bots keep it: short keepalives for a while, then hung up and dialled again."""
+    """A raw TCP line as bots keep it: short keepalives for a while, then hung up and dialled
+    again."""
     address = _controller(stage, rng, port)
     with stage.activity("command_and_control", "T1095", "bot line", [me], [address], "tcp", [port]):
         for _ in range(count):
@@ -92,7 +94,8 @@ def unanswered(
     count: int = 150,
     refused: bool = False,
 ) -> None:
-    """A controller that is gone: SYNs without an answer, with the kernel's retries, or refused, again and again."""
+    """A controller that is gone: SYNs without an answer, with the kernel's retries, or refused,
+    again and again."""
     address = stage.outsider(rng, answers=refused)
     with stage.activity(
         "command_and_control", "T1095", "controller gone", [me], [address], "tcp", [port]
@@ -173,7 +176,8 @@ def rotating(
     gone: int = 1,
     count: int = 150,
 ) -> None:
-    """A list of controllers asked one after the other by a few bytes of raw TCP; the last `gone` never answer."""
+    """A list of controllers asked one after the other by a few bytes of raw TCP; the last `gone`
+    never answer."""
     alive = [_controller(stage, rng, port) for _ in range(controllers - gone)]
     all_ = [*alive, *(stage.outsider(rng, answers=False) for _ in range(gone))]
     with stage.activity(
@@ -198,7 +202,8 @@ def questions(
     jitter: float = 0.3,
     count: int = 150,
 ) -> None:
-    """Orders fetched as TXT records of one name server outside: small questions, alike, at intervals."""
+    """Orders fetched as TXT records of one name server outside: small questions, alike, at
+    intervals."""
     address = stage.outsider(rng)
     stage.start(
         stage.one("internet"), lambda: servers.dns(stage, address), "name server of a controller"

@@ -110,7 +110,8 @@ def datagrams(
     seconds: float = 60.0,
     port: int = 4500,
 ) -> None:
-    """Data in datagrams of a protocol of its own; the drop acknowledges one in ten. A new socket every few seconds."""
+    """Data in datagrams of a protocol of its own; the drop acknowledges one in ten. A new socket
+    every few seconds."""
     address = stage.outsider(rng)
     stage.start(
         stage.one("internet"), lambda: servers.udp_sink(stage, address, port, 10), "drop server"

@@ -12,7 +12,8 @@ from tests.lab.network import Host
 from tests.lab.stage import Stage
 
 SPOOFED = "100.96.0.0/12"
-"""Where the lab's own flooder takes false sources from: part of the shared address space (RFC 6598)."""
+"""Where the lab's own flooder takes false sources from: part of the shared address space (RFC
+6598)."""
 
 
 def _victim(stage: Stage, me: Host, rng: random.Random) -> tuple[Host, int]:
@@ -32,7 +33,8 @@ def hping(
     rate: int = 300,
     source: str = "own",
 ) -> None:
-    """hping3: SYN, UDP, ACK or ICMP; from the own address, from random ones, to one port or to the next every time."""
+    """hping3: SYN, UDP, ACK or ICMP; from the own address, from random ones, to one port or to the
+    next every time."""
     victim, port = _victim(stage, me, rng)
     port = rng.choice((53, 123, 9999, port)) if kind == "udp" else port
     flags = {"syn": ["-S"], "udp": ["--udp", "-d", "300"], "ack": ["-A"], "icmp": ["--icmp"]}[kind]

@@ -1,4 +1,5 @@
-"""The internet's noise against an exposed host: many strangers, a few tries each (ATT&CK T1595.001, T1110)."""
+"""The internet's noise against an exposed host: many strangers, a few tries each (ATT&CK T1595.001,
+T1110)."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ PORTS = (22, 22, 22, 23, 80, 443, 445, 3389, 8080, 2323, 5900, 6379, 8443, 1433,
 def strangers(
     stage: Stage, me: Host, rng: random.Random, *, count: int = 60, wait: float = 2.0, most: int = 5
 ) -> None:
-    """Strangers come one after the other (some at once), each with a few connections or datagrams, and leave.
+    """Strangers come one after the other (some at once), each with a few connections or datagrams,
+    and leave.
 
     `me` is the internet: the strangers are addresses of it.
     """

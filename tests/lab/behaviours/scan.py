@@ -104,7 +104,8 @@ def sweep(
     rate: int = 60,
     where: str = "local",
 ) -> None:
-    """nmap over a network: one or a few ports of every address, local or of the second network behind the router."""
+    """nmap over a network: one or a few ports of every address, local or of the second network
+    behind the router."""
     network = stage.annex if where == "annex" else str(stage.network.subnet)
     command = [
         "nmap",
@@ -183,7 +184,8 @@ def crawl(
     wait: float = 2.5,
     ports: str = "22,80,445,3389",
 ) -> None:
-    """A sweeper of its own, slow and in random order over the local network, the crowd and the silent included."""
+    """A sweeper of its own, slow and in random order over the local network, the crowd and the
+    silent included."""
     base = stage.network.subnet.network_address
     wanted = [int(one) for one in ports.split(",")]
     addresses = [host.address for host in stage.local() if host is not me]

@@ -31,7 +31,8 @@ def mirai(
     outside: float = 0.6,
     patience: float = 0.4,
 ) -> None:
-    """Probes random addresses, mostly port 23, tries default passwords where it is open, makes the victim download."""
+    """Probes random addresses, mostly port 23, tries default passwords where it is open, makes the
+    victim download."""
     wanted = [int(port) for port in ports.split(",")]
     loader = stage.outsider(rng)
     around = [str(stage.network.subnet), stage.annex, *OUTSIDE]

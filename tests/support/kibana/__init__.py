@@ -1,11 +1,12 @@
-"""Judges Kibana's saved objects where no Kibana is: what they would ask Elasticsearch, and whether they hold together.
+"""Judges Kibana's saved objects where no Kibana is: what they would ask Elasticsearch, and whether
+they hold together.
 
     for request in requests("Triage", filters={"observer.name": "gateway"}, time=("now-7d", "now")):
         answer = client.search(index=request.index, body=request.body)
 
-Panels of Lens, saved searches, options lists and Vega's data blocks are translated as Kibana 8 does it; what the
-translators don't know they refuse. `complaints` says what is wrong with a set of objects by itself, `misfits` what
-doesn't fit the mapping of the indices.
+Panels of Lens, saved searches, options lists and Vega's data blocks are translated as Kibana 8 does
+it; what the translators don't know they refuse. `complaints` says what is wrong with a set of
+objects by itself, `misfits` what doesn't fit the mapping of the indices.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def requests(
     Args:
         dashboard: id, title, or a word of the title.
         filters: field → value or values, as if chosen in controls or carried along by a drill-down.
-        time: start and end, ISO 8601 or date math; otherwise the range that the dashboard opens with.
+        time: start and end, ISO 8601 or date math; otherwise the range that the dashboard opens
+            with.
         namespace: of the data streams; all of them by default.
         query: KQL in the search bar, as a link carries it along; otherwise the dashboard's own.
         objects: the set with the dashboard; otherwise the product's.

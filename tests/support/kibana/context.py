@@ -1,4 +1,5 @@
-"""What restricts a request: queries, filters, selections of controls and the time range, and the fields these name."""
+"""What restricts a request: queries, filters, selections of controls and the time range, and the
+fields these name."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ class Use(NamedTuple):
     place: str
     """object, panel and column"""
     type: str = ""
-    """what the object takes it for: Kibana's number, string, ip, date or boolean; empty where it doesn't say"""
+    """what the object takes it for: Kibana's number, string, ip, date or boolean; empty where it
+    doesn't say"""
 
 
 class Time(NamedTuple):

@@ -86,7 +86,8 @@ class Request:
         return replace(self, body={**self.body, "aggs": aggs}) if aggs else None
 
     def rows(self, answer: Mapping[str, Any]) -> list[Row]:
-        """The table in the answer: by column id of a Lens layer, by field of a search, by option of a control."""
+        """The table in the answer: by column id of a Lens layer, by field of a search, by option of
+        a control."""
         if self.layer:
             return self.layer.rows(answer)
         if self.kind == "control":
@@ -173,7 +174,8 @@ def panel_requests(
 
 
 def alone(one: Saved) -> Panel | None:
-    """An object that asks something, as if it were the only panel; None for what asks nothing by itself."""
+    """An object that asks something, as if it were the only panel; None for what asks nothing by
+    itself."""
     if one.type not in ("lens", "search", "visualization"):
         return None
     title, description = one.title, str(one.attributes.get("description", ""))

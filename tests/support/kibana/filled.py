@@ -1,4 +1,5 @@
-"""An Elasticsearch like a site's: alerts of every class, the ledger, scored flows, the sample; asked as Kibana asks."""
+"""An Elasticsearch like a site's: alerts of every class, the ledger, scored flows, the sample;
+asked as Kibana asks."""
 
 from __future__ import annotations
 
@@ -107,7 +108,8 @@ def trouble(there: Filled, every: Iterable[Request]) -> list[str]:
 
 
 def export_sample(there: Filled, folder: Path) -> list[Document]:
-    """Scans the sample and exports its alerts and its ledger into the namespace; the alerts as they are there."""
+    """Scans the sample and exports its alerts and its ledger into the namespace; the alerts as they
+    are there."""
     assert cli.main(["scan", str(SAMPLE), "--out", str(folder), "--quiet"]) == 0
     options = ["--elasticsearch", there.server.url, "--namespace", there.namespace, "--quiet"]
     assert cli.main(["export", str(folder), *options]) == 0
@@ -116,7 +118,8 @@ def export_sample(there: Filled, folder: Path) -> list[Document]:
 
 
 def _alerts(name: str) -> list[Document]:
-    """Alerts of a class at every sensor, with ids of their own, ingested when they happened, after all models voted."""
+    """Alerts of a class at every sensor, with ids of their own, ingested when they happened, after
+    all models voted."""
     made = []
     for original in alerts_of(name):
         for sensor in SENSORS:

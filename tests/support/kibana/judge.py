@@ -22,7 +22,8 @@ VERSIONS = {
     "search": "8.0.0",
     "visualization": "8.5.0",
 }
-"""type → typeMigrationVersion, of the oldest Kibana that is supported; newer ones migrate forward"""
+"""type → typeMigrationVersion, of the oldest Kibana that is supported; newer ones migrate
+forward"""
 KEYS = {"id", "type", "attributes", "references", "coreMigrationVersion", "typeMigrationVersion"}
 WIDTH = 48
 KIBANA_TYPES = {
@@ -48,7 +49,8 @@ LISTS = tuple(
     f"ids_plugin.{name}."
     for name in ("evidence.flows", "evidence.features", "fold.top_peers", "fold.top_ports")
 )
-"""objects of which a document has several: Elasticsearch doesn't know which of their values belong together"""
+"""objects of which a document has several: Elasticsearch doesn't know which of their values belong
+together"""
 
 Mapped = Mapping[str, Mapping[str, Any]]
 """field → type → what it can do, as `_field_caps` answers"""

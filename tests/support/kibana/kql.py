@@ -1,6 +1,8 @@
-"""KQL → Elasticsearch's query DSL, as Kibana sends it, for the part of KQL that saved objects and rules here use.
+"""KQL → Elasticsearch's query DSL, as Kibana sends it, for the part of KQL that saved objects and
+rules here use.
 
-    field: value · field: "a phrase" · field: start* · field: * · field: (a or b) · field >= 5 · and, or, not, ( )
+    field: value · field: "a phrase" · field: start* · field: * · field: (a or b) · field >= 5 ·
+        and, or, not, ( )
 
 Whatever else KQL has (free text, wildcards in field names, nested fields) is refused.
 """

@@ -1,10 +1,12 @@
-"""A Lens layer → the aggregations that Kibana would ask for, and their answer → the table that it would draw.
+"""A Lens layer → the aggregations that Kibana would ask for, and their answer → the table that it
+would draw.
 
-Known: terms (by a column, alphabetically, rare; with missing), date_histogram, filters, range; count, unique_count,
-sum, min, max, average, median, percentile, last_value, each with a filter of its own; static_value, formula. Everything
-else is refused. `last_value` of one value is asked for as `top_hits`: Kibana asks `top_metrics`, which the tests'
-Elasticsearch doesn't have; which types it can take is checked on the mapping. What isn't among the rows of a terms
-column ("Other") takes a second request, known for the first column.
+Known: terms (by a column, alphabetically, rare; with missing), date_histogram, filters, range;
+count, unique_count, sum, min, max, average, median, percentile, last_value, each with a filter of
+its own; static_value, formula. Everything else is refused. `last_value` of one value is asked for
+as `top_hits`: Kibana asks `top_metrics`, which the tests' Elasticsearch doesn't have; which types
+it can take is checked on the mapping. What isn't among the rows of a terms column ("Other") takes a
+second request, known for the first column.
 """
 
 from __future__ import annotations
@@ -190,8 +192,8 @@ class Layer:
         return {"terms": asked}
 
     def rest(self, aggs: JSON, answer: Mapping[str, Any]) -> JSON | None:
-        """The aggregations of Kibana's second request, for what isn't among the first column's rows; None where it
-        sends none."""
+        """The aggregations of Kibana's second request, for what isn't among the first column's
+        rows; None where it sends none."""
         column = self.buckets[0] if self.buckets else None
         if column is None or not column.params.get("otherBucket"):
             return None

@@ -1,4 +1,5 @@
-"""Kibana's saved objects in import form, read as Kibana reads them: strings of JSON opened, references followed."""
+"""Kibana's saved objects in import form, read as Kibana reads them: strings of JSON opened,
+references followed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Panels with their answers as HTML and Vega-Lite, much as Kibana shows them, for pictures of a dashboard's layout."""
+"""Panels with their answers as HTML and Vega-Lite, much as Kibana shows them, for pictures of a
+dashboard's layout."""
 
 from __future__ import annotations
 
