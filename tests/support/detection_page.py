@@ -17,6 +17,7 @@ from ids_plugin.detectors.counting.catalogue import CONN_COUNTERS
 from ids_plugin.detectors.counting.facts import GUESSES
 from ids_plugin.detectors.counting.rules import DETECTORS, TARGET, Rule
 from ids_plugin.explain.wording import amount
+from ids_plugin.schema.flow import FACT_COLUMNS
 
 PAGE = Path(__file__).parents[2] / "docs/detection.md"
 SPANS = {10: "10 s", 60: "1 min", 600: "10 min", 3_600: "1 h", 86_400: "24 h"}
@@ -99,7 +100,7 @@ AGAIN: Mapping[tuple[str, str], str] = {
 
 def tables() -> dict[str, str]:
     """Name of a mark in the page → the table that belongs there."""
-    return {"rules": rules(), "guesses": guesses(), "profile": profile()}
+    return {"rules": rules(), "guesses": guesses(), "profile": profile(), "facts": facts()}
 
 
 def rules() -> str:
@@ -134,6 +135,13 @@ def profile() -> str:
     """Every column that the models of contacts see."""
     lines = ["| column | unit | meaning |", "|---|---|---|"]
     lines += [f"| `{name}` | {unit} | {meaning} |" for name, unit, meaning in COLUMNS]
+    return "\n".join(lines)
+
+
+def facts() -> str:
+    """Every column of the Flow frame that another log fills."""
+    lines = ["| column | meaning |", "|---|---|"]
+    lines += [f"| `{column.name}` | {column.text} |" for column in FACT_COLUMNS]
     return "\n".join(lines)
 
 

@@ -174,12 +174,11 @@ def _feature(column: str, value: float, expected: float | None) -> EvidenceFeatu
 
 
 def _words(column: str) -> tuple[str, str]:
-    """What a column counts, and over how long."""
+    """What a column counts, and over how long; texts leave out "bytes" after a number of bytes."""
     if column not in _COUNTERS:
         return "packets in one flow that nobody answered", ""
     counter, horizon = _COUNTERS[column]
-    words = counter.text.removeprefix("bytes ") if _unit(column) == "B" else counter.text
-    return words, f" in {_SPANS[horizon]}"
+    return counter.text, f" in {_SPANS[horizon]}"
 
 
 def _unit(column: str) -> str:
