@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from ids_plugin.schema.flow import SCHEMA
+from ids_plugin.schema.flow import CONN_SCHEMA
 from ids_plugin.sources.flow_batches import Watermarks
 from tests.services import Kafka
 from tests.support.logs import conn
@@ -156,7 +156,7 @@ def test_messages_of_a_real_zeek_kafka_are_the_flows_of_the_log_beside_them(
         stream.send(values)
         stream.start("normalise")
         stream.until_read(len(values))
-        same = [column for column in SCHEMA if column not in ("origin", "duration")]
+        same = [column for column in CONN_SCHEMA if column not in ("origin", "duration")]
         assert stream.flows()[same].sort("uid").equals(expected[same].sort("uid"))
 
 
