@@ -1,1 +1,2 @@
-"""What the analyst sees and Elasticsearch needs: one object a file. Installed as `ids_dashboards`."""
+"""What the analyst sees and Elasticsearch needs: one object a file. Installed as
+`ids_dashboards`."""

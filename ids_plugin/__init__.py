@@ -5,8 +5,8 @@
     result = ids_plugin.scan("capture.pcap")
     print(result.alerts)
 
-What `__all__` lists is the public interface; every other module may change between versions. Nothing heavy is loaded
-before a name is used.
+What `__all__` lists is the public interface; every other module may change between versions.
+Nothing heavy is loaded before a name is used.
 """
 
 import importlib

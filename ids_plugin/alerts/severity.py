@@ -1,8 +1,9 @@
 """How bad an alert is, and in which order alerts are shown.
 
-**Severity** is that of the class (classes.toml, or the bundle's own), lowered by a step or more where
-the detector says that it is less sure (`Findings.doubt`). A group has the severity of its surest
-flow so far, so its closing document may stand higher than the one that opened it. Who is less sure:
+**Severity** is that of the class (classes.toml, or the bundle's own), lowered by a step or more
+where the detector says that it is less sure (`Findings.doubt`). A group has the severity of its
+surest flow so far, so its closing document may stand higher than the one that opened it. Who is
+less sure:
 
 - `contacts`: one step where benign traffic shows such a contact more often than once in 10 days
 - `counters`: two steps for files by FTP and for a host that does nothing but upload: backups do so

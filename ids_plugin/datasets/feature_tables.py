@@ -52,7 +52,8 @@ class Table:
         """One line: what was read and what was dropped."""
         counts = self.counts
         return (
-            f"{self.name}: {counts['read']:,} rows read, {counts['not_finite']:,} without a finite number dropped, "
+            f"{self.name}: {counts['read']:,} rows read, {counts['not_finite']:,} without a "
+            "finite number dropped, "
             f"{counts['duplicates']:,} duplicates dropped, {counts['rows']:,} left"
         )
 

@@ -26,7 +26,8 @@ _HEAD = 1 << 16
 _ALWAYS = ("sensor", "ts", "uid", "orig_h", "resp_h", "proto")
 """columns in which nothing may be absent"""
 _WHAT = {
-    pl.Int64: "a count", pl.UInt16: "a port", pl.UInt8: "a protocol number", pl.Boolean: "true or false",
+    pl.Int64: "a count", pl.UInt16: "a port", pl.UInt8: "a protocol "
+                                                        "number", pl.Boolean: "true or false",
     pl.Datetime: "a time", pl.Duration: "a duration", pl.String: "text",
 }  # fmt: skip
 _APART = {

@@ -42,7 +42,8 @@ class WindowEngine:
 
 
 class WindowedSensor:
-    """What every engine remembers of a sensor: the windower, which knows the sensor's clock and its pairs."""
+    """What every engine remembers of a sensor: the windower, which knows the sensor's clock and its
+    pairs."""
 
     windower: Windower
 

@@ -1,4 +1,5 @@
-"""The corpus that the bundle `anomaly_net` is trained on: three Parquet files and a record of them."""
+"""The corpus that the bundle `anomaly_net` is trained on: three Parquet files and a record of
+them."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ def write(frames: Iterable[pl.DataFrame], form: str, out: BinaryIO) -> int:
 
     Zeek's forms carry what a conn.log has (as `local_orig` and `local_resp` what we judge, or
     before that what the sensor says), the labels where the first frame has any, and in JSON also
-    `_path` of open connections and `_system_name` of a named sensor; facts are left out. Parquet and
-    Arrow carry the whole frame.
+    `_path` of open connections and `_system_name` of a named sensor; facts are left out. Parquet
+    and Arrow carry the whole frame.
 
     Args:
         frames: Flow frames.

@@ -1,4 +1,5 @@
-"""Fits what stands above the members: their combination, the thresholds, the prefilter's threshold."""
+"""Fits what stands above the members: their combination, the thresholds, the prefilter's
+threshold."""
 
 from __future__ import annotations
 

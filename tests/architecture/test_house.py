@@ -46,7 +46,8 @@ MAY_IMPORT = {
     },
     "compression": {"datasets", "features", "models", "scoring", "training", "windows"},
 }
-"""What each place may import beside the base and itself; places not named here import no other room."""
+"""What each place may import beside the base and itself; places not named here import no other
+room."""
 BASE_ORDER = ("errors", "registry", "config", "writing", "kafka", "checkpoint", "schema", "bundle")
 """A place of the base imports only those before it."""
 LARGEST_SHARE = 0.2
@@ -264,7 +265,7 @@ def test_broad_excepts_live_in_the_consumers_only() -> None:
     "module", ["ids_plugin.pipeline", "ids_plugin.cli", "ids_plugin.scoring.scorer"]
 )
 def test_serving_imports_nothing_heavy(module: str) -> None:
-    code = f"import sys, {module}; print(sorted({{name.split('.')[0] for name in sys.modules}} & {HEAVY!r}))"
+    code = f"import sys, {module}; print(sorted({{name.split('.')[0] for name in sys.modules}} & {HEAVY!r}))"  # noqa: E501
     found = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )

@@ -1,6 +1,8 @@
-"""Words that the code doesn't use: names that name nothing, and words that no reader of the field knows.
+"""Words that the code doesn't use: names that name nothing, and words that no reader of the field
+knows.
 
-`python -m tests.architecture.words [PATH…]` lists every place; `docs/glossary.md` has the words to use instead.
+`python -m tests.architecture.words [PATH…]` lists every place; `docs/glossary.md` has the words to
+use instead.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ MUTE_METHODS = frozenset(
 """names of functions that don't say what they do"""
 OLD_WORDS = re.compile(
     r"\b("
-    r"folds?|folder of flows|folded|strangers?|strangeness|opinions?|hoist\w*|blinded|telling|lessons?"
+    r"folds?|folder of flows|folded|strangers?|strangeness|opinions?|hoist\w*|blinded|telling|lessons?"  # noqa: E501
     r"|the wire|plumbing|acted upon|doors?|snapshots?"
     r")\b",
     re.IGNORECASE,

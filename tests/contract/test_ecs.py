@@ -31,7 +31,7 @@ from tests.support.factories import (
 
 ECS = json.loads((Path(__file__).parent / "ecs-8.11.json").read_text())["fields"]
 OURS = {field.name: field for field in alert.FIELDS}
-EVENT_TYPES = {"network": {"access", "allowed", "connection", "denied", "end", "info", "protocol", "start"},
+EVENT_TYPES = {"network": {"access", "allowed", "connection", "denied", "end", "info", "protocol", "start"},  # noqa: E501
                "intrusion_detection": {"allowed", "denied", "info"}}  # fmt: skip
 """event.type values that ECS expects with our categories"""
 

@@ -190,7 +190,8 @@ def test_the_page_lists_them_as_they_are() -> None:
     for name in classes():
         made = RULES[name]
         threat = "; ".join(
-            f"{one['tactic']['name']}: {', '.join(technique['id'] for technique in one['technique'])}"
+            f"{one['tactic']['name']}: "
+            f"{', '.join(technique['id'] for technique in one['technique'])}"
             for one in made["threat"]
         )
         wanted.append([made["name"], made["severity"], str(made["risk_score"]), threat])

@@ -1,9 +1,10 @@
-"""Golden documents: a folder of `alerts/` is a test. flows.ndjson (a row, its class and its score) → documents.json.
+"""Golden documents: a folder of `alerts/` is a test. flows.ndjson (a row, its class and its score)
+→ documents.json.
 
     python -m tests.golden.test_alerts        writes documents.json of every folder anew
 
-Use it when a document was meant to change, and read the diff before it is committed: ids that change orphan the alerts
-that analysts have open, and dashboards and rules name the fields.
+Use it when a document was meant to change, and read the diff before it is committed: ids that
+change orphan the alerts that analysts have open, and dashboards and rules name the fields.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def test_captures_are_metered_once_each(tmp_path: Path) -> None:
         shutil.copyfileobj(packed, plain)
     (captures / "two words.pcapng").write_bytes(b"no capture")
     meter = f"""case "$*" in *two*) exit 1;; esac; exec suricata -c {HERE}/suricata.yaml \
-        --set outputs.0.eve-log.filename=eve.json -S /dev/null -k none --runmode single -l . "$@" """
+        --set outputs.0.eve-log.filename=eve.json -S /dev/null -k none --runmode single -l . "$@" """  # noqa: E501
     environment = {
         "CAPTURES": str(captures),
         "LOGS": str(logs),

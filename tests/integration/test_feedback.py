@@ -172,7 +172,7 @@ def test_what_can_not_be_is_said_and_nothing_is_written(
 
 KEYWORD, DATE = {"type": "keyword"}, {"type": "date"}
 MAPPING = {
-    "@timestamp": DATE, "event.id": KEYWORD, "event.module": KEYWORD, "kibana.alert.original_event.module": KEYWORD,
+    "@timestamp": DATE, "event.id": KEYWORD, "event.module": KEYWORD, "kibana.alert.original_event.module": KEYWORD,  # noqa: E501
     "kibana.alert.original_event.id": KEYWORD, "kibana.alert.ancestors.id": KEYWORD,
     "kibana.alert.workflow_status": KEYWORD, "kibana.alert.workflow_tags": KEYWORD,
     "kibana.alert.workflow_reason": KEYWORD, "kibana.alert.workflow_user": KEYWORD,

@@ -646,7 +646,8 @@ def test_a_formula_is_worked_out_from_its_parts(there: Filled) -> None:
         ),
         ('@timestamp < "2026-03-02T10:00:00Z"', lambda d: d["@timestamp"] < "2026-03-02T10:00:00Z"),
         (
-            "ids_plugin.label: (scan or flood) or (event.kind: event and not observer.name: gateway)",
+            "ids_plugin.label: (scan or flood) or (event.kind: event and not observer.name: "
+            "gateway)",
             lambda d: (
                 d["ids_plugin"]["label"] in ("scan", "flood")
                 or (d["event"]["kind"] == "event" and d["observer"]["name"] != "gateway")

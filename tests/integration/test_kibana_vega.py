@@ -56,7 +56,8 @@ FEATURES: tuple[Document, ...] = (
         "value": 800.0,
         "expected": 2.0,
         "contribution": 1.25,
-        "text": "distinct peers and ports with failed flows by the originator in 10 min: 800, usually 2",
+        "text": "distinct peers and ports with failed flows by the originator in 10 min: 800, "
+        "usually 2",
         "label": "distinct peers and ports with failed flows by the originator in 10 min",
         "unit": "services",
         "value_text": "800",
@@ -131,7 +132,8 @@ def _longest() -> Document:
     made = copy.deepcopy(DOCUMENTS[0])
     made["event"] |= {"id": "longest", "kind": "event"}
     made["message"] = (
-        f"{HOSTS[0]} keeps in touch with a controller at {HOSTS[1]}, port 60123: 1,234 flows in 24.1 h"
+        f"{HOSTS[0]} keeps in touch with a controller at {HOSTS[1]}, port 60123: 1,234 flows in "
+        "24.1 h"
     )
     made["observer"]["name"] = "sensor-in-the-data-centre-of-frankfurt-am-main-17"
     made["ids_plugin"]["fold"] |= {"state": "closed", "closed_by": "quiet"}

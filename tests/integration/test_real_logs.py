@@ -163,7 +163,7 @@ def test_rotated_logs_of_three_days_read_with_their_open_connections() -> None:
 )
 def test_flow_events_of_a_real_suricata_mean_what_zeek_says(name: str, tmp_path: Path) -> None:
     config = tmp_path / "suricata.yaml"
-    eve = "{eve-log: {enabled: yes, filename: eve.json, community-id: yes, types: [flow, dns, stats]}}"
+    eve = "{eve-log: {enabled: yes, filename: eve.json, community-id: yes, types: [flow, dns, stats]}}"  # noqa: E501
     config.write_text(f"%YAML 1.1\n---\noutputs:\n  - {eve[1:-1]}\n")
     capture = shared("zeek-8.0.8", name, "capture.pcap")
     command = [

@@ -325,7 +325,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_done(log: Path, tmp_pat
         pytest.skip("not installable here: mounting a small file system needs root")
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "ids_plugin.cli", "scan", str(log), "--out", str(tmp_path / "out"), "--quiet"],
+            [sys.executable, "-m", "ids_plugin.cli", "scan", str(log), "--out", str(tmp_path / "out"), "--quiet"],  # noqa: E501
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 2
@@ -350,7 +350,8 @@ def test_scanning_loads_nothing_heavy(log: Path) -> None:
     code = (
         "import sys; from ids_plugin import cli; "
         f"cli.main(['scan', {str(log)!r}, '--quiet', '--json']); "
-        "print(sorted({n.split('.')[0] for n in sys.modules} & {'torch','pandas','sklearn','scipy'}), file=sys.stderr)"
+        "print(sorted({n.split('.')[0] for n in sys.modules} & "
+        "{'torch','pandas','sklearn','scipy'}), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"

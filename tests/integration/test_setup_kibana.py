@@ -177,9 +177,9 @@ def test_what_a_site_changed_of_a_rule_stays(
     capsys.readouterr()
     rule = kibana.rules["default"][rules()[0]["rule_id"]]
     theirs: dict[str, Any] = {
-        "enabled": False, "interval": "5m", "from": "now-2h", "index": ["*:logs-ids_plugin.alert-*"], "max_signals": 50,
-        "exceptions_list": [{"id": "a", "list_id": "b", "type": "rule_default", "namespace_type": "single"}],
-        "actions": [{"id": "mail", "action_type_id": ".email"}], "alert_suppression": {"group_by": ["host.ip"]},
+        "enabled": False, "interval": "5m", "from": "now-2h", "index": ["*:logs-ids_plugin.alert-*"], "max_signals": 50,  # noqa: E501
+        "exceptions_list": [{"id": "a", "list_id": "b", "type": "rule_default", "namespace_type": "single"}],  # noqa: E501
+        "actions": [{"id": "mail", "action_type_id": ".email"}], "alert_suppression": {"group_by": ["host.ip"]},  # noqa: E501
         "tags": ["Team: night", *rules()[0]["tags"]],
     }  # fmt: skip
     rule.update(theirs)
@@ -320,8 +320,8 @@ def test_a_private_authority(
         capsys.readouterr()
         assert setup(kibana) == 4
         assert (
-            "its certificate isn't trusted: unable to get local issuer certificate (check the CA file"
-            in (capsys.readouterr().err)
+            "its certificate isn't trusted: unable to get local issuer certificate (check the CA "
+            "file" in (capsys.readouterr().err)
         )
         other = Certificates(tmp_path / "other")
         assert setup(kibana, "--ca-file", str(other.ca)) == 4
@@ -403,7 +403,8 @@ def test_settings_come_from_the_file_and_the_environment(
 ) -> None:
     config = tmp_path / "ids.toml"
     config.write_text(
-        f"[kibana]\nurl = '{kibana.url}'\nspace = 'soc'\npackets_url = 'https://arkime/?id={{{{value}}}}'"
+        f"[kibana]\nurl = '{kibana.url}'\nspace = 'soc'\npackets_url = "
+        f"'https://arkime/?id={{{{value}}}}'"
     )
     monkeypatch.setenv("IDS_KIBANA_API_KEY", "a:b")
     assert cli.main(["setup", "kibana", "--config", str(config)]) == 0
@@ -446,16 +447,18 @@ def forbidden(message: str) -> Said:
 
 
 FAILURES: dict[str, tuple[str, Said, tuple[str, str]]] = {
-    "a proxy": (STATUS, Said(502, ERROR_PAGE), ("status: 502: 502 Bad Gateway nginx: a proxy answers", "check the pr")),
-    "starting": (STATUS, Said(503, "Kibana is not ready yet"), ("status: 503: Kibana is not ready", "it starts")),
+    "a proxy": (STATUS, Said(502, ERROR_PAGE), ("status: 502: 502 Bad Gateway nginx: a proxy "
+                                                "answers", "check the pr")),
+    "starting": (STATUS, Said(503, "Kibana is not ready yet"), ("status: 503: Kibana is not "
+                                                                "ready", "it starts")),
     "unavailable": (
         STATUS,
-        Said(503, {"version": {"number": "8.19.2"}, "status": {"overall": {"level": "critical", "summary": "no ES"}}}),
+        Said(503, {"version": {"number": "8.19.2"}, "status": {"overall": {"level": "critical", "summary": "no ES"}}}),  # noqa: E501
         ("status: it is critical: no ES", "see Kibana's log"),
     ),
     "red": (
         STATUS,
-        Said(200, {"version": {"number": "7.10.2"}, "status": {"overall": {"state": "red", "title": "Red"}}}),
+        Said(200, {"version": {"number": "7.10.2"}, "status": {"overall": {"state": "red", "title": "Red"}}}),  # noqa: E501
         ("status: it is red: Red", "see Kibana's log"),
     ),
     "OpenSearch Dashboards": (
@@ -465,7 +468,7 @@ FAILURES: dict[str, tuple[str, Said, tuple[str, str]]] = {
     ),
     "too old": (
         STATUS,
-        Said(200, {"version": {"number": "8.0.1-SNAPSHOT"}, "status": {"overall": {"level": "available"}}}),
+        Said(200, {"version": {"number": "8.0.1-SNAPSHOT"}, "status": {"overall": {"level": "available"}}}),  # noqa: E501
         ("saved objects: Kibana is 8.0.1, the objects need 8.", "upgrade Kibana"),
     ),
     "anonymous": (
@@ -483,12 +486,15 @@ FAILURES: dict[str, tuple[str, Said, tuple[str, str]]] = {
         Said(302, "", {"Location": "https://login.example/?next=/api/status"}),
         ("status: 302: it sends us to https://login.example/", "if that is a login page"),
     ),
-    "another web server": (STATUS, Said(200, "<h1>Hello</h1>"), ("what answers there (200) isn't Kibana", "check")),
-    "no right to export": (EXPORT, forbidden("no export"), ("at saved objects: 403: no export", "docs/kibana.md")),
+    "another web server": (STATUS, Said(200, "<h1>Hello</h1>"), ("what answers there (200) isn't "
+                                                                 "Kibana", "check")),
+    "no right to export": (EXPORT, forbidden("no export"), ("at saved objects: 403: no "
+                                                            "export", "docs/kibana.md")),
     "no right to see a type": (
         EXPORT,
         Said(400, {"statusCode": 400, "message": "Error fetching", "attributes": {"objects": [
-            {"type": "lens", "id": "a", "error": {"statusCode": 403, "message": "Unable to bulk_get lens"}}]}}),
+            {"type": "lens", "id": "a", "error": {"statusCode": 403, "message": "Unable to bulk_get "  # noqa: E501
+                                                                                "lens"}}]}}),
         ("looking at saved objects: 403: Unable to bulk_get lens", "docs/kibana.md"),
     ),
     "an export that fails otherwise": (
@@ -500,13 +506,16 @@ FAILURES: dict[str, tuple[str, Said, tuple[str, str]]] = {
         IMPORT, forbidden("Unable to bulk_create dashboard"),
         ("import of saved objects: 403: Unable to bulk_create dashboard", "docs/kibana.md"),
     ),
-    "too large": (IMPORT, Said(413, ""), ("import of saved objects: 413", "raise savedObjects.maxImportPayloadBytes")),
-    "conflict": (IMPORT, error("conflict"), ("dashboard ids_plugin-triage: there is another", "rename or remove")),
+    "too large": (IMPORT, Said(413, ""), ("import of saved objects: "
+                                          "413", "raise savedObjects.maxImportPayloadBytes")),
+    "conflict": (IMPORT, error("conflict"), ("dashboard ids_plugin-triage: there is "
+                                             "another", "rename or remove")),
     "ambiguous": (
         IMPORT, error("ambiguous_conflict", destinations=[{"id": "a"}, {"id": "b"}]),
         ("dashboard ids_plugin-triage: several copies could be meant: a, b", "remove all but one"),
     ),
-    "unsupported": (IMPORT, error("unsupported_type"), ("this Kibana has no such type", "upgrade Kibana")),
+    "unsupported": (IMPORT, error("unsupported_type"), ("this Kibana has no such "
+                                                        "type", "upgrade Kibana")),
     "references": (
         IMPORT, error("missing_references", references=[{"type": "index-pattern", "id": "x"}]),
         ("it refers to what isn't there: index-pattern x", "run it again"),
@@ -516,32 +525,40 @@ FAILURES: dict[str, tuple[str, Said, tuple[str, str]]] = {
         ("dashboard ids_plugin-triage: 403: Unable to create dashboard", "docs/kibana.md"),
     ),
     "a read-only cluster": (
-        IMPORT, error("unknown", statusCode=403, message="cluster_block_exception: blocked by: [FORBIDDEN]"),
+        IMPORT, error("unknown", statusCode=403, message="cluster_block_exception: blocked by: "
+                                                         "[FORBIDDEN]"),
         ("403: cluster_block_exception: blocked by", "Elasticsearch is read-only: free disk space"),
     ),
-    "success is false and that is all": (IMPORT, Said(200, {"success": False}), ("it gives no reason", "see Kib")),
+    "success is false and that is all": (IMPORT, Said(200, {"success": False}), ("it gives no "
+                                                                                 "reason", "see Kib")),  # noqa: E501
     "no Security": (
         PRIVILEGES, Said(404, {"statusCode": 404, "message": "Not Found"}),
         ("detection rules: this Kibana has no Elastic Security", "--only objects"),
     ),
-    "no right to rules": (PRIVILEGES, forbidden("no"), ("detection rules: 403: no", "--only objects")),
+    "no right to rules": (PRIVILEGES, forbidden("no"), ("detection rules: 403: "
+                                                        "no", "--only objects")),
     "no encryption key": (
         PRIVILEGES, Said(200, {"is_authenticated": True, "has_encryption_key": False}),
-        ("detection rules: Kibana has no key to encrypt them with", "xpack.encryptedSavedObjects.encryptionKey"),
+        ("detection rules: Kibana has no key to encrypt them "
+         "with", "xpack.encryptedSavedObjects.encryptionKey"),
     ),
     "no right to write a rule": (
         f"POST {RULES_PATH}", Said(403, {"message": "may not", "status_code": 403}),
         (f"detection rule {rules()[0]['name']}: 403: may not", "docs/kibana.md"),
     ),
     "a rule that is refused": (
-        f"POST {RULES_PATH}", Said(400, {"message": "[request body]: risk_score: Required", "status_code": 400}),
-        (f"detection rule {rules()[0]['name']}: 400: [request body]: risk_score", "Kibana's version"),
+        f"POST {RULES_PATH}", Said(400, {"message": "[request body]: risk_score: "
+                                                    "Required", "status_code": 400}),
+        (f"detection rule {rules()[0]['name']}: 400: [request body]: "
+         "risk_score", "Kibana's version"),
     ),
     "a rule that somebody else changes": (
         f"POST {RULES_PATH}", Said(409, {"message": "version conflict", "status_code": 409}),
         (f"detection rule {rules()[0]['name']}: 409: version conflict", "run it again"),
     ),
-    "no right to read rules": (f"GET {RULES_PATH}", forbidden("no"), (f"detection rule {rules()[0]['name']}: 403", "docs/")),
+    "no right to read rules": (f"GET {RULES_PATH}", forbidden("no"), ("detection rule "
+                                                                      f"{rules()[0]['name']}: "
+                                                                      "403", "docs/")),
 }  # fmt: skip
 """request, what is answered, and words of what is said: step and cause, what to do"""
 
@@ -631,8 +648,8 @@ def test_of_an_import_that_fails_in_part_the_rest_is_done(
     assert installed(kibana)
 
 
-@pytest.mark.parametrize(("version", "absent"), [("8.9.0", {"investigation_fields", "required_fields"}),
-                                                 ("8.14.3", {"required_fields"}), ("9.2.0", set())])  # fmt: skip
+@pytest.mark.parametrize(("version", "absent"), [("8.9.0", {"investigation_fields", "required_fields"}),  # noqa: E501
+                                                 ("8.14.3", {"required_fields"}), ("9.2.0", set())])  # fmt: skip  # noqa: E501
 def test_a_rule_has_only_the_parts_that_this_kibana_knows(
     kibana: Kibana, version: str, absent: set[str]
 ) -> None:

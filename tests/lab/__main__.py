@@ -62,7 +62,8 @@ def _run(name: str, seed: int, out: Path) -> int:
         return 130
     counts = Counter(activity.klass for activity in labels.read(out / "labels.jsonl"))
     print(
-        f"{out}: {', '.join(f'{klass} {count}' for klass, count in counts.items())}; {facts['tcpdump']}"
+        f"{out}: {', '.join(f'{klass} {count}' for klass, count in counts.items())}; "
+        f"{facts['tcpdump']}"
     )
     for failure in facts["failures"]:  # type: ignore[attr-defined]
         print(f"failed: {failure}", file=sys.stderr)

@@ -67,9 +67,11 @@ def sshd(stage: Stage) -> None:
     config = stage.folder / "sshd.conf"
     delays = "yes" if stage.rng("sshd").random() < 0.5 else "no"
     config.write_text(
-        f"HostKey {stage.folder}/hostkey\nUsePAM {delays}\nPasswordAuthentication yes\nPermitRootLogin yes\n"
+        f"HostKey {stage.folder}/hostkey\nUsePAM {delays}\nPasswordAuthentication "
+        "yes\nPermitRootLogin yes\n"
         "StrictModes no\n"
-        "MaxStartups 60\nLoginGraceTime 20\nUseDNS no\nPidFile none\nPrintMotd no\nPrintLastLog no\n"
+        "MaxStartups 60\nLoginGraceTime 20\nUseDNS no\nPidFile none\nPrintMotd no\nPrintLastLog "
+        "no\n"
         "Subsystem sftp internal-sftp\n"
     )
     stage.spawn(["/usr/sbin/sshd", "-D", "-e", "-f", str(config)], accounts(stage))
@@ -95,7 +97,8 @@ def nginx(stage: Stage, name: str) -> None:
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     config.write_text(
-        f"user root; worker_processes 1; daemon off; pid {stage.folder}/nginx-{name}.pid; error_log stderr;\n"
+        f"user root; worker_processes 1; daemon off; pid {stage.folder}/nginx-{name}.pid; "
+        "error_log stderr;\n"
         "events { worker_connections 512; }\n"
         f"http {{ access_log off; {temporary} server {{ listen 80; root {stage.folder}/www; }} }}\n"
     )

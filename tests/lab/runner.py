@@ -155,7 +155,8 @@ def _record(
         time.sleep(0.7)
         begin = time.time()
         say(
-            f"{scenario.name} seed {seed_text(stage)}: {len(stage.network.hosts)} hosts, {scenario.duration:.0f} s"
+            f"{scenario.name} seed {seed_text(stage)}: {len(stage.network.hosts)} hosts, "
+            f"{scenario.duration:.0f} s"
         )
         _act(stage, scenario)
         while time.time() < begin + scenario.duration:

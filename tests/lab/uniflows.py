@@ -38,7 +38,7 @@ def _class(told: pl.DataFrame) -> pl.Series:
     guesses = pl.col("label") == "brute_force"
     return told.select(
         pl.when(pl.col("label") == "benign").then(pl.lit("normal"))
-        .when((pl.col("label") == "scan") & (pl.col("proto") == "tcp")).then(pl.lit("aggressive_scan"))
+        .when((pl.col("label") == "scan") & (pl.col("proto") == "tcp")).then(pl.lit("aggressive_scan"))  # noqa: E501
         .when((pl.col("label") == "scan") & (pl.col("proto") == "udp")).then(pl.lit("udp_scan"))
         .when(guesses & (at[0][0] | at[1][0])).then(pl.lit("ssh_brute_force"))
         .when(guesses & (at[0][1] | at[1][1])).then(pl.lit("mqtt_brute_force"))

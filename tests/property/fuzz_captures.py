@@ -215,8 +215,8 @@ def frames(packets: list[bytes]) -> list[bytes]:
 def links(packets: list[bytes]) -> dict[str, bytes]:
     """The same packets behind other link headers."""
     radiotap = b"\0\0\x08\0\0\0\0\0" + b"\x08\1\0\0" + bytes(20) + b"\xaa\xaa\3\0\0\0\x08\0"
-    heads = {0: b"\2\0\0\0", 9: b"\xff\3\0\x21", 12: b"", 101: b"", 105: radiotap[8:], 108: b"\0\0\0\2",
-             113: bytes(14) + b"\x08\0", 127: radiotap, 276: b"\x08\0" + bytes(18), 147: b""}  # fmt: skip
+    heads = {0: b"\2\0\0\0", 9: b"\xff\3\0\x21", 12: b"", 101: b"", 105: radiotap[8:], 108: b"\0\0\0\2",  # noqa: E501
+             113: bytes(14) + b"\x08\0", 127: radiotap, 276: b"\x08\0" + bytes(18), 147: b""}  # fmt: skip  # noqa: E501
     found = {
         f"link {link}": pcap(
             (Record(at / 7, head + packet) for at, packet in enumerate(packets)), link=link
@@ -238,7 +238,7 @@ def links(packets: list[bytes]) -> dict[str, bytes]:
 
 def uid_seeds() -> dict[str, bytes]:
     """Small captures of every shape, by name."""
-    groups = {"tcp": exchange(), "broken": broken_exchange(), "names": names(), "tunnels": tunnels(),
+    groups = {"tcp": exchange(), "broken": broken_exchange(), "names": names(), "tunnels": tunnels(),  # noqa: E501
               "pieces": pieces(), "messages": messages(), "control": control()}  # fmt: skip
     found = links(exchange()[:4])
     for name, packets in groups.items():
@@ -249,8 +249,8 @@ def uid_seeds() -> dict[str, bytes]:
     found["big"] = pcap([record, Record(4, record.data[:40], 60)], order=">", nanoseconds=True)
     simple = block(3, struct.pack(">I", len(record.data)) + record.data, ">")
     found["many interfaces"] = (
-        section(">") + interface(1, 9, ">") + interface(101, 0x90, ">") + enhanced(record, 0, 10**9, ">") + simple
-        + enhanced(Record(1, exchange()[0]), 1, order=">") + block(5, bytes(12), ">") + section() + interface(113)
+        section(">") + interface(1, 9, ">") + interface(101, 0x90, ">") + enhanced(record, 0, 10**9, ">") + simple  # noqa: E501
+        + enhanced(Record(1, exchange()[0]), 1, order=">") + block(5, bytes(12), ">") + section() + interface(113)  # noqa: E501
     )  # fmt: skip
     return found
 
@@ -461,7 +461,7 @@ def guided(executions: int, corpus: Path, seed: int) -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for name, data in uid_seeds().items():
         (corpus / name.replace(" ", "-")).write_bytes(data)
-    flags = [f"-runs={executions}", f"-max_len={LONGEST}", f"-timeout={SLOWEST}", f"-rss_limit_mb={MOST_MEMORY}",
+    flags = [f"-runs={executions}", f"-max_len={LONGEST}", f"-timeout={SLOWEST}", f"-rss_limit_mb={MOST_MEMORY}",  # noqa: E501
              f"-seed={seed}", "-print_final_stats=1"]  # fmt: skip
     atheris.Setup([sys.argv[0], *flags, str(corpus)], one, custom_mutator=mutate)
     atheris.Fuzz()

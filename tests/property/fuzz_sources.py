@@ -35,7 +35,7 @@ MAKERS: dict[str, tuple[str, Callable[[int], bytes]]] = {
 }
 TOKENS = (
     *(
-        b'null true false -1 65536 1e999 99999999999999999999 NaN [] {} \\ud800 \\u0000 {"conn": #fields #path'.split(
+        b'null true false -1 65536 1e999 99999999999999999999 NaN [] {} \\ud800 \\u0000 {"conn": #fields #path'.split(  # noqa: E501
             b" "
         )
     ),

@@ -211,7 +211,7 @@ def test_batch_size_changes_nothing(size: int) -> None:
 
 def test_flows_without_a_uid_are_never_taken_for_each_other() -> None:
     record = {
-        "gap": 0, "late": 0, "orig_h": HOSTS[0], "resp_h": HOSTS[1], "resp_p": 22, "proto": "tcp", "conn_state": "S0",
+        "gap": 0, "late": 0, "orig_h": HOSTS[0], "resp_h": HOSTS[1], "resp_p": 22, "proto": "tcp", "conn_state": "S0",  # noqa: E501
         "duration": None, "orig_ip_bytes": 40, "resp_pkts": 0, "uid": None, "open": False,
     }  # fmt: skip
     flows = frame([record] * 5).with_columns(

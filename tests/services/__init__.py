@@ -16,7 +16,7 @@ security. `elasticsearch/Mini.java` stands in for what Maven Central lacks: `GET
 `_data_stream` API, the processors set, remove and rename, ILM policies (kept, never executed) and
 look-alikes of the field types wildcard, constant_keyword, version, match_only_text and
 scaled_float. A test that leans on a stand-in says so.
-"""
+"""  # noqa: E501
 
 from __future__ import annotations
 

@@ -36,7 +36,8 @@ def main() -> None:
                 service.start()
                 where = service.bootstrap if isinstance(service, Kafka) else service.url
                 print(
-                    f"{type(service).__name__.lower()} {where} (process {service.pid}, {service.folder})",
+                    f"{type(service).__name__.lower()} {where} (process {service.pid}, "
+                    f"{service.folder})",
                     flush=True,
                 )
             signal.pause()

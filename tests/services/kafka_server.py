@@ -189,7 +189,10 @@ class Kafka(Server):
         known = " ".join(f'user_{name}="{password}"' for name, password in self.users.items())
         module = "org.apache.kafka.common.security"
         return {
-            f"{listener}.plain.sasl.jaas.config": f"{module}.plain.PlainLoginModule required {known};",
-            f"{listener}.scram-sha-256.sasl.jaas.config": f"{module}.scram.ScramLoginModule required;",
-            f"{listener}.scram-sha-512.sasl.jaas.config": f"{module}.scram.ScramLoginModule required;",
+            f"{listener}.plain.sasl.jaas.config": f"{module}.plain.PlainLoginModule required "
+            f"{known};",
+            f"{listener}.scram-sha-256.sasl.jaas.config": f"{module}.scram.ScramLoginModule "
+            "required;",
+            f"{listener}.scram-sha-512.sasl.jaas.config": f"{module}.scram.ScramLoginModule "
+            "required;",
         }

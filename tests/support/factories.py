@@ -153,7 +153,8 @@ def evidence(row: Mapping[str, Any], label: str = "scan", before: int = 5) -> Ev
         method="attention+tree_shap",
         faithfulness=0.73,
         behaviours={label: 0.94, "retrying": 0.31},
-        summary=f"{row['orig_h']} made 84 connections that failed in 10 min, 0.2 expected ({label}).",
+        summary=f"{row['orig_h']} made 84 connections that failed in 10 min, 0.2 expected "
+        f"({label}).",
     )
 
 

@@ -58,7 +58,7 @@ STYLE = """
   .number { text-align: right; font-variant-numeric: tabular-nums }
   a { color: %(link)s } .empty { text-align: center; color: %(soft)s; padding-top: 30px }
   div > p, div > ol { margin: 2px 0 }
-"""
+"""  # noqa: E501
 COLOURS = {
     "light": {
         "page": "#f7f8fc",
@@ -198,7 +198,7 @@ def _section(panel: Panel, made: Drawing) -> str:
     style = f"left: {left}px; top: {top}px; width: {width}px; height: {height}px"
     said = "" if panel.kind == "markdown" else f"<p>{escape(panel.description)}</p>"
     title = f"<h3>{escape(panel.title)}</h3>" if not panel.config.get("hidePanelTitles") else ""
-    return f"<section id='panel-{panel.id}' style='{style}'>{title}{said}<div>{made.html}</div></section>"
+    return f"<section id='panel-{panel.id}' style='{style}'>{title}{said}<div>{made.html}</div></section>"  # noqa: E501
 
 
 def main(folder: Path) -> None:

@@ -194,7 +194,8 @@ def _closing(rng: random.Random, opening: Document, lasted: float) -> Document:
 def _evidence(rng: random.Random, label: str, flows: list[Document]) -> Document:
     host, peer = flows[-1]["orig_h"], flows[-1]["resp_h"]
     return {
-        "summary": f"{host} tried 312 ports of {peer} without success in 10 min; normal traffic here shows 0.",
+        "summary": f"{host} tried 312 ports of {peer} without success in 10 min; normal traffic "
+        "here shows 0.",
         "method": "attention+tree_shap+occlusion",
         "faithfulness": round(rng.random(), 3),
         "behaviours": {label: round(rng.random(), 3)},

@@ -17,6 +17,7 @@ def shared(*parts: str) -> Path:
     path = ROOT.joinpath(*parts)
     if not path.exists():
         pytest.skip(
-            f"needs {'/'.join(parts)} of the shared data; set IDS_SHARED_DATA to the folder that holds it"
+            f"needs {'/'.join(parts)} of the shared data; set IDS_SHARED_DATA to the folder that "
+            "holds it"
         )
     return path

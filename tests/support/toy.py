@@ -149,16 +149,16 @@ def _beacon(rng: np.random.Generator, minutes: int) -> list[Row]:
 
 
 def _row(
-    seed: int, number: int, at: float, orig: str, resp: str, port: int, proto: str, state: str, duration: float,
+    seed: int, number: int, at: float, orig: str, resp: str, port: int, proto: str, state: str, duration: float,  # noqa: E501
     sent: int, received: int, label: str, detail: str | None,
 ) -> dict[str, object]:  # fmt: skip
     answered = state == "SF"
     return {
         "sensor": f"toy-{seed}", "source": "zeek", "open": False, "uid": f"C{seed}x{number}",
         "orig_h": orig, "resp_h": resp,
-        "ts": _START + timedelta(seconds=at), "duration": timedelta(seconds=duration) if answered else None,
+        "ts": _START + timedelta(seconds=at), "duration": timedelta(seconds=duration) if answered else None,  # noqa: E501
         "orig_p": 30000 + number % 30000, "resp_p": port, "proto": proto, "conn_state": state,
-        "orig_bytes": sent, "resp_bytes": received, "orig_pkts": 2 + sent // 1400, "orig_ip_bytes": 80 + sent,
+        "orig_bytes": sent, "resp_bytes": received, "orig_pkts": 2 + sent // 1400, "orig_ip_bytes": 80 + sent,  # noqa: E501
         "resp_pkts": 1 + received // 1400 if answered else int(state == "REJ"),
         "resp_ip_bytes": received + 60 if answered else 40 * int(state == "REJ"), "label": label,
         "label_detail": detail,

@@ -32,7 +32,7 @@ def options(
 ) -> Options:
     """A training run of seconds."""
     return Options(
-        data=(folder(),), seed=seed, family=family, beside=beside, rounds=8, prefilter_rounds=6, sampling=SAMPLING,
+        data=(folder(),), seed=seed, family=family, beside=beside, rounds=8, prefilter_rounds=6, sampling=SAMPLING,  # noqa: E501
         fit=Fit(epochs=3, windows=3000, threads=1),
     )  # fmt: skip
 

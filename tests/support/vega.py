@@ -93,7 +93,7 @@ _DRAW = """async ([spec, width, height, into]) => {
   });
   walk(view.scenegraph().root);
   return { texts, marks, tooltips, noise };
-}"""
+}"""  # noqa: E501
 
 
 class Drawn(NamedTuple):

@@ -36,7 +36,7 @@ PAGE = """<!doctype html><style>
   section {{ outline: 1px solid {label}55; border-radius: 4px }}
   section > p {{ margin: 0; padding: 8px 8px 0 }}
   #attention, #flows {{ grid-column: 1 / 3 }}
-</style><body>{panels}</body>"""
+</style><body>{panels}</body>"""  # noqa: E501
 
 
 def alerts() -> list[Document]:

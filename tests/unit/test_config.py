@@ -1,4 +1,5 @@
-"""Settings: file, environment, secrets; what is wrong is said with its place and what it should be."""
+"""Settings: file, environment, secrets; what is wrong is said with its place and what it should
+be."""
 
 from __future__ import annotations
 
@@ -86,7 +87,8 @@ def test_the_environment_wins(tmp_path: Path) -> None:
         ("[detect]\nbundle = ''", "ids.toml:2: bundle has to be a text, not ''"),
         (
             "[kafka]\nsecurity_protocol = 'ssl'",
-            "ids.toml:2: security_protocol has to be one of PLAINTEXT, SSL, SASL_PLAINTEXT, SASL_SSL, not ssl "
+            "ids.toml:2: security_protocol has to be one of PLAINTEXT, SSL, SASL_PLAINTEXT, "
+            "SASL_SSL, not ssl "
             "(did you mean SSL?)",
         ),
         ("[kafka]\nbootstrap = ['a']", "ids.toml: [kafka]: bootstrap names 'a', not HOST:PORT"),
@@ -113,15 +115,18 @@ def test_the_environment_wins(tmp_path: Path) -> None:
         ),
         (
             "[kibana]\nurl = 'https://me:word@host'",
-            "ids.toml: [kibana]: url holds a user or a password (they belong into username and password_file)",
+            "ids.toml: [kibana]: url holds a user or a password (they belong into username and "
+            "password_file)",
         ),
         (
             "[kibana]\nspace = 'My Team'",
-            "ids.toml: [kibana]: space is the identifier of one, not 'My Team' (small letters, digits, - and _)",
+            "ids.toml: [kibana]: space is the identifier of one, not 'My Team' (small letters, "
+            "digits, - and _)",
         ),
         (
             "[kibana]\nflow_url = 'https://host/flow'",
-            "ids.toml: [kibana]: flow_url has no {{value}} in it (it is put where the value belongs)",
+            "ids.toml: [kibana]: flow_url has no {{value}} in it (it is put where the value "
+            "belongs)",
         ),
         (
             "[elasticsearch]\nusername = 'a'\npassword = 'b'\napi_key = 'c'",
@@ -129,7 +134,8 @@ def test_the_environment_wins(tmp_path: Path) -> None:
         ),
         (
             "[kafka",
-            "ids.toml: is no TOML: Expected ']' at the end of a table declaration (at end of document)",
+            "ids.toml: is no TOML: Expected ']' at the end of a table declaration (at end of "
+            "document)",
         ),
     ],
 )

@@ -1,4 +1,5 @@
-"""The whole sentence: flows in, alerts out, sensors apart, everything counted, explanations only for what alerts."""
+"""The whole sentence: flows in, alerts out, sensors apart, everything counted, explanations only
+for what alerts."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ def shipped() -> Bundle:
 
 @cache
 def network(seed: int = 5, sensor: str = "one") -> pl.DataFrame:
-    """Flows in known order, local flags filled: 15 minutes with a scan, guessed passwords and a beacon."""
+    """Flows in known order, local flags filled: 15 minutes with a scan, guessed passwords and a
+    beacon."""
     flows = toy.network(seed, minutes=15).with_columns(sensor=pl.lit(sensor))
     locality = Locality()
     locality.see(flows)
@@ -54,7 +56,8 @@ def alone(seed: int = 5, sensor: str = "one") -> list[Document]:
 
 
 def total(pipeline: Pipeline) -> Counts:
-    """The counters of a pipeline that read no sources, once everything was delivered; they balance."""
+    """The counters of a pipeline that read no sources, once everything was delivered; they
+    balance."""
     for source, sensor in [key for key, _ in pipeline.ledger.items()]:
         counts = pipeline.ledger.of(source, sensor)
         counts.read = counts.parsed = counts.scored + counts.duplicate + counts.replaced
@@ -252,7 +255,8 @@ def test_windows_of_another_version_begin_anew_and_folds_go_on() -> None:
 
 
 def test_a_bundle_is_swapped_between_two_batches() -> None:
-    """A document names the bundle that judged the flow it shows: what opened the fold, or its strongest flow."""
+    """A document names the bundle that judged the flow it shows: what opened the fold, or its
+    strongest flow."""
     other = bundle.seal(shipped().manifest.replaced(version="other"), shipped().files)
     shown = [one["zeek"]["session_id"] for one in alone()]
     opened, strongest = sorted(network()["uid"].to_list().index(uid) for uid in shown)

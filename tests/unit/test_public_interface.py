@@ -33,7 +33,7 @@ def test_dir_lists_what_is_exported() -> None:
 def test_importing_loads_nothing_heavy() -> None:
     code = (
         "import sys, ids_plugin\n"
-        "heavy = {'polars', 'numpy', 'torch', 'kafka', 'elasticsearch', 'onnxruntime', 'lightgbm'}\n"
+        "heavy = {'polars', 'numpy', 'torch', 'kafka', 'elasticsearch', 'onnxruntime', 'lightgbm'}\n"  # noqa: E501
         "print(sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,5 @@
-"""Plugins are entry points: listed and loaded by name; an unknown name is refused with those there are."""
+"""Plugins are entry points: listed and loaded by name; an unknown name is refused with those there
+are."""
 
 from __future__ import annotations
 

@@ -392,5 +392,6 @@ def _too_little(flows: int, days: float, budget: float) -> UsageError:
     return UsageError(
         f"too little traffic for {budget:g} alerts a day: it takes {1 / budget:.3g} days to fit, "
         f"and there are {days:.2g}",
-        hint=f"give {needed:.3g} days or more in all: {1 - FITTING_SHARE:.0%} are held back to check",
+        hint=f"give {needed:.3g} days or more in all: {1 - FITTING_SHARE:.0%} are held back to "
+        "check",
     )

@@ -1,4 +1,5 @@
-"""What both ways of calibrating share: options, time that was watched, alerts that thresholds give."""
+"""What both ways of calibrating share: options, time that was watched, alerts that thresholds
+give."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def announce(stage: Stage, me: Host, rng: random.Random) -> None:
                         ("224.0.0.251", 5353),
                     )
                 else:
-                    search = b'M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\nMAN: "ssdp:discover"\r\n\r\n'
+                    search = b'M-SEARCH * HTTP/1.1\r\nHOST: 239.255.255.250:1900\r\nMAN: "ssdp:discover"\r\n\r\n'  # noqa: E501
                     link.sendto(search, ("239.255.255.250", 1900))
                 stage.sleep(1)
 
@@ -494,7 +494,7 @@ def mirror(
     folder.mkdir(exist_ok=True)
     for number in range(files):
         (folder / f"{me.name}-{number}").write_bytes(wire.filler(int(size * rng.uniform(0.2, 1.8))))
-    script = f"set net:timeout 5; set net:max-retries 1; open -u {USER},{PASSWORD} {nas.address}; mirror -R {folder}"
+    script = f"set net:timeout 5; set net:max-retries 1; open -u {USER},{PASSWORD} {nas.address}; mirror -R {folder}"  # noqa: E501
     with _usual(stage, "folder mirrored", me, [nas], "tcp", [21, *range(40000, 40101)]):
         stage.note(f"lftp: {stage.tool(['lftp', '-c', script], 60)[-200:]!r}")
 

@@ -182,7 +182,7 @@ def hydra_telnet(
     ]
     with _label(stage, "hydra telnet", me, device, port):
         stage.note(
-            f"hydra: {stage.tool([*command, str(port), f'telnet://{device.address}'], limit)[-400:]}"
+            f"hydra: {stage.tool([*command, str(port), f'telnet://{device.address}'], limit)[-400:]}"  # noqa: E501
         )
 
 

@@ -260,5 +260,5 @@ def nping_udp(
             stage.activity("scan", "T1046", "nping UDP refused", [me], [victim], "icmp", None),
         ):
             stage.note(
-                f"nping: {stage.tool([*command, '--no-capture', victim.address], ports / rate + 10)[-300:]}"
+                f"nping: {stage.tool([*command, '--no-capture', victim.address], ports / rate + 10)[-300:]}"  # noqa: E501
             )

@@ -405,7 +405,8 @@ def _filled(url: JSON, context: Context) -> JSON:
     if "query" in body:
         if "%context%" in url or field:
             raise BrokenError(
-                "a Vega panel has a query and %context% or %timefield%: Kibana refuses both together"
+                "a Vega panel has a query and %context% or %timefield%: Kibana refuses both "
+                "together"
             )
         body["query"] = _replaced(body["query"], context)
     elif url.get("%context%"):

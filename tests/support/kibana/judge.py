@@ -151,7 +151,7 @@ def _form(raw: Mapping[str, Any], one: Saved) -> Iterator[str]:
     if one.type not in VERSIONS:
         yield f"{one.place}: the type {one.type} is not known here"
     elif raw.get("typeMigrationVersion") != VERSIONS[one.type]:
-        yield f"{one.place}: typeMigrationVersion {raw.get('typeMigrationVersion')}, not {VERSIONS[one.type]}"
+        yield f"{one.place}: typeMigrationVersion {raw.get('typeMigrationVersion')}, not {VERSIONS[one.type]}"  # noqa: E501
     if raw.get("coreMigrationVersion") != CORE:
         yield f"{one.place}: coreMigrationVersion {raw.get('coreMigrationVersion')}, not {CORE}"
     if not one.title:
@@ -357,14 +357,14 @@ def _mixed(panel: Panel) -> Iterator[str]:
             inside = {one.field for one in layer.uses() if one.field.startswith(prefix)}
             grouped = any(one.state.get("sourceField") in inside for one in layer.buckets)
             if grouped and len(inside) > 1:
-                yield f"{layer.place}: {', '.join(sorted(inside))} of one document don't belong together"
+                yield f"{layer.place}: {', '.join(sorted(inside))} of one document don't belong together"  # noqa: E501
 
 
 def _accessors(node: Any) -> Iterator[str]:
     """Columns that a visualisation draws."""
     lists = ("accessors", "primaryGroups", "secondaryGroups", "metrics")
-    single = ("xAccessor", "yAccessor", "valueAccessor", "splitAccessor", "metricAccessor", "secondaryMetricAccessor",
-              "breakdownByAccessor", "maxAccessor", "columnId", "forAccessor", "metric", "accessor")  # fmt: skip
+    single = ("xAccessor", "yAccessor", "valueAccessor", "splitAccessor", "metricAccessor", "secondaryMetricAccessor",  # noqa: E501
+              "breakdownByAccessor", "maxAccessor", "columnId", "forAccessor", "metric", "accessor")  # fmt: skip  # noqa: E501
     if isinstance(node, list):
         for one in node:
             yield from _accessors(one)

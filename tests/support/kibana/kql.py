@@ -16,7 +16,7 @@ Query = dict[str, Any]
 
 RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 TOKEN = re.compile(
-    r"""\s+ | (?P<quoted>"(?:\\.|[^"\\])*") | (?P<sign><=|>=|[():<>{}]) | (?P<word>(?:\\.|[^\s():<>{}"\\])+)""",
+    r"""\s+ | (?P<quoted>"(?:\\.|[^"\\])*") | (?P<sign><=|>=|[():<>{}]) | (?P<word>(?:\\.|[^\s():<>{}"\\])+)""",  # noqa: E501
     re.X,
 )
 ESCAPED = re.compile(r"\\(.)")

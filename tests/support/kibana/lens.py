@@ -40,8 +40,8 @@ MATHS: Mapping[str, Callable[[float, float], float | None]] = {
     "multiply": lambda a, b: a * b,
     "divide": lambda a, b: a / b if b else None,
 }
-COLUMN_KEYS = {"label", "customLabel", "dataType", "operationType", "sourceField", "isBucketed", "scale", "params",
-               "filter", "references", "isStaticValue", "timeScale", "reducedTimeRange", "timeShift"}  # fmt: skip
+COLUMN_KEYS = {"label", "customLabel", "dataType", "operationType", "sourceField", "isBucketed", "scale", "params",  # noqa: E501
+               "filter", "references", "isStaticValue", "timeScale", "reducedTimeRange", "timeShift"}  # fmt: skip  # noqa: E501
 
 Row = dict[str, Any]
 

@@ -106,7 +106,7 @@ def test_ipv6() -> None:
 
 def test_what_a_source_does_not_know_is_left_out() -> None:
     unknown: dict[str, Any] = dict.fromkeys(
-        ("uid", "service", "duration", "orig_bytes", "resp_bytes", "conn_state", "history", "orig_p", "resp_p",
+        ("uid", "service", "duration", "orig_bytes", "resp_bytes", "conn_state", "history", "orig_p", "resp_p",  # noqa: E501
          "orig_pkts", "orig_ip_bytes", "resp_pkts", "resp_ip_bytes")
     )  # fmt: skip
     found = alert(**unknown)

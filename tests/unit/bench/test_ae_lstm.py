@@ -19,7 +19,7 @@ def test_the_threshold_calls_most_weight_right() -> None:
 def test_figures_are_those_of_the_attacks() -> None:
     found = ae_lstm.figures(BAD, SCORE, SCORE >= 0.5, np.array([True, True, False, True, False]))
     assert found == {
-        "accuracy": 80, "precision": pytest.approx(66.67), "recall": 100, "F1": 80, "FPR": pytest.approx(33.33),
+        "accuracy": 80, "precision": pytest.approx(66.67), "recall": 100, "F1": 80, "FPR": pytest.approx(33.33),  # noqa: E501
         "FNR": 0, "AUC": pytest.approx(83.33), "TCP AUC": 100,
     }  # fmt: skip
 

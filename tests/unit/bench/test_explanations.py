@@ -27,8 +27,8 @@ def test_rows_count_what_was_named_tested_and_passed() -> None:
     ]  # fmt: skip
     text = page(rows, Namespace(explained=3, seed=1))
     assert (
-        "| toy | earlier flows | as shown (attention 1, step_occlusion 1) | 3 | 1 | 2 | 50% | 1.25 | 1.0 | 4.0 |"
-        in text
+        "| toy | earlier flows | as shown (attention 1, step_occlusion 1) | 3 | 1 | 2 | 50% | "
+        "1.25 | 1.0 | 4.0 |" in text
     )
 
 

@@ -1,4 +1,5 @@
-"""The bench of all models: its smallest section runs, is kept, isn't made twice, and what isn't run is said."""
+"""The bench of all models: its smallest section runs, is kept, isn't made twice, and what isn't run
+is said."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ RULE, LEARNER = "iotid20/lookup", "iotid20/lightgbm"
 
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of public data that holds a set of the right shape: an attack's numbers are larger."""
+    """A folder of public data that holds a set of the right shape: an attack's numbers are
+    larger."""
     folder = tmp_path / "shared" / "iotid20-sample"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(1)

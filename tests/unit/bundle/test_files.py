@@ -1,4 +1,5 @@
-"""Bundles: written whole or not at all, and refused with the reason when anything about them is wrong."""
+"""Bundles: written whole or not at all, and refused with the reason when anything about them is
+wrong."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The manifest: what is read is typed, what is wrong is refused by its path, what is unknown is kept."""
+"""The manifest: what is read is typed, what is wrong is refused by its path, what is unknown is
+kept."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ def shipped() -> dict[str, Any]:
 
 
 def changed(path: str, value: object) -> dict[str, Any]:
-    """The shipped manifest with another value at a path of keys and indices; without it for `...`."""
+    """The shipped manifest with another value at a path of keys and indices; without it for
+    `...`."""
     document = copy.deepcopy(shipped())
     *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
     inner: Any = document
@@ -68,7 +70,7 @@ def test_sealing_it_again_gives_the_same_id_and_the_same_bytes() -> None:
         ("gate.threshold", ..., "gate.threshold is missing"),
         ("reference.failed.low", "0", "reference.failed.low has to be a number, not '0'"),
         ("thresholds", [], "thresholds has to be an object"),
-        ("training.data.train.0.flows", 1.5, r"training\.data\.train\[0\]\.flows has to be a whole"),
+        ("training.data.train.0.flows", 1.5, r"training\.data\.train\[0\]\.flows has to be a whole"),  # noqa: E501
         ("judged.0.hours", "1", r"judged\[0\]\.hours has to be a number"),
         ("compression.0", 3, r"compression\[0\] has to be an object"),
     ],

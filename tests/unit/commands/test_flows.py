@@ -1,4 +1,5 @@
-"""`ids-plugin flows`: every format gives back the flows that were read, in known order, whole or not at all."""
+"""`ids-plugin flows`: every format gives back the flows that were read, in known order, whole or
+not at all."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def as_written(flows: pl.DataFrame) -> pl.DataFrame:
-    """A log holds what we judge local as its own flags: whoever reads it sees them as the sensor's."""
+    """A log holds what we judge local as its own flags: whoever reads it sees them as the
+    sensor's."""
     judged = [pl.col(name).alias(f"sensor_{name}") for name in ("local_orig", "local_resp")]
     unknown = [pl.lit(None, pl.Boolean()).alias(name) for name in ("local_orig", "local_resp")]
     return flows.with_columns(judged).with_columns(unknown)

@@ -1,4 +1,5 @@
-"""The C headers give the reference's scores bit for bit, compiled by a real compiler with every warning an error."""
+"""The C headers give the reference's scores bit for bit, compiled by a real compiler with every
+warning an error."""
 
 from __future__ import annotations
 

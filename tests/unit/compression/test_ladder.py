@@ -1,4 +1,5 @@
-"""tiny_cnn's ladder: five rungs, each measured on runs held out; --fit picks one that a device holds, as a C header."""
+"""tiny_cnn's ladder: five rungs, each measured on runs held out; --fit picks one that a device
+holds, as a C header."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Steps that change weights: what is removed is gone, what is zero stays zero, and the same seed gives the same."""
+"""Steps that change weights: what is removed is gone, what is zero stays zero, and the same seed
+gives the same."""
 
 from __future__ import annotations
 

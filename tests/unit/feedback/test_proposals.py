@@ -68,7 +68,7 @@ def test_a_proposal_is_as_narrow_as_the_alert() -> None:
     (alert,) = cases(behaviour("brute_force"), "brute_force")
     (one,) = proposed([alert], "false")
     assert one.table == {
-        "host": "10.0.0.66", "role": "actor", "cidr": "10.0.0.2/32", "port": 22, "class": "brute_force",
+        "host": "10.0.0.66", "role": "actor", "cidr": "10.0.0.2/32", "port": 22, "class": "brute_force",  # noqa: E501
         "note": "false by anna on 2026-03-03", "expires": "2026-06-01",
     }  # fmt: skip
     (several,) = proposed(cases(behaviour("scan"), "scan"), "benign")
@@ -117,7 +117,7 @@ def test_the_effect_is_told_and_what_nobody_has_judged() -> None:
     )
     (one,) = proposed(alerts, "false")
     assert one.effect() == {
-        "alerts": 2, "flows": 2, "by_class": {"scan": 2}, "by_severity": {"medium": 2}, "in_part": 1, "unjudged": 2,
+        "alerts": 2, "flows": 2, "by_class": {"scan": 2}, "by_severity": {"medium": 2}, "in_part": 1, "unjudged": 2,  # noqa: E501
         "examples": [
             {"event.id": alert.alert, "severity": "medium", "message": alert.message}
             for alert in (alerts[1], alerts[2], alerts[0])
@@ -125,8 +125,8 @@ def test_the_effect_is_told_and_what_nobody_has_judged() -> None:
     }  # fmt: skip
     text = render([one], 7)
     assert (
-        "In the last 7 days it would have hidden 2 alerts of class scan (2 medium), 2 flows in them."
-        in text
+        "In the last 7 days it would have hidden 2 alerts of class scan (2 medium), 2 flows in "
+        "them." in text
     )
     assert "Of 1 more it would have hidden some of the flows." in text
     assert "WARNING: nobody has judged 2 of these" in text

@@ -72,7 +72,8 @@ def test_a_line_that_makes_no_sense_is_a_reject_with_its_place(
     [
         (
             "",
-            "v.csv:1: column event.id is missing (the header is event.id,verdict,note,analyst,time)",
+            "v.csv:1: column event.id is missing (the header is "
+            "event.id,verdict,note,analyst,time)",
         ),
         ("event.id,note\n", "v.csv:1: column verdict is missing"),
         (

@@ -29,7 +29,7 @@ RPC_BACK = bytes([5, 0, 12, 3, 16, 0, 0, 0]) + bytes(30)
 TALKS: dict[str, list[tuple[int, bytes, bytes]]] = {
     "http": [(80, b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 200 OK\r\n"),
              (8123, b"PUT /x HTTP/1.0\r\n\r\n", b"HTTP/1.0 200 OK\r\n")],
-    "http,websocket": [(80, b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n")],
+    "http,websocket": [(80, b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n")],  # noqa: E501
     "ssl": [(443, HELLO, HELLO_BACK), (4433, HELLO, HELLO_BACK)],
     "ssh": [(22, b"SSH-2.0-a\r\n", b"SSH-2.0-b\r\n")],
     "smtp": [(25, b"EHLO x\r\n", b"220 mail ESMTP\r\n")],
@@ -39,16 +39,16 @@ TALKS: dict[str, list[tuple[int, bytes, bytes]]] = {
     "irc": [(6667, b"NICK a\r\nUSER a b c d\r\n", b":irc 001 a :hi\r\n")],
     "mqtt": [(1883, b"\x10\x10\x00\x04MQTT\x04\x02" + bytes(8), b"\x20\x02\x00\x00")],
     "mysql": [(3306, b"\x20\0\0\1" + bytes(40), GREETING)],
-    "postgresql": [(5432, STARTUP, b""), (15432, STARTUP, b"R\0\0\0\x08\0\0\0\0"), (15432, TLS_WANTED, b"N")],
-    "redis": [(6379, b"PING\r\n", b"+PONG\r\n"), (7000, b"*1\r\n$4\r\nPING\r\n", b"$4\r\nPONG\r\n")],
+    "postgresql": [(5432, STARTUP, b""), (15432, STARTUP, b"R\0\0\0\x08\0\0\0\0"), (15432, TLS_WANTED, b"N")],  # noqa: E501
+    "redis": [(6379, b"PING\r\n", b"+PONG\r\n"), (7000, b"*1\r\n$4\r\nPING\r\n", b"$4\r\nPONG\r\n")],  # noqa: E501
     "ldap_tcp": [(389, BIND, BOUND), (3890, LONG_SEARCH, BOUND)],
     "smb": [(445, SMB, SMB)],
     "dce_rpc": [(135, RPC, RPC_BACK)],
     "socks": [(1080, b"\x05\x01\x00", b"\x05\x00")],
     "rfb": [(5900, b"RFB 003.008\n", b"RFB 003.008\n")],
-    "xmpp": [(5222, b"<?xml version='1.0'?><stream:stream xmlns='jabber:client'>", b"<?xml version='1.0'?>")],
-    "modbus": [(502, struct.pack(">HHHBB", 1, 0, 6, 1, 3) + bytes(4), struct.pack(">HHHBB", 1, 0, 5, 1, 3) + bytes(3))],
-    "dnp3_tcp": [(20_000, b"\x05\x64\x05\xc9\x01\x00\x00\x04\xe9\x21", b"\x05\x64\x05\x0b\x00\x04\x01\x00\xe9\x21")],
+    "xmpp": [(5222, b"<?xml version='1.0'?><stream:stream xmlns='jabber:client'>", b"<?xml version='1.0'?>")],  # noqa: E501
+    "modbus": [(502, struct.pack(">HHHBB", 1, 0, 6, 1, 3) + bytes(4), struct.pack(">HHHBB", 1, 0, 5, 1, 3) + bytes(3))],  # noqa: E501
+    "dnp3_tcp": [(20_000, b"\x05\x64\x05\xc9\x01\x00\x00\x04\xe9\x21", b"\x05\x64\x05\x0b\x00\x04\x01\x00\xe9\x21")],  # noqa: E501
     "krb_tcp": [(88, b"\0\0\0\x40\x6a" + bytes(60), b"\0\0\0\x40\x6b" + bytes(60))],
     "dns": [(53, b"\0\x20\0\1\1\0\0\1\0\0\0\0\0\0" + bytes(20), b"")],
     "finger": [(79, b"alice\r\n", b"")],
@@ -72,9 +72,9 @@ DATAGRAMS: dict[str, list[tuple[int, bytes, bytes]]] = {
     "dnp3_udp": [(20_000, b"\x05\x64\x05\xc9\x01\x00\x00\x04\xe9\x21", b"")],
 }
 DOCUMENTED = {
-    "ayiya", "dce_rpc", "dhcp", "dnp3_tcp", "dnp3_udp", "dns", "dtls", "finger", "ftp", "ftp-data", "geneve", "gssapi",
-    "gtpv1", "http", "imap", "irc", "krb", "krb_tcp", "ldap_tcp", "ldap_udp", "modbus", "mqtt", "mysql", "ntlm", "ntp",
-    "pop3", "postgresql", "quic", "radius", "rdp", "rdpeudp", "redis", "rfb", "sip", "smb", "smtp", "snmp", "socks",
+    "ayiya", "dce_rpc", "dhcp", "dnp3_tcp", "dnp3_udp", "dns", "dtls", "finger", "ftp", "ftp-data", "geneve", "gssapi",  # noqa: E501
+    "gtpv1", "http", "imap", "irc", "krb", "krb_tcp", "ldap_tcp", "ldap_udp", "modbus", "mqtt", "mysql", "ntlm", "ntp",  # noqa: E501
+    "pop3", "postgresql", "quic", "radius", "rdp", "rdpeudp", "redis", "rfb", "sip", "smb", "smtp", "snmp", "socks",  # noqa: E501
     "ssh", "ssl", "syslog", "teredo", "vxlan", "websocket", "xmpp",
 }  # fmt: skip
 """What Zeek 8.0's default scripts can put into conn.log's service: its protocol analysers with a

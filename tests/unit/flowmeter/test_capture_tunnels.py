@@ -58,18 +58,21 @@ TUNNELS: dict[str, tuple[Wrap, str | None]] = {
     "ip in ip": (inside(4), None),
     "ip in ip6": (inside(4, ends=OUTER6), None),
     "gre": (inside(47, struct.pack(">HH", 0, 0x0800)), None),
-    "gre with checksum, key, sequence": (inside(47, struct.pack(">HHIII", 0xB000, 0x0800, 0, 1, 2)), None),
+    "gre with checksum, key, "
+    "sequence": (inside(47, struct.pack(">HHIII", 0xB000, 0x0800, 0, 1, 2)), None),
     "gre, bridged": (bridged(inside(47, struct.pack(">HH", 0, 0x6558))), None),
     "erspan 1": (bridged(inside(47, struct.pack(">HH", 0, 0x88BE))), None),
     "erspan 2": (bridged(inside(47, struct.pack(">HHI8s", 0x1000, 0x88BE, 1, b"\x10"))), None),
     "erspan 3": (bridged(inside(47, struct.pack(">HHI12s", 0x1000, 0x22EB, 1, b"\x20"))), None),
-    "erspan 3 with more": (bridged(inside(47, struct.pack(">HHI20s", 0x1000, 0x22EB, 1, ERSPAN_MORE))), None),
+    "erspan 3 with "
+    "more": (bridged(inside(47, struct.pack(">HHI20s", 0x1000, 0x22EB, 1, ERSPAN_MORE))), None),
     "pptp": (point_to_point, None),
     "vxlan": (bridged(carried(4789, b"\x08\0\0\0\0\0\x7b\0")), "vxlan"),
     "geneve": (bridged(carried(6081, struct.pack(">BBHI", 0, 0, 0x6558, 0))), "geneve"),
-    "geneve with options": (carried(6081, struct.pack(">BBHI4s4s", 2, 0, 0x0800, 0, b"\1\2\3\1", b"abcd")), "geneve"),
+    "geneve with "
+    "options": (carried(6081, struct.pack(">BBHI4s4s", 2, 0, 0x0800, 0, b"\1\2\3\1", b"abcd")), "geneve"),  # noqa: E501
     "gtp": (carried(2152, GTP), "gtpv1"),
-    "gtp with options": (carried(2152, struct.pack(">BBHIHBB", 0x32, 255, 40, 7, 1, 0, 0)), "gtpv1"),
+    "gtp with options": (carried(2152, struct.pack(">BBHIHBB", 0x32, 255, 40, 7, 1, 0, 0)), "gtpv1"),  # noqa: E501
     "gtp with extensions": (carried(2152, GTP_EXTENDED), "gtpv1"),
     "ayiya": (carried(5072, AYIYA), "ayiya"),
     "ayiya elsewhere": (carried(9999, AYIYA), "ayiya"),

@@ -1,4 +1,5 @@
-"""What every network family promises: padding is no evidence, the unknown has a value of its own, every part learns."""
+"""What every network family promises: padding is no evidence, the unknown has a value of its own,
+every part learns."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A member costs one file: named otherwise it changes nothing, and one of another package is trained,
-loaded, scored and explained without a word about it in the product."""
+"""A member costs one file: named otherwise it changes nothing, and one of another package is
+trained, loaded, scored and explained without a word about it in the product."""
 
 from __future__ import annotations
 

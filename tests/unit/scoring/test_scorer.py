@@ -1,4 +1,5 @@
-"""Scores: the same bits in any batch, every member's opinion beside the whole's, and a gate that changes no alert."""
+"""Scores: the same bits in any batch, every member's opinion beside the whole's, and a gate that
+changes no alert."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""What `setup elasticsearch` asks of servers that can't be had here: other versions, without ILM, with GeoIP.
+"""What `setup elasticsearch` asks of servers that can't be had here: other versions, without ILM,
+with GeoIP.
 
-The server is a look-alike that knows nothing but the documented API: it shows what is sent, not what a real one makes
-of it. Against a real one: tests/integration/test_elasticsearch.py.
+The server is a look-alike that knows nothing but the documented API: it shows what is sent, not
+what a real one makes of it. Against a real one: tests/integration/test_elasticsearch.py.
 """
 
 from __future__ import annotations

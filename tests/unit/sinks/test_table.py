@@ -1,4 +1,5 @@
-"""The table in the terminal: one row a fold, readable at 80 and at 160 columns, nothing of the traffic obeyed."""
+"""The table in the terminal: one row a fold, readable at 80 and at 160 columns, nothing of the
+traffic obeyed."""
 
 from __future__ import annotations
 

@@ -193,6 +193,6 @@ def test_the_split_is_in_time() -> None:
 
 
 def test_no_torch_is_needed() -> None:
-    code = "import sys, ids_plugin.training.calibrate, ids_plugin.feedback.labels; print('torch' in sys.modules)"
+    code = "import sys, ids_plugin.training.calibrate, ids_plugin.feedback.labels; print('torch' in sys.modules)"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -38,7 +38,8 @@ def test_the_numbers_at_the_edge(alpha: float, count: int) -> None:
 
 
 def test_the_rate_is_kept_on_flows_never_seen() -> None:
-    """Mean false-alarm rate over many draws: at most α, and near it, because nothing is given away."""
+    """Mean false-alarm rate over many draws: at most α, and near it, because nothing is given
+    away."""
     rng = np.random.default_rng(1)
     alpha, count, rates = 0.02, 400, []
     for _ in range(300):

@@ -1,4 +1,5 @@
-"""How families that aren't networks of classes are trained, and that what serves is what was trained."""
+"""How families that aren't networks of classes are trained, and that what serves is what was
+trained."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def _judged(rng: np.random.Generator) -> combination.ScoredNetwork:
     flows = pl.concat([batch.flows for batch in windows(toy.network(int(rng.integers(1000))))])
     size = flows.height
     scores = Scores(
-        score=rng.random(size), label=np.ones(size, np.int64), probability=np.zeros((size, len(CLASSES))), models={},
+        score=rng.random(size), label=np.ones(size, np.int64), probability=np.zeros((size, len(CLASSES))), models={},  # noqa: E501
         over=np.zeros(size, np.bool_), threshold=np.ones(size),
     )  # fmt: skip
     return combination.ScoredNetwork("toy", flows, scores)

@@ -1,4 +1,5 @@
-"""tiny_cnn's training: what it reads and refuses, which features it keeps, and that it learns and repeats."""
+"""tiny_cnn's training: what it reads and refuses, which features it keeps, and that it learns and
+repeats."""
 
 from __future__ import annotations
 
