@@ -457,8 +457,10 @@ def train(
         from ids_plugin.training.options import Fit
         from ids_plugin.training.options import Options as TrainingOptions
 
-        is_uniflow_family = registry.load("models", family).kind == "uniflow"
-    if is_uniflow_family:
+        kind = registry.load("models", family).kind
+    if kind == "contacts":
+        return _train_contacts(data, seed, epochs, false_alerts_per_day, progress)
+    if kind == "uniflow":
         options = tiny.Options(tuple(data), tuple(validation), seed=seed)
         return tiny.train(replace(options, epochs=epochs) if epochs else options, progress)
     recipe = Fit(balance=Balance(balance, focal_gamma))
@@ -475,6 +477,25 @@ def train(
         ),
         progress,
     )
+
+
+def _train_contacts(
+    data: Sequence[str],
+    seed: int,
+    epochs: int | None,
+    alerts_per_day: float,
+    progress: Callable[[str], None],
+) -> Bundle:
+    """The detectors' bundle, its network in int8."""
+    from ids_plugin.compression.contact_network import with_small_networks
+    from ids_plugin.training.contacts import bundle as contact_bundle
+
+    options = contact_bundle.ContactOptions(tuple(data), seed, alerts_per_day=alerts_per_day)
+    if epochs is not None:
+        network = replace(options.fit.network, epochs=epochs)
+        options = replace(options, fit=replace(options.fit, network=network))
+    trained = contact_bundle.train(options, progress)
+    return with_small_networks(trained.bundle, trained.shown)
 
 
 def compress(

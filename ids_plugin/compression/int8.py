@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import onnx
@@ -30,7 +30,7 @@ from ids_plugin.compression.quantize_nodes import move_quantize_nodes_up
 from ids_plugin.compression.retrain import exported
 from ids_plugin.compression.unroll_lstm import unrolled
 from ids_plugin.errors import UsageError
-from ids_plugin.training.examples import Examples
+from ids_plugin.schema.window import Bools, Floats
 
 _QUANTISED = ["Conv", "Gemm", "MatMul"]
 _READING = ["Gemm", "MatMul"]
@@ -83,7 +83,20 @@ class Int8:
         return NetworkInProgress(quantised(model, material.shown))
 
 
-def quantised(model: bytes, shown: Examples, scales: Scales = _NONE) -> bytes:
+class ShownInputs(Protocol):
+    """What a network reads, n rows of each."""
+
+    @property
+    def steps(self) -> Floats: ...
+
+    @property
+    def mask(self) -> Bools: ...
+
+    @property
+    def table(self) -> Floats: ...
+
+
+def quantised(model: bytes, shown: ShownInputs, scales: Scales = _NONE) -> bytes:
     """The ONNX model in int8; `shown` are windows like those it will see, they fix what `scales`
     doesn't."""
     with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +154,7 @@ def _scope(name: str) -> str:
 
 
 class _Shown(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, shown: Examples) -> None:
+    def __init__(self, shown: ShownInputs) -> None:
         self._batches = self._cut(shown)
 
     def get_next(self) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] | None:
@@ -149,9 +162,9 @@ class _Shown(CalibrationDataReader):  # type: ignore[misc]
         return next(self._batches, None)
 
     def _cut(
-        self, shown: Examples
+        self, shown: ShownInputs
     ) -> Iterator[dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]]:
-        for start in range(0, len(shown), _BATCH):
+        for start in range(0, len(shown.steps), _BATCH):
             part = slice(start, start + _BATCH)
             yield {"steps": shown.steps[part], "mask": shown.mask[part], "table": shown.table[part]}
 

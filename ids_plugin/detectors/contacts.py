@@ -1,7 +1,9 @@
-"""Remote control: a host's dealings with one peer, judged from the fifth flow on by what repeats and what is said.
+"""Remote control: a host's dealings with one peer, judged from the fifth flow on by what repeats and
+what is said.
 
-The score says how rare such a contact is in benign traffic: days / (1 + days), where benign traffic shows one in so
-many days. An alert group stays open for a day, so that a controller that is polled for weeks alerts once a day.
+The score says how rare such a contact is in benign traffic: days / (1 + days), where benign traffic
+shows one in so many days. An alert group stays open for a day, so that a controller that is polled
+for weeks alerts once a day.
 """
 
 from __future__ import annotations
@@ -16,18 +18,11 @@ import numpy as np
 from ids_plugin.bundle import Bundle
 from ids_plugin.detectors import Findings, SensorDetector
 from ids_plugin.detectors.contact_profile.evidence import Baselines, ContactEvidence
-from ids_plugin.detectors.contact_profile.facts import (
-    FactMemory,
-    contact_flows,
-    is_tracked,
-    lookup_features,
-    with_fact_columns,
-)
-from ids_plugin.detectors.contact_profile.model import NAMES, ContactModel, has_log_facts
+from ids_plugin.detectors.contact_profile.facts import with_fact_columns
+from ids_plugin.detectors.contact_profile.model import ContactModel, has_log_facts
+from ids_plugin.detectors.contact_profile.profiles import ProfileMemory
 from ids_plugin.errors import BundleError
 from ids_plugin.schema.score import CLASSES
-from ids_plugin.schema.window import Floats, Ints
-from ids_plugin.windows.contacts import Contacts
 from ids_plugin.windows.state import BatchWindows
 
 LABEL = CLASSES.index("command_and_control")
@@ -37,7 +32,8 @@ DEFAULT_DAYS_BETWEEN = 3.0
 NOTABLE_SCORE = 0.2
 """Scores below it are no findings."""
 SURE_DAYS_BETWEEN = 10.0
-"""Contacts that benign traffic shows more often alert with less than the severity of their class."""
+"""Contacts that benign traffic shows more often alert with less than the severity of their
+class."""
 MOST_DAYS_BETWEEN = 1e6
 """a threshold that no score exceeds"""
 
@@ -63,31 +59,30 @@ class ContactDetector:
     def sensor(self, before: SensorDetector | None = None) -> SensorDetector:
         """The contacts of a sensor; they don't depend on the bundle."""
         if isinstance(before, ContactMemory):
-            return ContactMemory(self, before.contacts, before.facts)
-        return ContactMemory(self, Contacts(), FactMemory())
+            return ContactMemory(self, before.profiles)
+        return ContactMemory(self, ProfileMemory())
 
 
 class ContactMemory:
     """The contacts of one sensor."""
 
-    def __init__(self, detector: ContactDetector, contacts: Contacts, facts: FactMemory) -> None:
+    def __init__(self, detector: ContactDetector, profiles: ProfileMemory) -> None:
         self._detector = detector
-        self.contacts, self.facts = contacts, facts
+        self.profiles = profiles
 
     def step(self, windows: BatchWindows) -> Findings:
         """Flows of contacts that are rare in benign traffic."""
         detector = self._detector
         flows = with_fact_columns(windows.flows)
-        tracked = flows.select(is_tracked().fill_null(value=False).alias("is_tracked"))
-        positions = np.flatnonzero(tracked["is_tracked"].to_numpy())
-        rows, features, peer_hosts = self._profiles(flows[positions], positions)
-        score = detector.model.score(features, peer_hosts)
-        days = detector.model.days_between(score, has_log_facts(features))
+        profiles = self.profiles.step(flows)
+        score = detector.model.score(profiles)
+        days = detector.model.days_between(score, has_log_facts(profiles.features))
         calibrated = days / (1 + days)
         notable = np.flatnonzero(calibrated >= detector.lowest_score)
         count = len(notable)
+        chosen = profiles.take(notable)
         return Findings(
-            rows=rows[notable],
+            rows=chosen.rows,
             label=np.full(count, LABEL, np.int64),
             score=calibrated[notable],
             threshold=np.full(count, detector.threshold),
@@ -97,9 +92,7 @@ class ContactMemory:
                 detector.model,
                 windows,
                 flows,
-                rows[notable],
-                features[notable],
-                peer_hosts[notable],
+                chosen,
                 score[notable],
                 days[notable],
                 detector.baselines,
@@ -107,30 +100,18 @@ class ContactMemory:
             doubt=(days[notable] < SURE_DAYS_BETWEEN).astype(np.int64),
         )
 
-    def _profiles(self, flows: Any, positions: Ints) -> tuple[Ints, Floats, Ints]:
-        """Rows of the batch that are due, their features (m, NAMES), and how many hosts share the peer."""
-        if not len(positions):
-            return np.zeros(0, np.int64), np.zeros((0, len(NAMES)), np.float32), positions
-        arrays = contact_flows(flows, self.facts)
-        lookups = lookup_features(flows, arrays, self.facts)
-        parts = self.contacts.step(arrays)
-        own = np.concatenate([part.row for part in parts])
-        profile = np.concatenate([part.features for part in parts])
-        features = np.concatenate([profile, lookups[own]], axis=1).astype(np.float32)
-        return positions[own], features, np.concatenate([part.peer_hosts for part in parts])
-
     def state(self) -> dict[str, Any]:
         """The contacts', and what is remembered to read facts."""
-        return {"contacts": self.contacts.state(), "facts": self.facts.state()}
+        return self.profiles.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes up a `state`, in place of its own."""
-        self.contacts.restore(state["contacts"])
-        self.facts.restore(state["facts"])
+        self.profiles.restore(state)
 
 
 class ContactKind:
-    """Models over contact profiles: entry {name, files: {settings, logistic, trees, baselines}, days_between}."""
+    """Models over contact profiles: entry {name, files: {settings, logistic, trees, baselines,
+    network?}, days_between}."""
 
     name = "contacts"
 
@@ -142,9 +123,7 @@ class ContactKind:
         """
         try:
             files = {name: bundle.file(file) for name, file in entry["files"].items()}
-            model = ContactModel.read(
-                files["settings"], files["logistic"], files["trees"], entry["files"]["trees"]
-            )
+            model = ContactModel.read(files, bundle.location)
             baselines = {
                 str(column): tuple(map(float, numbers))
                 for column, numbers in json.loads(files["baselines"]).items()

@@ -14,7 +14,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as errors
 from ids_plugin.bundle import Bundle, MemberEntry
 from ids_plugin.errors import BundleError
 from ids_plugin.schema.score import CLASSES
-from ids_plugin.schema.window import STEPS, Bools, Floats
+from ids_plugin.schema.window import Bools, Floats
 from ids_plugin.scoring import Doubles
 
 REFUSALS = (
@@ -49,7 +49,7 @@ class OnnxMember:
                 f"ONNX Runtime can't load it: {str(error).splitlines()[0]}", location=location
             ) from error
         self._inputs = [value.name for value in self._session.get_inputs()]
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._widths = {output.name: output.shape[-1] for output in self._session.get_outputs()}
         self._classes = list(classes)
         self._location = location
 
@@ -61,9 +61,9 @@ class OnnxMember:
 
     def attention(self, steps: Floats, mask: Bools, table: Floats) -> Doubles | None:
         """As scoring.AttentiveMember; None where the model has no such output."""
-        if "attention" not in self._outputs:
+        if "attention" not in self._widths:
             return None
-        return self._run("attention", STEPS, steps, mask, table)
+        return self._run("attention", self._widths["attention"], steps, mask, table)
 
     def _run(self, output: str, width: int, steps: Floats, mask: Bools, table: Floats) -> Doubles:
         out = np.empty((len(table), width))

@@ -153,7 +153,7 @@ _DURATION_SECONDS = np.r_[
     dequantise(np.arange(MISSING, dtype=np.float32), DURATION_UNIT_S), np.float32(0)
 ].astype(np.float32)
 _BURST_STEP = int(np.ceil(np.log1p(BURST_GAP_S / GAP_UNIT_S) / LOG_STEP))
-_PADDING = np.array([[MISSING, MISSING, MISSING, MISSING, 0, 0, 0, MISSING]], np.uint8).view(
+PADDING = np.array([[MISSING, MISSING, MISSING, MISSING, 0, 0, 0, MISSING]], np.uint8).view(
     np.uint64
 )[0, 0]
 
@@ -524,7 +524,7 @@ class Contacts:
         gap[first[~batch.continues]] = np.nan
         position = np.arange(len(order)) + WINDOW_FLOWS * (segment + 1)
         tokens = np.empty(len(order) + WINDOW_FLOWS * len(first), np.uint64)
-        earlier = np.where(batch.continues[:, None], self._ring[slot], _PADDING)
+        earlier = np.where(batch.continues[:, None], self._ring[slot], PADDING)
         head = (position[first] - WINDOW_FLOWS)[:, None] + np.arange(WINDOW_FLOWS)
         tokens[head] = earlier
         tokens[position] = _tokens(flows, order, gap)
@@ -644,6 +644,25 @@ def _features(
     columns.append(external.astype(np.float32))
     columns += _fact_columns(planes)
     return np.ascontiguousarray(np.array(columns, np.float32).T)
+
+
+def without_flows(features: Floats, tokens: npt.NDArray[np.uint64]) -> Floats:
+    """(m, FEATURES) as they would be of other windows (m, WINDOW_FLOWS) of the same contacts, such
+    as windows in which some flows are `PADDING`; what stands on totals stays."""
+    planes = np.ascontiguousarray(
+        np.ascontiguousarray(tokens.T)
+        .view(np.uint8)
+        .reshape(WINDOW_FLOWS, -1, 8)
+        .transpose(2, 0, 1)
+    )
+    flows = (tokens != PADDING).sum(axis=1).astype(np.float32)
+    columns = [*_rhythm_columns(planes), *_outcome_columns(planes[OUTCOME], flows)]
+    first = FEATURE_NAMES.index("gap_median")
+    changed = features.copy()
+    changed[:, first : first + len(columns)] = np.array(columns, np.float32).T
+    facts = _fact_columns(planes)
+    changed[:, len(FEATURES) : len(FEATURES) + len(facts)] = np.array(facts, np.float32).T
+    return changed
 
 
 def _total_columns(totals: dict[str, Ints], start_us: Ints, duration_us: Ints) -> list[Floats]:

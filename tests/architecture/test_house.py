@@ -44,7 +44,15 @@ MAY_IMPORT = {
         "sources",
         "windows",
     },
-    "compression": {"datasets", "features", "models", "scoring", "training", "windows"},
+    "compression": {
+        "datasets",
+        "detectors",
+        "features",
+        "models",
+        "scoring",
+        "training",
+        "windows",
+    },
 }
 """What each place may import beside the base and itself; places not named here import no other
 room."""

@@ -11,16 +11,24 @@ import polars as pl
 
 from ids_plugin.detectors import Doubles, Ints
 from ids_plugin.detectors.contact_profile.model import COLUMNS, NAMES, ContactModel
+from ids_plugin.detectors.contact_profile.profiles import Profiles
 from ids_plugin.explain.wording import amount
 from ids_plugin.schema.evidence import Evidence, EvidenceFeature, EvidenceFlow
-from ids_plugin.schema.window import Floats
-from ids_plugin.windows.contacts import DURATION_UNIT_S, GAP_UNIT_S, SIZE_UNIT_B
+from ids_plugin.windows.contacts import (
+    DURATION_UNIT_S,
+    GAP_UNIT_S,
+    PADDING,
+    SIZE_UNIT_B,
+    WINDOW_FLOWS,
+    without_flows,
+)
 from ids_plugin.windows.state import BatchWindows
 
 Baselines = Mapping[str, Sequence[float]]
 """column → 5th, 50th and 95th percentile of benign contacts, in the column's own unit"""
 MOST_FEATURES = 6
-TESTED_FEATURES = 6
+DELETED_FLOWS = 3
+"""that the deletion test of the attention takes away"""
 _PLAIN_UNITS = {"log s": "s", "log B": "B", "log 1/h": "1/h", "log": ""}
 _QUANTISED_UNITS = {
     "gap_median": GAP_UNIT_S,
@@ -42,9 +50,7 @@ class ContactEvidence:
         model: ContactModel,
         windows: BatchWindows,
         flows: pl.DataFrame,
-        rows: Ints,
-        features: Floats,
-        peer_hosts: Ints,
+        profiles: Profiles,
         score: Doubles,
         days: Doubles,
         baselines: Baselines,
@@ -52,22 +58,24 @@ class ContactEvidence:
         """
         Args:
             flows: (n) of the batch, with the fact columns.
-            rows: (m) of the batch.
-            features: (m, COLUMNS).
+            profiles: (m) of the findings.
             score: (m) before calibration.
             days: (m) of benign traffic in which such a score comes once.
         """
         self._model, self._windows, self._flows = model, windows, flows
-        self._rows, self._features, self._peer_hosts = rows, features, peer_hosts
-        self._score, self._days, self._baselines = score, days, baselines
+        self._profiles, self._score = profiles, score
+        self._days, self._baselines = days, baselines
 
     def __call__(self, position: int) -> Evidence:
-        row = int(self._rows[position])
-        values = self._features[position : position + 1]
+        profile = self._profiles.take(np.array([position]))
+        row = int(profile.rows[0])
+        values = profile.features
         contributions = self._model.contributions(values)[0]
         named = self._named(values[0], contributions)
+        weights = flow_weights(self._model, profile, float(self._score[position]))
+        method = "tree_shap+logistic"
         return Evidence(
-            flows=self._earlier(row),
+            flows=self._earlier(row, weights),
             features=(
                 self._rarity(position),
                 *(
@@ -77,8 +85,8 @@ class ContactEvidence:
                     for index in named
                 ),
             ),
-            method="tree_shap+logistic",
-            faithfulness=self._faithfulness(position, named),
+            method=method if weights is None else f"{method}+attention",
+            faithfulness=self._faithfulness(position, profile, named),
             behaviours={},
             summary=self._sentence(row, values[0], position, bool(named)),
         )
@@ -121,24 +129,26 @@ class ContactEvidence:
         percentiles = self._baselines.get(NAMES[index])
         return None if percentiles is None else float(percentiles[1])
 
-    def _faithfulness(self, position: int, named: list[int]) -> float:
+    def _faithfulness(self, position: int, profile: Profiles, named: list[int]) -> float:
         """How far the score falls when the named columns are unknown."""
-        without = self._features[position : position + 1].copy()
+        without = profile.features.copy()
         without[:, named] = np.nan
-        left = self._model.score(without, self._peer_hosts[position : position + 1])[0]
+        left = self._model.score(profile._replace(features=without))[0]
         return max(0.0, float(self._score[position] - left))
 
-    def _earlier(self, row: int) -> tuple[EvidenceFlow, ...]:
+    def _earlier(self, row: int, weights: Doubles | None) -> tuple[EvidenceFlow, ...]:
+        """The flow and those of its contact before it that the window still shows."""
         flow = self._windows.flow(row)
         earlier = [
             before
             for before in self._windows.earlier(row)
             if not before.reverse and before.resp_p == flow.resp_p and before.proto == flow.proto
         ]
-        flows = [*earlier, flow]
-        weight = 1 / len(flows)
+        flows = [*earlier, flow][-WINDOW_FLOWS:]
+        shares = np.ones(len(flows)) if weights is None else weights[-len(flows) :]
         return tuple(
-            EvidenceFlow(step, len(flows) - 1 - index, weight) for index, step in enumerate(flows)
+            EvidenceFlow(step, len(flows) - 1 - index, float(shares[index] / shares.sum()))
+            for index, step in enumerate(flows)
         )
 
     def _sentence(
@@ -184,6 +194,36 @@ class ContactEvidence:
         elif natural["looked_up"] == 0:
             said.append("without ever looking up a name for it, as the host does for others")
         return said
+
+
+def flow_weights(model: ContactModel, profile: Profiles, score: float) -> Doubles | None:
+    """(WINDOW_FLOWS) the network's attention to the flows of one contact, where it is a reason.
+
+    The deletion test: without the flows that have the most attention the score falls further than
+    without as many that have the least. None where it doesn't, or where there is no network.
+    """
+    attention = model.attention(profile)
+    flows = min(int(profile.flows[0]), WINDOW_FLOWS)
+    deleted = min(DELETED_FLOWS, flows // 2)
+    if attention is None or deleted == 0:
+        return None
+    weights = attention[0]
+    order = np.argsort(-weights[-flows:], kind="stable") + WINDOW_FLOWS - flows
+    without_most = _score_without(model, profile, order[:deleted])
+    without_least = _score_without(model, profile, order[-deleted:])
+    return weights if without_most < min(without_least, score) else None
+
+
+def _score_without(model: ContactModel, profile: Profiles, positions: Ints) -> float:
+    """The score of a contact's window without the tokens at some positions."""
+    left = np.delete(profile.tokens, positions, axis=1)
+    padding = np.full((1, WINDOW_FLOWS - left.shape[1]), PADDING, np.uint64)
+    tokens = np.concatenate([padding, left], axis=1)
+    there = np.minimum(profile.flows, WINDOW_FLOWS) - len(positions)
+    changed = profile._replace(
+        tokens=tokens, flows=there, features=without_flows(profile.features, tokens)
+    )
+    return float(model.score(changed)[0])
 
 
 def _natural(index: int, value: float) -> float | None:

@@ -1,4 +1,5 @@
-"""Trees and a logistic model over contact profiles, averaged; the odds fall with the hosts that share the peer."""
+"""Trees, a logistic model and maybe a network over contact profiles, averaged; the odds fall with
+the hosts that share the peer."""
 
 from __future__ import annotations
 
@@ -12,6 +13,12 @@ import numpy.typing as npt
 
 from ids_plugin.detectors import Doubles
 from ids_plugin.detectors.contact_profile.facts import LOOKUP_FEATURES
+from ids_plugin.detectors.contact_profile.network import (
+    ContactNetwork,
+    NetworkInputs,
+    network_inputs,
+)
+from ids_plugin.detectors.contact_profile.profiles import Profiles
 from ids_plugin.schema.window import Floats
 from ids_plugin.scoring.lightgbm import Trees
 from ids_plugin.windows.contacts import FACTS, FEATURES, Ints
@@ -66,7 +73,7 @@ class Logistic:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How often benign traffic reaches a score: (score, alerts a day) in falling order of the score."""
+    """How often benign traffic reaches a score: (score, alerts a day), highest score first."""
 
     points: npt.NDArray[np.float64]
 
@@ -82,8 +89,13 @@ class ContactModel:
 
     trees: Trees
     logistic: Logistic
+    network: ContactNetwork | None
     linear_weight: float
-    """of the logistic model; the rest is the trees'"""
+    """of the logistic model beside the trees"""
+    network_weight: float
+    """of the network beside both; 0 where there is none"""
+    network_floor: float
+    """mean of the other two below which the network isn't asked"""
     shared_penalty: float
     """log-odds that a peer loses with every doubling of the hosts that deal with it"""
     with_logs: Calibration
@@ -91,20 +103,28 @@ class ContactModel:
     conn_only: Calibration
 
     @classmethod
-    def read(cls, settings: bytes, logistic: bytes, trees: bytes, location: str) -> ContactModel:
-        """
+    def read(cls, files: Mapping[str, bytes], location: str) -> ContactModel:
+        """From `settings`, `logistic`, `trees` and, maybe, `network`.
+
         Raises:
-            ValueError, KeyError, TypeError: a file is no such document, or was made for other columns.
-            BundleError: the trees don't load.
+            ValueError, KeyError, TypeError: a file is no such document, or was made for other
+                columns.
+            BundleError: the trees or the network don't load.
         """
-        document = json.loads(settings)
-        model = Trees(trees, location)
-        if model.inputs != len(NAMES):
-            raise ValueError(f"its trees have {model.inputs} columns, not {len(NAMES)}")
+        document = json.loads(files["settings"])
+        trees = Trees(files["trees"], f"{location}, trees of contacts")
+        if trees.inputs != len(NAMES):
+            raise ValueError(f"its trees have {trees.inputs} columns, not {len(NAMES)}")
+        network = None
+        if "network" in files:
+            network = ContactNetwork(files["network"], f"{location}, network of contacts")
         return cls(
-            model,
-            Logistic.read(json.loads(logistic)),
+            trees,
+            Logistic.read(json.loads(files["logistic"])),
+            network,
             float(document["linear"]),
+            0.0 if network is None else float(document["network"]),
+            float(document.get("network_floor", 0.0)),
             float(document["shared"]),
             *(
                 Calibration(np.array(document["calibration"][name], np.float64))
@@ -112,15 +132,21 @@ class ContactModel:
             ),
         )
 
-    def score(self, rows: Floats, peer_hosts: Ints) -> Doubles:
-        """(m) score of rows (m, COLUMNS), before calibration."""
-        trees = self.trees.probabilities(rows)[:, 0]
-        mean = (1 - self.linear_weight) * trees + self.linear_weight * self.logistic.probability(
-            rows
-        )
-        mean = np.clip(mean, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
-        odds = np.log(mean / (1 - mean)) - self.shared_penalty * np.log2(peer_hosts)
-        return np.asarray(1 / (1 + np.exp(-odds)))
+    def score(self, profiles: Profiles) -> Doubles:
+        """(m) score, before calibration."""
+        mean = (1 - self.linear_weight) * self.trees.probabilities(profiles.features)[:, 0]
+        mean = mean + self.linear_weight * self.logistic.probability(profiles.features)
+        if self.network is not None:
+            asked = np.flatnonzero(mean >= self.network_floor)
+            vote = self.network.probability(network_inputs_of(profiles.take(asked)))
+            mean[asked] = (1 - self.network_weight) * mean[asked] + self.network_weight * vote
+        return penalised(mean, profiles.peer_hosts, self.shared_penalty)
+
+    def attention(self, profiles: Profiles) -> Doubles | None:
+        """(m, WINDOW_FLOWS) what the network looked at; None without a network."""
+        if self.network is None:
+            return None
+        return self.network.attention(network_inputs_of(profiles))
 
     def days_between(self, score: Doubles, has_logs: npt.NDArray[np.bool_]) -> Doubles:
         """(m) days of benign traffic in which such a score comes once."""
@@ -129,10 +155,25 @@ class ContactModel:
         )
 
     def contributions(self, rows: Floats) -> Doubles:
-        """(m, COLUMNS): what each column adds to the log-odds, both models weighed."""
+        """(m, COLUMNS): what each column adds to the log-odds, by trees and logistic model, weighed
+        as they vote."""
         trees = self.trees.contributions(rows)[:, 0, :-1]
         logistic = self.logistic.contributions(rows)
-        return np.asarray((1 - self.linear_weight) * trees + self.linear_weight * logistic)
+        both = (1 - self.linear_weight) * trees + self.linear_weight * logistic
+        return np.asarray((1 - self.network_weight) * both)
+
+
+def penalised(probability: Doubles, peer_hosts: Ints, penalty: float) -> Doubles:
+    """(m) the probability with its log-odds lowered for every doubling of the hosts that share the
+    peer."""
+    inside = np.clip(probability, SMALLEST_PROBABILITY, 1 - SMALLEST_PROBABILITY)
+    odds = np.log(inside / (1 - inside)) - penalty * np.log2(peer_hosts)
+    return np.asarray(1 / (1 + np.exp(-odds)))
+
+
+def network_inputs_of(profiles: Profiles) -> NetworkInputs:
+    """What the network reads of profiles."""
+    return network_inputs(profiles.tokens, profiles.flows, profiles.features)
 
 
 def has_log_facts(rows: Floats) -> npt.NDArray[np.bool_]:
