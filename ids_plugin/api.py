@@ -209,7 +209,9 @@ class RunningScan:
     ) -> None:
         self.pipeline = pipeline
         self.unread: list[Reject] = []
-        """inputs of which nothing could be read"""
+        """inputs of which nothing could be read, or that gave nothing"""
+        self.warnings: list[Reject] = []
+        """what else a person should know about the inputs"""
         self._inputs, self._options = inputs, options
         self._progress, self._ingested = progress, ingested
         self._rejects: list[Reject] = []
@@ -230,6 +232,7 @@ class RunningScan:
         hooks = Scan(
             locality=self._options.locality(),
             rejected=self._rejects.extend,
+            warned=self._warn,
             watch=self._flows.append,
             progress=self._progress,
         )
@@ -240,6 +243,10 @@ class RunningScan:
         if self._rejects:
             yield self._batch([])
         settle(self.ledger, made)
+
+    def _warn(self, warnings: tuple[Reject, ...]) -> None:
+        self.unread += [warning for warning in warnings if warning.place == WHOLE]
+        self.warnings += [warning for warning in warnings if warning.place != WHOLE]
 
     def _batch(self, documents: list[Document]) -> ScanBatch:
         rejects, self._rejects[:] = tuple(self._rejects), []

@@ -33,6 +33,10 @@ BATCH = 16_384
 """Flows a step: larger ones are hardly faster and hold more memory"""
 
 
+MAX_WARNINGS = 100
+"""Warnings of a scan that its ledger holds."""
+
+
 class Pipeline:
     """Flows in the order in which they were known → alert documents.
 
@@ -195,6 +199,7 @@ class Scan:
     facts: FactStore = field(default_factory=FactStore)
     spill_dir: Path | None = None
     rejected: Callable[[tuple[Reject, ...]], None] = lambda rejects: None
+    warned: Callable[[tuple[Reject, ...]], None] = lambda warnings: None
     watch: Callable[[pl.DataFrame], None] = lambda flows: None
     """sees every batch in order, before it is scored"""
     progress: Callable[[str, int], None] = lambda stage, records: None
@@ -244,8 +249,20 @@ def _counted(reads: Iterable[Read], ledger: Ledger, how: Scan) -> Iterator[Read]
             ledger.notes[note] = ledger.notes.get(note, 0) + count
         if step.rejects:
             how.rejected(step.rejects)
+        if step.warnings:
+            _note_warnings(ledger, step.warnings)
+            how.warned(step.warnings)
         how.progress("read", step.read)
         yield step
+
+
+def _note_warnings(ledger: Ledger, warnings: tuple[Reject, ...]) -> None:
+    """The first warnings stand in the ledger's notes as they are shown."""
+    texts: list[str] = ledger.notes.setdefault("warnings", [])
+    texts += [
+        f"{warning.input}, {warning.place}: {warning.detail}"
+        for warning in warnings[: MAX_WARNINGS - len(texts)]
+    ]
 
 
 def judged(batches: Iterable[pl.DataFrame], engine: Engine) -> Iterator[tuple[str, JudgedBatch]]:

@@ -16,6 +16,7 @@ from ids_plugin.commands.options.inputs import (
     exit_code,
     input_options,
     interrupt_reads,
+    unmeasured,
 )
 from ids_plugin.sinks.flow_files import write
 from ids_plugin.sources import Read
@@ -61,16 +62,21 @@ def run(args: argparse.Namespace, console: Console) -> int:
         tally.progress.close()
     if console.json and output:
         console.result({"read": tally.records, "rejected": tally.rejected, "flows": flows})
-    console.say(
-        f"{counted(tally.records, 'record')} read, {tally.rejected:,} rejected, {counted(flows, 'flow')}"
-    )
+    parts = [
+        f"{counted(tally.records, 'record')} read",
+        f"{tally.rejected:,} rejected",
+        counted(flows, "flow"),
+        *([f"{tally.out_of_scope:,} out of scope"] if tally.out_of_scope else []),
+        *unmeasured(tally.notes),
+    ]
+    console.say(", ".join(parts))
     return exit_code(tally.unread, args.inputs, console)
 
 
 @contextlib.contextmanager
 def _opened(path: str | None, console: Console) -> Iterator[BinaryIO]:
     """Standard output, or a file that appears under its name when it is complete; a device or a pipe stays one."""
-    if path is None:
+    if path in (None, "-"):
         with writing("standard output"):
             yield console.out.buffer
             console.out.flush()

@@ -31,6 +31,8 @@ from ids_plugin.commands.options.inputs import (
     exit_code,
     input_options,
     interrupt_reads,
+    unmeasured,
+    warn,
 )
 from ids_plugin.schema.alert import Document
 from ids_plugin.schema.ledger import Ledger
@@ -150,6 +152,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
             progress.close()
         outputs.close(scan.ledger, api.describe_bundle(scan.pipeline.bundle))
         unless_complete.pop_all()
+    warn(console, scan.warnings)
     _summarise(console, scan.ledger, options.out)
     failed = options.fail_on is not None and worst >= SEVERITY_LEVELS.index(options.fail_on)
     return exit_code(scan.unread, options.inputs, console) or int(failed)
@@ -275,6 +278,7 @@ def _summarise(console: Console, ledger: Ledger, out: Path | None) -> None:
         (notes.get("empty_inputs", 0), "of the inputs empty"),
     )
     parts += [f"{count:,} {what}" for count, what in beside if count]
+    parts += unmeasured(notes)
     console.say(", ".join(parts) + (f"; {out}/report.html shows them" if out else ""))
 
 

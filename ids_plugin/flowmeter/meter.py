@@ -188,6 +188,12 @@ class Meter:
             is_over[rows[start : start + MAX_ENDED_AT_ONCE]] = True
             yield self._take_ended(is_over, first_times)
 
+    def begin_epoch(self) -> Iterator[EndedConnections]:
+        """Gives out what is open; the packets that come may be earlier than those before."""
+        yield from self.finish()
+        self.last_arrival = -int(NEVER)
+        self.announcements.clear()
+
     def _take_ended(self, is_over: Bools, ends: Int64s) -> EndedConnections:
         table = self.table
         self._end_longest_silent(is_over)

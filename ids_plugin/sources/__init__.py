@@ -33,6 +33,8 @@ class Read:
     """records that are fine and not flows (other logs in the stream, EVE alerts, ...), by reason"""
     notes: dict[str, int] = field(default_factory=dict)
     """counts beside them (packets, packets of unknown link types, ...) for the ledger"""
+    warnings: tuple[Reject, ...] = ()
+    """what a person should know and cost no record; of a whole input: that it gave nothing"""
     source: str = ""
     """what the flows' column `source` says; who opened the input fills in the plugin's name, and
     `sensor`"""

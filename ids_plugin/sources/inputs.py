@@ -3,14 +3,17 @@ apart by content."""
 
 from __future__ import annotations
 
+import bz2
 import fnmatch
 import glob
 import io
+import lzma
 import os
 import stat
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -21,12 +24,26 @@ from ids_plugin.config import Elasticsearch
 from ids_plugin.elastic.paging import SCHEME
 from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import DEFAULT_SENSOR, empty
+from ids_plugin.schema.packet_kinds import describe_kinds, unmeasured_kinds
 from ids_plugin.schema.reject import WHOLE, Reject
 from ids_plugin.sources import DEFAULT_OPTIONS, Input, Read, ReadOptions, Source
 from ids_plugin.sources.elasticsearch import Index
 from ids_plugin.sources.readers.lines import HEAD
 
-GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+GZIP, ZSTD, XZ, BZIP2 = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh"
+UNREAD_COMPRESSIONS = {
+    b"\x04\x22\x4d\x18": "LZ4",
+    b"\x1f\x9d": "compress (.Z)",
+    b"LZIP": "lzip",
+    b"PK\x03\x04": "zip",
+    b"7z\xbc\xaf\x27\x1c": "7-Zip",
+    b"Rar!": "RAR",
+}
+"""Compressions that aren't read, by the bytes they begin with."""
+BZIP2_BLOCK = b"1AY&SY"
+"""How the first block of a bzip2 stream begins, behind four bytes."""
+XZ_MEMORY_BYTES = 128 << 20
+"""What an xz stream may ask for: its largest preset takes 65 MiB."""
 SHOWN = 16
 
 
@@ -39,7 +56,7 @@ class Damage(NamedTuple):
 
 
 class _Unpacked(io.RawIOBase):
-    """Decompressed bytes of a gzip or zstd stream; damage ends it and is kept, what came before is
+    """Decompressed bytes of a gzip, zstd, xz or bzip2 stream; damage ends it and is kept, what came before is
     given."""
 
     def __init__(self, raw: BinaryIO, start: bytes, make: Callable[[], Any], feed: int) -> None:
@@ -79,7 +96,7 @@ class _Unpacked(io.RawIOBase):
         self._begun = True
         try:
             self._out = self._unit.decompress(piece)
-        except (zlib.error, zstandard.ZstdError) as error:
+        except (zlib.error, zstandard.ZstdError, lzma.LZMAError, OSError, ValueError) as error:
             self.damage = Damage(
                 "bad_compression", f"byte {self._read - len(self._pending)}", str(error)
             )
@@ -169,10 +186,12 @@ def read_inputs(
     for opened in open_inputs(
         specs, stdin=stdin, sensors=sensors, options=options, elasticsearch=elasticsearch
     ):
+        tally = _Tally()
         with opened.input.stream:
             try:
                 for step in _steps(opened, batch_rows):
                     records += step.read
+                    tally.add(step)
                     yield replace(
                         step, source=step.source or opened.kind, sensor=opened.input.sensor
                     )
@@ -186,8 +205,54 @@ def read_inputs(
                 reason = "refused" if why is error and not opened.error else "unreadable"
                 reject = Reject(opened.input.name, WHOLE, reason, why.message, "")
                 yield Read(empty(), 1, (reject,), source=opened.kind, sensor=opened.input.sensor)
+                continue
+        why_nothing = tally.why_nothing(opened, is_named=opened.input.name in specs)
+        if why_nothing:
+            warning = Reject(opened.input.name, WHOLE, "gave_nothing", why_nothing, "")
+            yield Read(
+                empty(), 0, warnings=(warning,), source=opened.kind, sensor=opened.input.sensor
+            )
     if failed and not records:
         raise failed[0]
+
+
+@dataclass
+class _Tally:
+    """What one input gave."""
+
+    flows: int = 0
+    rejected: int = 0
+    first_reject: Reject | None = None
+    out_of_scope: Counter[str] = field(default_factory=Counter)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, step: Read) -> None:
+        self.flows += len(step.flows)
+        self.rejected += len(step.rejects)
+        self.first_reject = self.first_reject or next(iter(step.rejects), None)
+        self.out_of_scope.update(step.out_of_scope)
+        self.notes.update(step.notes)
+
+    def why_nothing(self, opened: Opened, *, is_named: bool) -> str:
+        """Why the input gave no flow, for a person; empty where it did, or had none to give."""
+        if self.flows:
+            return ""
+        packets = self.notes["packets"]
+        if packets:
+            kinds = unmeasured_kinds(self.notes)
+            kinds |= {"rejected": self.rejected} if self.rejected and not kinds else {}
+            return f"{packets:,} packets, 0 measured: {describe_kinds(kinds)}"
+        beside = self.out_of_scope.total()
+        if self.first_reject and not beside:
+            first = self.first_reject
+            return (
+                f"all of its {self.rejected:,} records were rejected; "
+                f"the first, {first.place}: {first.reason}: {first.detail}"
+            )
+        if beside and is_named:
+            what = "flow events" if opened.kind == "suricata" else "connections"
+            return f"0 flows judged: it has no {what} ({describe_kinds(self.out_of_scope)})"
+        return ""
 
 
 def _steps(opened: Opened, batch_rows: int) -> Iterator[Read]:
@@ -270,10 +335,14 @@ def _members(folder: str) -> tuple[list[str], list[InputError]]:
     read."""
     closed: list[InputError] = []
     members: list[str] = []
+    walked = {os.path.realpath(folder)}
     for path, folders, files in os.walk(
-        folder, onerror=lambda error: closed.append(_cannot(error.filename, error))
+        folder,
+        onerror=lambda error: closed.append(_cannot(error.filename, error)),
+        followlinks=True,
     ):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        visible = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [name for name in visible if _is_new_folder(os.path.join(path, name), walked)]
         for name in sorted(files):
             member = os.path.join(path, name)
             if not name.startswith(".") and os.path.isfile(member):
@@ -281,6 +350,17 @@ def _members(folder: str) -> tuple[list[str], list[InputError]]:
     if not members and not closed:
         closed = [InputError("an empty directory", location=folder)]
     return sorted(members), closed
+
+
+def _is_new_folder(path: str, walked: set[str]) -> bool:
+    """Whether a folder is to be walked: links lead outside of what is walked anyway, and once."""
+    real = os.path.realpath(path)
+    is_inside = any(Path(real).is_relative_to(folder) for folder in walked)
+    if os.path.islink(path) and (is_inside or any(Path(f).is_relative_to(real) for f in walked)):
+        return False
+    if os.path.islink(path):
+        walked.add(real)
+    return True
 
 
 def _cannot(path: str, error: OSError, what: str = "opened") -> InputError:
@@ -311,11 +391,25 @@ def _opened(
     )
     if head and sure > 0:
         return Opened(source, plugin)
+    compression = _unread_compression(head)
+    if compression and named:
+        why = InputError(
+            f"compressed with {compression}, which isn't read",
+            location=path,
+            hint="decompress it first; .gz, .zst, .xz and .bz2 are read",
+        )
+        return Opened(source, None, why)
     if head and named:
         return Opened(
             source, None, _nothing(path, f"of no known kind: it begins with {_seen(head)}", plugins)
         )
     return Opened(source, None)
+
+
+def _unread_compression(head: bytes) -> str | None:
+    return next(
+        (name for start, name in UNREAD_COMPRESSIONS.items() if head.startswith(start)), None
+    )
 
 
 def _file(path: str) -> BinaryIO:
@@ -341,6 +435,10 @@ def _stream(raw: BinaryIO, keep_open: bool) -> tuple[bytes, BinaryIO]:
         rest = _Unpacked(raw, start, lambda: zlib.decompressobj(31), 1 << 14)
     elif start.startswith(ZSTD):
         rest = _Unpacked(raw, start, lambda: zstandard.ZstdDecompressor().decompressobj(), 1 << 11)
+    elif start.startswith(XZ):
+        rest = _Unpacked(raw, start, _xz_decompressor, 1 << 11)
+    elif start.startswith(BZIP2) and start[4:10] == BZIP2_BLOCK:
+        rest = _Unpacked(raw, start, bz2.BZ2Decompressor, 1 << 9)
     if rest is not raw:
         head = _ahead(rest)
     if rest is raw and not keep_open and raw.seekable():
@@ -348,6 +446,10 @@ def _stream(raw: BinaryIO, keep_open: bool) -> tuple[bytes, BinaryIO]:
         return head, raw
     joined = _Joined(head, rest, keep_open)
     return head, io.BufferedReader(joined, HEAD)
+
+
+def _xz_decompressor() -> lzma.LZMADecompressor:
+    return lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES)
 
 
 def _ahead(stream: io.RawIOBase | BinaryIO) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from ids_plugin.api import InputOptions
 from ids_plugin.commands import counted
 from ids_plugin.commands.options.access import access, add_login_options
 from ids_plugin.errors import UsageError
+from ids_plugin.schema.packet_kinds import describe_kinds, unmeasured_kinds
 from ids_plugin.schema.reject import WHOLE
 from ids_plugin.sources import ReadOptions
 
@@ -33,7 +34,7 @@ def add_input_options(parser: argparse.ArgumentParser, *, least: int = 1) -> Non
         "inputs",
         nargs="+" if least else "*",
         metavar="INPUT",
-        help="capture (pcap, pcapng), Zeek conn.log (TSV or JSON), Suricata eve.json, each also .gz or .zst; a "
+        help="capture (pcap, pcapng), Zeek conn.log (TSV or JSON), Suricata eve.json, each also .gz, .zst, .xz or .bz2; a "
         "directory of these, a glob, or - for standard input; kinds are found by content. Or elasticsearch:URL/INDEX, "
         "connections that a stack has indexed",
     )
@@ -116,7 +117,8 @@ class InputTally:
     def __init__(self, console: Console, command: str) -> None:
         self.records = self.rejected = self.out_of_scope = 0
         self.unread: list[Reject] = []
-        """inputs of which nothing could be read"""
+        """inputs of which nothing could be read, or that gave nothing"""
+        self.notes: dict[str, int] = {}
         self.progress = console.progress(command)
         self._console = console
 
@@ -125,7 +127,11 @@ class InputTally:
         self.records += step.read
         self.rejected += len(step.rejects)
         self.out_of_scope += sum(step.out_of_scope.values())
-        self.unread += [reject for reject in step.rejects if reject.place == WHOLE]
+        whole = (*step.rejects, *step.warnings)
+        self.unread += [reject for reject in whole if reject.place == WHOLE]
+        warn(self._console, step.warnings)
+        for name, count in step.notes.items():
+            self.notes[name] = self.notes.get(name, 0) + count
         self.progress("read", step.read)
 
     def close(self, what: str = "record") -> None:
@@ -137,8 +143,23 @@ class InputTally:
             )
 
 
+def warn(console: Console, warnings: Iterable[Reject]) -> None:
+    """Says what a person should know about the inputs; `exit_code` speaks of whole ones."""
+    for warning in warnings:
+        if warning.place != WHOLE:
+            console.complain(f"{warning.input}, {warning.place}: {warning.detail}")
+
+
+def unmeasured(notes: Mapping[str, object]) -> list[str]:
+    """What of captures was not measured, as a part of a summary."""
+    kinds = unmeasured_kinds(notes)
+    if not kinds:
+        return []
+    return [f"{counted(sum(kinds.values()), 'packet')} not measured ({describe_kinds(kinds)})"]
+
+
 def exit_code(unread: Iterable[Reject], inputs: Sequence[str], console: Console) -> int:
-    """Names the inputs of which nothing could be read; UNREAD if one of them was asked for by its name, else 0."""
+    """Names the inputs that could not be read or gave nothing; UNREAD if one of them was asked for by its name, else 0."""
     code = 0
     for reject in unread:
         console.complain(f"{reject.input}: {reject.detail}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -38,16 +38,29 @@ MAX_RECORD_BYTES = 1 << 20
 (262,144).
 """
 MAX_BLOCK_BYTES = 32 << 20
-"""Longest pcapng block that isn't a packet (name tables, decryption secrets) worth skipping
-over.
+"""Longest pcapng block that is held in memory; longer ones that aren't packets (name tables,
+decryption secrets) are read past.
 """
 BROKEN_LINK = -1
 """Link type of a record that is no packet; it keeps its number."""
 
-PCAP_MAGICS = {b"\xa1\xb2\xc3\xd4": (">", 1000), b"\xd4\xc3\xb2\xa1": ("<", 1000)}
-PCAP_MAGICS |= {b"\xa1\xb2\x3c\x4d": (">", 1), b"\x4d\x3c\xb2\xa1": ("<", 1)}
+FILE_HEADER_BYTES, RECORD_HEADER_BYTES, MODIFIED_HEADER_BYTES = 24, 16, 24
+PCAP_MAGICS = {
+    b"\xa1\xb2\xc3\xd4": (">", 1000, RECORD_HEADER_BYTES),
+    b"\xd4\xc3\xb2\xa1": ("<", 1000, RECORD_HEADER_BYTES),
+    b"\xa1\xb2\x3c\x4d": (">", 1, RECORD_HEADER_BYTES),
+    b"\x4d\x3c\xb2\xa1": ("<", 1, RECORD_HEADER_BYTES),
+    b"\xa1\xb2\xcd\x34": (">", 1000, MODIFIED_HEADER_BYTES),
+    b"\x34\xcd\xb2\xa1": ("<", 1000, MODIFIED_HEADER_BYTES),
+}
+"""Byte order, ns of a fraction, bytes before a packet; the last two are of the modified format of
+old Linux patches ("Kuznetzov")."""
+FCS_PRESENT = 0x04000000
+"""Bit of the word with the link type: its upper four bits are the length of the frames' check
+sequence in words of two bytes."""
 PCAPNG_MAGIC = b"\x0a\x0d\x0d\x0a"
 SECTION, INTERFACE, OBSOLETE, SIMPLE, ENHANCED = 0x0A0D0D0A, 1, 2, 3, 6
+PACKET_BLOCKS = (SIMPLE, OBSOLETE, ENHANCED)
 BLOCK_NAMES = {4: "name_resolution", 5: "statistics", 10: "secrets"}
 MAX_TIME_S = (1 << 62) // 1_000_000_000
 """Seconds; later times can't be counted in ns."""
@@ -89,9 +102,13 @@ class Chunk:
     """number of the first packet, from 1"""
     heads: Bytes
     """(n, HEAD) the first bytes of every packet, and what lies behind shorter ones"""
+    has_lost_length: Bools
+    """the file says that all of the packet was captured, and that this is its snap length"""
     damage: list[Damage] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     """blocks that hold no packet, by kind"""
+    remarks: list[Damage] = field(default_factory=list)
+    """what is worth knowing and no damage"""
 
 
 def part(chunk: Chunk, start: int, end: int) -> Chunk:
@@ -102,17 +119,25 @@ def part(chunk: Chunk, start: int, end: int) -> Chunk:
         return chunk
     columns = {name: getattr(chunk, name)[start:end] for name in _COLUMNS}
     last, first = end == len(chunk.offset), chunk.first + start
-    damage = [
-        bad
-        for bad in chunk.damage
-        if first <= bad.packet and (last or bad.packet < chunk.first + end)
-    ]
+    damage, remarks = (
+        [
+            place
+            for place in places
+            if first <= place.packet and (last or place.packet < chunk.first + end)
+        ]
+        for places in (chunk.damage, chunk.remarks)
+    )
     return replace(
-        chunk, **columns, first=first, damage=damage, skipped=chunk.skipped if last else {}
+        chunk,
+        **columns,
+        first=first,
+        damage=damage,
+        remarks=remarks,
+        skipped=chunk.skipped if last else {},
     )
 
 
-_COLUMNS = ("offset", "captured", "length", "time", "link", "heads")
+_COLUMNS = ("offset", "captured", "length", "time", "link", "heads", "has_lost_length")
 
 
 def chunks(stream: BinaryIO, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
@@ -125,8 +150,8 @@ def chunks(stream: BinaryIO, chunk_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
     window = _StreamWindow(stream, max(chunk_bytes, 64))
     window.fill(0)
     magic = bytes(window.view[:4])
-    if magic in PCAP_MAGICS and window.filled >= 24:
-        return _pcap_chunks(window, *PCAP_MAGICS[magic])
+    if magic in PCAP_MAGICS and window.filled >= FILE_HEADER_BYTES:
+        return _pcap_chunks(window)
     if magic == PCAPNG_MAGIC and window.filled >= 12:
         return _pcapng_chunks(window)
     if magic in PCAP_MAGICS or magic == PCAPNG_MAGIC:
@@ -143,6 +168,8 @@ class _StreamWindow:
     def __init__(self, stream: BinaryIO, size: int) -> None:
         self.stream = stream
         self.filled = 0
+        self.dropped = 0
+        """bytes of the stream before the buffer"""
         self.ended = False
         self._allocate(size)
 
@@ -157,6 +184,7 @@ class _StreamWindow:
         ends.
         """
         rest = self.data[used : self.filled].copy()
+        self.dropped += used
         if len(rest) > self.size // 2:
             self._allocate(self.size * 2)
         self.data[: len(rest)] = rest
@@ -166,6 +194,16 @@ class _StreamWindow:
             self.ended = not count
             self.filled += count
         self.data[self.filled : self.filled + PADDING_BYTES] = 0
+
+    def skip(self, count: int) -> bool:
+        """Drops the next `count` bytes, most of which aren't in the buffer; whether all were
+        there.
+        """
+        while count > self.filled and self.filled:
+            count -= self.filled
+            self.fill(self.filled)
+        self.fill(min(count, self.filled))
+        return self.filled > 0 or count == 0
 
     def _read_into(self, room: memoryview) -> int:
         """Bytes read into `room`, 0 at the end of the stream."""
@@ -181,43 +219,92 @@ class _StreamWindow:
         return bytes(self.view[position : min(position + 64, self.filled if end is None else end)])
 
 
-def _pcap_chunks(window: _StreamWindow, order: str, nanoseconds: int) -> Iterator[Chunk]:
-    link = struct.unpack_from(order + "I", window.view, 20)[0] & 0x0FFFFFFF
-    number, position = 1, 24
+class _PcapFormat(NamedTuple):
+    """What the header of a pcap file says of its records."""
+
+    order: str
+    nanoseconds: int
+    """of a fraction"""
+    header_bytes: int
+    """before every packet"""
+    snaplen: int
+    link: int
+    fcs_bytes: int
+    """check sequence behind every frame, part of its length"""
+
+
+def _pcap_format(header: bytes | memoryview) -> _PcapFormat:
+    order, nanoseconds, header_bytes = PCAP_MAGICS[bytes(header[:4])]
+    snaplen, word = struct.unpack_from(order + "II", header, 16)
+    fcs_bytes = 2 * (word >> 28) if word & FCS_PRESENT else 0
+    return _PcapFormat(order, nanoseconds, header_bytes, snaplen, word & 0x03FFFFFF, fcs_bytes)
+
+
+def _pcap_chunks(window: _StreamWindow) -> Iterator[Chunk]:
+    form = _pcap_format(window.view[:FILE_HEADER_BYTES])
+    number, position = 1, FILE_HEADER_BYTES
+    remarks: list[Damage] = []
     while True:
-        starts, position, broken = _find_records(window, position, order)
+        starts, position, broken = _find_records(window, position, form)
+        before_joined = _records_of_this_file(window, starts)
+        is_joined = before_joined < len(starts)
+        if is_joined:
+            starts, position, broken = starts[:before_joined], int(starts[before_joined]), False
         damage = []
-        if broken:
-            detail = "a record's length can't be; the rest is unreadable"
-            damage.append(
-                Damage(number + len(starts), "bad_length", detail, window.beginning(position))
-            )
-        elif window.ended and position < window.filled:
-            detail = f"the file ends {window.filled - position} bytes into a record"
-            damage.append(
-                Damage(number + len(starts), "cut_off", detail, window.beginning(position))
-            )
+        if not is_joined:
+            damage = _damaged_record(window, position, number + len(starts), broken)
         parts = np.array_split(starts, max(1, -(-len(starts) // MAX_CHUNK_PACKETS)))
         for part in parts:
-            chunk = _pcap_chunk(window, part, order, nanoseconds, link, number)
+            chunk = _pcap_chunk(window, part, form, number)
             chunk.damage = damage if part is parts[-1] else []
+            chunk.remarks, remarks = remarks, []
             number += len(part)
             yield chunk
-        if broken or window.ended:
+        if broken or (window.ended and not is_joined):
             return
         window.fill(position)
         position = 0
+        if is_joined and window.filled >= FILE_HEADER_BYTES:
+            form, position = _pcap_format(window.view[:FILE_HEADER_BYTES]), FILE_HEADER_BYTES
+            detail = f"another capture begins, at byte {window.dropped:,}: the two were joined"
+            remarks = [Damage(number, "joined_captures", detail, window.beginning(0))]
 
 
-def _find_records(window: _StreamWindow, position: int, order: str) -> tuple[Int64s, int, bool]:
+def _damaged_record(
+    window: _StreamWindow, position: int, number: int, is_too_long: bool
+) -> list[Damage]:
+    """What is wrong where the complete records end, if anything is."""
+    if is_too_long:
+        detail = "a record's length can't be; the rest is unreadable"
+        return [Damage(number, "bad_length", detail, window.beginning(position))]
+    if window.ended and position < window.filled:
+        detail = f"the file ends {window.filled - position} bytes into a record"
+        return [Damage(number, "cut_off", detail, window.beginning(position))]
+    return []
+
+
+def _records_of_this_file(window: _StreamWindow, starts: Int64s) -> int:
+    """How many records come before one that is the header of another file."""
+    if not len(starts):
+        return 0
+    words = _words(window.data, starts, 4, "<")
+    magics = [int.from_bytes(magic, "little") for magic in PCAP_MAGICS]
+    is_header = (words[2] == 0) & (words[3] == 0) & np.isin(words[0], magics)
+    return int(np.argmax(is_header)) if is_header.any() else len(starts)
+
+
+def _find_records(
+    window: _StreamWindow, position: int, form: _PcapFormat
+) -> tuple[Int64s, int, bool]:
     """Offsets of the complete records, where the first incomplete one begins, and whether its
     length can't be.
     """
-    record_offsets_found, position = _walk_from_many_places(window, position, order)
-    further_offsets, position = _walk_records(window, position, window.filled - 15, order)
+    record_offsets_found, position = _walk_from_many_places(window, position, form)
+    last = window.filled - form.header_bytes + 1
+    further_offsets, position = _walk_records(window, position, last, form)
     record_offsets = np.append(record_offsets_found, np.array(further_offsets, dtype=np.int64))
     ends = np.append(record_offsets[1:], position)
-    is_too_long = ends - record_offsets > MAX_RECORD_BYTES + 16
+    is_too_long = ends - record_offsets > MAX_RECORD_BYTES + form.header_bytes
     stop = (
         int(np.argmax(is_too_long))
         if is_too_long.any()
@@ -231,22 +318,24 @@ def _find_records(window: _StreamWindow, position: int, order: str) -> tuple[Int
 
 
 def _walk_records(
-    window: _StreamWindow, position: int, until: int, order: str
+    window: _StreamWindow, position: int, until: int, form: _PcapFormat
 ) -> tuple[list[int], int]:
     """Offsets of the records from `position` that begin before `walk_limits`, and where the next
     one would.
     """
-    unpack = struct.Struct(order + "8xI").unpack_from
-    data = window.bytes
+    unpack = struct.Struct(form.order + "8xI").unpack_from
+    data, header_bytes = window.bytes, form.header_bytes
     starts: list[int] = []
     add = starts.append
     while position < until:
         add(position)
-        position += unpack(data, position)[0] + 16
+        position += unpack(data, position)[0] + header_bytes
     return starts, position
 
 
-def _walk_from_many_places(window: _StreamWindow, position: int, order: str) -> tuple[Int64s, int]:
+def _walk_from_many_places(
+    window: _StreamWindow, position: int, form: _PcapFormat
+) -> tuple[Int64s, int]:
     """Records found by walks from many likely places at once, in order, and where the first one not
     found begins.
 
@@ -254,13 +343,14 @@ def _walk_from_many_places(window: _StreamWindow, position: int, order: str) -> 
     and a place that is none only costs time.
     """
     walk_begins = np.array(
-        [position, *_likely_record_offsets(window, position, order)], dtype=np.int64
+        [position, *_likely_record_offsets(window, position, form)], dtype=np.int64
     )
-    walk_limits, walk_ends = np.append(walk_begins[1:], window.filled - 15), walk_begins.copy()
+    last = window.filled - form.header_bytes + 1
+    walk_limits, walk_ends = np.append(walk_begins[1:], last), walk_begins.copy()
     if not MIN_WALKS <= len(walk_begins) <= MAX_WALKS:
         return _NONE, position
     captured = np.ndarray(
-        (window.filled - 11,), dtype=order + "u4", buffer=window.bytes, offset=8, strides=(1,)
+        (window.filled - 11,), dtype=form.order + "u4", buffer=window.bytes, offset=8, strides=(1,)
     )
     offsets, walk_numbers, limits = (
         walk_begins,
@@ -272,7 +362,7 @@ def _walk_from_many_places(window: _StreamWindow, position: int, order: str) -> 
         found_offsets.append(offsets)
         found_walks.append(walk_numbers)
         offsets = offsets + captured[offsets]
-        offsets += 16
+        offsets += form.header_bytes
         continues = offsets < limits
         if not continues.all():
             walk_ends[walk_numbers[~continues]] = offsets[~continues]
@@ -283,7 +373,7 @@ def _walk_from_many_places(window: _StreamWindow, position: int, order: str) -> 
             )
     for walk_number, start in zip(walk_numbers.tolist(), offsets.tolist(), strict=True):
         rest, walk_ends[walk_number] = _walk_records(
-            window, start, int(walk_limits[walk_number]), order
+            window, start, int(walk_limits[walk_number]), form
         )
         found_offsets.append(np.array(rest, dtype=np.int64))
         found_walks.append(np.full(len(rest), walk_number, dtype=np.uint16))
@@ -293,14 +383,16 @@ def _walk_from_many_places(window: _StreamWindow, position: int, order: str) -> 
     return records[: np.searchsorted(records, walk_limits[last_good])], int(walk_ends[last_good])
 
 
-def _likely_record_offsets(window: _StreamWindow, position: int, order: str) -> Iterator[int]:
+def _likely_record_offsets(
+    window: _StreamWindow, position: int, form: _PcapFormat
+) -> Iterator[int]:
     """Where records seem to begin, at most one a STRIDE: the upper half of the seconds is that
     of the first record.
     """
-    head = struct.Struct(order + "2I2I")
-    half_offset = 2 if order == "<" else 0
+    head = struct.Struct(form.order + "2I2I")
+    half_offset = 2 if form.order == "<" else 0
     seconds_half = window.bytes[position + half_offset : position + half_offset + 2]
-    last = window.filled - 16
+    last = window.filled - form.header_bytes
     for stride_begin in range(position + WALK_STRIDE_BYTES, last, WALK_STRIDE_BYTES):
         offset, tries = stride_begin - 1, 0
         while (
@@ -316,7 +408,7 @@ def _likely_record_offsets(window: _StreamWindow, position: int, order: str) -> 
         ):
             tries += 1
             _, fraction, captured, length = head.unpack_from(window.bytes, offset)
-            following = offset + 16 + captured + half_offset
+            following = offset + form.header_bytes + captured + half_offset
             is_plausible = (
                 captured <= length <= MAX_RECORD_BYTES
                 and fraction < 1_000_000_000
@@ -341,15 +433,28 @@ def _words(data: Bytes, offsets: Int64s, count: int, order: str) -> Int64s:
     return words
 
 
-def _pcap_chunk(
-    window: _StreamWindow, offsets: Int64s, order: str, nanoseconds: int, link: int, number: int
-) -> Chunk:
-    rows = byte_rows(window.data, offsets, 16 + HEAD_BYTES)
-    seconds, fraction, captured, length = rows[:, :16].view(order + "u4").T.astype(np.int64)
-    time = seconds * 1_000_000_000 + fraction * nanoseconds
-    links = np.full(len(offsets), link, dtype=np.int64)
+def _pcap_chunk(window: _StreamWindow, offsets: Int64s, form: _PcapFormat, number: int) -> Chunk:
+    header_bytes = form.header_bytes
+    rows = byte_rows(window.data, offsets, header_bytes + HEAD_BYTES)
+    seconds, fraction, captured, length = rows[:, :16].view(form.order + "u4").T.astype(np.int64)
+    time = seconds * 1_000_000_000 + fraction * form.nanoseconds
+    links = np.full(len(offsets), form.link, dtype=np.int64)
+    has_lost_length = (captured == length) & (captured == form.snaplen)
     length = np.maximum(length, captured)
-    return Chunk(window.data, offsets + 16, captured, length, time, links, number, rows[:, 16:])
+    if form.fcs_bytes:
+        length = np.maximum(length - form.fcs_bytes, 0)
+        captured = np.minimum(captured, length)
+    return Chunk(
+        window.data,
+        offsets + header_bytes,
+        captured,
+        length,
+        time,
+        links,
+        number,
+        rows[:, header_bytes:],
+        has_lost_length,
+    )
 
 
 class _Interface(NamedTuple):
@@ -378,16 +483,21 @@ def _pcapng_chunks(window: _StreamWindow) -> Iterator[Chunk]:
     while True:
         position = walker.walk(number)
         count = sum(len(section.packets) for section in walker.sections)
-        if window.ended and position < window.filled and not walker.lost:
+        is_whole = walker.lost or walker.long_block
+        if window.ended and position < window.filled and not is_whole:
             detail = f"the file ends {window.filled - position} bytes into a block"
             walker.damage.append(
                 Damage(number + count, "cut_off", detail, window.beginning(position))
             )
         yield walker.chunk(number)
         number += count
-        if window.ended or walker.lost:
+        if walker.long_block:
+            window.fill(position)
+            window.skip(walker.long_block)
+        elif window.ended or walker.lost:
             return
-        window.fill(position)
+        else:
+            window.fill(position)
 
 
 class _PcapNg:
@@ -399,6 +509,8 @@ class _PcapNg:
         self.window = window
         self.sections = [_Section("<", [], [])]
         self.lost = False
+        self.long_block = 0
+        """length of a block that is to be skipped, 0 for none"""
 
     def walk(self, number: int) -> int:
         """Notes the complete blocks in the window; where the first incomplete one begins."""
@@ -407,6 +519,7 @@ class _PcapNg:
         self.damage: list[Damage] = []
         self.skipped: dict[str, int] = {}
         self.number = number
+        self.long_block = 0
         position = 0
         while not self.lost:
             following = self._block(position)
@@ -430,8 +543,13 @@ class _PcapNg:
                 return self._give_up(position, "section header without a byte-order magic")
             order = ">" if magic[0] == 0x1A else "<"
             length = struct.unpack_from(order + "I", view, position + 4)[0]
-        if length < 12 or length % 4 or length > MAX_BLOCK_BYTES:
+        is_long = length > MAX_BLOCK_BYTES
+        if length < 12 or length % 4 or (is_long and kind in PACKET_BLOCKS):
             return self._give_up(position, f"block of {length} bytes; the rest is unreadable")
+        if is_long:
+            self.long_block = length
+            self._count_skipped(kind)
+            return -1
         end = int(position + length)
         if end > filled:
             return -1
@@ -440,14 +558,17 @@ class _PcapNg:
             self.sections.append(_Section(order, [], []))
         elif struct.unpack_from(section.order + "I", view, end - 4)[0] != length:
             self._damaged(position, "a block's two lengths differ")
-        elif kind in (ENHANCED, SIMPLE, OBSOLETE):
+        elif kind in PACKET_BLOCKS:
             section.packets.append(position)
         elif kind == INTERFACE:
             self._interface(section, position, end)
         else:
-            name = BLOCK_NAMES.get(kind, f"block_{kind:#x}")
-            self.skipped[name] = self.skipped.get(name, 0) + 1
+            self._count_skipped(kind)
         return end
+
+    def _count_skipped(self, kind: int) -> None:
+        name = BLOCK_NAMES.get(kind, f"block_{kind:#x}")
+        self.skipped[name] = self.skipped.get(name, 0) + 1
 
     def _damaged(self, position: int, detail: str) -> None:
         number = self.number + len(self.sections[-1].packets)
@@ -485,9 +606,9 @@ class _PcapNg:
         columns = (
             [np.concatenate(column) for column in zip(*parts, strict=True)]
             if parts
-            else [_NONE] * 5
+            else [*[_NONE] * 5, np.zeros(0, dtype=bool)]
         )
-        offset, captured, length, time, link = columns
+        offset, captured, length, time, link, has_lost_length = columns
         for row in np.flatnonzero(link == BROKEN_LINK).tolist():
             detail = "a packet block names no interface or is shorter than its packet"
             self.damage.append(
@@ -504,11 +625,14 @@ class _PcapNg:
             link,
             number,
             byte_rows(data, offset, HEAD_BYTES),
+            has_lost_length,
             *notes,
         )
 
-    def _packets(self, section: _Section) -> tuple[Int64s, ...]:
-        """Offset, captured bytes, length, time and link type of a section's packets."""
+    def _packets(self, section: _Section) -> tuple[npt.NDArray[Any], ...]:
+        """Offset, captured bytes, length, time and link type of a section's packets, and whether
+        their length was lost.
+        """
         block_offsets = np.array(section.packets, dtype=np.int64)
         kind, size, first, high, low, captured, length = _words(
             self.window.data, block_offsets, 7, section.order
@@ -539,6 +663,7 @@ class _PcapNg:
             np.maximum(length, captured),
             time,
             link,
+            ~broken & ~simple & (captured == length) & (captured == chosen[:, 1]),
         )
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ids_plugin.flowmeter.connection_table import UDP_SERVERS, mix
-from ids_plugin.flowmeter.packets.capture_files import PADDING_BYTES, Chunk
+from ids_plugin.flowmeter.packets.capture_files import Chunk
 from ids_plugin.flowmeter.packets.checksums import pseudo_sums, wrong_checksums
 from ids_plugin.flowmeter.packets.headers import (
     Bools,
@@ -29,6 +29,7 @@ from ids_plugin.flowmeter.packets.headers import (
     column,
 )
 from ids_plugin.flowmeter.packets.ip_reassembly import MAX_IP_BYTES, Fragment, Fragments
+from ids_plugin.flowmeter.packets.link_headers import add_link_headers
 from ids_plugin.flowmeter.packets.link_layer import RAW, ip_layers, ip_layers_of_link
 from ids_plugin.flowmeter.packets.packet_columns import (
     ICMP,
@@ -75,7 +76,9 @@ EXTENSIONS = np.zeros(256, dtype=bool)
 EXTENSIONS[[HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, OPTIONS]] = True
 
 MAX_EXTENSIONS = 32
-
+"""IPv6 extension headers of a packet, atomic fragment headers among them."""
+MAX_FRAGMENT_DEPTH = 4
+"""Datagrams that hold a fragment of another datagram, one in the other."""
 HOME_ADDRESS = 201
 """IPv6 destination option: where a mobile node belongs (RFC 6275), for Zeek its address."""
 
@@ -87,6 +90,9 @@ MAX_REMEMBERED = 10_000
 
 FORGET_AFTER_US = 60_000_000
 """µs of silence behind which Zeek takes UDP for a new connection."""
+
+
+add_link_headers()
 
 
 class _Addresses(NamedTuple):
@@ -138,6 +144,7 @@ class Decoder:
         packets = _join_parts(under_way)
         packets.tunnels = np.concatenate([np.zeros(0, dtype=np.uint64), *under_way.tunnels])
         packets.unhandled = dict(under_way.notes.unhandled)
+        packets.remarks = dict(under_way.notes.remarks)
         packets.bad_headers = sorted(under_way.notes.bad_headers)
         return packets
 
@@ -150,6 +157,27 @@ class _IpPackets(NamedTuple):
     """tunnels around them"""
     tunnel_kind: int
     """kind of the innermost one"""
+    fragment_depth: int = 0
+    """reassembled datagrams around them"""
+
+
+class _ExtensionHeaders(NamedTuple):
+    """What stands between IPv6 headers and their transports; arrays of n."""
+
+    header_bytes: Int64s
+    """length of all headers"""
+    protocol: Int64s
+    """what stands behind them"""
+    is_fragment: Bools
+    is_cut: Bools
+    is_too_deep: Bools
+    """more headers than are looked at"""
+    atomic_bytes: Int64s
+    """length of atomic fragment headers (RFC 6946): Zeek takes them out"""
+
+    def keep(self, mask: Bools) -> _ExtensionHeaders:
+        columns: dict[str, Any] = {name: values[mask] for name, values in self._asdict().items()}
+        return _ExtensionHeaders(**columns)
 
 
 class _ChunkDecoder:
@@ -194,7 +222,8 @@ class _ChunkDecoder:
         rows = self.notes.header_rows(layer, 20)
         header_bytes = (rows[:, 0] & 15).astype(np.int64) * 4
         claimed_bytes = column(rows, 2, ">u2")
-        total_bytes = np.where(claimed_bytes == 0, layer.captured, claimed_bytes)
+        total_bytes = np.where(claimed_bytes == 0, layer.length, claimed_bytes)
+        layer = self._believe_headers(layer, total_bytes)
         has_wrong_length = (header_bytes < 20) | (total_bytes < header_bytes)
         is_incomplete = ~has_wrong_length & (total_bytes > layer.length)
         is_cut = ~has_wrong_length & ~is_incomplete & (header_bytes > layer.captured)
@@ -217,11 +246,10 @@ class _ChunkDecoder:
             is_fragment = is_usable & (fragment > 0)
             if is_fragment.any():
                 is_good |= self._ipv4_fragments(work, layer, is_fragment, header_bytes, total_bytes)
-            layer, rows, header_bytes, claimed_bytes, total_bytes = (
+            layer, rows, header_bytes, total_bytes = (
                 layer.keep(is_good),
                 rows[is_good],
                 header_bytes[is_good],
-                claimed_bytes[is_good],
                 total_bytes[is_good],
             )
         low = column(rows, 12, ">u4").astype(np.uint64), column(rows, 16, ">u4").astype(np.uint64)
@@ -233,8 +261,16 @@ class _ChunkDecoder:
             total_bytes,
             rows[:, 9].astype(np.int64),
             addresses,
-            claimed_bytes,
+            total_bytes,
         )
+
+    def _believe_headers(self, layer: Layer, total_bytes: Int64s) -> Layer:
+        """Packets whose original length the file has lost get the one that their headers name."""
+        is_lost = self.chunk.has_lost_length[layer.row] & (total_bytes > layer.length)
+        if not is_lost.any():
+            return layer
+        self.notes.remarks["original_length_lost"] += int(is_lost.sum())
+        return layer._replace(length=np.where(is_lost, total_bytes, layer.length))
 
     def _has_wrong_ip_checksum(self, layer: Layer, header_bytes: Int64s) -> Bools:
         """Whether the checksums of IPv4 headers don't fit."""
@@ -305,8 +341,11 @@ class _ChunkDecoder:
         Which packets are to be taken as they are: first fragments, where not all was captured.
         """
         is_taken_alone = np.zeros(len(layer.row), dtype=bool)
+        if work.fragment_depth >= MAX_FRAGMENT_DEPTH:
+            self.notes.unhandled["fragments_too_deep"] += len(fragments)
+            return is_taken_alone
         places: list[tuple[int, int, int]] = []
-        end, datagrams = len(self.reader.data) - PADDING_BYTES, bytearray()
+        end, datagrams = self.reader.end, bytearray()
         for index, piece in fragments:
             row = int(layer.row[index])
             if layer.captured[index] < piece.total:
@@ -325,18 +364,12 @@ class _ChunkDecoder:
                 places.append((index, end + len(datagrams), len(datagram)))
                 datagrams += datagram
         if places:
-            self.notes.reader = Reader(
-                np.concatenate(
-                    [
-                        self.reader.data[:end],
-                        np.frombuffer(datagrams + bytes(PADDING_BYTES), np.uint8),
-                    ]
-                )
-            )
+            self.reader.append(datagrams)
             index, offset, size = np.array(places, dtype=np.int64).T
             self.queue.append(
                 work._replace(
-                    layer=Layer(layer.row[index], offset, size, size, layer.tunnel_parent[index])
+                    layer=Layer(layer.row[index], offset, size, size, layer.tunnel_parent[index]),
+                    fragment_depth=work.fragment_depth + 1,
                 )
             )
         return is_taken_alone
@@ -346,68 +379,78 @@ class _ChunkDecoder:
         rows = self.notes.header_rows(layer, 40)
         claimed_bytes = column(rows, 4, ">u2")
         addresses = _Addresses(_halves(rows, 8), _halves(rows, 24))
-        header_bytes, protocol, is_fragment, is_cut = self._walk_extension_headers(
-            layer, rows[:, 6].astype(np.int64), addresses
-        )
-        total_bytes = claimed_bytes + 40
-        is_incomplete = total_bytes > layer.length
-        is_cut &= ~is_incomplete
-        is_jumbogram = ~is_incomplete & ~is_cut & (claimed_bytes == 0) & (header_bytes > 40)
-        has_wrong_length = ~is_incomplete & ~is_cut & ~is_jumbogram & (header_bytes > total_bytes)
-        is_good = ~(is_incomplete | is_cut | is_jumbogram | has_wrong_length)
-        has_no_transport = (
-            is_good & ~is_fragment & np.isin(protocol, (ENCRYPTED, MOBILITY, NOTHING))
-        )
-        is_good &= ~has_no_transport & ~is_fragment
+        headers = self._walk_extension_headers(layer, rows[:, 6].astype(np.int64), addresses)
+        is_offloaded = (claimed_bytes == 0) & (headers.header_bytes == 40)
+        total_bytes = np.where(is_offloaded, layer.length, claimed_bytes + 40)
+        layer = self._believe_headers(layer, total_bytes)
+        is_usable = self._usable_ipv6(layer, claimed_bytes, total_bytes, headers)
+        is_good = is_usable & ~headers.is_fragment
+        is_good &= ~self._drop_without_transport(layer, is_good, headers.protocol)
         if not is_good.all():
-            reasons = ("shorter_than_claimed", "cut_ip_header", "jumbogram", "bad_ip_length")
-            for mask, reason in zip(
-                (is_incomplete, is_cut, is_jumbogram, has_wrong_length), reasons, strict=True
-            ):
-                self.notes.reject(layer, mask, reason)
-            for number, kind in (
-                (ENCRYPTED, "esp"),
-                (MOBILITY, "mobility"),
-                (NOTHING, "ipv6_no_next"),
-            ):
-                self.notes.drop(layer, has_no_transport & (protocol == number), kind)
-            is_usable_fragment = is_fragment & ~(
-                is_incomplete | is_cut | is_jumbogram | has_wrong_length
-            )
             is_good |= self._ipv6_fragments(
-                work, layer, is_usable_fragment, header_bytes, total_bytes, protocol
+                work,
+                layer,
+                is_usable & headers.is_fragment,
+                headers.header_bytes,
+                total_bytes,
+                headers.protocol,
             )
             layer, addresses = layer.keep(is_good), addresses.keep(is_good)
-            header_bytes, protocol, claimed_bytes, total_bytes = (
-                header_bytes[is_good],
-                protocol[is_good],
-                claimed_bytes[is_good],
-                total_bytes[is_good],
-            )
-        transport_end = np.where(claimed_bytes == 0, layer.captured, total_bytes)
+            headers = headers.keep(is_good)
+            total_bytes = total_bytes[is_good]
         self._decode_transport(
             work._replace(layer=layer),
-            header_bytes,
-            transport_end,
-            protocol,
-            addresses,
+            headers.header_bytes,
             total_bytes,
+            headers.protocol,
+            addresses,
+            total_bytes - headers.atomic_bytes,
         )
+
+    def _usable_ipv6(
+        self, layer: Layer, claimed_bytes: Int64s, total_bytes: Int64s, headers: _ExtensionHeaders
+    ) -> Bools:
+        """Which packets' headers can be believed; the others are noted."""
+        is_incomplete = total_bytes > layer.length
+        is_cut = headers.is_cut & ~is_incomplete
+        is_usable = ~(is_incomplete | is_cut)
+        is_jumbogram = is_usable & (claimed_bytes == 0) & (headers.header_bytes > 40)
+        is_usable &= ~is_jumbogram
+        has_wrong_length = is_usable & (headers.header_bytes > total_bytes)
+        is_usable &= ~has_wrong_length
+        if is_usable.all() and not headers.is_too_deep.any():
+            return is_usable
+        for mask, reason in (
+            (is_incomplete, "shorter_than_claimed"),
+            (is_cut, "cut_ip_header"),
+            (is_jumbogram, "jumbogram"),
+            (has_wrong_length, "bad_ip_length"),
+        ):
+            self.notes.reject(layer, mask, reason)
+        is_too_deep = is_usable & headers.is_too_deep
+        self.notes.drop(layer, is_too_deep, "ipv6_headers_too_deep", locate=True)
+        return is_usable & ~is_too_deep
+
+    def _drop_without_transport(self, layer: Layer, is_good: Bools, protocol: Int64s) -> Bools:
+        """Counts packets that carry no transport; which they are."""
+        has_no_transport = is_good & np.isin(protocol, (ENCRYPTED, MOBILITY, NOTHING))
+        for number, kind in ((ENCRYPTED, "esp"), (MOBILITY, "mobility"), (NOTHING, "ipv6_no_next")):
+            self.notes.drop(layer, has_no_transport & (protocol == number), kind)
+        return has_no_transport
 
     def _walk_extension_headers(
         self, layer: Layer, protocol: Int64s, addresses: _Addresses
-    ) -> tuple[Int64s, Int64s, Bools, Bools]:
-        """Length of the headers, protocol behind them, which are fragments, which are cut;
-        addresses in extension headers replace those in `history_ends`.
+    ) -> _ExtensionHeaders:
+        """Steps over extension headers; addresses in them replace those in `addresses`.
+
+        A fragment header ends the walk unless it is atomic: all of its datagram.
         """
-        header_bytes = np.full(len(protocol), 40, dtype=np.int64)
-        is_fragment, is_cut = (
-            np.zeros(len(protocol), dtype=bool),
-            np.zeros(len(protocol), dtype=bool),
-        )
+        count = len(protocol)
+        header_bytes, atomic_bytes = np.full(count, 40), np.zeros(count, dtype=np.int64)
+        is_fragment, is_cut = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
+        is_extension = EXTENSIONS[protocol]
         routed: set[int] = set()
         for _ in range(MAX_EXTENSIONS):
-            is_extension = EXTENSIONS[protocol] & ~is_fragment & ~is_cut
             if not is_extension.any():
                 break
             extension_offset = layer.offset + header_bytes
@@ -422,10 +465,16 @@ class _ChunkDecoder:
             ).tolist():
                 text = self.reader.bytes(int(extension_offset[index]), int(step[index]))
                 _apply_extension_address(addresses, index, text, protocol[index] == ROUTING, routed)
-            is_fragment |= is_extension & (protocol == FRAGMENT)
+            has_fragment_header = is_extension & (protocol == FRAGMENT)
+            is_atomic = has_fragment_header & (self.reader.u16(extension_offset + 2) & 0xFFF9 == 0)
+            atomic_bytes += np.where(is_atomic, 8, 0)
+            is_fragment |= has_fragment_header & ~is_atomic
             protocol = np.where(is_extension, self.reader.u8(extension_offset), protocol)
             header_bytes = header_bytes + np.where(is_extension, step, 0)
-        return header_bytes, protocol, is_fragment, is_cut
+            is_extension = EXTENSIONS[protocol] & ~is_fragment & ~is_cut
+        return _ExtensionHeaders(
+            header_bytes, protocol, is_fragment, is_cut, is_extension, atomic_bytes
+        )
 
     def _decode_transport(
         self,

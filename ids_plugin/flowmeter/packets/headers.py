@@ -60,6 +60,24 @@ class Reader:
     def __init__(self, data: Bytes) -> None:
         self.data = data
         self.last_offset = len(data) - PADDING_BYTES
+        self._room = data
+        """what `data` is a part of"""
+
+    @property
+    def end(self) -> int:
+        """Where the bytes end and padding begins."""
+        return self.last_offset
+
+    def append(self, data: bytes | bytearray) -> None:
+        """Puts bytes behind the others; what is there is copied only where room runs out."""
+        begin, end = self.end, self.end + len(data)
+        if self._room is self.data or end + PADDING_BYTES > len(self._room):
+            room = np.zeros(begin + 2 * (len(data) + begin // 8) + PADDING_BYTES, dtype=np.uint8)
+            room[:begin] = self.data[:begin]
+            self._room = room
+        self._room[begin:end] = np.frombuffer(data, dtype=np.uint8)
+        self._room[end : end + PADDING_BYTES] = 0
+        self.data, self.last_offset = self._room[: end + PADDING_BYTES], end
 
     def rows(self, offsets: Int64s, width: int) -> Bytes:
         """(n, width) bytes from each offset, at most PADDING."""
@@ -106,6 +124,8 @@ class DecodingNotes:
         """kinds of packets whose first was located before"""
         self.reader = Reader(chunk.data)
         self.unhandled: Counter[str] = Counter()
+        self.remarks: Counter[str] = Counter()
+        """packets that are measured, and what is odd about them"""
         self.bad_headers: list[BadHeader] = []
         self.all_rows = np.arange(len(chunk.offset))
 

@@ -2,8 +2,8 @@
 own, wireless.
 
 Link types: https://www.tcpdump.org/linktypes.html. What is measured is what Zeek 8 measures (its
-packet analysers, https://docs.zeek.org/en/v8.0.8/frameworks/packet-analysis.html) and the loopback
-type 108.
+packet analysers, https://docs.zeek.org/en/v8.0.8/frameworks/packet-analysis.html) and, beyond it,
+those of `link_headers` and Ethernet over MPLS (RFC 4448).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from collections.abc import Callable
 import numpy as np
 
 from ids_plugin.flowmeter.packets.capture_files import BROKEN_LINK
-from ids_plugin.flowmeter.packets.headers import DecodingNotes, Int64s, Layer, column
+from ids_plugin.flowmeter.packets.headers import Bools, DecodingNotes, Int64s, Layer, column
 
-ETHERNET, WIRELESS, RAW = 1, 105, 101
+ETHERNET, PPP, WIRELESS, RAW, PRISM, AVS = 1, 9, 105, 101, 119, 163
 IPV4, IPV6, VN_TAG, FABRIC_PATH, MPLS, PPPOE, PBB = (
     0x0800,
     0x86DD,
@@ -27,7 +27,9 @@ IPV4, IPV6, VN_TAG, FABRIC_PATH, MPLS, PPPOE, PBB = (
 )
 IS_IP = np.zeros(1 << 17, dtype=bool)
 IS_IP[[IPV4, IPV6]] = True
-VLAN_TYPES = (0x8100, 0x88A8, 0x9100)
+VLAN_TYPES = (0x8100, 0x88A8, 0x9100, 0x9200)
+E_TAG = 0x893F
+"""802.1BR: which port of a bridge's extension a frame came in by."""
 MPLS_TYPES = (MPLS, 0x8848)
 LLC, IPX, PPP_CONTROL, PSEUDOWIRE, UNDEFINED = range(0x10000, 0x10005)
 """Beyond the Ethernet types: what else a frame may carry."""
@@ -42,8 +44,12 @@ NAMES = {
     PPP_CONTROL: "ppp_control",
     PSEUDOWIRE: "mpls_pseudowire",
     UNDEFINED: "undefined_ethertype",
+    0x88E5: "macsec",
 }
 MAX_TAGS = 16
+TAG_TYPES = (*VLAN_TYPES, *MPLS_TYPES, VN_TAG, E_TAG, PPPOE, PBB, FABRIC_PATH)
+IN_PSEUDOWIRE = (IPV4, IPV6, 0x0806, *VLAN_TYPES)
+"""Ethernet types by which a frame in MPLS is told from other pseudowires."""
 FAMILIES = (2, 10, 24, 28, 30)
 """Address families of IPv4 and of IPv6 on Linux, NetBSD, FreeBSD and macOS."""
 MAX_TLVS = 64
@@ -98,6 +104,9 @@ def ethertypes(notes: DecodingNotes, layer: Layer, kind: Int64s) -> Layer:
             break
         rest = rest.skip(step)
     reached = IS_IP[kind]
+    is_too_deep = np.isin(kind, TAG_TYPES)
+    rest = notes.drop(rest, is_too_deep, "tags_too_deep")
+    kind, not_ip, reached = kind[~is_too_deep], not_ip[~is_too_deep], reached[~is_too_deep]
     for other, count in zip(*np.unique(kind[~reached], return_counts=True), strict=True):
         notes.unhandled[NAMES.get(int(other), f"ethertype_{int(other):#06x}")] += int(count)
     not_ip, rest = not_ip[reached], rest.keep(reached)
@@ -114,7 +123,13 @@ def _step_over_tag(notes: DecodingNotes, layer: Layer, kind: Int64s) -> tuple[In
     read, offset = notes.reader, layer.offset
     tagged, labelled = np.isin(kind, VLAN_TYPES), np.isin(kind, MPLS_TYPES)
     step = np.select(
-        [tagged | labelled, kind == VN_TAG, kind == PPPOE, kind == PBB, kind == FABRIC_PATH],
+        [
+            tagged | labelled,
+            kind == VN_TAG,
+            (kind == PPPOE) | (kind == E_TAG),
+            kind == PBB,
+            kind == FABRIC_PATH,
+        ],
         [4, 6, 8, 18, 16],
         0,
     )
@@ -126,6 +141,9 @@ def _step_over_tag(notes: DecodingNotes, layer: Layer, kind: Int64s) -> tuple[In
         np.select([~bottom, version == 4, version == 6], [kind, IPV4, IPV6], PSEUDOWIRE),
         inner_kind,
     )
+    is_pseudowire = inner_kind == PSEUDOWIRE
+    if is_pseudowire.any():
+        step, inner_kind = _ethernet_of_pseudowire(notes, layer, is_pseudowire, step, inner_kind)
     inner_kind = np.where(kind == PPPOE, _ethertype_of_ppp(inner_kind), inner_kind)
     is_length = kind <= 1500
     if is_length.any():
@@ -141,6 +159,27 @@ def _step_over_tag(notes: DecodingNotes, layer: Layer, kind: Int64s) -> tuple[In
             is_length, np.where(is_snap_ethertype, read.u16(offset + header + 3), other), inner_kind
         )
     return step, np.where((inner_kind > 1500) & (inner_kind < 1536), UNDEFINED, inner_kind)
+
+
+def _ethernet_of_pseudowire(
+    notes: DecodingNotes, layer: Layer, is_pseudowire: Bools, step: Int64s, kind: Int64s
+) -> tuple[Int64s, Int64s]:
+    """Steps over the Ethernet header behind the last MPLS label, with a control word before it or
+    without; `step` and `kind` of what is no Ethernet stay.
+    """
+    read, frame = notes.reader, layer.offset + 4
+    for control_word in (4, 0):
+        inner_kind = read.u16(frame + control_word + 12)
+        is_frame = is_pseudowire & np.isin(inner_kind, IN_PSEUDOWIRE)
+        if control_word:
+            is_frame &= read.u8(frame) >> 4 == 0
+        is_frame &= layer.captured > 4 + control_word + 14
+        step, kind = (
+            np.where(is_frame, 18 + control_word, step),
+            np.where(is_frame, inner_kind, kind),
+        )
+        is_pseudowire = is_pseudowire & ~is_frame
+    return step, kind
 
 
 def _ethertype_of_ppp(protocol: Int64s) -> Int64s:
@@ -169,7 +208,9 @@ def _serial(notes: DecodingNotes, layer: Layer) -> list[Layer]:
     return [ethertypes(notes, layer.skip(4), _ethertype_of_ppp(notes.reader.u16(layer.offset + 2)))]
 
 
-def _linux_cooked(header: int, kind_at: int) -> Callable[[DecodingNotes, Layer], list[Layer]]:
+def behind_ethertype(header: int, kind_at: int) -> Callable[[DecodingNotes, Layer], list[Layer]]:
+    """The step over a header of so many bytes that has an Ethernet type at `kind_at`."""
+
     def step(notes: DecodingNotes, layer: Layer) -> list[Layer]:
         layer = notes.reject(layer, layer.captured <= header, "cut_link_header")
         return [
@@ -186,10 +227,10 @@ def _loopback(notes: DecodingNotes, layer: Layer) -> list[Layer]:
     layer = notes.reject(layer, layer.captured <= 4, "cut_link_header")
     high, low = notes.reader.u16(layer.offset), notes.reader.u16(layer.offset + 2)
     little = (high & 0xFF) << 8 | high >> 8
-    return [_keep_ip_families(notes, layer.skip(4), np.where(low == 0, little, low))]
+    return [keep_ip_families(notes, layer.skip(4), np.where(low == 0, little, low))]
 
 
-def _keep_ip_families(notes: DecodingNotes, layer: Layer, family: Int64s) -> Layer:
+def keep_ip_families(notes: DecodingNotes, layer: Layer, family: Int64s) -> Layer:
     """Counts packets that aren't of IP."""
     foreign = ~np.isin(family, FAMILIES)
     for kind, count in zip(*np.unique(family[foreign], return_counts=True), strict=True):
@@ -216,8 +257,8 @@ def _nflog(notes: DecodingNotes, layer: Layer) -> list[Layer]:
     for _ in range(MAX_TLVS):
         is_lost |= ~is_found & (layer.captured - offset <= 4)
         size, kind = (
-            _little_endian(notes, layer.offset + offset),
-            _little_endian(notes, layer.offset + offset + 2),
+            little_endian(notes, layer.offset + offset),
+            little_endian(notes, layer.offset + offset + 2),
         )
         is_payload = ~is_found & ~is_lost & (kind == NFLOG_PAYLOAD)
         is_found |= is_payload
@@ -227,17 +268,17 @@ def _nflog(notes: DecodingNotes, layer: Layer) -> list[Layer]:
         offset = np.where(is_found | is_lost, offset, offset + (size + 3) // 4 * 4)
     inside = layer.skip(offset + 4)
     notes.reject(inside, ~is_found, "nflog_without_packet")
-    return [_keep_ip_families(notes, inside.keep(is_found), family[is_found])]
+    return [keep_ip_families(notes, inside.keep(is_found), family[is_found])]
 
 
-def _little_endian(notes: DecodingNotes, offset: Int64s) -> Int64s:
+def little_endian(notes: DecodingNotes, offset: Int64s) -> Int64s:
     value = notes.reader.u16(offset)
     return (value & 0xFF) << 8 | value >> 8
 
 
 def _radiotap(notes: DecodingNotes, layer: Layer) -> list[Layer]:
     layer = notes.reject(layer, layer.captured <= 4, "cut_link_header")
-    size = _little_endian(notes, layer.offset + 2)
+    size = little_endian(notes, layer.offset + 2)
     short = size >= layer.captured
     notes.reject(layer, short, "cut_link_header")
     return wireless(notes, layer.keep(~short).skip(size[~short]))
@@ -302,13 +343,13 @@ LINKS: dict[int, Callable[[DecodingNotes, Layer], list[Layer]]] = {
     0: _loopback,
     108: _loopback,
     ETHERNET: ethernet,
-    9: _ppp,
+    PPP: _ppp,
     10: _fddi,
     50: _serial,
     WIRELESS: wireless,
     127: _radiotap,
-    113: _linux_cooked(16, 14),
-    276: _linux_cooked(20, 0),
+    113: behind_ethertype(16, 14),
+    276: behind_ethertype(20, 0),
     239: _nflog,
     **dict.fromkeys((12, 14, RAW, 228, 229), _raw),
 }

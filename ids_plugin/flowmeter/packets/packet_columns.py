@@ -76,6 +76,8 @@ class Packets:
     tunnels: UInt64s = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     """seeds of the uids of tunnels that aren't connections: IP in IP, GRE"""
     unhandled: dict[str, int] = field(default_factory=dict)
+    remarks: dict[str, int] = field(default_factory=dict)
+    """packets that were measured, and what is odd about them"""
     bad_headers: list[BadHeader] = field(default_factory=list)
 
     def __len__(self) -> int:
@@ -99,6 +101,7 @@ PACKET_COLUMNS = frozenset(Packets.__dataclass_fields__) - {
     "first_number",
     "tunnels",
     "unhandled",
+    "remarks",
     "bad_headers",
 }
 

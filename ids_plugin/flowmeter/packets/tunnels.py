@@ -2,7 +2,8 @@
 believes in it.
 
 GRE (RFC 2784, PPTP's RFC 2637, ERSPAN), Teredo (RFC 4380), VXLAN (RFC 7348), Geneve (RFC 8926),
-AYIYA (draft-massar-v6ops-ayiya), GTP version 1 (3GPP TS 29.060).
+AYIYA (draft-massar-v6ops-ayiya), GTP version 1 (3GPP TS 29.060). Beyond Zeek: VXLAN on Linux's old
+port 8472, MikroTik's TZSP, L2TP version 2 (RFC 2661).
 https://docs.zeek.org/en/v8.0.8/frameworks/tunnels.html
 """
 
@@ -14,15 +15,29 @@ from typing import NamedTuple
 import numpy as np
 
 from ids_plugin.flowmeter.packets.headers import Bools, Int64s, Layer, Reader
-from ids_plugin.flowmeter.packets.link_layer import ETHERNET, IPV4, IPV6, RAW, WIRELESS
+from ids_plugin.flowmeter.packets.link_layer import (
+    AVS,
+    ETHERNET,
+    IPV4,
+    IPV6,
+    PPP,
+    PRISM,
+    RAW,
+    WIRELESS,
+)
 
 MAX_TUNNEL_DEPTH = 4
 """Zeek's Tunnel::max_depth since 7.1: deeper tunnels aren't looked into."""
-NONE, TEREDO, AYIYA, VXLAN, GENEVE, GTP, TOO_DEEP = range(7)
+NONE, TEREDO, AYIYA, VXLAN, GENEVE, GTP, TOO_DEEP, TZSP, L2TP = range(9)
 NAMES = ("", "teredo", "ayiya", "vxlan", "geneve", "gtpv1")
-"""The services by which Zeek calls the connections that carry tunnels."""
+"""The services by which Zeek calls the connections that carry tunnels; it has none for the rest."""
 KIND_OF_PORT = np.zeros(65536, dtype=np.int64)
 KIND_OF_PORT[[3544, 5072, 4789, 6081, 2152, 2123]] = (TEREDO, AYIYA, VXLAN, GENEVE, GTP, GTP)
+KIND_OF_PORT[[8472, 37008, 1701]] = (VXLAN, TZSP, L2TP)
+TZSP_LINKS = {1: ETHERNET, 18: WIRELESS, 119: PRISM, 127: AVS}
+"""Link types by TZSP's numbers for what it encapsulates."""
+MAX_TZSP_TAGS = 64
+TZSP_PADDING, TZSP_END = 0, 1
 NO_LINK = -1
 IP_IN_IP, IP6_IN_IP, GRE = 4, 41, 47
 CARRIERS = np.zeros(256, dtype=bool)
@@ -162,12 +177,52 @@ def gtp(read: Reader, layer: Layer) -> TunnelContent:
     return TunnelContent(inner, np.where(ok & ~violates, RAW, NO_LINK), ok & ~violates, violates)
 
 
+def tzsp(read: Reader, layer: Layer) -> TunnelContent:
+    """A frame that a device sniffed, behind tags."""
+    kind, protocol = read.u8(layer.offset + 1), read.u16(layer.offset + 2)
+    is_frame = (layer.captured > 5) & (read.u8(layer.offset) == 1) & (kind <= 1)
+    header = np.full(len(kind), 4, dtype=np.int64)
+    is_done = ~is_frame
+    for _ in range(MAX_TZSP_TAGS):
+        tag = read.u8(layer.offset + header)
+        size = np.where(tag <= TZSP_END, 1, 2 + read.u8(layer.offset + header + 1))
+        header = np.where(is_done, header, header + size)
+        is_done |= (tag == TZSP_END) | (header >= layer.captured)
+        if is_done.all():
+            break
+    inner = layer.skip(header)
+    link = np.select(
+        [protocol == number for number in TZSP_LINKS], list(TZSP_LINKS.values()), NO_LINK
+    )
+    is_frame &= is_done & (inner.captured > 0)
+    return _without_service(inner, np.where(is_frame, link, NO_LINK))
+
+
+def l2tp(read: Reader, layer: Layer) -> TunnelContent:
+    """PPP behind the header of a data message of version 2."""
+    flags = read.u16(layer.offset)
+    is_data = (layer.captured > 6) & (flags & 0x800F == 2)
+    has_length, is_sequenced, has_offset = (flags & bit != 0 for bit in (0x4000, 0x0800, 0x0200))
+    header = 6 + np.where(has_length, 2, 0) + np.where(is_sequenced, 4, 0)
+    header = header + np.where(has_offset, 2 + read.u16(layer.offset + header), 0)
+    inner = layer.skip(header)
+    return _without_service(inner, np.where(is_data & (inner.captured > 0), PPP, NO_LINK))
+
+
+def _without_service(inner: Layer, link: Int64s) -> TunnelContent:
+    """What stands in tunnels that Zeek doesn't know: their connections keep Zeek's service."""
+    nothing = np.zeros(len(link), dtype=bool)
+    return TunnelContent(inner, link, nothing, nothing)
+
+
 PARSERS: dict[int, Callable[[Reader, Layer], TunnelContent]] = {
     TEREDO: teredo,
     AYIYA: ayiya,
     VXLAN: vxlan,
     GENEVE: geneve,
     GTP: gtp,
+    TZSP: tzsp,
+    L2TP: l2tp,
 }
 
 
