@@ -272,6 +272,7 @@ def _nflog(notes: DecodingNotes, layer: Layer) -> list[Layer]:
 
 
 def little_endian(notes: DecodingNotes, offset: Int64s) -> Int64s:
+    """(n) 16-bit integers at each offset."""
     value = notes.reader.u16(offset)
     return (value & 0xFF) << 8 | value >> 8
 

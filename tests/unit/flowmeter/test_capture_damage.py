@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -36,12 +37,11 @@ def records() -> list[Record]:
 
 
 def notes(data: bytes) -> dict[str, int]:
-    return {
-        name: count
-        for step in read(data)
-        for name, count in step.notes.items()
-        if name != "packets"
-    }
+    counts: Counter[str] = Counter()
+    for step in read(data):
+        counts.update(step.notes)
+    del counts["packets"]
+    return dict(counts)
 
 
 def histories(data: bytes) -> list[str]:
