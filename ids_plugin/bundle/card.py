@@ -8,12 +8,22 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ids_plugin.bundle.files import Bundle
-from ids_plugin.bundle.manifest import CalibrationRecord, Judgement, Manifest
+from ids_plugin.bundle.manifest import (
+    CalibrationRecord,
+    DetectorEntry,
+    DetectorSources,
+    Judgement,
+    Manifest,
+)
 from ids_plugin.schema.score import CLASSES
 
 Line = tuple[str, str]
 MAX_WEAK_SPOTS = 8
 """weak spots of the calibration networks that are named"""
+MAX_SOURCES = 12
+"""data sets of a detector that are named"""
+MAX_FILES = 40
+"""files of training data that are named"""
 NEVER_ALERTS = 1.0
 """threshold that no score exceeds"""
 
@@ -22,6 +32,7 @@ def card(bundle: Bundle) -> list[Line]:
     """A line each: what it is about, and what there is to say."""
     return [
         *_identity(bundle),
+        *_detectors(bundle.manifest),
         *_training(bundle.manifest),
         *_results(bundle.manifest),
         *_weak_spots(bundle.manifest),
@@ -33,26 +44,79 @@ def _identity(bundle: Bundle) -> Iterator[Line]:
     yield "id", bundle.id
     licence = manifest.licence or "no licence named"
     yield "family", f"{bundle.family} version {bundle.version}, {licence}"
-    yield "members", ", ".join(member.name for member in manifest.members)
+    if manifest.members:
+        yield "members", ", ".join(member.name for member in manifest.members)
     sizes = [f"{name} {len(data) / 1000:.1f} kB" for name, data in sorted(bundle.files.items())]
     yield "files", ", ".join(sizes)
     yield "signed", "yes" if bundle.signature else "no"
     schema = manifest.schema
+    if manifest.detectors:
+        yield "schema", schema.fingerprint[:12]
+        return
     earlier = "" if schema.earlier is None else f"{schema.earlier} earlier flows, "
     yield "window", f"{earlier}schema {schema.fingerprint[:12]}"
 
 
+def _detectors(manifest: Manifest) -> Iterator[Line]:
+    """Each detector: when it alerts, what it was trained on, figures, weak spots."""
+    for entry in manifest.detectors:
+        name = entry.name or entry.kind
+        yield "detector", f"{name}, kind {entry.kind}: {_alerts_from(entry)}"
+        if entry.classes:
+            yield f"{name}: names", ", ".join(entry.classes)
+        if entry.trained_on is not None:
+            yield f"{name}: trained on", _sources(entry.trained_on)
+        if entry.figures:
+            figures = (f"{figure} {value:,.6g}" for figure, value in entry.figures.items())
+            yield f"{name}: measured", ", ".join(figures)
+        for weak_spot in entry.weak_spots:
+            yield "weak spot", f"{name}: {weak_spot}"
+    unnamed = [label for label in CLASSES[1:] if label not in _named_classes(manifest)]
+    if manifest.detectors and all(entry.classes for entry in manifest.detectors) and unnamed:
+        yield "weak spot", f"no detector names {', '.join(unnamed)}"
+
+
+def _alerts_from(entry: DetectorEntry) -> str:
+    if entry.days_between is not None:
+        return f"alerts where benign traffic shows the like once in {entry.days_between:g} days"
+    if not entry.thresholds:
+        return "each class alerts at the thresholds of its rules"
+    limits = (
+        f"{label} never" if limit >= NEVER_ALERTS else f"{label} {limit:.4f}"
+        for label, limit in sorted(entry.thresholds.items())
+    )
+    return f"alerts from scores of {', '.join(limits)}"
+
+
+def _sources(trained_on: DetectorSources) -> str:
+    names = list(trained_on.sources[:MAX_SOURCES])
+    if len(trained_on.sources) > MAX_SOURCES:
+        names.append(f"{len(trained_on.sources) - MAX_SOURCES:,} more")
+    amount = (
+        f"{trained_on.captures:,} captures, {trained_on.flows:,} flows, {trained_on.hours:,.1f} h"
+    )
+    return f"{', '.join(names)}: {amount}" if names else amount
+
+
+def _named_classes(manifest: Manifest) -> set[str]:
+    return {label for entry in manifest.detectors for label in entry.classes}
+
+
 def _training(manifest: Manifest) -> Iterator[Line]:
     training = manifest.training
-    amount = f"{training.flows:,} flows, {training.windows:,} windows"
-    yield "trained with", f"{amount}, seed {training.seed}"
+    if training.flows or not manifest.detectors:
+        amount = f"{training.flows:,} flows, {training.windows:,} windows"
+        yield "trained with", f"{amount}, seed {training.seed}"
     for use, data in training.data.items():
-        yield f"data: {use}", ", ".join(f"{used.file} ({used.flows:,} flows)" for used in data)
+        files = [f"{used.file} ({used.flows:,} flows)" for used in data]
+        more = [f"{len(files) - MAX_FILES:,} more"] if len(files) > MAX_FILES else []
+        yield f"data: {use}", ", ".join([*files[:MAX_FILES], *more])
     for name, threshold in sorted(manifest.thresholds.items()):
         yield "threshold", f"{name} {threshold:.4f}"
     if manifest.calibration is not None:
         yield "calibrated on", _calibration(manifest.calibration)
-    yield "compression", str([dict(row) for row in manifest.compression] or "none")
+    if not manifest.detectors:
+        yield "compression", str([dict(row) for row in manifest.compression] or "none")
 
 
 def _calibration(calibration: CalibrationRecord) -> str:

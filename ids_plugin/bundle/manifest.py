@@ -110,13 +110,37 @@ class MemberEntry(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class DetectorSources(Record):
+    """What a detector was trained on, or its thresholds were taken from."""
+
+    sources: tuple[str, ...] = ()
+    """names of data sets"""
+    captures: int = 0
+    flows: int = 0
+    hours: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class DetectorEntry(Record):
     """One of the detectors that judge side by side; its kind knows the other keys."""
 
     kind: str
     """the plugin that opens it: an entry point of the group `ids_plugin.detectors`"""
+    name: str | None = None
+    """what alerts call it"""
     file: str | None = None
-    """its model in the bundle; None where it needs none"""
+    """its model in the bundle; None where it needs none, or several"""
+    classes: tuple[str, ...] = ()
+    """that it names; empty where nothing is said of it"""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """class → score from which it alerts, where the bundle was calibrated"""
+    days_between: float | None = None
+    """days of benign traffic in which it alerts once, where its score says how rare something is"""
+    trained_on: DetectorSources | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """what was measured of it, on data that it was not trained on"""
+    weak_spots: tuple[str, ...] = ()
+    """what it is known to miss, or to take for an attack; a sentence each"""
 
 
 @dataclass(frozen=True, kw_only=True)
