@@ -18,7 +18,7 @@ import numpy.typing as npt
 import polars as pl
 
 EARLIER = 10
-"""k: how many earlier flows of the same pair a window holds at most; SEMANTICS of all five
+"""k: how many earlier flows of the same pair a window holds at most, as in all five
 published systems."""
 STEPS = EARLIER + 1
 """Steps of a window: the earlier flows, then the flow itself."""

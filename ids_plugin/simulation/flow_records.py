@@ -529,7 +529,7 @@ def _uids(first: int, n: int) -> pl.Series:
 
 
 def render_flows(rng: np.random.Generator, batches: list[Contacts], sensor: Sensor) -> pl.DataFrame:
-    """Flow frame of all contacts, in known order (SEMANTICS: ts + duration, ties by uid)."""
+    """Flow frame of all contacts, in known order (ts + duration, ties by uid)."""
     contacts, labels, batch_of = join_contacts(batches)
     contacts = with_protocol_overhead(rng, contacts, sensor.salt)
     count = len(contacts.time)
