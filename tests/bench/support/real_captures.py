@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -28,8 +28,11 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from ids_plugin.pipeline import BATCH
 from ids_plugin.schema.alert import Document
+from ids_plugin.sources.facts import FactStore
 from ids_plugin.sources.inputs import read_inputs
+from ids_plugin.sources.ordering import ordered
 
 WORTH_FINDING = 5
 """attack flows"""
@@ -72,6 +75,11 @@ class Capture:
         return not is_unclear and (self.benign is None or self.benign["certain"] == "yes")
 
     @property
+    def is_counted(self) -> bool:
+        """Anything that alerts say here counts."""
+        return self.is_certain or bool(self.judged_labels)
+
+    @property
     def conn_log(self) -> Path:
         """The connections, in the order in which Zeek wrote them."""
         return next(path for path in sorted(self.folder.iterdir()) if path.name.startswith("conn."))
@@ -80,6 +88,12 @@ class Capture:
     def flows(self) -> pl.DataFrame:
         """A Flow frame in file order."""
         return read_flows(self.conn_log)
+
+    @cached_property
+    def flows_with_facts(self) -> pl.DataFrame:
+        """A Flow frame in known order, with what the other logs say of the flows."""
+        reads = read_inputs([str(self.folder)], batch_rows=50_000, stdin=BytesIO())
+        return pl.concat(list(ordered(reads, batch_rows=BATCH, facts=FactStore())))
 
     @cached_property
     def judged_labels(self) -> list[Label]:
@@ -148,7 +162,7 @@ class Verdict:
     false: list[FalseAlert] = field(default_factory=list)
     wrong: Counter[str] = field(default_factory=Counter)
     """class → alerts that involve attacks, but of other classes"""
-    hours: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    hours: dict[str, float] = field(default_factory=dict)
     """kind of network → hours watched, where false alerts are counted"""
     alerts: int = 0
 
@@ -158,7 +172,7 @@ class Verdict:
         self.false += other.false
         self.wrong += other.wrong
         for kind, hours in other.hours.items():
-            self.hours[kind] += hours
+            self.hours[kind] = self.hours.get(kind, 0.0) + hours
         self.alerts += other.alerts
 
     @property
@@ -195,7 +209,7 @@ class _Attacks:
         flows = capture.flows.select("orig_h", "resp_h", port=pl.col("resp_p").fill_null(0),
                                      second=seconds)  # fmt: skip
         self.labels = capture.judged_labels
-        self.flows = [flows.filter(_is_labelled(label)) for label in self.labels]
+        self.flows = [flows.filter(is_labelled(label)) for label in self.labels]
 
     def involved(self, group: _Group) -> set[int]:
         """Numbers of the labels of which the group can hold a flow."""
@@ -214,7 +228,7 @@ def _is_any(text: str) -> bool:
     return text in ("", "*")
 
 
-def _is_labelled(label: Label) -> pl.Expr:
+def is_labelled(label: Label) -> pl.Expr:
     """Whether a flow is one of the label's: its host, peer, ports and times."""
     me, other = ("orig_h", "resp_h") if label["role"] == "actor" else ("resp_h", "orig_h")
     first, last = float(label["first"] or 0), float(label["last"] or 9e18)
@@ -240,12 +254,12 @@ def _is_global(address: str) -> bool:
 
 def labelled(capture: Capture) -> pl.DataFrame:
     """The flows of a capture with `label`; without those of which it isn't known."""
-    unknown = pl.lit("benign" if capture.is_certain else None)
+    unknown = pl.lit("benign" if capture.is_certain else None, dtype=pl.String)
     seconds = (pl.col("ts").dt.epoch("us") / 1e6).alias("second")
     port = pl.col("resp_p").fill_null(0).alias("port")
     flows = capture.flows.with_columns(seconds, port)
     named = [
-        pl.when(_is_labelled(label)).then(pl.lit(label["class"])) for label in capture.judged_labels
+        pl.when(is_labelled(label)).then(pl.lit(label["class"])) for label in capture.judged_labels
     ]
     return (
         flows.with_columns(pl.coalesce(*named, unknown).alias("label"))
@@ -321,7 +335,7 @@ def judge(capture: Capture, documents: Sequence[Document]) -> Verdict:
         elif numbers and not any(_accepts(attacks.labels[n], group.label) for n in numbers):
             verdict.wrong[group.label] += 1
     if capture.is_certain:
-        verdict.hours[capture.kind] += watched_hours(capture.flows)
+        verdict.hours[capture.kind] = watched_hours(capture.flows)
     return verdict
 
 

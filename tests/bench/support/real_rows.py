@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -145,11 +145,12 @@ def measured(
 ) -> Verdict:
     """What a row is worth on all captures."""
     verdict = Verdict()
-    for number, capture in enumerate(captures, 1):
+    counted = [capture for capture in captures if capture.is_counted]
+    for number, capture in enumerate(counted, 1):
         engine = row.engine_of(capture)
         verdict.add(judge(capture, documents_of(bundle, engine, capture, has_logs=row.has_logs)))
         if number % 100 == 0:
-            progress(f"{row.name}: {number} of {len(captures)}")
+            progress(f"{row.name}: {number} of {len(counted)}")
     return verdict
 
 
@@ -178,7 +179,10 @@ class Store:
 
     def put(self, key: str, verdict: Verdict) -> None:
         """Stores it."""
-        self._content[key] = asdict(verdict)
+        self._content[key] = vars(verdict) | {
+            "cases": [asdict(case) for case in verdict.cases],
+            "false": [asdict(alert) for alert in verdict.false],
+        }
         if self._path is not None:
             self._path.write_text(json.dumps(self._content))
 
@@ -186,5 +190,4 @@ class Store:
 def _verdict(content: dict[str, Any]) -> Verdict:
     cases = [Case(**{**case, "classes": tuple(case["classes"])}) for case in content["cases"]]
     false = [FalseAlert(**alert) for alert in content["false"]]
-    hours = defaultdict(float, content["hours"])
-    return Verdict(cases, false, Counter(content["wrong"]), hours, content["alerts"])
+    return Verdict(cases, false, Counter(content["wrong"]), content["hours"], content["alerts"])
