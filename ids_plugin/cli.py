@@ -83,7 +83,10 @@ def execute(program: Program, argv: Sequence[str] | None) -> int:
             error.__cause__, KeyboardInterrupt
         ):  # it came while a library was being loaded
             return _stopped(console, error.__cause__, debug)
-        told = f"a defect of ours: {type(error).__name__}: {error} (--debug shows where; please report it)"
+        told = (
+            f"a defect of ours: {type(error).__name__}: {error} (--debug shows where; please "
+            "report it)"
+        )
         return _explain(console, told, 2, debug)
     return code
 

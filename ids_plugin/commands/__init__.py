@@ -38,7 +38,8 @@ class Console:
     program: str = "ids-plugin"
 
     def complain(self, message: str) -> None:
-        """One line about what went wrong beside what went well, on standard error; --quiet doesn't hide it."""
+        """One line about what went wrong beside what went well, on standard error; --quiet doesn't
+        hide it."""
         print(f"{self.program}: {message}", file=self.err, flush=True)
 
     def say(self, message: str) -> None:
@@ -66,8 +67,8 @@ class Progress:
         """Adds to a stage's count and shows all of them."""
         self._counts[stage] = self._counts.get(stage, 0) + count
         if self._stream is not None:
-            told = " · ".join(f"{name} {total:,}" for name, total in self._counts.items())
-            self._stream.write(f"\r\x1b[2K{self._what}: {told}")
+            counts = " · ".join(f"{name} {total:,}" for name, total in self._counts.items())
+            self._stream.write(f"\r\x1b[2K{self._what}: {counts}")
             self._stream.flush()
 
     def close(self) -> None:
@@ -78,7 +79,8 @@ class Progress:
 
 
 def standard(program: str) -> Console:
-    """The process's own streams; what is written to one that was closed before we started is lost."""
+    """The process's own streams; what is written to one that was closed before we started is
+    lost."""
     return Console(sys.stdout or _nowhere(), sys.stderr or _nowhere(), program=program)
 
 

@@ -1,4 +1,5 @@
-"""`ids-plugin bundle`: what models there are, what they were trained on, whether they are intact; sends them out."""
+"""`ids-plugin bundle`: what models there are, what they were trained on, whether they are intact;
+sends them out."""
 
 from __future__ import annotations
 
@@ -36,30 +37,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
         ),
     ):
         shown = f"example: ids-plugin bundle {example}"
-        one = actions.add_parser(action, help=text, description=text, epilog=shown)
+        options = actions.add_parser(action, help=text, description=text, epilog=shown)
         if action != "list":
-            one.add_argument("bundle", metavar="BUNDLE", help="name, directory or .idsb file")
+            options.add_argument("bundle", metavar="BUNDLE", help="name, directory or .idsb file")
         if action == "verify":
-            one.add_argument(
+            options.add_argument(
                 "--key", metavar="PEM", help="public key (Ed25519) that must have signed it"
             )
         if action == "sign":
-            one.add_argument("--key", required=True, metavar="PEM", help="private key (Ed25519)")
-            one.add_argument(
+            options.add_argument(
+                "--key", required=True, metavar="PEM", help="private key (Ed25519)"
+            )
+            options.add_argument(
                 "--out", required=True, metavar="BUNDLE", help="where the signed bundle goes"
             )
         if action == "push":
-            one.add_argument(
+            options.add_argument(
                 "--config",
                 metavar="FILE",
                 help="settings (TOML): [kafka], [topics] and [detect] count",
             )
-            one.add_argument(
+            options.add_argument(
                 "--name",
                 metavar="NAME",
                 help="who is meant: those whose detect.bundle has it (default: ours)",
             )
-            one.add_argument(
+            options.add_argument(
                 "--withdraw",
                 action="store_true",
                 help="take back what was sent: each goes on with its configured one",
@@ -69,7 +72,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """
     Raises:
-        BundleError: the bundle is damaged, foreign, unsigned where a key is given, or of another schema.
+        BundleError: the bundle is damaged, foreign, unsigned where a key is given, or of another
+            schema.
         ConfigError: the key can't be read, or the configuration can't be used.
         ServiceError: Kafka doesn't take it.
     """
@@ -86,7 +90,8 @@ def _list(_args: argparse.Namespace, console: Console) -> int:
             console.result(row)
         else:
             print(
-                f"{row['name']:<12} {row['family']:<12} {row['id'][:12]}  {row['size'] / 1000:.0f} kB",
+                f"{row['name']:<12} {row['family']:<12} {row['id'][:12]}  "
+                f"{row['size'] / 1000:.0f} kB",
                 file=console.out,
             )
     return 0
@@ -139,26 +144,26 @@ def _push(args: argparse.Namespace, console: Console) -> int:
     from ids_plugin.bundle import find, pack, read, read_key
     from ids_plugin.windows import spec
 
-    told = config.load(Path(args.config) if args.config else None)
-    public_key = read_key(told.detect.public_key)
+    settings = config.load(Path(args.config) if args.config else None)
+    public_key = read_key(settings.detect.public_key)
     bundle = read(find(args.bundle), spec=spec(), public_key=public_key)
     if bundle.signature is None:
         raise BundleError(
             "not signed: nobody would take it", location=args.bundle, hint="ids-plugin bundle sign"
         )
-    name = args.name or Path(told.detect.bundle or "default").stem
+    name = args.name or Path(settings.detect.bundle or "default").stem
     data = b"" if args.withdraw else pack(bundle)
     with (
-        kafka.producer(told, max_request_size=kafka.LARGEST_BUNDLE) as producer,
-        kafka.reaching(told),
+        kafka.producer(settings, max_request_size=kafka.LARGEST_BUNDLE) as producer,
+        kafka.reaching(settings),
     ):
-        sent = producer.send(told.topics.bundles, data, name.encode()).get(PUSH_SECONDS)
+        sent = producer.send(settings.topics.bundles, data, name.encode()).get(PUSH_SECONDS)
     what = "withdrawn from" if args.withdraw else "sent to"
     if console.json:
         console.result(
             {"bundle": bundle.id, "name": name, "withdrawn": args.withdraw, "offset": sent.offset}
         )
-    console.say(f"{bundle.id[:12]}: {what} {name} on {told.topics.bundles}")
+    console.say(f"{bundle.id[:12]}: {what} {name} on {settings.topics.bundles}")
     return 0
 
 

@@ -1,4 +1,5 @@
-"""`ids-plugin calibrate`: a bundle's thresholds fitted to one's own normal traffic and a budget of alerts."""
+"""`ids-plugin calibrate`: a bundle's thresholds fitted to one's own normal traffic and a budget of
+alerts."""
 
 from __future__ import annotations
 
@@ -59,7 +60,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, console: Console) -> int:
     """
     Raises:
-        UsageError: too few flows for the budget, options that can't be, a place that can't be written to.
+        UsageError: too few flows for the budget, options that can't be, a place that can't be
+            written to.
         ConfigError, BundleError: a file that can't be used.
         InputError: no input could be read at all.
     """
@@ -133,13 +135,15 @@ def _tell(report: dict[str, Any], console: Console) -> None:
             else f"{found['alerts_per_day']:,.1f} a day"
         )
         console.say(
-            f"held back: {held['flows']:,} flows of {held['hours']:.1f} h, {when}: {found['over']:,} flows over in "
+            f"held back: {held['flows']:,} flows of {held['hours']:.1f} h, {when}: "
+            f"{found['over']:,} flows over in "
             f"{counted(found['alerts'], 'alert')}: {rate}"
         )
     expected = report["fitted_budget_per_day"] * held["hours"] / 24
     if _at_least(held["after"]["alerts"], expected) < SURPRISING:
         console.complain(
-            f"held-back traffic gives {counted(held['after']['alerts'], 'alert')} where the budget has {expected:.1f}: "
+            f"held-back traffic gives {counted(held['after']['alerts'], 'alert')} where the "
+            f"budget has {expected:.1f}: "
             "it isn't like the traffic before it (drift), and the budget may not hold"
         )
 

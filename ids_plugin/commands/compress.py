@@ -27,14 +27,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="SPEC",
-        help="KIND:PATH of labelled flows that fix the scales and show the cost: best those that calibrated the bundle",
+        help="KIND:PATH of labelled flows that fix the scales and show the cost: best those that "
+        "calibrated the bundle",
     )
     parser.add_argument("--labels", type=Path, metavar="FILE", help="CSV of labels of `zeek:` logs")
     parser.add_argument(
         "--steps",
         default="int8",
         metavar="STEP[=VALUE],…",
-        help=f"in this order; there are {', '.join(registry.names('compression_steps'))} (default: %(default)s)",
+        help=f"in this order; there are {', '.join(registry.names('compression_steps'))} "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--train",
@@ -49,7 +51,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fit",
         metavar="flash=32k,ram=2k",
-        help="of tiny_cnn's ladder: the most accurate rung that a device with so much left holds, with its C header",
+        help="of tiny_cnn's ladder: the most accurate rung that a device with so much left holds, "
+        "with its C header",
     )
     parser.add_argument(
         "--seed", type=int, default=1, help="of everything random (default: %(default)s)"
@@ -106,34 +109,36 @@ def _written(
 
     smaller = stages[-1].bundle
     write(smaller, Path(args.out))
-    models = {f"{at} {stage.step}": stage.bundle.files[MODEL] for at, stage in enumerate(stages)}
-    times = [as_row(one) for one in measured(models).values()]
+    models = {
+        f"{number} {stage.step}": stage.bundle.files[MODEL] for number, stage in enumerate(stages)
+    }
+    times = [as_row(cost) for cost in measured(models).values()]
     rows: list[dict[str, Any]] = [
         {**stage.row, **time} for stage, time in zip(stages, times, strict=True)
     ]
-    told = {"bundle": smaller.id, "from": before.id, "out": args.out, "compression": rows}
-    return _tell(
-        told,
+    result = {"bundle": smaller.id, "from": before.id, "out": args.out, "compression": rows}
+    return _report(
+        result,
         ["  ".join(f"{name} {value}" for name, value in row.items()) for row in rows],
         args,
         console,
     )
 
 
-def _tell(
-    told: dict[str, Any], lines: list[str], args: argparse.Namespace, console: Console
+def _report(
+    result: dict[str, Any], lines: list[str], args: argparse.Namespace, console: Console
 ) -> int:
     """Writes the record, and says what was made: as JSON, or in lines."""
     if args.record:
         record.write(
-            args.record, {**told, "options": {name: getattr(args, name) for name in _RECORDED}}
+            args.record, {**result, "options": {name: getattr(args, name) for name in _RECORDED}}
         )
     if console.json:
-        console.result(told)
+        console.result(result)
         return 0
     for line in lines:
         print(line, file=console.out)
-    console.say(f"wrote {args.out}: {told['bundle'][:12]}")
+    console.say(f"wrote {args.out}: {result['bundle'][:12]}")
     return 0
 
 
@@ -151,20 +156,21 @@ def _tiny(before: Bundle, args: argparse.Namespace, console: Console) -> int:
     if room is not None:
         bundle = fit(bundle, room)
     write(bundle, Path(args.out))
-    told = {
+    result = {
         "bundle": bundle.id,
         "from": before.id,
         "out": args.out,
         "rungs": bundle.manifest.document["members"],
     }
-    told["device"] = bundle.manifest.document.get("device")
-    return _tell(told, described(bundle), args, console)
+    result["device"] = bundle.manifest.document.get("device")
+    return _report(result, described(bundle), args, console)
 
 
 PLUGIN = Command(
     "compress",
     "Make a bundle's network smaller and say what it cost.",
-    "example: ids-plugin compress my-bundle --data lab:tests/lab/flows/runs --steps int8 --out my-small-bundle",
+    "example: ids-plugin compress my-bundle --data lab:tests/lab/flows/runs --steps int8 --out "
+    "my-small-bundle",
     configure,
     run,
 )

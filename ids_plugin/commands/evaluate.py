@@ -139,31 +139,37 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _wanted(result: dict[str, Any]) -> Table:
-    """Hosts one by one, but the many that strangers knock at: these in one row a network."""
+    """Hosts one by one, but the many that external originators knock at: these in one row a
+    network."""
     total = result["total"]
     columns = ("network", "host", "class", "flows", "found", "after")
     table = _table(f"hosts: {total['found']} of {total['wanted']} found", *columns)
     for network in result["networks"]:
-        noise = [one for one in network["wanted"] if one["class"] == "inbound_noise"]
-        for one in network["wanted"]:
-            if one not in noise:
-                found = (
+        noise = [host for host in network["wanted"] if host["class"] == "inbound_noise"]
+        for host in network["wanted"]:
+            if host not in noise:
+                finding = (
                     "yes"
-                    if one["found"]
-                    else ("other class" if one["found_in_any_class"] else "no")
+                    if host["found"]
+                    else ("other class" if host["found_in_any_class"] else "no")
                 )
-                after = "" if one["delay_s"] is None else f"{one['delay_s']:.0f} s"
+                after = "" if host["delay_s"] is None else f"{host['delay_s']:.0f} s"
                 table.add_row(
-                    network["name"], one["host"], one["class"], f"{one['flows']:,}", found, after
+                    network["name"],
+                    host["host"],
+                    host["class"],
+                    f"{host['flows']:,}",
+                    finding,
+                    after,
                 )
         if noise:
-            flows, found = sum(one["flows"] for one in noise), sum(one["found"] for one in noise)
+            flows, hits = sum(host["flows"] for host in noise), sum(host["found"] for host in noise)
             table.add_row(
                 network["name"],
                 f"{len(noise)} hosts",
                 "inbound_noise",
                 f"{flows:,}",
-                f"{found} of {len(noise)}",
+                f"{hits} of {len(noise)}",
                 "",
             )
     return table
@@ -175,12 +181,12 @@ def _networks(result: dict[str, Any]) -> Table:
     rate = f"{_rate(total['alerts_per_day'])} alerts a day, {false} of them false"
     names = ("network", "flows", "attack flows", "hours", "alerts", "false alerts")
     table = _table(f"networks: {total['alerts']} alerts in {total['hours']:g} h: {rate}", *names)
-    for one in result["networks"]:
+    for network in result["networks"]:
         numbers = (
-            f"{one[name]:,}"
+            f"{network[name]:,}"
             for name in ("flows", "attack_flows", "hours", "alerts", "false_alerts")
         )
-        table.add_row(one["name"], *numbers)
+        table.add_row(network["name"], *numbers)
     return table
 
 
@@ -218,10 +224,10 @@ def _alone(result: dict[str, Any]) -> Table:
 
 
 def _confusion(result: dict[str, Any]) -> Table:
-    said = sorted({name for row in result["confusion"].values() for name in row})
-    table = _table("confusion (rows: label)", "", *said)
+    names = sorted({name for row in result["confusion"].values() for name in row})
+    table = _table("confusion (rows: label)", "", *names)
     for label, row in result["confusion"].items():
-        table.add_row(label, *(f"{row.get(name, 0):,}" for name in said))
+        table.add_row(label, *(f"{row.get(name, 0):,}" for name in names))
     return table
 
 

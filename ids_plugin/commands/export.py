@@ -1,4 +1,5 @@
-"""`ids-plugin export`: a scan's alerts and ledger into Elasticsearch, as the live path would have written them."""
+"""`ids-plugin export`: a scan's alerts and ledger into Elasticsearch, as the live path would have
+written them."""
 
 from __future__ import annotations
 
@@ -38,7 +39,10 @@ class Total:
     refused: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        return f"{counted(self.new, 'document')} new, {self.known:,} there already, {self.refused.total():,} refused"
+        return (
+            f"{counted(self.new, 'document')} new, {self.known:,} there already, "
+            f"{self.refused.total():,} refused"
+        )
 
     def add(self, delivered: Delivered) -> None:
         """A batch more."""
@@ -92,8 +96,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 
 def _ledger(path: Path, last: float) -> list[Document]:
-    """The scan's ledger as one increment, at the time (s) of its last alert, under ids that its content gives: a second
-    export gives the same. None where there was no alert or is no ledger.
+    """The scan's ledger as one increment, at the time (s) of its last alert, under ids that its
+    content gives: a second export gives the same. None where there was no alert or is no ledger.
 
     Raises:
         InputError: it is no ledger.
@@ -157,8 +161,10 @@ def _deliver(sink: Elasticsearch, documents: list[Any]) -> Delivered:
 def _complain(
     console: Console, path: Path, numbers: list[int], refusals: tuple[Refusal, ...]
 ) -> None:
-    for one in refusals:
-        console.complain(f"{path}:{numbers[one.position]}: refused: {one.reason}: {one.detail}")
+    for refusal in refusals:
+        console.complain(
+            f"{path}:{numbers[refusal.position]}: refused: {refusal.reason}: {refusal.detail}"
+        )
 
 
 PLUGIN = Command(

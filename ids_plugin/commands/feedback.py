@@ -1,4 +1,5 @@
-"""`ids-plugin feedback`: analysts' verdicts → allow-list proposals and labelled flows. Nothing is applied by it."""
+"""`ids-plugin feedback`: analysts' verdicts → allow-list proposals and labelled flows. Nothing is
+applied by it."""
 
 from __future__ import annotations
 
@@ -54,12 +55,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="CSV: event.id,verdict,note,analyst,time; verdict is true, false or benign; repeatable",
+        help="CSV: event.id,verdict,note,analyst,time; verdict is true, false or benign; "
+        "repeatable",
     )
     parser.add_argument(
         "--space",
         metavar="NAME",
-        help="verdicts also from Elastic Security's alerts in this space of Kibana (without --verdicts: default)",
+        help="verdicts also from Elastic Security's alerts in this space of Kibana (without "
+        "--verdicts: default)",
     )
     for verdict, tags in TAGS.items():
         shown = ", ".join(tags)
@@ -111,7 +114,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
     Raises:
         InputError: verdicts, alerts or inputs that can't be read at all.
         UsageError: options that can't be, a place that can't be written to.
-        MissingExtraError, ConfigError, ServiceError: Elasticsearch can't be asked, or doesn't answer.
+        MissingExtraError, ConfigError, ServiceError: Elasticsearch can't be asked, or doesn't
+            answer.
     """
     from ids_plugin.feedback.alert_sources import Scans, Stream
     from ids_plugin.feedback.proposals import look_back, propose, render, rule
@@ -121,13 +125,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
     verdicts = _verdicts(args)
     alerts: Alerts = Scans(args.alerts) if args.alerts else Stream(access(args))
     ruled, unknown = rule(
-        verdicts.verdicts, alerts.judged({one.alert for one in verdicts.verdicts})
+        verdicts.verdicts, alerts.judged({verdict.alert for verdict in verdicts.verdicts})
     )
     rejects = [*verdicts.rejects, *map(_unknown, unknown)]
     newest = alerts.newest()
     proposals = propose(ruled, _expiry(newest, verdicts.verdicts, args.expires_after))
     if newest is not None and proposals:
-        hosts = {one.table["host"] for one in proposals}
+        hosts = {proposal.table["host"] for proposal in proposals}
         look_back(proposals, alerts.since(newest - timedelta(days=args.days), hosts))
     unread: list[Reject] = []
     flows, contradicting = _labelled(args, ruled, console, unread)
@@ -136,7 +140,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     text = render(proposals, args.days)
     if args.out:
         _write(Path(args.out), text, flows, rejects, result)
-    _tell(console, result, proposals, rejects)
+    _report(console, result, proposals, rejects)
     if console.json:
         console.result(result)
     elif not args.out:
@@ -153,8 +157,8 @@ def _verdicts(args: argparse.Namespace) -> Verdicts:
         verdicts.add(read_table(Path(path)))
     if args.space or not args.verdicts:
         meant = {verdict: getattr(args, f"{verdict}_tag") or tags for verdict, tags in TAGS.items()}
-        tags = {tag.lower(): verdict for verdict, given in meant.items() for tag in given}
-        if len(tags) < sum(len({tag.lower() for tag in given}) for given in meant.values()):
+        tags = {tag.lower(): verdict for verdict, names in meant.items() for tag in names}
+        if len(tags) < sum(len({tag.lower() for tag in names}) for names in meant.values()):
             raise UsageError("a tag can't mean two verdicts")
         verdicts.add(
             security_verdicts(
@@ -172,8 +176,9 @@ def _unknown(verdict: Verdict) -> Reject:
 
 
 def _expiry(newest: datetime | None, verdicts: Sequence[Verdict], days: int) -> date:
-    """So many days after the newest thing that is known: the same files give the same proposals on any day."""
-    known = [one.time for one in verdicts if one.time] + ([newest] if newest else [])
+    """So many days after the newest thing that is known: the same files give the same proposals on
+    any day."""
+    known = [verdict.time for verdict in verdicts if verdict.time] + ([newest] if newest else [])
     return max(known).date() + timedelta(days=days) if known else date.min
 
 
@@ -187,10 +192,11 @@ def _labelled(
     labels.evidence(ruled)
     if args.inputs:
         bundle = api.load_bundle(args.bundle)
-        others = sorted({one.case.bundle[:12] for one in ruled} - {bundle.id[:12]})
+        others = sorted({ruling.case.bundle[:12] for ruling in ruled} - {bundle.id[:12]})
         if others:
             console.complain(
-                f"alerts of bundle {', '.join(others)}, flows found with {bundle.id[:12]}: not all may be found"
+                f"alerts of bundle {', '.join(others)}, flows found with {bundle.id[:12]}: not "
+                "all may be found"
             )
         options = input_options(args)
         interrupt_reads()
@@ -220,29 +226,29 @@ def _result(
 ) -> dict[str, Any]:
     from ids_plugin.feedback.proposals import counts
 
-    made = [one for one in proposals if not one.against]
-    hidden = {case.group: case for one in made for case in one.hidden}
-    touched = {case.group for one in made for case in (*one.hidden, *one.reduced)}
-    judged = {one.case.group for one in ruled}
+    made = [proposal for proposal in proposals if not proposal.against]
+    hidden = {case.group: case for proposal in made for case in proposal.hidden}
+    touched = {case.group for proposal in made for case in (*proposal.hidden, *proposal.reduced)}
+    judged = {ruling.case.group for ruling in ruled}
     contradictions = [
         {
-            "event.id": one.case.alert,
-            "holds": one.verdict.description,
-            "overruled": [old.description for old in one.overruled],
+            "event.id": ruling.case.alert,
+            "holds": ruling.verdict.description,
+            "overruled": [old.description for old in ruling.overruled],
         }
-        for one in ruled
-        if one.overruled
+        for ruling in ruled
+        if ruling.overruled
     ]
     return {
         "records": verdicts.records,
-        "alerts": dict(sorted(Counter(one.verdict.verdict for one in ruled).items())),
+        "alerts": dict(sorted(Counter(ruling.verdict.verdict for ruling in ruled).items())),
         "without_verdict": dict(sorted(verdicts.silent.items())),
-        "rejected": dict(sorted(Counter(one.reason for one in rejects).items())),
+        "rejected": dict(sorted(Counter(reject.reason for reject in rejects).items())),
         "contradictions": contradictions,
         "days": days,
         "would_have_hidden": {**counts(list(hidden.values())), "unjudged": len(touched - judged)},
-        "proposals": [one.to_dict() for one in made],
-        "withheld": [one.to_dict() for one in proposals if one.against],
+        "proposals": [proposal.to_dict() for proposal in made],
+        "withheld": [proposal.to_dict() for proposal in proposals if proposal.against],
     }
 
 
@@ -267,7 +273,7 @@ def _write(
             shutil.rmtree(part, ignore_errors=True)
 
 
-def _tell(
+def _report(
     console: Console,
     result: dict[str, Any],
     proposals: Sequence[Proposal],
@@ -276,9 +282,10 @@ def _tell(
     """What a person has to know; what may go wrong isn't kept back by --quiet."""
     for reject in rejects:
         console.complain(f"{reject.input}, {reject.place}: {reject.reason}: {reject.detail}")
-    for one in result["contradictions"]:
+    for contradiction in result["contradictions"]:
         console.complain(
-            f"alert {one['event.id']}: {one['holds']}; overruled: {', '.join(one['overruled'])}"
+            f"alert {contradiction['event.id']}: {contradiction['holds']}; overruled: "
+            f"{', '.join(contradiction['overruled'])}"
         )
     for proposal in proposals:
         shown = ", ".join(
@@ -287,26 +294,29 @@ def _tell(
             if key not in ("note", "expires")
         )
         if proposal.against:
-            named = ", ".join(one.case.alert for one in proposal.against)
+            named = ", ".join(ruling.case.alert for ruling in proposal.against)
             console.complain(f"withheld: {shown}: it might hide what was judged true: {named}")
         elif proposal.unjudged:
             unjudged = counted(len(proposal.unjudged), "alert")
             console.complain(
                 f"{shown}: would have hidden all or part of {unjudged} nobody has judged"
             )
-    said = (
+    verdict_counts = (
         ", ".join(f"{count:,} {verdict}" for verdict, count in result["alerts"].items()) or "none"
     )
     hidden, silent = result["would_have_hidden"], sum(result["without_verdict"].values())
     console.say(
-        f"{counted(result['records'], 'record')} read; alerts judged: {said}; without a verdict: {silent:,}"
+        f"{counted(result['records'], 'record')} read; alerts judged: {verdict_counts}; "
+        f"without a verdict: {silent:,}"
     )
     console.say(
-        f"{counted(len(result['proposals']), 'proposal')} ({len(result['withheld']):,} withheld): in the last "
+        f"{counted(len(result['proposals']), 'proposal')} ({len(result['withheld']):,} withheld): "
+        "in the last "
         f"{result['days']:g} days they would have hidden {counted(hidden['alerts'], 'alert')}"
     )
     console.say(
-        f"{counted(result['labels']['flows'], 'labelled flow')}: {_by(result['labels']['by_label'])}"
+        f"{counted(result['labels']['flows'], 'labelled flow')}: "
+        f"{_by(result['labels']['by_label'])}"
     )
 
 

@@ -75,7 +75,8 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
 @contextlib.contextmanager
 def _opened(path: str | None, console: Console) -> Iterator[BinaryIO]:
-    """Standard output, or a file that appears under its name when it is complete; a device or a pipe stays one."""
+    """Standard output, or a file that appears under its name when it is complete; a device or a
+    pipe stays one."""
     if path in (None, "-"):
         with writing("standard output"):
             yield console.out.buffer

@@ -75,7 +75,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=TARGET",
-        help=f"send the documents there too, such as ndjson=alerts.ndjson or elasticsearch=https://host:9200; "
+        help="send the documents there too, such as ndjson=alerts.ndjson or "
+        "elasticsearch=https://host:9200; "
         f"repeatable; sinks are {', '.join(registry.names('sinks'))}",
     )
     parser.add_argument(
@@ -175,7 +176,8 @@ def _run_into(scan: RunningScan, outputs: Outputs, min_severity: Severity) -> in
 
 
 class Outputs:
-    """Where a scan's results go: the files of a folder, a table, lines of JSON, and any sinks; whole or not at all."""
+    """Where a scan's results go: the files of a folder, a table, lines of JSON, and any sinks;
+    whole or not at all."""
 
     def __init__(self, options: ScanOptions, console: Console) -> None:
         """
@@ -209,7 +211,8 @@ class Outputs:
         self._sinks += [Ndjson(part / "alerts.ndjson"), Report(part / "report.html")]
 
     def watch(self, batch: ScanBatch) -> None:
-        """What a step of the scan read: flows for a timeline, and records that could not be read."""
+        """What a step of the scan read: flows for a timeline, and records that could not be
+        read."""
         if len(batch.flows):
             self._traffic.see(batch.flows)
         if self._rejects:
@@ -225,7 +228,8 @@ class Outputs:
             self._each(lambda sink: api.deliver(partial(sink.write, documents)))
 
     def _each(self, action: Callable[[Sink], object]) -> None:
-        """Does it with every sink. When nobody reads standard output any more, the others are still completed."""
+        """Does it with every sink. When nobody reads standard output any more, the others are still
+        completed."""
         for sink in tuple(self._sinks):
             try:
                 action(sink)

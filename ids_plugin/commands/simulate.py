@@ -40,8 +40,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--corpus",
         action="store_true",
-        help="write the corpus of the bundle anomaly_net: shards to train, validate and calibrate on, "
-        "and a record of them; --seed, --networks and --hours don't count",
+        help="write the corpus of the bundle anomaly_net: shards to train, validate and calibrate "
+        "on, and a record of them; --seed, --networks and --hours don't count",
     )
     parser.add_argument(
         "--check",

@@ -53,7 +53,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--balance",
         choices=("resample", "weight", "none"),
         default="resample",
-        help="how rare classes count: drawn more often, weighing more, or not at all more (default: %(default)s)",
+        help="how rare classes count: drawn more often, weighing more, or not at all more "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--focal",
@@ -99,7 +100,10 @@ def run(args: argparse.Namespace, console: Console) -> int:
         )
     silent = [name for name, threshold in bundle.manifest.thresholds.items() if threshold >= 1.0]
     if silent:
-        message = f"no threshold finds any within {args.false_per_day:g} false alerts a day: these never alert"
+        message = (
+            f"no threshold finds any within {args.false_per_day:g} false alerts a day: "
+            "these never alert"
+        )
         console.complain(f"{', '.join(silent)}: {message}")
     if console.json:
         console.result(

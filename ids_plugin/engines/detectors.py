@@ -109,21 +109,21 @@ class Union:
         quiet_us, doubt = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
         probability = np.zeros((rows, len(CLASSES)))
         by_detector: dict[str, Any] = {}
-        for number, (name, found) in enumerate(self._findings.items()):
+        for number, (name, finding) in enumerate(self._findings.items()):
             by_detector[name] = own = np.full(rows, np.nan)
-            own[found.rows] = found.score
-            probability[found.rows, found.label] = np.maximum(
-                probability[found.rows, found.label], found.score
+            own[finding.rows] = finding.score
+            probability[finding.rows, finding.label] = np.maximum(
+                probability[finding.rows, finding.label], finding.score
             )
-            reaches = found.score >= found.threshold
-            better = (reaches & ~is_over[found.rows]) | (
-                (reaches == is_over[found.rows]) & (found.score > score[found.rows])
+            reaches = finding.score >= finding.threshold
+            better = (reaches & ~is_over[finding.rows]) | (
+                (reaches == is_over[finding.rows]) & (finding.score > score[finding.rows])
             )
-            chosen = found.rows[better]
-            score[chosen], threshold[chosen] = found.score[better], found.threshold[better]
-            label[chosen], is_target[chosen] = found.label[better], found.is_target[better]
-            is_over[chosen], quiet_us[chosen] = reaches[better], found.quiet_us[better]
-            doubt[chosen] = 0 if found.doubt is None else found.doubt[better]
+            chosen = finding.rows[better]
+            score[chosen], threshold[chosen] = finding.score[better], finding.threshold[better]
+            label[chosen], is_target[chosen] = finding.label[better], finding.is_target[better]
+            is_over[chosen], quiet_us[chosen] = reaches[better], finding.quiet_us[better]
+            doubt[chosen] = 0 if finding.doubt is None else finding.doubt[better]
             self._winner[chosen] = number
             self._position[chosen] = np.flatnonzero(better)
         probability[:, 0] = 1 - score

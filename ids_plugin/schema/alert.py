@@ -29,7 +29,7 @@ SEVERITIES: Mapping[str, int] = MappingProxyType(
 
 ACTOR = "actor"
 TARGET = "target"
-"""`fold.role`: the subject acts, or is acted upon"""
+"""`fold.role`: the subject acts, or others act on it"""
 
 
 class Field(NamedTuple):
@@ -75,7 +75,7 @@ FIELDS: tuple[Field, ...] = (
     Field("ids_plugin.bundle.id", "keyword", False, "SHA-256 of the bundle that said so"),
     Field("ids_plugin.bundle.family", "keyword", False, "model family of the bundle"),
     Field("ids_plugin.bundle.version", "keyword", False, "version of the bundle"),
-    Field("ids_plugin.fold.id", "keyword", False, "the same in both documents of a fold"),
+    Field("ids_plugin.fold.id", "keyword", False, "the same in both documents of a group"),
     Field("ids_plugin.fold.state", "keyword", False, "open or closed"),
     Field(
         "ids_plugin.fold.closed_by",
@@ -88,7 +88,7 @@ FIELDS: tuple[Field, ...] = (
         "ids_plugin.fold.role",
         "keyword",
         False,
-        "actor: the subject acts; target: it is acted upon",
+        "actor: the subject acts; target: others act on it",
     ),
     Field(
         "ids_plugin.fold.count",

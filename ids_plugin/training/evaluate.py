@@ -110,7 +110,7 @@ def evaluate(
         "confusion": _confusion(judgements),
         "detectors": _by_detector(figures_by_network),
         "alone": _alone(judgements),
-        "deletion": _deletion([one for network in judgements for one in network.deletions]),
+        "deletion": _deletion([row for network in judgements for row in network.deletions]),
         "left_out": [LEFT_OUT_OF_DETECTORS] if bundle.manifest.detectors else [],
     }
 

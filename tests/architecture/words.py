@@ -32,8 +32,10 @@ OLD_WORDS = re.compile(
 )
 """in comments, docstrings, names and pages"""
 PUBLIC_NAMES = re.compile(
-    r"[\"'`]strangers?[\"'`]|ids_plugin\.fold[\w.*]*|[\"'`]fold(ed)?[\"'`]|fold\.(id|state|role|count|first|last|peers\w*)|counts?\.folded"
-    r"|leave-one-out folds?|snapshot_seconds|SNAPSHOT_SECONDS|(six|ten|\d+)(-| )folds?"
+    r"[\"'`]strangers?[\"'`]|ids_plugin\.fold[\w.*]*|[\"'`]folds?(ed)?[\"'`]"
+    r"|fold\.(id|state|role|count|first|last|peers\w*)|counts?\.folded|opened[,+ ]+folded"
+    r"|folded: int|hoisted_|leave-one-out folds?|snapshot_seconds|SNAPSHOT_SECONDS"
+    r"|(six|ten|\d+)(-| )folds?"
 )
 """what the documents, the ledger and the settings call things; that stays"""
 

@@ -1,4 +1,5 @@
-"""Options of commands that talk to Elasticsearch or Kibana; secrets come from files: anybody can see options."""
+"""Options of commands that talk to Elasticsearch or Kibana; secrets come from files: anybody can
+see options."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def add_access_options(parser: argparse.ArgumentParser, url: str) -> None:
-    """Where it is (`url` is the option's name), who we are to it, and which of its data streams are meant."""
+    """Where it is (`url` is the option's name), who we are to it, and which of its data streams are
+    meant."""
     parser.add_argument(
         url, dest="url", metavar="URL", help="Elasticsearch, such as https://host:9200"
     )
@@ -45,19 +47,20 @@ def access(args: argparse.Namespace) -> Elasticsearch:
     """
     from ids_plugin.config import load
 
-    found = load(Path(args.config) if args.config else None).elasticsearch
-    return told(args, found, "namespace")
+    settings = load(Path(args.config) if args.config else None).elasticsearch
+    return with_options(args, settings, "namespace")
 
 
-def told(args: argparse.Namespace, found: Settings, *others: str) -> Settings:
-    """Settings, and above them what the options say: of `--url`, of logins, and of the keys `others`.
+def with_options(args: argparse.Namespace, settings: Settings, *others: str) -> Settings:
+    """Settings, and above them what the options say: of `--url`, of logins, and of the keys
+    `others`.
 
     Raises:
         ConfigError: a file can't be read, or settings don't fit together.
     """
     from ids_plugin.config import secret
 
-    given: dict[str, Any] = {
+    options: dict[str, Any] = {
         "url": getattr(args, "url", None),
         "username": args.username,
         "ca_file": Path(args.ca_file) if args.ca_file else None,
@@ -67,6 +70,8 @@ def told(args: argparse.Namespace, found: Settings, *others: str) -> Settings:
         else None,
         **{name: getattr(args, name, None) for name in others},
     }
-    if given["api_key"] or given["username"]:
-        found = replace(found, api_key=None, username=None, password=None)
-    return replace(found, **{name: value for name, value in given.items() if value is not None})
+    if options["api_key"] or options["username"]:
+        settings = replace(settings, api_key=None, username=None, password=None)
+    return replace(
+        settings, **{name: value for name, value in options.items() if value is not None}
+    )

@@ -34,8 +34,10 @@ def add_input_options(parser: argparse.ArgumentParser, *, least: int = 1) -> Non
         "inputs",
         nargs="+" if least else "*",
         metavar="INPUT",
-        help="capture (pcap, pcapng), Zeek conn.log (TSV or JSON), Suricata eve.json, each also .gz, .zst, .xz or .bz2; a "
-        "directory of these, a glob, or - for standard input; kinds are found by content. Or elasticsearch:URL/INDEX, "
+        help="capture (pcap, pcapng), Zeek conn.log (TSV or JSON), Suricata eve.json, each also "
+        ".gz, .zst, .xz or .bz2; a "
+        "directory of these, a glob, or - for standard input; kinds are found by content. Or "
+        "elasticsearch:URL/INDEX, "
         "connections that a stack has indexed",
     )
     parser.add_argument(
@@ -43,13 +45,15 @@ def add_input_options(parser: argparse.ArgumentParser, *, least: int = 1) -> Non
         action="append",
         default=[],
         metavar="NAME=GLOB",
-        help="inputs whose names match GLOB come from sensor NAME; repeatable; all others are one sensor",
+        help="inputs whose names match GLOB come from sensor NAME; repeatable; all others are one "
+        "sensor",
     )
     parser.add_argument(
         "--local-nets",
         default="",
         metavar="NETS",
-        help="comma-separated local networks; otherwise private addresses and public ones that the sensor flags as"
+        help="comma-separated local networks; otherwise private addresses and public ones that "
+        "the sensor flags as"
         " local, or where there are none the busiest address",
     )
     parser.add_argument(
@@ -62,7 +66,8 @@ def add_input_options(parser: argparse.ArgumentParser, *, least: int = 1) -> Non
         "--checksums",
         choices=("ignore", "verify"),
         default="ignore",
-        help="captures: whether packets with wrong checksums count, as with zeek -C, or not (default: %(default)s, "
+        help="captures: whether packets with wrong checksums count, as with zeek -C, or not "
+        "(default: %(default)s, "
         "because hosts that leave checksums to their network card capture wrong ones)",
     )
     parser.add_argument(
@@ -70,7 +75,8 @@ def add_input_options(parser: argparse.ArgumentParser, *, least: int = 1) -> Non
         type=float,
         default=0,
         metavar="SECONDS",
-        help="captures: also records of TCP connections that have lasted this long and are still open, every SECONDS",
+        help="captures: also records of TCP connections that have lasted this long and are still "
+        "open, every SECONDS",
     )
     parser.add_argument(
         "--since",
@@ -159,7 +165,8 @@ def unmeasured(notes: Mapping[str, object]) -> list[str]:
 
 
 def exit_code(unread: Iterable[Reject], inputs: Sequence[str], console: Console) -> int:
-    """Names the inputs that could not be read or gave nothing; UNREAD if one of them was asked for by its name, else 0."""
+    """Names the inputs that could not be read or gave nothing; UNREAD if one of them was asked for
+    by its name, else 0."""
     code = 0
     for reject in unread:
         console.complain(f"{reject.input}: {reject.detail}")

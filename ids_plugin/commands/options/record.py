@@ -1,4 +1,5 @@
-"""A run record: what was run, with which versions, on which bytes, and what came out, as JSON beside what it made."""
+"""A run record: what was run, with which versions, on which bytes, and what came out, as JSON
+beside what it made."""
 
 from __future__ import annotations
 
@@ -33,10 +34,12 @@ def add_record_option(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def recorded(args: argparse.Namespace, specs: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """What is put into the dictionary meanwhile is the run's result; the record is written when all went well.
+    """What is put into the dictionary meanwhile is the run's result; the record is written when all
+    went well.
 
     Raises:
-        UsageError: the record can't be written; where its folder isn't there, before anything is done.
+        UsageError: the record can't be written; where its folder isn't there, before anything is
+            done.
         InputError: a file of `specs` is gone.
     """
     began, wall, cpu = datetime.now(UTC), time.monotonic(), time.process_time()
@@ -48,12 +51,12 @@ def recorded(args: argparse.Namespace, specs: Sequence[str]) -> Iterator[dict[st
     yield result
     if not args.record:
         return
-    told = {name: value for name, value in vars(args).items() if name not in _OURS}
+    options = {name: value for name, value in vars(args).items() if name not in _OURS}
     write(
         Path(args.record),
         {
             "command": args.command,
-            "options": told,
+            "options": options,
             "began": began.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - wall, 3),
             "cpu_seconds": round(time.process_time() - cpu, 3),
@@ -63,18 +66,18 @@ def recorded(args: argparse.Namespace, specs: Sequence[str]) -> Iterator[dict[st
                 **_versions(),
             },
             "machine": {"platform": platform.platform(), "processors": os.cpu_count()},
-            "data": _digests(specs, told.get("labels")),
+            "data": _digests(specs, options.get("labels")),
             "result": result,
         },
     )
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
 def _digests(specs: Sequence[str], labels: Path | None) -> list[dict[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ids_plugin.commands import Command, Console, counted
-from ids_plugin.commands.options.access import add_login_options, told
+from ids_plugin.commands.options.access import add_login_options, with_options
 from ids_plugin.config import Kibana, load
 
 OBJECTS, RULES = "objects", "rules"
@@ -98,7 +98,7 @@ def wanted(settings: Kibana) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
 
 def _settings(args: argparse.Namespace) -> Kibana:
     settings = load(Path(args.config) if args.config else None).kibana
-    return told(args, settings, "space", *LINKS)
+    return with_options(args, settings, "space", *LINKS)
 
 
 def _write(files: Iterable[tuple[Path | None, list[dict[str, Any]]]], console: Console) -> int:

@@ -144,7 +144,8 @@ class CounterEvidence:
         beside = (
             f"; the rule alerts from {amount(shown.rule.threshold, _unit(column))} on"
             if usual is None
-            else f"; 95 % of such flows in normal traffic show at most {amount(usual, _unit(column))}"
+            else "; 95 % of such flows in normal traffic show at most "
+            f"{amount(usual, _unit(column))}"
         )
         return f"{subject}: {number} {what.removeprefix('bytes ')}{span}, {last}{beside}."
 

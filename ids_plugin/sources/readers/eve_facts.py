@@ -125,15 +125,15 @@ def _addresses(dns: Row) -> Iterator[tuple[str, float | None]]:
     """Addresses and times to live of an answer: detailed, grouped by type, or one an event."""
     detailed = dns.get("answers")
     records = detailed if isinstance(detailed, list) else [dns]
-    found = False
+    has_address = False
     for record in records:
         if isinstance(record, dict) and record.get("rrtype") in ADDRESS_TYPES:
             address = _text(record.get("rdata"))
             if address:
-                found = True
+                has_address = True
                 yield address, _number(record.get("ttl"))
     grouped = _object(dns, "grouped")
-    for kind in () if found else ADDRESS_TYPES:
+    for kind in () if has_address else ADDRESS_TYPES:
         members = grouped.get(kind)
         for member in members if isinstance(members, list) else ():
             yield str(member), None

@@ -208,7 +208,7 @@ def tables_of_json(records: Iterable[tuple[str, dict[str, Any]]], sensor: str) -
     by_log: dict[str, list[dict[str, Any]]] = {}
     for log, record in records:
         by_log.setdefault(log, []).append(record)
-    found: dict[str, pl.DataFrame] = {}
+    made: dict[str, pl.DataFrame] = {}
     for log, members in by_log.items():
         schema = LOGS[log].fields | {SYSTEM_NAME: TEXT}
         columns = {
@@ -219,8 +219,8 @@ def tables_of_json(records: Iterable[tuple[str, dict[str, Any]]], sensor: str) -
             )
             for name, dtype in schema.items()
         }
-        found |= tables(log, pl.DataFrame(columns), sensor)
-    return found
+        made |= tables(log, pl.DataFrame(columns), sensor)
+    return made
 
 
 def _value_at(record: dict[str, Any], name: str) -> object:
