@@ -1,4 +1,4 @@
-"""The front door of the library: what the command line, the consumers and a notebook call.
+"""The interface of the library: what the command line, the consumers and a notebook call.
 
 Everything here is re-exported by `ids_plugin` and listed in its `__all__`; all other modules may
 change between versions. Training, compression and everything that needs an extra are imported when

@@ -83,11 +83,11 @@ def execute(program: Program, argv: Sequence[str] | None) -> int:
             error.__cause__, KeyboardInterrupt
         ):  # it came while a library was being loaded
             return _stopped(console, error.__cause__, debug)
-        told = (
+        message = (
             f"a defect of ours: {type(error).__name__}: {error} (--debug shows where; please "
             "report it)"
         )
-        return _explain(console, told, 2, debug)
+        return _explain(console, message, 2, debug)
     return code
 
 
@@ -172,8 +172,8 @@ def _add_common(parser: argparse.ArgumentParser, default: object = False) -> Non
         parser.add_argument(name, action="store_true", default=default, help=text)
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for one in action.choices.values():
-                _add_common(one, argparse.SUPPRESS)
+            for command in action.choices.values():
+                _add_common(command, argparse.SUPPRESS)
 
 
 if __name__ == "__main__":

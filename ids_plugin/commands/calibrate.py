@@ -87,7 +87,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     calibration = made.manifest.document["calibration"]
     if console.json:
         console.result({"bundle": made.id, "of": calibration["of"], "out": args.out, **report})
-    _tell(report, console)
+    _report(report, console)
     if bundle.signature is not None and signing is None:
         console.complain(
             "the bundle was signed and the new one isn't: --key, or ids-plugin bundle sign"
@@ -102,8 +102,8 @@ def _budget(text: str) -> float:
     Raises:
         UsageError: it is no such number.
     """
-    found = re.fullmatch(rf"(\d+(?:\.\d+)?)/({'|'.join(PER_DAY)})", text.strip())
-    budget = float(found[1]) * PER_DAY[found[2]] if found else 0.0
+    match = re.fullmatch(rf"(\d+(?:\.\d+)?)/({'|'.join(PER_DAY)})", text.strip())
+    budget = float(match[1]) * PER_DAY[match[2]] if match else 0.0
     if not budget:
         raise UsageError(
             f"--budget {text!r} is no number of alerts in a time", hint="such as 20/day"
@@ -111,7 +111,7 @@ def _budget(text: str) -> float:
     return budget
 
 
-def _tell(report: dict[str, Any], console: Console) -> None:
+def _report(report: dict[str, Any], console: Console) -> None:
     held = report["held_back"]
     console.say(
         f"fitted on {report['flows']:,} flows of {report['hours']:.1f} h "
@@ -128,16 +128,16 @@ def _tell(report: dict[str, Any], console: Console) -> None:
         off = " (nothing reaches it any more)" if after > 1 > before else ""
         console.say(f"  {name:<28} {before:.6g} → {after:.6g}{off}")
     for when in ("before", "after"):
-        found = held[when]
+        counts = held[when]
         rate = (
             "no time"
-            if found["alerts_per_day"] is None
-            else f"{found['alerts_per_day']:,.1f} a day"
+            if counts["alerts_per_day"] is None
+            else f"{counts['alerts_per_day']:,.1f} a day"
         )
         console.say(
             f"held back: {held['flows']:,} flows of {held['hours']:.1f} h, {when}: "
-            f"{found['over']:,} flows over in "
-            f"{counted(found['alerts'], 'alert')}: {rate}"
+            f"{counts['over']:,} flows over in "
+            f"{counted(counts['alerts'], 'alert')}: {rate}"
         )
     expected = report["fitted_budget_per_day"] * held["hours"] / 24
     if _at_least(held["after"]["alerts"], expected) < SURPRISING:

@@ -1,5 +1,5 @@
-"""Remote control: a host's dealings with one peer, judged from the fifth flow on by what repeats and
-what is said.
+"""Remote control: a host's dealings with one peer, judged from the fifth flow on by what repeats
+and what is said.
 
 The score says how rare such a contact is in benign traffic: days / (1 + days), where benign traffic
 shows one in so many days. An alert group stays open for a day, so that a controller that is polled

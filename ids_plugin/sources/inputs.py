@@ -56,8 +56,8 @@ class Damage(NamedTuple):
 
 
 class _Unpacked(io.RawIOBase):
-    """Decompressed bytes of a gzip, zstd, xz or bzip2 stream; damage ends it and is kept, what came before is
-    given."""
+    """Decompressed bytes of a gzip, zstd, xz or bzip2 stream; damage ends it and is kept, what came
+    before is given."""
 
     def __init__(self, raw: BinaryIO, start: bytes, make: Callable[[], Any], feed: int) -> None:
         self._raw, self._pending, self._make, self._feed = raw, start, make, feed

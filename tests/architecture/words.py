@@ -40,6 +40,11 @@ PUBLIC_NAMES = re.compile(
 """what the documents, the ledger and the settings call things; that stays"""
 
 
+CROSS_VALIDATION = re.compile(r"\bfolds?\b", re.IGNORECASE)
+CROSS_VALIDATED = (ROOT / "ids_plugin" / "training", ROOT / "ids_plugin" / "datasets")
+"""packages in which a fold is what scikit-learn calls so"""
+
+
 class Place(NamedTuple):
     """Where a word stands."""
 
@@ -62,8 +67,12 @@ def names(path: Path) -> Iterator[Place]:
 
 def old_words(path: Path) -> Iterator[Place]:
     """Words of the list in a file's text."""
+    is_cross_validated = any(path.is_relative_to(folder) for folder in CROSS_VALIDATED)
     for number, line in enumerate(path.read_text().splitlines(), 1):
-        for match in OLD_WORDS.finditer(PUBLIC_NAMES.sub("", line)):
+        text = PUBLIC_NAMES.sub("", line)
+        if is_cross_validated:
+            text = CROSS_VALIDATION.sub("", text)
+        for match in OLD_WORDS.finditer(text):
             yield Place(path, number, match.group(0))
 
 

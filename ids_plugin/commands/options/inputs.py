@@ -183,12 +183,12 @@ def moment(text: str | None, option: str) -> datetime | None:
     if text is None:
         return None
     try:
-        found = datetime.fromisoformat(text)
+        parsed = datetime.fromisoformat(text)
     except ValueError as error:
         raise UsageError(
             f"{option} {text!r} is no time", hint="such as 2026-11-21T06:00:00"
         ) from error
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
 def _sensor(text: str) -> tuple[str, str]:

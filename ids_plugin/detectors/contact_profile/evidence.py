@@ -1,4 +1,5 @@
-"""Why a contact looks like remote control: what repeats, since when, how large, and what was said in it."""
+"""Why a contact looks like remote control: what repeats, since when, how large, and what was said
+in it."""
 
 from __future__ import annotations
 
@@ -180,20 +181,20 @@ class ContactEvidence:
     def _said(self, row: int, natural: Mapping[str, float | None]) -> list[str]:
         """What names, certificates and requests say."""
         facts = self._flows.row(row, named=True)
-        said = []
+        facts_said = []
         if facts.get("tls_server_name"):
-            said.append(f"TLS to {facts['tls_server_name']}")
+            facts_said.append(f"TLS to {facts['tls_server_name']}")
         elif natural["tls_no_name"]:
-            said.append("TLS without a server name")
+            facts_said.append("TLS without a server name")
         if natural["tls_self_signed"]:
-            said.append("a certificate that signs itself")
+            facts_said.append("a certificate that signs itself")
         if facts.get("http_host"):
-            said.append(f"HTTP {facts.get('http_method') or ''} to {facts['http_host']}")
+            facts_said.append(f"HTTP {facts.get('http_method') or ''} to {facts['http_host']}")
         if facts.get("resp_name"):
-            said.append(f"under the name {facts['resp_name']}")
+            facts_said.append(f"under the name {facts['resp_name']}")
         elif natural["looked_up"] == 0:
-            said.append("without ever looking up a name for it, as the host does for others")
-        return said
+            facts_said.append("without ever looking up a name for it, as the host does for others")
+        return facts_said
 
 
 def flow_weights(model: ContactModel, profile: Profiles, score: float) -> Doubles | None:
@@ -219,9 +220,9 @@ def _score_without(model: ContactModel, profile: Profiles, positions: Ints) -> f
     left = np.delete(profile.tokens, positions, axis=1)
     padding = np.full((1, WINDOW_FLOWS - left.shape[1]), PADDING, np.uint64)
     tokens = np.concatenate([padding, left], axis=1)
-    there = np.minimum(profile.flows, WINDOW_FLOWS) - len(positions)
+    left_flows = np.minimum(profile.flows, WINDOW_FLOWS) - len(positions)
     changed = profile._replace(
-        tokens=tokens, flows=there, features=without_flows(profile.features, tokens)
+        tokens=tokens, flows=left_flows, features=without_flows(profile.features, tokens)
     )
     return float(model.score(changed)[0])
 

@@ -1,11 +1,11 @@
-"""The clock of a capture, told from the times of its packets: a lone wrong time doesn't move it, and
-a step that stays begins a new epoch.
+"""The clock of a capture, told from the times of its packets: a lone wrong time doesn't move it,
+and a step that stays begins a new epoch.
 
 Zeek's clock is the latest time so far and never goes back. One packet an hour ahead then ends every
 connection that is open, and a clock that was set back stands still for as long. Here a packet whose
-time is far from that of the packets around it (`OUTLIER_NS`) takes the time of the packet before it.
-Where the times go back and stay there, or jump ahead by more than any timeout, connections under way
-are measured to the step, and what follows begins anew.
+time is far from that of the packets around it (`OUTLIER_NS`) takes the time of the packet before
+it. Where the times go back and stay there, or jump ahead by more than any timeout, connections
+under way are measured to the step, and what follows begins anew.
 
 A time that is far ahead may be an outlier, or the first packet behind a pause: what comes next
 tells. So up to `LASTING_PACKETS` packets at the end of a chunk wait for the next one.
@@ -173,7 +173,8 @@ class _CaptureClock:
 
 
 def _is_left_again(times: list[int], latest: int) -> bool:
-    """Whether the first of these times, which is far from the clock, is left by most that follow."""
+    """Whether the first of these times, which is far from the clock, is left by most that
+    follow."""
     is_ahead = times[0] > latest
     border = (times[0] if is_ahead else latest) - OUTLIER_NS
     ahead = sum(time >= border for time in times[1:])

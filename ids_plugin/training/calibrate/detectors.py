@@ -3,7 +3,7 @@
 Every class of every detector has a threshold of its own and gets a part of the budget. Of the
 alerts that the fitting time may have (budget times its days) each class may have as many as any
 other; what one doesn't need goes to the others, and what doesn't divide to those of the highest
-severity. So a host that strangers try all day costs the other classes nothing.
+severity. So a host that outside hosts try all day costs the other classes nothing.
 
 A class that needs no more than its part gets the lowest threshold that its detector can judge by.
 Any other gets one just above the score of an alert that is one too many. Such a threshold promises
@@ -199,13 +199,13 @@ def observe_findings(batches: Iterable[pl.DataFrame], engine: DetectorEngine) ->
     for sensor, batch in judged(batches, engine):
         times = policy.micros(batch.flows, "known")
         known.append(times)
-        rows = np.unique(np.concatenate([found.rows for found in batch.findings.values()]))
+        rows = np.unique(np.concatenate([finding.rows for finding in batch.findings.values()]))
         if len(rows):
             findings = {
-                name: found._replace(
-                    rows=np.searchsorted(rows, found.rows), explain=_without_evidence
+                name: finding._replace(
+                    rows=np.searchsorted(rows, finding.rows), explain=_without_evidence
                 )
-                for name, found in batch.findings.items()
+                for name, finding in batch.findings.items()
             }
             noted.append(NotedBatch(sensor, batch.flows[rows, FLOW_COLUMNS], findings, times[rows]))
     return Observed(np.sort(np.concatenate(known)), noted)
@@ -236,9 +236,9 @@ def _judged_parts(
 def _scores(batch: NotedBatch, thresholds: Thresholds) -> Scores:
     """What the union of the detectors says by other thresholds."""
     findings = {}
-    for name, found in batch.findings.items():
+    for name, finding in batch.findings.items():
         limits = np.array([thresholds.get(Unit(name, label), np.inf) for label in CLASSES])
-        findings[name] = found._replace(threshold=limits[found.label])
+        findings[name] = finding._replace(threshold=limits[finding.label])
     return Union(findings, len(batch.flows)).scores()
 
 
@@ -247,12 +247,12 @@ def _unit_flows(observed: Observed, unit: Unit, split: int, allow: AllowList) ->
     numbers: dict[tuple[str, str, str], int] = {}
     parts: list[UnitFlows] = [_empty()]
     for batch in observed.noted:
-        found = batch.findings[unit.detector]
-        rows = found.rows[found.label == CLASSES.index(unit.label)]
+        finding = batch.findings[unit.detector]
+        rows = finding.rows[finding.label == CLASSES.index(unit.label)]
         rows = rows[batch.known[rows] <= split]
         if not len(rows):
             continue
-        scores = Union({unit.detector: found}, len(batch.flows)).scores()
+        scores = Union({unit.detector: finding}, len(batch.flows)).scores()
         flagged = policy.flag(batch.flows, scores, rows)
         shown = np.flatnonzero(allow.suppressed(flagged) < 0)
         keys = [flagged.key(position) for position in shown.tolist()]

@@ -58,7 +58,8 @@ TAIL_SCORES = (0.99, 0.98, 0.97, 0.96, 0.95, 0.94)
 TAIL_POINTS = 10
 """highest points whose slope extends it"""
 EXPOSED_KIND = "exposed"
-"""captures of hosts that strangers scan: their counters aren't those of a network's own hosts"""
+"""captures of hosts that outside hosts scan: their counters aren't those of a network's own
+hosts"""
 SIGNIFICANT_DIGITS = 9
 SHOWN_ROWS = 4096
 """windows that fix the scales of a smaller network"""
