@@ -238,9 +238,10 @@ def _counted(reads: Iterable[Read], ledger: Ledger, how: Scan) -> Iterator[Read]
             counts = ledger.of(step.source, sensor)
             counts.read += rows
             counts.parsed += rows
-        counts = ledger.of(step.source, step.sensor)
-        counts.read += step.read - step.flows.height
-        counts.parsed += step.read - step.flows.height - len(step.rejects)
+        if not 0 < step.flows.height == step.read:
+            counts = ledger.of(step.source, step.sensor)
+            counts.read += step.read - step.flows.height
+            counts.parsed += step.read - step.flows.height - len(step.rejects)
         for reject in step.rejects:
             tally(counts.rejected, reject.reason)
         for reason, count in step.out_of_scope.items():

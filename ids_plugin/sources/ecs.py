@@ -9,6 +9,7 @@ Onion.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -16,8 +17,8 @@ import orjson
 import polars as pl
 
 from ids_plugin.errors import DialectError
-from ids_plugin.sources import Input, Read
-from ids_plugin.sources.readers import ndjson
+from ids_plugin.sources import Input, Read, suricata, zeek
+from ids_plugin.sources.readers import documents, ndjson
 from ids_plugin.sources.readers.ndjson import Bad, Field, Layout, OutOfScope
 
 SNIFFED = 20
@@ -133,6 +134,11 @@ ALSO = {
     "corelight": {"conn_state": "conn_state", "ip_proto": "ip_proto", "sensor": "observer.hostname"}
 }
 """Other places where some versions of a dialect keep a column: asked after the first."""
+BEFORE_PIPELINE = {"ts": ("time", "zeek.connection.ts"), "seconds": ("float", "temp.duration")}
+"""What Filebeat's Zeek module sends and its ingest pipeline takes out: without that pipeline
+`@timestamp` is when the line was read."""
+DOTTED_BESIDE = ("event.dataset", "event.duration", "source.bytes", "destination.bytes")
+"""Keys that some stacks write dotted beside nested objects."""
 LISTS = ("service", "tunnel_parents", "uid", "proto")
 TEXTS = ("orig_h", "resp_h", "community_id", "sensor", "conn_state", "history")
 MARKS = {
@@ -166,8 +172,8 @@ class Ecs:
         Raises:
             DialectError: durations that should be whole nanoseconds have fractions.
         """
-        refuse_fractions(ndjson.probe(source, classify, self.name), source.name)
-        yield from ndjson.read(source, batch_rows, classify, self.name)
+        refuse_fractions(ndjson.probe(source, classify_any, self.name), source.name)
+        yield from ndjson.read(source, batch_rows, classify_any, self.name)
 
 
 def refuse_fractions(draft: pl.DataFrame, name: str) -> None:
@@ -187,10 +193,64 @@ def refuse_fractions(draft: pl.DataFrame, name: str) -> None:
 
 def _is_document(line: bytes) -> bool:
     try:
-        record = orjson.loads(line)
+        record = orjson.loads(line.strip(ndjson.BLANK))
     except orjson.JSONDecodeError:
         return False
-    return isinstance(record, dict) and not isinstance(classify(record), Bad)
+    known = classify(record) if isinstance(record, dict) else Bad("not_ecs", "")
+    return not isinstance(known, Bad) or known.reason == ndjson.TSV_WITHOUT_HEADER
+
+
+def classify_any(record: dict[str, Any]) -> Layout | OutOfScope | Bad:
+    """As `classify`, and of the sensors' own records that documents hold."""
+    if "event_type" in record and "timestamp" in record:
+        return suricata.classify(record, _EVE)
+    known = classify(record)
+    if isinstance(known, Bad) and known.reason == "not_ecs":
+        of_zeek = zeek.classify(record)
+        return known if isinstance(of_zeek, Bad) and of_zeek.reason == "not_zeek" else of_zeek
+    return known
+
+
+_EVE = replace(suricata.FLOW, derive=suricata.Link(ethernet=True).derive)
+
+
+def _rewritten(record: dict[str, Any]) -> bytes:
+    """The record that a document holds, or the document with its keys and numbers put right."""
+    hit = record.get("_source")
+    text, sensor = documents.line(hit if isinstance(hit, dict) else record, _without_rewriting)
+    inner = orjson.loads(text)
+    if "@timestamp" in inner:
+        return orjson.dumps(_settled(inner))
+    return text if sensor is None else orjson.dumps(ndjson.with_sensor(inner, sensor))
+
+
+def _settled(document: dict[str, Any]) -> dict[str, Any]:
+    """The document without what asks for rewriting and can't be."""
+    settled = {key: value for key, value in document.items() if "." not in key}
+    event = settled.get("event")
+    if isinstance(event, dict):
+        settled["event"] = {key: value for key, value in event.items() if key != "original"}
+    return settled
+
+
+def _without_rewriting(record: dict[str, Any]) -> Layout | OutOfScope | Bad:
+    """What holds of a record that was taken out of a document."""
+    layout = classify_any(record)
+    is_rewritten = isinstance(layout, Layout) and layout.rewrite is not None
+    return Bad("not_ecs", "a document in a document") if is_rewritten else layout
+
+
+REWRITTEN = Layout((), rewrite=_rewritten)
+"""Documents that hold the sensor's record, Suricata's as Elastic's integration maps them, and those
+with dotted and nested keys side by side."""
+
+
+def _is_to_rewrite(document: dict[str, Any], dotted: bool) -> bool:
+    if dotted and any(isinstance(value, dict) for value in document.values()):
+        return True
+    original = documents.value_at(document, "event", "original")
+    holds_record = isinstance(original, str) and original.lstrip().startswith("{")
+    return holds_record or documents.value_at(document, "suricata", "eve", "event_type") == "flow"
 
 
 def classify(record: dict[str, Any]) -> Layout | OutOfScope | Bad:
@@ -200,6 +260,8 @@ def classify(record: dict[str, Any]) -> Layout | OutOfScope | Bad:
     if "@timestamp" not in document:
         return Bad("not_ecs", "no @timestamp: not an ECS document")
     dotted = any("." in key for key in document)
+    if _is_to_rewrite(document, dotted):
+        return REWRITTEN
     dataset = _at(document, "event.dataset", dotted)
     dialects = [
         name
@@ -213,7 +275,7 @@ def classify(record: dict[str, Any]) -> Layout | OutOfScope | Bad:
             else Bad("bad_value", "event.dataset")
         )
     if not dialects:
-        return OutOfScope("ecs_other")
+        return ndjson.envelope(document) or OutOfScope("ecs_other")
     if (
         _at(document, "source.ip", dotted) is None
         or _at(document, "destination.ip", dotted) is None
@@ -241,13 +303,19 @@ def layout(dialect: str, hit: bool, dotted: bool) -> Layout:
     marks = {f"?{path}": path for paths in MARKS.values() for path in paths}
     fields = []
     places = {**SHARED, **chosen.paths, **marks, "dataset": "event.dataset"}
+    places["?original"] = "event.original"
     for column, path in (*places.items(), *ALSO.get(dialect, {}).items()):
         fields.append(
             Field(column, _kind(column), (*root, *((path,) if dotted else path.split("."))))
         )
-    return Layout(
-        tuple(fields), derive=lambda frame: _finish(frame, chosen), is_ours=_is_ours(dialect)
-    )
+    is_ours = _is_ours(dialect)
+    if dialect == "elastic":
+        for column, (kind, path) in BEFORE_PIPELINE.items():
+            fields.append(Field(column, kind, (*root, *((path,) if dotted else path.split(".")))))
+    if not dotted:
+        fields += [Field(f"?.{key}", "text", (*root, key)) for key in DOTTED_BESIDE]
+        is_ours &= pl.all_horizontal(pl.col(f"?.{key}").is_null() for key in DOTTED_BESIDE)
+    return Layout(tuple(fields), derive=lambda frame: _finish(frame, chosen), is_ours=is_ours)
 
 
 def _kind(column: str) -> str:
@@ -266,6 +334,7 @@ def _is_ours(dialect: str) -> pl.Expr:
     it."""
     is_ours = pl.all_horizontal(pl.col("orig_h", "resp_h", "ts_text").is_not_null())
     is_ours &= pl.col("dataset").is_in(CONN) | pl.col("dataset").is_null()
+    is_ours &= pl.col("?original").is_null()
     for name, paths in MARKS.items():
         marked = pl.any_horizontal(pl.col(f"?{path}").is_not_null() for path in paths)
         if name == dialect:
@@ -284,10 +353,14 @@ def _finish(frame: pl.DataFrame, dialect: Dialect) -> pl.DataFrame:
     return frame.with_columns(
         *port_columns,
         pl.when(dialect.per_second == NANO).then(pl.col("duration") % 1 != 0).alias(FRACTION),
-        pl.col("duration") / dialect.per_second,
+        pl.coalesce(pl.col("duration") / dialect.per_second, *_seconds(frame)).alias("duration"),
         pl.col("proto").str.to_lowercase().replace("ipv6-icmp", "icmp"),
         pl.col("service").replace("", None),
     )
+
+
+def _seconds(frame: pl.DataFrame) -> list[pl.Expr]:
+    return [pl.col("seconds")] if "seconds" in frame.columns else []
 
 
 PLUGIN = Ecs()

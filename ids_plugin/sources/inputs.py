@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -44,6 +45,8 @@ BZIP2_BLOCK = b"1AY&SY"
 """How the first block of a bzip2 stream begins, behind four bytes."""
 XZ_MEMORY_BYTES = 128 << 20
 """What an xz stream may ask for: its largest preset takes 65 MiB."""
+FIRST_LIKELY_TIME = datetime(1990, 1, 1, tzinfo=UTC)
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SHOWN = 16
 
 
@@ -193,7 +196,10 @@ def read_inputs(
                     records += step.read
                     tally.add(step)
                     yield replace(
-                        step, source=step.source or opened.kind, sensor=opened.input.sensor
+                        step,
+                        warnings=(*step.warnings, *tally.early_times(step, opened.input.name)),
+                        source=step.source or opened.kind,
+                        sensor=opened.input.sensor,
                     )
             except (InputError, OSError) as error:
                 why = (
@@ -225,6 +231,16 @@ class _Tally:
     first_reject: Reject | None = None
     out_of_scope: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
+    has_early_times: bool = False
+
+    def early_times(self, step: Read, name: str) -> tuple[Reject, ...]:
+        """The warning that times lie before 1990, once."""
+        first = step.flows["ts"].min() if len(step.flows) else None
+        if self.has_early_times or not isinstance(first, datetime) or first >= FIRST_LIKELY_TIME:
+            return ()
+        self.has_early_times = True
+        detail = f"times before 1990, such as {first:%Y-%m-%d %H:%M:%S}: a clock that wasn't set?"
+        return (Reject(name, "times", "early_times", detail, ""),)
 
     def add(self, step: Read) -> None:
         self.flows += len(step.flows)
@@ -441,21 +457,35 @@ def _stream(raw: BinaryIO, keep_open: bool) -> tuple[bytes, BinaryIO]:
         rest = _Unpacked(raw, start, bz2.BZ2Decompressor, 1 << 9)
     if rest is not raw:
         head = _ahead(rest)
-    if rest is raw and not keep_open and raw.seekable():
+    cleaned = _without_leading_noise(head, rest)
+    if rest is raw and cleaned is head and not keep_open and raw.seekable():
         raw.seek(0)
         return head, raw
+    head = cleaned
     joined = _Joined(head, rest, keep_open)
     return head, io.BufferedReader(joined, HEAD)
+
+
+def _without_leading_noise(head: bytes, rest: io.RawIOBase | BinaryIO) -> bytes:
+    """The first bytes without NULs (a log cut by copytruncate while it was written) and byte order
+    mark; read on until HEAD bytes are there again."""
+    while True:
+        cleaned = head.lstrip(b"\0").removeprefix(BYTE_ORDER_MARK)
+        if cleaned is head or len(cleaned) == len(head):
+            return head
+        following = _ahead(rest, HEAD - len(cleaned))
+        if cleaned or not following:
+            return cleaned + following
+        head = following
 
 
 def _xz_decompressor() -> lzma.LZMADecompressor:
     return lzma.LZMADecompressor(memlimit=XZ_MEMORY_BYTES)
 
 
-def _ahead(stream: io.RawIOBase | BinaryIO) -> bytes:
-    """Up to HEAD bytes, fewer only at the end."""
+def _ahead(stream: io.RawIOBase | BinaryIO, wanted: int = HEAD) -> bytes:
+    """Up to so many bytes, fewer only at the end."""
     blocks: list[bytes] = []
-    wanted = HEAD
     while wanted and (block := stream.read(wanted)):
         blocks.append(block)
         wanted -= len(block)

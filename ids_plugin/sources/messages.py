@@ -148,7 +148,7 @@ class MessageReader:
         self, source: str, layout: Layout | OutOfScope | Bad
     ) -> Layout | OutOfScope | Bad:
         """The layout with one more draft column, `_source`: the kind of source it is of."""
-        if not isinstance(layout, Layout) or layout.inner is not None:
+        if not isinstance(layout, Layout) or layout.inner is not None or layout.rewrite is not None:
             return layout
         if id(layout) not in self._marked:
             marked = replace(layout, tidy=(*layout.tidy, pl.lit(source).alias("_source")))
@@ -215,7 +215,8 @@ class MessageReader:
         name = next((name for name in names if name), None)
         if name:
             lines.envelope_sensors[index] = name
-        return record["message"].strip().replace("\n", " ").encode("utf-8", "replace") or b"{}"
+        inner = ndjson.inner_text(record) or ""
+        return inner.replace("\n", " ").encode("utf-8", "replace") or b"{}"
 
 
 OBSERVERS = ("observer", "host", "agent")

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
 import polars as pl
 
 from ids_plugin.schema.icmp import ANSWER_TYPES, ICMP6_PROTOCOL, ICMP_PROTOCOL
@@ -24,7 +23,28 @@ from ids_plugin.sources.readers.ndjson import Bad, Field, Layout, OutOfScope
 SNIFFED = 20
 EVENT = re.compile(r"[a-z0-9_]{1,30}")
 PROTOCOLS = {"tcp": ("tcp", 6), "udp": ("udp", 17), "icmp": ("icmp", 1), "ipv6-icmp": ("icmp", 58)}
-OTHERS = {"sctp": 132, "gre": 47, "esp": 50, "ah": 51, "igmp": 2, "ospf": 89}
+OTHERS = {
+    "sctp": 132,
+    "gre": 47,
+    "esp": 50,
+    "ah": 51,
+    "igmp": 2,
+    "ospf": 89,
+    "ospfigp": 89,
+    "ipv6": 41,
+    "ipip": 4,
+    "ipencap": 4,
+    "pim": 103,
+    "ipv6-frag": 44,
+    "vrrp": 112,
+    "l2tp": 115,
+    "eigrp": 88,
+    "rsvp": 46,
+}
+NUMBERS_AS_TEXT = {f"{number:03d}": number for number in range(256)}
+"""Suricata writes protocols that have no name as three digits."""
+NUMBERS_AS_TEXT |= {str(number): number for number in range(256)}
+NAMES_OF_NUMBERS = {str(number): name for name, (_, number) in PROTOCOLS.items()}
 SERVICES = {
     "tls": "ssl",
     "dcerpc": "dce_rpc",
@@ -112,15 +132,7 @@ class Suricata:
 
 
 def _is_eve(line: bytes) -> bool:
-    try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return False
-    return (
-        isinstance(record, dict)
-        and "event_type" in record
-        and not isinstance(classify(record, FLOW), Bad)
-    )
+    return ndjson.is_record(line, lambda record: classify(record, FLOW))
 
 
 def classify(
@@ -130,10 +142,7 @@ def classify(
     of flows come along."""
     kind = record.get("event_type")
     if not isinstance(kind, str) or not EVENT.fullmatch(kind):
-        message = record.get("message")
-        if isinstance(message, str) and message[:1] == "{":
-            return ndjson.MESSAGE
-        return Bad("not_eve", "no event_type: not a Suricata event")
+        return ndjson.envelope(record) or Bad("not_eve", "no event_type: not a Suricata event")
     if with_facts and kind in EVENTS:
         return OutOfScope(f"facts_{kind}", (kind, record))
     return layout if kind == "flow" else OutOfScope(f"eve_{kind}")
@@ -150,7 +159,10 @@ class Link:
     def derive(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Draft columns out of EVE's."""
         end = text_times(frame["end"])
-        frame = frame.with_columns(end.alias("end"), pl.col("transport").str.to_lowercase())
+        transport = pl.col("transport").str.to_lowercase()
+        digits = transport.str.strip_chars_start("0")
+        transport = digits.replace_strict(NAMES_OF_NUMBERS, default=transport)
+        frame = frame.with_columns(end.alias("end"), transport.alias("transport"))
         v6 = pl.col("transport") == "ipv6-icmp"
         icmp = v6 | (pl.col("transport") == "icmp")
         draft = frame.with_columns(
@@ -158,7 +170,11 @@ class Link:
                 {name: proto for name, (proto, _) in PROTOCOLS.items()}, default="unknown_transport"
             ),
             ip_proto=pl.col("transport").replace_strict(
-                {**{name: number for name, (_, number) in PROTOCOLS.items()}, **OTHERS},
+                {
+                    **{name: number for name, (_, number) in PROTOCOLS.items()},
+                    **OTHERS,
+                    **NUMBERS_AS_TEXT,
+                },
                 default=None,
                 return_dtype=pl.Int64,
             ),

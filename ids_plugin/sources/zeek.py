@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from functools import cache, partial
 from typing import Any
 
-import orjson
 import polars as pl
 
 from ids_plugin.sources import Input, Read
@@ -55,11 +54,7 @@ class Zeek:
 
 
 def _is_zeek(line: bytes) -> bool:
-    try:
-        record = orjson.loads(line)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(record, dict) and not isinstance(classify(record), Bad)
+    return ndjson.is_record(line, classify)
 
 
 def classify(
@@ -78,10 +73,7 @@ def classify(
             and not mapped
         ):
             return _plain(inner, tag, False, with_facts)
-    message = record.get("message")
-    if isinstance(message, str) and message[:1] == "{":
-        return ndjson.MESSAGE
-    return Bad("not_zeek", "no ts: not a Zeek record")
+    return ndjson.envelope(record) or Bad("not_zeek", "no ts: not a Zeek record")
 
 
 def _plain(

@@ -19,9 +19,9 @@ from ids_plugin.schema.flow import (
     with_facts,
 )
 
-EARLIEST, LATEST = 631_152_000, 4_102_444_800
-"""Seconds: 1990 and 2100. A capture's clock lies between them, in whichever unit its time is
-written."""
+EARLIEST, LATEST = 0, 4_102_444_800
+"""Seconds: 1970, where clocks begin that nobody has set, and 2100. Times lie between them, in
+whichever unit they are written."""
 LONGEST_MEDIAN = 1e7
 """Seconds: no log has connections that last 115 days in the middle; one that claims so counts in
 another unit."""
@@ -54,7 +54,7 @@ class BuiltFlows(NamedTuple):
 
 def times(numeric: pl.Expr) -> pl.Expr:
     """Float64 in s, ms, µs or ns since the epoch, told apart by magnitude → Int64 µs, null outside
-    1990-2100."""
+    1970-2100."""
     factor = (
         pl.when(numeric < LATEST)
         .then(1e6)
@@ -224,7 +224,7 @@ def _detail(row: dict[str, object]) -> str:
         "bad_ip_proto": ("ip_proto",),
     }[str(row["reason"])]
     if not columns:
-        return "no time between 1990 and 2100 in s, ms, µs, ns or ISO 8601"
+        return "no time between 1970 and 2100 in s, ms, µs, ns or ISO 8601"
     return ", ".join(
         f"{name} {row.get(name)}"
         for name in columns
@@ -259,7 +259,7 @@ def refuse_wrong_units(made: BuiltFlows, name: str) -> None:
     """
     late = sum(fault.reason == "bad_time" for fault in made.faults)
     if late > made.flows.height + len(made.faults) - late:
-        detail = "most records have no time between 1990 and 2100 in s, ms, µs, ns or ISO 8601"
+        detail = "most records have no time between 1970 and 2100 in s, ms, µs, ns or ISO 8601"
         raise DialectError(f"ts can't be a time: {detail}", location=name)
     seconds = made.flows["duration"].drop_nulls().dt.total_microseconds() / 1e6
     seconds = seconds.filter(seconds > 0)

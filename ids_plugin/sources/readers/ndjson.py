@@ -25,6 +25,7 @@ from ids_plugin.schema.reject import Reject
 from ids_plugin.sources import Input, Read
 from ids_plugin.sources.facts import FactTables
 from ids_plugin.sources.readers.flow_builder import (
+    COUNTS,
     Fault,
     build_flows,
     refuse_wrong_units,
@@ -36,11 +37,32 @@ from ids_plugin.sources.readers.lines import Chunk, TooLong, chunks, count, whol
 CHUNK_BYTES = 4 << 20
 BYTES_PER_RECORD = 400
 SHOWN_CHARS = 200
+BLANK = b" \t\r\0"
+"""What may stand around a record: NULs are left where a log is cut while it is written."""
+MAX_ENVELOPES = 8
+MAX_PREFIX_BYTES = 512
+"""Bytes before a record: a syslog header, `@cee:`."""
+MAX_GLUED_TRIES = 64
+"""Places of a line that doesn't parse where another record may begin."""
+TSV_TABS = 8
+"""Tabs from which on a text is taken for a line of Zeek's TSV."""
+TSV_WITHOUT_HEADER = "tsv_without_header"
+INNER_KEYS = ("message", "log", "event")
+"""Where envelopes hold a record as text: Beats and Logstash, Fluent Bit and Docker, Splunk."""
+ENVELOPE_SENSORS = (
+    ("observer", "name"),
+    ("observer", "hostname"),
+    ("host", "name"),
+    ("agent", "name"),
+)
+"""Where an envelope names the sensor, `host` as a plain text too; the first that is there wins."""
 MIN_BULK_LINES = 32
 """Lines of one layout from which on reading them in one go is faster than one by one."""
 BULK_PARTS = 8
 """In how many parts lines are read that don't parse together."""
 INT64 = 1 << 63
+MAX_NUMBER_CHARS = 32
+TRUTHS = {"true": True, "T": True, "false": False, "F": False}
 LONG_NUMBER = re.compile(rb"\d{19}")
 """A whole number that may be beyond 64 bits: exact to polars in a text column, rounded by
 orjson."""
@@ -81,7 +103,9 @@ class Layout:
     why_out_of_scope: pl.Expr | None = None
     """over the loose columns: why a row is out of scope, null where it isn't"""
     inner: str | None = None
-    """path of a text that holds the record as JSON"""
+    """a text of the object holds the record as JSON: `inner_text`"""
+    rewrite: Callable[[dict[str, Any]], bytes] | None = None
+    """what makes the record out of the object, as JSON"""
 
     @cached_property
     def schema(self) -> dict[str, Any]:
@@ -340,7 +364,8 @@ def _first_layout(data: bytes, classify: Classify) -> Layout | None:
     except orjson.JSONDecodeError:
         return None
     layout = classify(record) if isinstance(record, dict) else None
-    return layout if isinstance(layout, Layout) and layout.inner is None else None
+    is_bare = isinstance(layout, Layout) and layout.inner is None and layout.rewrite is None
+    return layout if is_bare and isinstance(layout, Layout) else None
 
 
 def _whole_chunk(
@@ -400,11 +425,7 @@ def _line_by_line(
     """Looks at (number, line, whether its newline is there) one by one, and reads those of one
     layout together."""
     groups: dict[int, tuple[Layout, list[_Line]]] = {}
-    for number, line, ended in lines:
-        text = line.strip(b" \t\r")
-        if not text:
-            continue
-        outcome = read_line(text, ended, classify)
+    for number, outcome in _outcomes(lines, classify):
         if isinstance(outcome, Bad):
             step.faults.append(Fault(number, *outcome))
         elif isinstance(outcome, OutOfScope):
@@ -439,6 +460,26 @@ def _in_bulk(
     return [members[index] for index in bulk[1]]
 
 
+def _outcomes(
+    lines: Iterator[tuple[int, bytes, bool]], classify: Classify
+) -> Iterator[tuple[int, tuple[Layout, bytes, dict[str, Any]] | OutOfScope | Bad]]:
+    """What each line is; lines that hold several records are taken apart."""
+    for number, line, ended in lines:
+        text = line.strip(BLANK)
+        if not text:
+            continue
+        outcome = read_line(text, ended, classify)
+        if not (isinstance(outcome, Bad) and outcome.reason in ("bad_json", "bad_utf8")):
+            yield number, outcome
+            continue
+        pieces = _glued(text, classify)
+        if len(pieces) == 1:
+            yield number, outcome
+            continue
+        for piece in pieces:
+            yield number, read_line(piece, True, classify)
+
+
 def _one_by_one(layout: Layout, members: list[_Line], step: ParsedChunk) -> None:
     rows: list[tuple[Any, ...]] = []
     for member in members:
@@ -454,23 +495,109 @@ def _one_by_one(layout: Layout, members: list[_Line], step: ParsedChunk) -> None
 
 
 def read_line(
-    text: bytes, ended: bool, classify: Classify
+    text: bytes, ended: bool, classify: Classify, depth: int = 0
 ) -> tuple[Layout, bytes, dict[str, Any]] | OutOfScope | Bad:
-    """One line's layout, the text of the record itself and the record."""
+    """One line's layout, the text of the record itself and the record; envelopes and what syslog
+    puts before a record are taken off."""
+    if depth > MAX_ENVELOPES:
+        return Bad("too_deep", f"more than {MAX_ENVELOPES} envelopes around a record")
     try:
         record = orjson.loads(text)
     except orjson.JSONDecodeError as error:
+        begin = text.find(b"{", 1, MAX_PREFIX_BYTES) if text[:1] != b"{" else -1
+        behind = read_line(text[begin:], ended, classify, depth + 1) if begin > 0 else None
+        if behind is not None and not isinstance(behind, Bad):
+            return behind
         return _bad_json(text, ended, error)
     if not isinstance(record, dict):
         return Bad("bad_json", f"not an object but {type(record).__name__}")
     layout = classify(record)
+    if isinstance(layout, Layout) and layout.rewrite is not None:
+        return read_line(layout.rewrite(record), True, classify, depth + 1)
     if isinstance(layout, Layout) and layout.inner is not None:
-        return read_line(str(record[layout.inner]).encode("utf-8", "replace"), True, classify)
+        inner = inner_text(record) or ""
+        outcome = read_line(inner.encode("utf-8", "replace"), True, classify, depth + 1)
+        return _from_sensor(outcome, envelope_sensor(record))
     if text.count(b'":') not in (len(record), _key_count(record)) or LONG_NUMBER.search(text):
         with suppress(RecursionError, ValueError):
             record = json.loads(text, object_pairs_hook=_first_wins)
             layout = classify(record)
     return (layout, text, record) if isinstance(layout, Layout) else layout
+
+
+def is_record(line: bytes, classify: Classify) -> bool:
+    """Whether a line of an input's head is a record that `classify` knows, in whatever envelope."""
+    text = line.strip(BLANK)
+    return not _is_bad(text, classify) or len(_glued(text, classify)) > 1
+
+
+def inner_text(record: dict[str, Any]) -> str | None:
+    """The text of an envelope that holds the record: the first that has an object in it."""
+    event = record.get("event")
+    texts = [record.get(key) for key in INNER_KEYS]
+    texts.append(event.get("original") if isinstance(event, dict) else None)
+    candidates = [text.strip() for text in texts if isinstance(text, str)]
+    return next((text for text in candidates if "{" in text[:MAX_PREFIX_BYTES]), None)
+
+
+def envelope(record: dict[str, Any]) -> Layout | Bad | None:
+    """MESSAGE if the object is an envelope around a record, Bad if around a line of Zeek's TSV."""
+    if inner_text(record) is not None:
+        return MESSAGE
+    texts = (record.get(key) for key in INNER_KEYS)
+    if any(isinstance(text, str) and text.count("\t") >= TSV_TABS for text in texts):
+        return Bad(TSV_WITHOUT_HEADER, "a line of Zeek's TSV without its #fields: ship Zeek's JSON")
+    return None
+
+
+def envelope_sensor(record: dict[str, Any]) -> str | None:
+    """The sensor's name as an envelope has it."""
+    for key, name in ENVELOPE_SENSORS:
+        value = record.get(key)
+        value = value.get(name) if isinstance(value, dict) else value
+        if isinstance(value, str) and value:
+            return value
+    return None
+
+
+def _from_sensor(
+    outcome: tuple[Layout, bytes, dict[str, Any]] | OutOfScope | Bad, sensor: str | None
+) -> tuple[Layout, bytes, dict[str, Any]] | OutOfScope | Bad:
+    """The record with the envelope's sensor where it names none itself."""
+    if sensor is None or not isinstance(outcome, tuple) or isinstance(outcome, (OutOfScope, Bad)):
+        return outcome
+    layout, text, record = outcome
+    named = with_sensor(record, sensor)
+    return (layout, text, record) if named is record else (layout, orjson.dumps(named), named)
+
+
+def with_sensor(record: dict[str, Any], sensor: str) -> dict[str, Any]:
+    """A record of Zeek or Suricata that names its sensor; the same object if it did, or is none."""
+    if "event_type" in record:
+        return record if "host" in record else {**record, "host": sensor}
+    if "ts" in record:
+        return record if "_system_name" in record else {**record, "_system_name": sensor}
+    for tag, inner in record.items():
+        if isinstance(inner, dict) and "ts" in inner:
+            return {**record, tag: with_sensor(inner, sensor)}
+    return record
+
+
+def _glued(text: bytes, classify: Classify) -> list[bytes]:
+    """The records of a line that holds several: a writer was cut off, or forgot a newline."""
+    begin = text.find(b'{"', 1)
+    for _ in range(MAX_GLUED_TRIES):
+        if begin < 0:
+            break
+        if not isinstance(read_line(text[begin:], True, classify), Bad):
+            head = text[:begin].strip(BLANK)
+            return [*(_glued(head, classify) if _is_bad(head, classify) else [head]), text[begin:]]
+        begin = text.find(b'{"', begin + 1)
+    return [text]
+
+
+def _is_bad(text: bytes, classify: Classify) -> bool:
+    return isinstance(read_line(text, True, classify), Bad)
 
 
 def _key_count(record: dict[str, Any]) -> int:
@@ -513,6 +640,9 @@ def _values(record: dict[str, Any], layout: Layout) -> list[Any] | Bad:
         if value is None:
             values.setdefault(name, None)
             continue
+        if item.kind == "int" and item.column in COUNTS and _is_beyond_64_bits(value):
+            values.setdefault(name, None)
+            continue
         value = _value(value, item.kind)
         if value is None:
             return Bad("bad_value", f"{'.'.join(item.path)} is not {item.kind}")
@@ -521,14 +651,31 @@ def _values(record: dict[str, Any], layout: Layout) -> list[Any] | Bad:
     return list(values.values())
 
 
+def _is_beyond_64_bits(value: object) -> bool:
+    """A counter that wrapped around: nothing is known of it, and all of the rest."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= INT64
+
+
+def _number(text: str) -> object:
+    """The number that some stacks write as text; the text if it is none."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
 def _value(value: object, kind: str) -> object:
     """`value` as `kind` has it, None when it is of another kind: what polars' reader accepts, and
     lists of texts."""
     if kind in ("text", "list", "iso"):
         return _text(value, kind)
     if kind == "bool":
+        value = TRUTHS.get(value, value) if isinstance(value, str) else value
         return value if isinstance(value, bool) else None
+    if isinstance(value, str) and len(value) <= MAX_NUMBER_CHARS:
+        value = _number(value)
     if kind == "ints":
+        value = [value] if isinstance(value, int) else value
         good = isinstance(value, list) and all(_value(item, "int") is not None for item in value)
         return value if good else None
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -128,7 +128,7 @@ def directive(header: Header, data: bytes) -> Header:
     """The header with one directive line taken in; #open, #close and comments change nothing."""
     line = data.decode("utf-8", "replace").rstrip("\r\n").removeprefix("\ufeff")
     if line.startswith("#separator"):
-        return replace(Header(), separator=unescape(line[len("#separator") :].strip(" ") or "\t"))
+        return replace(Header(), separator=unescape(line[len("#separator") :].strip(" \t") or "\t"))
     key, _, value = line.partition(header.separator)
     if key in ("#fields", "#types"):
         return replace(header, **{key[1:]: tuple(value.split(header.separator))})  # type: ignore[arg-type]
