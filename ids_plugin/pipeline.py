@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,6 +19,7 @@ from ids_plugin import features
 from ids_plugin.alerts import AlertGrouper, AllowList, BundleFacts
 from ids_plugin.bundle import Bundle
 from ids_plugin.engines import Engine, JudgedBatch, SensorEngine
+from ids_plugin.engines.detectors import DetectorSensor
 from ids_plugin.engines.opening import open_engine
 from ids_plugin.errors import CheckpointError
 from ids_plugin.schema.alert import Document
@@ -35,6 +37,8 @@ BATCH = 16_384
 
 MAX_WARNINGS = 100
 """Warnings of a scan that its ledger holds."""
+
+SHARE_DIGITS = 3
 
 
 class Pipeline:
@@ -154,6 +158,26 @@ class Pipeline:
         reached."""
         return {name: sensor.left_early for name, (sensor, _) in sorted(self._sensors.items())}
 
+    @property
+    def outside_training_range(self) -> dict[str, dict[str, float]]:
+        """Detector → feature → share of the values of all sensors that lie outside of what benign
+        training traffic shows (5th to 95th percentile; about 0.1 where traffic is alike)."""
+        outside: dict[str, Counter[str]] = {}
+        known: dict[str, Counter[str]] = {}
+        for sensor, _ in self._sensors.values():
+            counts = sensor.drift() if isinstance(sensor, DetectorSensor) else {}
+            for detector, by_feature in counts.items():
+                for feature, (values_outside, values) in by_feature.items():
+                    outside.setdefault(detector, Counter())[feature] += values_outside
+                    known.setdefault(detector, Counter())[feature] += values
+        return {
+            detector: {
+                feature: round(outside[detector][feature] / values, SHARE_DIGITS)
+                for feature, values in sorted(by_feature.items())
+            }
+            for detector, by_feature in known.items()
+        }
+
     def _close(self, sensor: str, ingested: datetime | None) -> list[Document]:
         outcome = self._sensor(sensor)[1].finish(ingested)
         self.ledger.add(outcome.ledger)
@@ -227,6 +251,8 @@ def scan(
     yield pipeline.finish(ingested)
     pipeline.ledger.notes["local_networks"] = how.locality.describe()
     pipeline.ledger.notes["left_early"] = pipeline.left_early
+    if shares := pipeline.outside_training_range:
+        pipeline.ledger.notes["outside_training_range"] = shares
     if how.facts.left_early:
         pipeline.ledger.notes["facts_left_early"] = how.facts.left_early
 

@@ -10,7 +10,7 @@ over."""
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,16 @@ class SensorDetector(Protocol):
         Raises:
             CheckpointError: another version made it.
         """
+        ...
+
+
+@runtime_checkable
+class CountsDrift(Protocol):
+    """A detector's memory that counts how far a sensor's traffic differs from that of training."""
+
+    def drift(self) -> Mapping[str, tuple[int, int]]:
+        """Feature → values outside of the range of benign training traffic (5th to 95th
+        percentile), and values known."""
         ...
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from ids_plugin.bundle import Bundle
 from ids_plugin.detectors import Findings, SensorDetector
+from ids_plugin.detectors.contact_profile.drift import DriftCounts
 from ids_plugin.detectors.contact_profile.evidence import Baselines, ContactEvidence
 from ids_plugin.detectors.contact_profile.facts import with_fact_columns
 from ids_plugin.detectors.contact_profile.model import ContactModel, has_log_facts
@@ -69,12 +70,18 @@ class ContactMemory:
     def __init__(self, detector: ContactDetector, profiles: ProfileMemory) -> None:
         self._detector = detector
         self.profiles = profiles
+        self._drift = DriftCounts(detector.baselines)
+
+    def drift(self) -> dict[str, tuple[int, int]]:
+        """Column → values outside of the range of benign training contacts, and values known."""
+        return self._drift.counts()
 
     def step(self, windows: BatchWindows) -> Findings:
         """Flows of contacts that are rare in benign traffic."""
         detector = self._detector
         flows = with_fact_columns(windows.flows)
         profiles = self.profiles.step(flows)
+        self._drift.add(profiles.features)
         score = detector.model.score(profiles)
         days = detector.model.days_between(score, has_log_facts(profiles.features))
         calibrated = days / (1 + days)
@@ -101,12 +108,13 @@ class ContactMemory:
         )
 
     def state(self) -> dict[str, Any]:
-        """The contacts', and what is remembered to read facts."""
-        return self.profiles.state()
+        """The contacts', what is remembered to read facts, and the counts of drift."""
+        return {**self.profiles.state(), "drift": self._drift.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Takes up a `state`, in place of its own."""
         self.profiles.restore(state)
+        self._drift.restore(state.get("drift", {}))
 
 
 class ContactKind:

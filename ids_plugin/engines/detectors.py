@@ -10,7 +10,7 @@ import polars as pl
 
 from ids_plugin import features, registry
 from ids_plugin.bundle import Bundle
-from ids_plugin.detectors import Detector, Findings, SensorDetector
+from ids_plugin.detectors import CountsDrift, Detector, Findings, SensorDetector
 from ids_plugin.engines import JudgedBatch, SensorEngine
 from ids_plugin.engines.windows import WindowedSensor
 from ids_plugin.errors import BundleError, CheckpointError
@@ -62,6 +62,15 @@ class DetectorSensor(WindowedSensor):
             findings = {name: memory.step(windows) for name, memory in self.memories.items()}
             union = Union(findings, len(windows))
             yield JudgedBatch(windows.flows, union.scores(), union.explain, windows, findings)
+
+    def drift(self) -> dict[str, Mapping[str, tuple[int, int]]]:
+        """Detector → feature → values outside of the training range, and values known; only of
+        detectors that count them."""
+        return {
+            name: memory.drift()
+            for name, memory in self.memories.items()
+            if isinstance(memory, CountsDrift)
+        }
 
     def state(self) -> dict[str, Any]:
         """The windower's and the detectors'."""
