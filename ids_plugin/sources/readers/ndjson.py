@@ -44,6 +44,8 @@ MAX_PREFIX_BYTES = 512
 """Bytes before a record: a syslog header, `@cee:`."""
 MAX_GLUED_TRIES = 64
 """Places of a line that doesn't parse where another record may begin."""
+GLUED_REASONS = ("bad_json", "bad_utf8", "cut_off")
+"""Why a line that holds several records can't be read as one."""
 TSV_TABS = 8
 """Tabs from which on a text is taken for a line of Zeek's TSV."""
 TSV_WITHOUT_HEADER = "tsv_without_header"
@@ -469,7 +471,7 @@ def _outcomes(
         if not text:
             continue
         outcome = read_line(text, ended, classify)
-        if not (isinstance(outcome, Bad) and outcome.reason in ("bad_json", "bad_utf8")):
+        if not (isinstance(outcome, Bad) and outcome.reason in GLUED_REASONS):
             yield number, outcome
             continue
         pieces = _glued(text, classify)

@@ -383,8 +383,10 @@ def _value(column: str, text: str) -> object:
     """A number where the column has numbers, ValueError where it is none."""
     if column in INTS:
         text = text.lstrip(" ")
-        number = int(text) if INTEGER.fullmatch(text) and len(text) < 30 else INT64
-        return number if -INT64 <= number < INT64 else ValueError
+        number = int(text) if INTEGER.fullmatch(text) and len(text) < 30 else None
+        if number is not None and number >= INT64 and column in COUNTS:
+            return None
+        return number if number is not None and -INT64 <= number < INT64 else ValueError
     if column == "duration":
         try:
             return float(text)
