@@ -271,9 +271,9 @@ def page(data: ContactExamples, rows: Sequence[Row]) -> str:
         f"cases of remote control that can be judged (five flows or more), {days:.2f} days of normal",
         "traffic.",
         "",
-        "Every figure is out of fold: no voter saw the source or the malware family. Thresholds are",
+        "No voter saw the source or the malware family of what it judges here. Thresholds are",
         "nested, so the left-out side chose none of them. The settings (columns, penalties, what is",
-        "left out of training) were found on the same folds, so expect some cases fewer elsewhere.",
+        "left out of training) were found on the same sources: expect some cases fewer elsewhere.",
         f"One false alert in {days:.2f} days is known to a factor of five at best.",
         "",
         "| detector | logs | seed | "
