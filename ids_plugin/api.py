@@ -347,9 +347,12 @@ def iter_scan(
         BundleError, ConfigError: the bundle or the allow-list can't be used.
 
     Example:
-        >>> import ids_plugin >>> run = ids_plugin.iter_scan("tests/lab/sample/capture.pcap.gz") >>>
-        alerts = sum(document["event"]["kind"] == "alert" for batch in run for document in
-        batch.documents) >>> alerts == run.ledger.total.opened True
+        >>> import ids_plugin
+        >>> run = ids_plugin.iter_scan("tests/lab/sample/capture.pcap.gz")
+        >>> documents = [document for batch in run for document in batch.documents]
+        >>> alerts = sum(document["event"]["kind"] == "alert" for document in documents)
+        >>> alerts == run.ledger.total.opened
+        True
     """
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     allowed = load_allow_list(allow) if isinstance(allow, str | Path) else allow

@@ -12,9 +12,7 @@ READ = [ROOT / name for name in ("ids_plugin", "consumers", "docs", "README.md",
 
 
 def test_no_name_is_empty_and_no_word_is_one_that_nobody_knows() -> None:
-    wrong = [
-        f"{place.path.relative_to(ROOT)}:{place.line}: {place.word}" for place in places(READ)
-    ]
+    wrong = [f"{place.path.relative_to(ROOT)}:{place.line}: {place.word}" for place in places(READ)]
     assert not wrong, "docs/glossary.md has the words to use instead:\n" + "\n".join(wrong)
 
 
