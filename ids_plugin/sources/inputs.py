@@ -332,7 +332,8 @@ def _nothing(spec: str, what: str, plugins: Sequence[Source]) -> InputError:
 
 def _closed(path: str, error: InputError, sensors: Sequence[tuple[str, str]]) -> Opened:
     """What couldn't be opened."""
-    return Opened(Input(path, io.BytesIO(), b"", _sensor(path, sensors)), None, error)
+    name = shown_name(path)
+    return Opened(Input(name, io.BytesIO(), b"", _sensor(path, sensors)), None, error)
 
 
 def _paths(spec: str) -> tuple[bool, list[str], list[InputError]]:
@@ -401,7 +402,7 @@ def _opened(
         head, stream = _stream(raw, keep_open=path == "-")
     except OSError as error:
         return _closed(path, _cannot(path, error), sensors)
-    source = Input(path, stream, head, _sensor(path, sensors), options)
+    source = Input(shown_name(path), stream, head, _sensor(path, sensors), options)
     sure, plugin = max(
         ((candidate.sniff(head), candidate) for candidate in plugins), key=lambda pair: pair[0]
     )
@@ -426,6 +427,11 @@ def _unread_compression(head: bytes) -> str | None:
     return next(
         (name for start, name in UNREAD_COMPRESSIONS.items() if head.startswith(start)), None
     )
+
+
+def shown_name(path: str) -> str:
+    """A path as text that can be written: bytes that aren't UTF-8 as `\\xfc`."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _file(path: str) -> BinaryIO:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
 import gzip
 import io
+import lzma
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -192,3 +195,28 @@ def test_one_refused_input_is_a_reject_beside_others_and_an_error_alone(tmp_path
     got = read_files(tmp_path)
     assert got.flows.height == 1
     assert [(reject.input, reject.reason) for reject in got.rejects] == [(str(bad), "refused")]
+
+
+def test_a_name_that_is_no_utf8_is_shown_with_its_bytes(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcnchen.json")
+    Path(path).write_bytes(b'{"ts": 1}\n')
+    (opened,) = open_inputs([path], stdin=io.BytesIO())
+    opened.input.stream.close()
+    assert opened.input.name.endswith("/M\\xfcnchen.json")
+
+
+@pytest.mark.parametrize("compress", [lzma.compress, bz2.compress])
+def test_xz_and_bzip2_are_read(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "conn.json.packed"
+    path.write_bytes(compress(b'{"ts": 1700000000.0, "conn_state": "SF"}\n'))
+    (opened,) = open_inputs([str(path)], stdin=io.BytesIO())
+    with opened.input.stream as stream:
+        assert stream.read().startswith(b'{"ts"')
+
+
+def test_other_compressions_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "conn.json.lz4"
+    path.write_bytes(b"\x04\x22\x4d\x18" + bytes(100))
+    (opened,) = open_inputs([str(path)], stdin=io.BytesIO())
+    opened.input.stream.close()
+    assert "LZ4" in str(opened.error)
