@@ -31,6 +31,10 @@ def kind_of(packet: bytes) -> int:
     return 0x86DD if packet[0] >> 4 == 6 else 0x0800
 
 
+def family_of(packet: bytes) -> int:
+    return 30 if packet[0] >> 4 == 6 else 2
+
+
 def wireless(packet: bytes, control: int = 0x08, flags: int = 0x01, logical: bytes = SNAP) -> bytes:
     """An 802.11 data frame; with `flags` 3 between access points, with `control` 0x88 with
     quality of service.
@@ -117,6 +121,22 @@ LINKS: dict[str, tuple[int, Callable[[bytes], bytes]]] = {
     "wireless, aggregated": (105, lambda packet: aggregated(packet)),
     "radiotap": (127, lambda packet: RADIOTAP + wireless(packet)),
     "nflog": (239, nflog),
+    "Cisco HDLC": (104, lambda packet: b"\x0f\0" + struct.pack(">H", kind_of(packet)) + packet),
+    "pf's log": (117, lambda packet: bytes([61, family_of(packet)]) + bytes(62) + packet),
+    "ENC": (109, lambda packet: struct.pack("<I", family_of(packet)) + bytes(8) + packet),
+    "PPI": (192, lambda packet: struct.pack("<BBHI", 0, 0, 8, 1) + ethernet(packet)),
+    "frame relay": (
+        107,
+        lambda packet: b"\x18\x41\3" + (b"\x8e" if packet[0] >> 4 == 6 else b"\xcc") + packet,
+    ),
+    "Prism": (119, lambda packet: struct.pack("<II", 0x44, 144) + bytes(136) + wireless(packet)),
+    "AVS": (163, lambda packet: struct.pack(">II", 0x80211001, 64) + bytes(56) + wireless(packet)),
+    "QinQ 0x9200": (1, tagged(0x9200, b"\0\x0a\x81\0\0\x0b")),
+    "802.1BR": (1, tagged(0x893F, bytes(6))),
+    "Ethernet over MPLS": (
+        1,
+        lambda packet: MACS + b"\x88\x47\0\1\1\x40" + bytes(4) + ethernet(packet),
+    ),
 }
 
 

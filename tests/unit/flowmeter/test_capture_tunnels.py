@@ -259,3 +259,24 @@ def test_a_cut_packet_keeps_its_lengths_inside_the_tunnel() -> None:
     found = flows(pcap(Record(time, packet[:120], len(packet)) for time, packet in packets))
     (inner,) = [flow for flow in found if flow["proto"] == "tcp"]
     assert (inner["orig_bytes"], inner["resp_bytes"], inner["orig_h"]) == (100, 3000, CLIENT[0])
+
+
+@pytest.mark.parametrize(
+    ("port", "header", "name"),
+    [
+        (8472, b"\x08" + bytes(7), "VXLAN on Linux's old port"),
+        (37008, b"\1\0\0\1\x0a\1\xff\0\1", "TZSP with a tag and padding"),
+        (1701, b"\0\2\0\1\0\1\xff\3\0\x21", "L2TP"),
+        (1701, b"\x40\2\0\0\0\1\0\1\0\x21", "L2TP with its length"),
+    ],
+)
+def test_tunnels_that_zeek_does_not_know_are_looked_into(
+    port: int, header: bytes, name: str
+) -> None:
+    wrap = (lambda packet: packet) if port == 1701 else ethernet
+    packets = [
+        (time, udp(("192.0.2.1", 50000), ("192.0.2.2", port), header + wrap(packet)))
+        for time, packet in session()
+    ]
+    inner = [flow for flow in flows(frames(*packets)) if flow["proto"] == "tcp"]
+    assert [(flow["conn_state"], flow["orig_bytes"]) for flow in inner] == [("SF", 100)], name
