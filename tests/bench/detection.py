@@ -204,13 +204,13 @@ Made by `python -m tests.bench.detection --bundle {name} --out docs/{file}`
 with bundle `{bundle}`, thresholds as they are in it. A case is a (host, class), or a (capture,
 host, class), with five attack flows or more; the delay runs from its first attack flow.
 """
+CONTROL_PAGE = "results-control.md"
 LEARNT_FROM_PUBLIC = """
 **What was training data.** The control detector learnt from the public captures of real networks,
 IoT-23, the exposed host and the Hue day; the counters' thresholds were chosen on the public
 captures. Figures on these say what the bundle was made for, not what it is worth elsewhere. What
-remains with whole sources left out of training is measured for remote control in
-[results-control.md](results-control.md); for the counters, the table of thresholds below shows how
-much hangs on them. The bundle did not learn from the lab. See also
+remains with whole sources left out of training is measured for remote control{control}; for the
+counters, the table of thresholds below shows how much hangs on them. The bundle did not learn from the lab. See also
 [results-live.md](results-live.md): what a live stream finds of it.
 """
 UNSEEN_PUBLIC = """
@@ -239,7 +239,10 @@ def page(name: str, bundle: Bundle, parts: Parts) -> str:
     scans = parts.scans
     file = f"results-{name.replace('_', '-')}.md"
     lines = [INTRODUCTION.format(name=name, file=file, bundle=bundle.id[:12])]
-    lines += [LEARNT_FROM_PUBLIC if bundle.manifest.detectors else UNSEEN_PUBLIC]
+    has_page = (ROOT / "docs" / CONTROL_PAGE).exists()
+    control = f" in [{CONTROL_PAGE}]({CONTROL_PAGE})" if has_page else " by itself"
+    learnt = LEARNT_FROM_PUBLIC.format(control=control)
+    lines += [learnt if bundle.manifest.detectors else UNSEEN_PUBLIC]
     lines += real_sections(parts.real) if parts.real else []
     for logs, results in parts.overlays.items():
         lines += _titled(f"Remote control laid over an office's busiest host, {logs}",
