@@ -99,8 +99,9 @@ class DetectorSensor(WindowedSensor):
 class Union:
     """What several detectors say of the same n flows.
 
-    A flow has the label of one detector: of those over their threshold, the one with the highest
-    score; the first of the bundle where scores are equal.
+    A flow has the label of one detector: the first of the bundle that is over its threshold, so a
+    bundle lists what names an attack by a rule before what only knows that something is rare. Where
+    none is over, it is the one with the highest score.
     """
 
     def __init__(self, findings: Mapping[str, Findings], flows: int) -> None:
@@ -125,9 +126,7 @@ class Union:
                 probability[finding.rows, finding.label], finding.score
             )
             reaches = finding.score >= finding.threshold
-            better = (reaches & ~is_over[finding.rows]) | (
-                (reaches == is_over[finding.rows]) & (finding.score > score[finding.rows])
-            )
+            better = ~is_over[finding.rows] & (reaches | (finding.score > score[finding.rows]))
             chosen = finding.rows[better]
             score[chosen], threshold[chosen] = finding.score[better], finding.threshold[better]
             label[chosen], is_target[chosen] = finding.label[better], finding.is_target[better]

@@ -56,14 +56,14 @@ def findings(
     )
 
 
-def test_the_highest_score_over_its_threshold_labels_a_flow() -> None:
+def test_the_first_detector_over_its_threshold_labels_a_flow() -> None:
     union = Union(
         {
             "counters": findings("counters", [0, 1, 3], [0.6, 0.8, 0.4]),
             "control": findings(
                 "control",
                 [1, 2, 3],
-                [0.7, 0.9, 0.3],
+                [0.85, 0.9, 0.3],
                 label=CONTROL,
                 threshold=0.75,
                 is_target=True,
@@ -84,8 +84,8 @@ def test_the_highest_score_over_its_threshold_labels_a_flow() -> None:
     assert scores.is_target.tolist() == [False, False, True, False, False]
     assert scores.quiet_us[:3].tolist() == [1_800_000_000, 1_800_000_000, 86_400_000_000]
     assert np.isnan(scores.models["control"][0])
-    assert scores.models["control"][1] == 0.7
-    assert scores.probability[1, [SCAN, CONTROL]].tolist() == [0.8, 0.7]
+    assert scores.models["control"][1] == 0.85
+    assert scores.probability[1, [SCAN, CONTROL]].tolist() == [0.8, 0.85]
     assert [union.explain(row).summary for row in (0, 1, 2)] == [
         "counters 0",
         "counters 1",
