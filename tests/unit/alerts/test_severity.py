@@ -64,7 +64,7 @@ def test_the_union_takes_the_doubt_of_the_finding_it_takes() -> None:
     union = Union({"a": findings([0, 2], 0.6, [2, 1]), "b": findings([2, 3], 0.7, None)}, 5)
     doubt = union.scores().doubt
     assert doubt is not None
-    assert doubt.tolist() == [2, 0, 0, 0, 0]
+    assert doubt.tolist() == [2, 0, 1, 0, 0]
 
 
 def test_contacts_that_normal_traffic_shows_alert_with_less() -> None:
