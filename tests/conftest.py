@@ -49,6 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("lab")
         elif item.path.parent.name == "integration" or _takes_services(item):
             item.add_marker("integration")
+        elif item.path.parent.name == "property":
+            item.add_marker("slow")
         elif item.get_closest_marker("slow") is None:
             item.add_marker("unit")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from ids_plugin import registry
-from ids_plugin.errors import DialectError
+from ids_plugin.errors import InputError
 from ids_plugin.schema.flow import SCHEMA
 from ids_plugin.sources import Input, Read, ordering
 from ids_plugin.sources.ordering import ordered
@@ -102,8 +102,8 @@ def test_what_is_read_is_a_flow(kind: str, data: st.DataObject) -> None:
     log = b"\n".join(data.draw(st.lists(lines(kind), max_size=30)))
     try:
         flows = got(log, kind, 1 << 20).flows
-    except DialectError:
-        return
+    except InputError:
+        return  # refused aloud: other units, or a Zeek log without #fields
     assert dict(flows.schema) == SCHEMA
     assert (
         flows["ts"].null_count()

@@ -14,6 +14,8 @@ from ids_plugin.sources import Read
 from ids_plugin.training.examples import ordered_batches
 from tests.support import toy, toy_detectors
 
+pytestmark = pytest.mark.slow
+
 
 def rows(**columns: list[float]) -> Floats:
     size = max(map(len, columns.values()))
