@@ -474,13 +474,16 @@ def _stream(raw: BinaryIO, keep_open: bool) -> tuple[bytes, BinaryIO]:
 
 def _without_leading_noise(head: bytes, rest: io.RawIOBase | BinaryIO) -> bytes:
     """The first bytes without NULs (a log cut by copytruncate while it was written) and byte order
-    mark; read on until HEAD bytes are there again."""
+    mark; read on until HEAD bytes are there again. An input of nothing else keeps them: it isn't
+    empty, it is of no known kind."""
     while True:
         cleaned = head.lstrip(b"\0").removeprefix(BYTE_ORDER_MARK)
         if cleaned is head or len(cleaned) == len(head):
             return head
         following = _ahead(rest, HEAD - len(cleaned))
-        if cleaned or not following:
+        if not cleaned and not following:
+            return head
+        if cleaned:
             return cleaned + following
         head = following
 
