@@ -28,7 +28,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """Tests without services, browsers and trainings: under a minute on two cores."""
+    """Tests without services, browsers and trainings: a minute and a half on two cores."""
     session.run("pytest", "-m", "unit", "-n", "2", *session.posargs)
 
 

@@ -36,6 +36,8 @@ public data sets"""
 SERVICE_FIXTURES = frozenset({"java", "kafka", "elasticsearch"})
 BROWSER_TESTS = frozenset({"test_report.py", "test_kibana_vega.py"})
 LAB_TESTS = frozenset({"test_lab.py"})
+SLOW_FOLDERS = frozenset({"property", "training", "compression", "bench"})
+"""of the tests: they train, or draw inputs by the hundred"""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("lab")
         elif item.path.parent.name == "integration" or _takes_services(item):
             item.add_marker("integration")
-        elif item.path.parent.name == "property":
+        elif item.path.parent.name in SLOW_FOLDERS:
             item.add_marker("slow")
         elif item.get_closest_marker("slow") is None:
             item.add_marker("unit")

@@ -38,8 +38,6 @@ from ids_plugin.training.calibrate.detectors import (
 )
 from tests.support import toy, toy_detectors
 
-pytestmark = pytest.mark.slow
-
 DATA = [{"file": "conn.log", "sha256": "00"}]
 SCAN = Unit("counters", "scan")
 NOISE = Unit("counters", "inbound_noise")

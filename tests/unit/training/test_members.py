@@ -23,8 +23,6 @@ from ids_plugin.training.options import Fit, Options, quiet
 from ids_plugin.training.run import train, train_member
 from tests.support import toy_bundle
 
-pytestmark = pytest.mark.slow
-
 FIT = Fit(epochs=2, windows=2_000)
 
 
