@@ -19,7 +19,6 @@ from ids_plugin.flowmeter.packets.packet_columns import TCP
 from ids_plugin.flowmeter.tcp_stream import SEEN_ACK, SEEN_DATA
 
 Int64s = npt.NDArray[np.int64]
-UInt32s = npt.NDArray[np.uint32]
 Bools = npt.NDArray[np.bool_]
 
 MIN_CHUNK_PACKETS = 4_000

@@ -225,11 +225,3 @@ def with_facts(frame: pl.DataFrame) -> pl.DataFrame:
     ]
     others = [name for name in names if name not in FACT_SCHEMA]
     return frame.select(*others[:place], *facts, *others[place:])
-
-
-def without_empty_facts(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame without its fact columns if no flow of it has a fact."""
-    facts = [name for name in FACT_SCHEMA if name in frame.columns]
-    if any(frame[name].null_count() < frame.height for name in facts):
-        return frame
-    return frame.drop(facts)

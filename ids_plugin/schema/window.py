@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -136,15 +135,3 @@ class EarlierFlow(NamedTuple):
     resp_bytes: int | None
     reverse: bool
     """its originator is the responder of the flow it stands before"""
-
-
-@dataclass(frozen=True)
-class WindowSet:
-    """Windows laid out as arrays, for training and for tests: what `Windows` gives, of all rows."""
-
-    spec: Spec
-    steps: Floats
-    mask: Bools
-    table: Floats
-    flows: pl.DataFrame
-    label: Sequence[str] = field(default=())

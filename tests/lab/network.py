@@ -130,7 +130,6 @@ class Network:
     subnet: ipaddress.IPv4Network
     """the local network: the first address is the router's"""
     hosts: list[Host] = field(default_factory=list)
-    outside_networks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.prefix = f"lab{os.getpid()}"

@@ -17,7 +17,6 @@ from ids_plugin.sources.ordering import ordered
 from tests.support.logs import START, conn, eve, jsonl, read, read_files, tsv
 
 HOST, SERVER = "192.168.1.1", "198.51.100.7"
-UID = conn()["uid"]
 IDS = {name: conn()[name] for name in ("uid", "id.orig_h", "id.orig_p", "id.resp_h", "id.resp_p")}
 HTTP = IDS | {
     "ts": START + 0.1,
