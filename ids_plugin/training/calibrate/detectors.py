@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,16 +37,18 @@ from ids_plugin.schema.score import CLASSES, Scores
 from ids_plugin.schema.window import Ints
 from ids_plugin.scoring import Doubles
 from ids_plugin.training.calibrate.traffic import (
+    FIRST,
     FITTING_SHARE,
     FLOW_COLUMNS,
+    LAST,
     NO_EVIDENCE,
     Calibration,
     JudgedPart,
     Options,
+    before_and_after,
     grouped,
     record,
     split_time,
-    summary,
     watched_days,
 )
 
@@ -54,7 +57,6 @@ METHOD = (
 )
 SCORE_STEP = 1e-6
 """thresholds stand so far above a score that isn't to reach them"""
-FIRST, LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 
 
 class Unit(NamedTuple):
@@ -164,7 +166,6 @@ def calibrate_detectors(
     fitted, shares = _fit(observed, flows, lowest, affordable, split, options.allow)
     made = _with_thresholds(bundle, fitted)
     after = _thresholds(DetectorEngine(made))
-    checked_days = watched_days(checking)
     report = {
         "budget_per_day": options.budget,
         "fitted_budget_per_day": options.fitted_budget,
@@ -179,13 +180,12 @@ def calibrate_detectors(
         },
         "thresholds_before": _named(before),
         "thresholds": _named(after),
-        "as_it_was": summary(alerts(observed, before, options.allow, stop=split), days),
-        "held_back": {
-            "flows": len(checking),
-            "hours": round(24 * checked_days, 3),
-            "before": summary(alerts(observed, before, options.allow, start=split), checked_days),
-            "after": summary(alerts(observed, after, options.allow, start=split), checked_days),
-        },
+        **before_and_after(
+            partial(alerts, observed, before, options.allow),
+            partial(alerts, observed, after, options.allow),
+            fitting,
+            checking,
+        ),
     }
     calibration = record(bundle, METHOD, report, options, data)
     manifest = made.manifest.replaced(calibration=calibration)

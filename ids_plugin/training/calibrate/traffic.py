@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import polars as pl
@@ -24,6 +24,8 @@ FITTING_SHARE = 0.7
 MAX_WATCHED_PAUSE_US = 3_600_000_000
 """µs without a flow that don't count as time in which something was watched"""
 DAY_US = 86_400_000_000
+FIRST, LAST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+"""µs: before and after all times"""
 NAMED_ALERTS = 5
 """alerts that are named"""
 OTHERS_TRAFFIC_FACTOR = 5.0
@@ -49,6 +51,14 @@ class Options:
     def fitted_budget(self) -> float:
         """Alerts a day that the thresholds are fitted to."""
         return self.budget / (OTHERS_TRAFFIC_FACTOR if self.others_traffic else 1.0)
+
+
+class Alerts(Protocol):
+    """What thresholds give in the traffic that was seen."""
+
+    def __call__(self, *, start: int = FIRST, stop: int = LAST) -> tuple[int, list[Document]]:
+        """How many flows known after `start` and up to `stop` are over, and the closing documents
+        of their groups."""
 
 
 class Calibration(NamedTuple):
@@ -122,6 +132,29 @@ def summary(result: tuple[int, list[Document]], days: float) -> dict[str, Any]:
         "alerts_per_day": round(len(documents) / days, 3) if days else None,
         "by_class": dict(sorted(by_class.items())),
         "largest": [document["message"] for document in largest[:NAMED_ALERTS]],
+    }
+
+
+def before_and_after(
+    before: Alerts, after: Alerts, fitting: Ints, checking: Ints
+) -> dict[str, Any]:
+    """JSON-able: alerts by the thresholds of training while others were fitted, and by both on the
+    traffic that was held back.
+
+    Args:
+        before, after: what the thresholds of training give, and the fitted ones.
+        fitting, checking: µs since the epoch, ascending: when the flows that fit were known, and
+            the later ones that check; one of each at least.
+    """
+    split, days = int(fitting[-1]), watched_days(checking)
+    return {
+        "as_it_was": summary(before(stop=split), watched_days(fitting)),
+        "held_back": {
+            "flows": len(checking),
+            "hours": round(24 * days, 3),
+            "before": summary(before(start=split), days),
+            "after": summary(after(start=split), days),
+        },
     }
 
 

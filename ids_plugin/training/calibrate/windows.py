@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,15 +26,17 @@ from ids_plugin.schema.window import Ints
 from ids_plugin.scoring import Doubles
 from ids_plugin.training.calibrate.traffic import (
     DAY_US,
+    FIRST,
     FITTING_SHARE,
     FLOW_COLUMNS,
+    LAST,
     Calibration,
     JudgedPart,
     Options,
+    before_and_after,
     grouped,
     record,
     split_time,
-    summary,
     watched_days,
 )
 from ids_plugin.training.conformal import LOWEST_THRESHOLD, allowed_over, fit, flows_needed
@@ -104,19 +107,12 @@ def calibrate_windows(
         "shift_of_log_odds": None if math.isinf(fitted.shift) else round(fitted.shift, 6),
         "thresholds_before": before,
         "thresholds": after,
-        "as_it_was": summary(
-            alerts(traffic, before, options.allow, stop=split), watched_days(fitting)
+        **before_and_after(
+            partial(alerts, traffic, before, options.allow),
+            partial(alerts, traffic, after, options.allow),
+            fitting,
+            checking,
         ),
-        "held_back": {
-            "flows": len(checking),
-            "hours": round(24 * watched_days(checking), 3),
-            "before": summary(
-                alerts(traffic, before, options.allow, start=split), watched_days(checking)
-            ),
-            "after": summary(
-                alerts(traffic, after, options.allow, start=split), watched_days(checking)
-            ),
-        },
     }
     manifest = bundle.manifest.replaced(
         thresholds=after, calibration=record(bundle, METHOD, report, options, data)
@@ -151,8 +147,8 @@ def alerts(
     thresholds: Mapping[str, float],
     allow: AllowList,
     *,
-    start: int = np.iinfo(np.int64).min,
-    stop: int = np.iinfo(np.int64).max,
+    start: int = FIRST,
+    stop: int = LAST,
 ) -> tuple[int, list[Document]]:
     """How many flows known after `start` and up to `stop` are over, and the closing documents of
     their groups."""
