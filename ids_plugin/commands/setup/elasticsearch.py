@@ -6,6 +6,7 @@ import argparse
 
 from ids_plugin.commands import Command, Console
 from ids_plugin.commands.options.access import access, add_access_options
+from ids_plugin.commands.setup.steps import report
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,19 +23,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """
     from ids_plugin.elastic.index_setup import install
 
-    steps = []
-    for step in install(access(args), dry_run=args.dry_run):
-        steps.append(step)
-        if step.action != "keep":
-            doing = f"would {step.action}" if args.dry_run else step.action
-            console.say(
-                f"{doing} {step.kind.replace('_', ' ')} {step.name}"
-                + (f": {step.why}" if step.why else "")
-            )
-    changes = sum(step.action not in ("keep", "skip") for step in steps)
-    console.say(f"{len(steps)} objects, {changes} {'to change' if args.dry_run else 'changed'}")
-    if console.json:
-        console.result([step._asdict() for step in steps])
+    report(
+        install(access(args), dry_run=args.dry_run),
+        console,
+        what="object",
+        kind=lambda step: step.kind.replace("_", " "),
+        dry_run=args.dry_run,
+    )
     return 0
 
 

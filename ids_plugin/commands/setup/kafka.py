@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from ids_plugin import config, kafka
 from ids_plugin.commands import Command, Console
+from ids_plugin.commands.setup.steps import report
 from ids_plugin.config import Config
 
 PARTITIONS = 4
@@ -157,24 +158,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """
     settings = config.load(args.config)
     topics = own_topics(settings) + (sensor_topics(settings) if args.sources else ())
-    steps = []
-    for step in install(
+    steps = install(
         settings,
         topics,
         partitions=args.partitions,
         replication=args.replication,
         dry_run=args.dry_run,
-    ):
-        steps.append(step)
-        if step.action != "keep" or step.why:
-            doing = (
-                f"would {step.action}" if args.dry_run and step.action != "keep" else step.action
-            )
-            console.say(f"{doing} topic {step.name}" + (f": {step.why}" if step.why else ""))
-    changes = sum(step.action != "keep" for step in steps)
-    console.say(f"{len(steps)} topics, {changes} {'to change' if args.dry_run else 'changed'}")
-    if console.json:
-        console.result([step._asdict() for step in steps])
+    )
+    report(steps, console, what="topic", kind=lambda _: "topic", dry_run=args.dry_run)
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ids_plugin.commands import Command, Console, counted
 from ids_plugin.commands.options.access import add_login_options, with_options
+from ids_plugin.commands.setup.steps import report
 from ids_plugin.config import Kibana, load
 
 OBJECTS, RULES = "objects", "rules"
@@ -64,24 +65,13 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if args.write or args.write_rules:
         return _write(((args.write, saved), (args.write_rules, judging)), console)
     saved, judging = [] if args.only == RULES else saved, [] if args.only == OBJECTS else judging
-    steps = []
-    for step in install(settings, saved, judging, dry_run=args.dry_run):
-        steps.append(step)
-        if step.action != "keep":
-            doing = (
-                f"would {step.action}" if args.dry_run and step.action != "look" else step.action
-            )
-            preposition = " at" if step.action == "look" else ""
-            console.say(
-                f"{doing}{preposition} {step.kind.replace('_', ' ')} {step.name}"
-                + (f": {step.why}" if step.why else "")
-            )
-    changes = sum(step.action in ("create", "update") for step in steps)
-    console.say(
-        f"{counted(len(steps), 'object')}, {changes} {'to change' if args.dry_run else 'changed'}"
+    report(
+        install(settings, saved, judging, dry_run=args.dry_run),
+        console,
+        what="object",
+        kind=lambda step: step.kind.replace("_", " "),
+        dry_run=args.dry_run,
     )
-    if console.json:
-        console.result([step._asdict() for step in steps])
     return 0
 
 
