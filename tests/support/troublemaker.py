@@ -4,12 +4,12 @@ names."""
 from __future__ import annotations
 
 import http.client
-import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import NamedTuple, Self
+from http.server import BaseHTTPRequestHandler
+from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from tests.support.kibana_server import Local
 
 
 class Trouble(NamedTuple):
@@ -22,7 +22,7 @@ class Trouble(NamedTuple):
     """the server does it, and the client never hears of it"""
 
 
-class Troublemaker:
+class Troublemaker(Local):
     """Passes requests on from `url`; `next` holds the troubles to come, `seen` methods, paths and
     bodies."""
 
@@ -30,27 +30,12 @@ class Troublemaker:
         self.next: list[Trouble] = []
         self.seen: list[tuple[str, bytes]] = []
         self._server = urlsplit(server)
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._http.daemon_threads = True
-        self._thread = threading.Thread(target=self._http.serve_forever, daemon=True)
+        super().__init__(self._handler())
 
     @property
     def url(self) -> str:
         """Where to ask instead."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self._http.shutdown()
-        self._http.server_close()
+        return f"http://127.0.0.1:{self.port}"
 
     def _due(self, request: str) -> Trouble:
         for trouble in self.next:
