@@ -22,7 +22,7 @@ from ids_plugin.datasets.labelled_flows import load as load_labelled
 from ids_plugin.errors import InputError, UsageError
 from ids_plugin.sources.inputs import read_inputs
 from ids_plugin.sources.local_networks import Locality
-from ids_plugin.sources.ordering import in_order, ordered
+from ids_plugin.sources.ordering import as_scanned, ordered
 
 CONTROL = "command_and_control"
 UNCLEAR = "unclear"
@@ -241,9 +241,7 @@ def _has_port(text: str, name: str) -> pl.Expr:
 def _labelled(kind: str, spec: str) -> Iterator[Capture]:
     """Networks of another set; benign flows beside attacks are uncertain."""
     for network in load_labelled(spec):
-        locality = Locality()
-        locality.see(network.flows)
-        flows = in_order(locality.fill(network.flows)).drop("_known")
+        flows = as_scanned(network.flows)
         is_attack = pl.col("label") != "benign"
         is_normal = not flows.select(is_attack.any()).item()
         control = pl.when(pl.col("label") == CONTROL).then("orig_h")

@@ -76,6 +76,13 @@ def ordered(
             yield facts.fill(locality.fill(frame))
 
 
+def as_scanned(flows: pl.DataFrame) -> pl.DataFrame:
+    """The flows of one sensor, all in memory, in the order and with the local flags of a scan."""
+    locality = Locality()
+    locality.see(flows)
+    return locality.fill(in_order(flows).drop(KNOWN))
+
+
 def in_order(flows: pl.DataFrame) -> pl.DataFrame:
     """Flows by (known time, uid, content, origin), with the column `_known` (Int64 µs since the
     epoch)."""

@@ -12,16 +12,13 @@ import numpy.typing as npt
 import polars as pl
 
 from ids_plugin.datasets.labelled_flows import Labelled
-from ids_plugin.pipeline import windowed
+from ids_plugin.pipeline import BATCH, windowed
 from ids_plugin.schema import flow
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import Bools, Floats, Ints, Spec, Windows
-from ids_plugin.sources.local_networks import Locality
-from ids_plugin.sources.ordering import KNOWN, in_order
+from ids_plugin.sources.ordering import as_scanned
 
 Doubles = npt.NDArray[np.float64]
-
-_BATCH = 16_384
 
 
 @dataclass(frozen=True)
@@ -88,11 +85,7 @@ def windows(flows: pl.DataFrame) -> Iterator[Windows]:
 
 def ordered_batches(flows: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """The flows of one sensor in batches, in the order and with the local flags of a scan."""
-    locality = Locality()
-    locality.see(flows)
-    ordered = in_order(locality.fill(flows)).drop(KNOWN)
-    for start in range(0, len(ordered), _BATCH):
-        yield ordered[start : start + _BATCH]
+    yield from as_scanned(flows).iter_slices(BATCH)
 
 
 def as_seen_by(source: str, flows: pl.DataFrame) -> pl.DataFrame:

@@ -40,7 +40,7 @@ from ids_plugin.schema.evidence import Evidence
 from ids_plugin.schema.score import CLASSES
 from ids_plugin.schema.window import STEPS, Feature
 from ids_plugin.sinks import Delivered, RetryAfter, Sink, SinkEnvironment, open_sink
-from ids_plugin.sources.local_networks import Locality
+from ids_plugin.sources.ordering import as_scanned
 from ids_plugin.windows import Rolling, Sequences, Summary
 from ids_plugin.windows.state import Windower
 from tests.support import shipped, toy
@@ -224,9 +224,7 @@ def judged_by(name: str) -> tuple[Findings, list[Evidence], dict[str, Any]]:
     """What a shipped detector finds in a toy network, why, and its state then."""
     entry = DETECTORS[name]
     flows = toy.network(5)
-    locality = Locality()
-    locality.see(flows)
-    ordered = locality.fill(flows).sort(flow.known(), "uid")
+    ordered = as_scanned(flows)
     kind: DetectorKind = registry.load("detectors", entry.kind)
     memory = kind.open(shipped.detector_bundle(), entry.document).sensor()
     (batch,) = Windower(rolling=False).step(features.add(ordered))

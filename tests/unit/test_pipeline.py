@@ -23,7 +23,7 @@ from ids_plugin.schema.ledger import Counts, Ledger
 from ids_plugin.schema.reject import Reject
 from ids_plugin.schema.window import Windows
 from ids_plugin.sources import Read
-from ids_plugin.sources.local_networks import Locality
+from ids_plugin.sources.ordering import as_scanned
 from ids_plugin.windows.state import Limits
 from tests.support import toy
 
@@ -38,9 +38,7 @@ def network(seed: int = 5, sensor: str = "one") -> pl.DataFrame:
     """Flows in known order, local flags filled: 15 minutes with a scan, guessed passwords and a
     beacon."""
     flows = toy.network(seed, minutes=15).with_columns(sensor=pl.lit(sensor))
-    locality = Locality()
-    locality.see(flows)
-    return locality.fill(flows).sort(flow.known(), "uid")
+    return as_scanned(flows)
 
 
 def run(*batches: pl.DataFrame, **options: Any) -> tuple[list[Document], Pipeline]:

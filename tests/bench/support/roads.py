@@ -20,9 +20,9 @@ from ids_plugin.config import Config
 from ids_plugin.pipeline import BATCH, Pipeline
 from ids_plugin.schema.alert import Document
 from ids_plugin.sources.flow_batches import Headers, Watermarks, encode, encode_watermarks
-from ids_plugin.sources.local_networks import Locality, LocalRule
+from ids_plugin.sources.local_networks import LocalRule
 from ids_plugin.sources.messages import Fetched, MessageReader
-from ids_plugin.sources.ordering import in_order
+from ids_plugin.sources.ordering import as_scanned, in_order
 from ids_plugin.sources.readers.zeek_json import messages
 
 TOPIC, PARTITIONS = "zeek", 4
@@ -45,9 +45,7 @@ class Record(NamedTuple):
 
 def scanned(bundle: Bundle, flows: pl.DataFrame) -> list[Document]:
     """What a scan gives: in known order, local hosts as the whole input shows them."""
-    locality = Locality()
-    locality.see(flows)
-    return _piped(bundle, locality.fill(in_order(flows).drop("_known")))
+    return _piped(bundle, as_scanned(flows))
 
 
 def as_written(bundle: Bundle, flows: pl.DataFrame) -> list[Document]:

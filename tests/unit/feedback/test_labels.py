@@ -16,21 +16,17 @@ from ids_plugin.feedback.proposals import Ruled
 from ids_plugin.pipeline import Pipeline
 from ids_plugin.schema import flow as schema
 from ids_plugin.schema.verdict import Verdict
-from ids_plugin.sources.local_networks import Locality
+from ids_plugin.sources.ordering import as_scanned
 from tests.support import toy, toy_bundle, toy_detectors
 from tests.support.factories import alerts_of
 
 
 def batches() -> Iterator[pl.DataFrame]:
     """A toy network as the pipeline takes it."""
-    locality = Locality()
     network = toy.network(99).with_columns(
         label=pl.lit(None, pl.String), label_detail=pl.lit(None, pl.String)
     )
-    locality.see(network)
-    ordered = locality.fill(network).sort(schema.known(), "uid")
-    for start in range(0, len(ordered), 500):
-        yield ordered[start : start + 500]
+    return as_scanned(network).iter_slices(500)
 
 
 @pytest.fixture(scope="module")

@@ -16,10 +16,9 @@ from ids_plugin import bundle, registry
 from ids_plugin.bundle import Bundle
 from ids_plugin.explain import Explainer
 from ids_plugin.pipeline import Pipeline
-from ids_plugin.schema import flow
 from ids_plugin.schema.alert import Document
 from ids_plugin.scoring.scorer import Scorer
-from ids_plugin.sources.local_networks import Locality
+from ids_plugin.sources.ordering import as_scanned
 from ids_plugin.training import examples
 from ids_plugin.training.run import train
 from tests.support import toy, toy_bundle
@@ -131,9 +130,7 @@ def renamed(made: Bundle, old: str, new: str) -> Bundle:
 def alerts(made: Bundle) -> list[Document]:
     """Documents of a toy network, without what names the bundle: its id is part of theirs."""
     flows = toy.network(5, minutes=15)
-    locality = Locality()
-    locality.see(flows)
-    ordered = locality.fill(flows).sort(flow.known(), "uid")
+    ordered = as_scanned(flows)
     pipeline = Pipeline(made)
     documents = pipeline.step(ordered) + pipeline.finish()
     for document in documents:

@@ -16,8 +16,7 @@ from ids_plugin.alerts import AllowList, parse
 from ids_plugin.bundle import Bundle, seal
 from ids_plugin.errors import UsageError
 from ids_plugin.pipeline import Pipeline
-from ids_plugin.schema import flow
-from ids_plugin.sources.local_networks import Locality
+from ids_plugin.sources.ordering import as_scanned
 from ids_plugin.training.calibrate import (
     Options,
     Traffic,
@@ -33,11 +32,7 @@ DATA = [{"file": "conn.log", "sha256": "00"}]
 
 def batches(flows: pl.DataFrame, size: int = 4000) -> Iterator[pl.DataFrame]:
     """The flows as `scan` would give them."""
-    locality = Locality()
-    locality.see(flows)
-    ordered = locality.fill(flows).sort(flow.known(), "uid")
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
+    return as_scanned(flows).iter_slices(size)
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,9 @@ from ids_plugin.errors import UsageError
 from ids_plugin.pipeline import Pipeline
 from ids_plugin.schema import flow
 from ids_plugin.sinks.flow_files import write
-from ids_plugin.sources.local_networks import Locality
+from ids_plugin.sources.ordering import as_scanned
 from ids_plugin.training.calibrate import Options, calibrate
 from ids_plugin.training.calibrate.detectors import (
-    FIRST,
-    LAST,
     Share,
     Unit,
     UnitFlows,
@@ -36,6 +34,7 @@ from ids_plugin.training.calibrate.detectors import (
     observe_findings,
     share_out,
 )
+from ids_plugin.training.calibrate.traffic import FIRST, LAST
 from tests.support import toy, toy_detectors
 
 DATA = [{"file": "conn.log", "sha256": "00"}]
@@ -78,11 +77,7 @@ def _heartbeat(part: pl.DataFrame, number: int) -> pl.DataFrame:
 
 def batches(flows: pl.DataFrame, size: int = 4000) -> Iterator[pl.DataFrame]:
     """The flows as `scan` would give them."""
-    locality = Locality()
-    locality.see(flows)
-    ordered = locality.fill(flows).sort(flow.known(), "uid")
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
+    return as_scanned(flows).iter_slices(size)
 
 
 @cache
