@@ -129,13 +129,15 @@ def stages(
     material, work = _material(
         bundle, entry, held_out, train, fit or Options(()).fit, seed, progress, shown
     )
-    before = _asked(work, material)
+    before: Doubles | None = None
     record: list[dict[str, Any]] = []
     for name, step, value in [("fp32", None, None), *planned]:
         if step is not None:
             progress(f"step {name}")
             work = step.apply(work, material, value)
-        record.append({"step": name, **_cost(work, material, None if step is None else before)})
+        now = _asked(work, material)
+        record.append({"step": name, **_cost(work, material, before, now)})
+        before = now if before is None else before
         progress(f"{name}: {record[-1]}")
         manifest = bundle.manifest.replaced(compression=record)
         yield Stage(name, seal(manifest, {**files, MODEL: work.model}), record[-1])
@@ -214,8 +216,10 @@ def _asked(work: NetworkInProgress, material: StepContext) -> Doubles:
     )
 
 
-def _cost(work: NetworkInProgress, material: StepContext, then: Doubles | None) -> dict[str, Any]:
-    now = _asked(work, material)
+def _cost(
+    work: NetworkInProgress, material: StepContext, then: Doubles | None, now: Doubles
+) -> dict[str, Any]:
+    """What the network takes, and how far its answers `now` are from those of `then`."""
     cost = {
         "bytes": len(work.model),
         "deflated": deflated(work.model),

@@ -4,8 +4,9 @@ sources degrade them."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -53,15 +54,15 @@ class Examples:
             ].sum()
         return np.asarray(raw / raw.sum())
 
-    def take(self, rows: Ints) -> Examples:
+    def take(self, rows: Ints) -> Self:
         """The examples of `rows`."""
-        return Examples(
-            self.spec,
-            self.steps[rows],
-            self.mask[rows],
-            self.table[rows],
-            self.label[rows],
-            self.activity[rows],
+        return replace(
+            self,
+            steps=self.steps[rows],
+            mask=self.mask[rows],
+            table=self.table[rows],
+            label=self.label[rows],
+            activity=self.activity[rows],
         )
 
 

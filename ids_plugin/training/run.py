@@ -151,10 +151,9 @@ def calibrate(
     """The bundle with its thresholds and its gate's fitted on all flows of networks its members
     never saw."""
     known = [CLASSES.index(name) for name in bundle.manifest.trained_classes]
-    judged = judge(bundle, networks, cascade=False)
+    judged, passed = _judge(bundle, networks)
     thresholds = combination.fit_thresholds(judged, known, options.false_per_day)
     judged = [combination.with_thresholds(network_scores, thresholds) for network_scores in judged]
-    passed = [_prefilter_scores(bundle, network) for network in networks]
     threshold = combination.fit_prefilter_threshold(passed, judged, options.prefilter_missed)
     benign = np.concatenate(
         [network_scores.flows["label"].to_numpy() == "benign" for network_scores in judged]
@@ -173,22 +172,23 @@ def calibrate(
     return seal(manifest, bundle.files)
 
 
-def judge(
-    bundle: Bundle, networks: Sequence[Labelled], *, cascade: bool = True
-) -> list[combination.ScoredNetwork]:
-    """Every flow of the networks scored."""
-    scorer = Scorer(bundle, cascade=cascade)
-    judged = []
+def _judge(
+    bundle: Bundle, networks: Sequence[Labelled]
+) -> tuple[list[combination.ScoredNetwork], list[Doubles]]:
+    """Every flow of the networks scored by the members; what the gate gives it."""
+    prefilter, scorer = _prefilter(bundle), Scorer(bundle, cascade=False)
+    trees = Trees(bundle.file(prefilter.file))
+    judged, passed = [], []
     for network in networks:
-        batches = [(batch.flows, scorer.score(batch)) for batch in windows(network.flows)]
-        judged.append(
-            combination.ScoredNetwork(
-                network.name,
-                pl.concat([flows for flows, _ in batches]),
-                joined([scores for _, scores in batches]),
-            )
-        )
-    return judged
+        flows, scores, of_gate = [], [], []
+        for batch in windows(network.flows):
+            flows.append(batch.flows)
+            scores.append(scorer.score(batch))
+            columns = prefilter_columns(batch, prefilter.features)
+            of_gate.append(trees.probabilities(columns)[:, 0])
+        judged.append(combination.ScoredNetwork(network.name, pl.concat(flows), joined(scores)))
+        passed.append(np.concatenate(of_gate))
+    return judged, passed
 
 
 def _prefilter(bundle: Bundle) -> PrefilterEntry:
@@ -196,17 +196,6 @@ def _prefilter(bundle: Bundle) -> PrefilterEntry:
     if entry is None:
         raise BundleError("manifest.json: gate is missing", location=bundle.location)
     return entry
-
-
-def _prefilter_scores(bundle: Bundle, network: Labelled) -> Doubles:
-    prefilter = _prefilter(bundle)
-    trees, names = Trees(bundle.file(prefilter.file)), prefilter.features
-    return np.concatenate(
-        [
-            trees.probabilities(prefilter_columns(batch, names))[:, 0]
-            for batch in windows(network.flows)
-        ]
-    )
 
 
 def _members(

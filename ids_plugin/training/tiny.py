@@ -24,10 +24,10 @@ from ids_plugin.models import tiny_cnn
 from ids_plugin.models.tiny_cnn import TinyCnnShape
 from ids_plugin.schema import uniflow
 from ids_plugin.schema.uniflow import CLASSES, FEATURES
+from ids_plugin.training.options import Progress, quiet
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-Progress = Callable[[str], None]
 View = Callable[[dict[str, Tensor]], dict[str, Tensor]]
 """what training works on → the weights that the network computes with"""
 KIND = "uniflow"
@@ -81,10 +81,6 @@ class Options:
     """power of a class's share by which it counts less: 0 as often as it comes, 1 all classes
     alike"""
     licence: str = "Apache-2.0"
-
-
-def quiet(message: str) -> None:
-    """Progress that nobody wants."""
 
 
 def load(specs: Sequence[str]) -> list[Run]:

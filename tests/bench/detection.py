@@ -30,11 +30,11 @@ from ids_plugin.training.evaluate import Options, evaluate
 from ids_plugin.training.examples import as_seen_by
 from tests.bench.support import overlay, real_tables
 from tests.bench.support.overlay import Overlay
-from tests.bench.support.public_data import SHARED
 from tests.bench.support.real_captures import Verdict, captures, summary
 from tests.bench.support.real_rows import FACTORS, Store, measured, rows, sweep_name
 from tests.bench.support.real_tables import Judged
 from tests.lab import metering
+from tests.support.shared_data import ROOT as SHARED
 
 ROOT = Path(__file__).parents[2]
 IOT23 = (

@@ -35,10 +35,10 @@ from ids_plugin.schema.alert import Document
 from ids_plugin.schema.flow import known
 from ids_plugin.schema.score import CLASSES
 from tests.bench.support import real_captures
-from tests.bench.support.public_data import SHARED
 from tests.bench.support.roads import as_written, in_known_order, scanned, shipped, zeek_kafka
 from tests.bench.support.zeek_order import in_written_order
 from tests.lab import metering
+from tests.support.shared_data import ROOT as SHARED
 
 LAB = Path(__file__).parents[1] / "lab"
 ZEEK_LIVE = SHARED / "zeek-live" / "zeek-live-sample.conn.json.gz"

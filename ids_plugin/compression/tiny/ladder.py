@@ -3,7 +3,7 @@ each measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,9 +27,9 @@ from ids_plugin.errors import BundleError, UsageError
 from ids_plugin.models.tiny_cnn import TinyCnnShape
 from ids_plugin.schema import uniflow
 from ids_plugin.schema.uniflow import CLASSES, FEATURES
-from ids_plugin.training.tiny import Ints, Options, Run, load, quiet, rows_of, vectors
+from ids_plugin.training.options import Progress, quiet
+from ids_plugin.training.tiny import Ints, Options, Run, load, rows_of, vectors
 
-Progress = Callable[[str], None]
 PRUNED = 0.5
 """Share of each layer's weights that pruning makes zero."""
 CODE_WHOLE, CODE_FLOAT = 2_048, 4_096

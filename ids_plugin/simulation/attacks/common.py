@@ -27,7 +27,7 @@ def attack_times(rng: Generator, n: int, begin: float, end: float, rate: float) 
     return times[times < end]
 
 
-def draw_attacker(network: Network, rng: Generator, host: int) -> tuple[int, int, float]:
+def draw_attacker(rng: Generator, host: int) -> tuple[int, int, float]:
     """Who attacks, with the fewest tries and the lowest rate that make it an attack.
 
     From inside any does. From outside, fewer than a hundred tries or slower ones are the noise
@@ -38,7 +38,7 @@ def draw_attacker(network: Network, rng: Generator, host: int) -> tuple[int, int
     return int(public_addresses(rng, 1)[0]), 120, 0.8
 
 
-def probe_endings(network: Network, rng: Generator, target: I64, port: I64, opened: int) -> I64:
+def probe_endings(network: Network, target: I64, port: I64, opened: int) -> I64:
     """How probes of local addresses end."""
     exists = np.isin(target, network.hosts) | (target == network.gateway)
     closed = REFUSED if not network.drops_silently else UNANSWERED

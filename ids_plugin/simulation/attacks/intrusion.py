@@ -48,7 +48,7 @@ def brute_force(
     """One or few services, many similar tries: ssh, telnet, ftp, mqtt, rdp, http and others; slow
     to fast.
     """
-    attacker, min_tries, min_rate = draw_attacker(network, rng, host)
+    attacker, min_tries, min_rate = draw_attacker(rng, host)
     port, service = LOGIN_SERVICES[rng.integers(0, len(LOGIN_SERVICES))]
     inside = attacker != host or rng.random() < 0.75
     targets = (

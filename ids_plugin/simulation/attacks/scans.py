@@ -31,7 +31,7 @@ def port_scan(
     network: Network, rng: Generator, host: int, begin: float, end: float
 ) -> list[Contacts]:
     """Many ports of one or few hosts, by SYN, connect or UDP."""
-    attacker, min_tries, min_rate = draw_attacker(network, rng, host)
+    attacker, min_tries, min_rate = draw_attacker(rng, host)
     count = int(log_uniform_integers(rng, min_tries, 8000, 1)[0])
     rate = max(min_rate, log_uniform_value(rng, *network.ranges.rate))
     times = attack_times(rng, count, begin, end, rate)
@@ -62,7 +62,7 @@ def port_scan(
             )
         ]
     opened = PROBED if style == "syn" else int(rng.choice([ABORTED, DONE]))
-    ending = probe_endings(network, rng, target, ports, opened)
+    ending = probe_endings(network, target, ports, opened)
     attempts = 1 if style == "syn" and rng.random() < 0.6 else 0
     source = int(rng.integers(1024, 65535)) if style == "syn" else rng.integers(32768, 61000, n)
     return [
@@ -86,7 +86,7 @@ def host_scan(
     network: Network, rng: Generator, host: int, begin: float, end: float
 ) -> list[Contacts]:
     """Few ports of many local addresses, or a ping sweep."""
-    attacker, min_tries, min_rate = draw_attacker(network, rng, host)
+    attacker, min_tries, min_rate = draw_attacker(rng, host)
     times = attack_times(
         rng,
         int(log_uniform_integers(rng, min_tries, 4000, 1)[0]),
@@ -128,7 +128,7 @@ def host_scan(
     )
     connect = rng.random() < 0.5
     ending = probe_endings(
-        network, rng, target, port, int(rng.choice([ABORTED, DONE])) if connect else PROBED
+        network, target, port, int(rng.choice([ABORTED, DONE])) if connect else PROBED
     )
     return [
         make_contacts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -38,6 +38,7 @@ from ids_plugin.training.contacts.voters import (
     out_of_fold,
     training_rows,
 )
+from ids_plugin.training.options import Progress
 from ids_plugin.windows import spec
 
 VERSION = "1"
@@ -64,7 +65,6 @@ SIGNIFICANT_DIGITS = 9
 SHOWN_ROWS = 4096
 """windows that fix the scales of a smaller network"""
 _LIBRARIES = ("lightgbm", "numpy", "onnx", "onnxruntime", "polars", "scikit-learn", "torch")
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)

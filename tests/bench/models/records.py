@@ -63,17 +63,6 @@ class Rows(Examples):
         """(n) sums to 1."""
         return np.full(len(self.label), 1 / len(self.label))
 
-    def take(self, rows: Ints) -> Rows:
-        """The examples of `rows`."""
-        return Rows(
-            self.spec,
-            self.steps[rows],
-            self.mask[rows],
-            self.table[rows],
-            self.label[rows],
-            self.activity[rows],
-        )
-
 
 @dataclass(frozen=True)
 class Parts:
