@@ -25,7 +25,7 @@ from ids_plugin.sinks.elasticsearch import Elasticsearch
 from ids_plugin.sinks.ledger_documents import documents, settled
 
 from .runtime.service import Service, StopRequested
-from .stream.side_records import MAX_REJECT_BYTES, ledger_record, reject_record
+from .stream.side_records import ledger_record, reject_record
 from .stream.transactions import (
     ProducerRecord,
     TransactionalLoop,
@@ -247,7 +247,7 @@ class DeliverConsumer:
 
     def _reject_record(self, record: Any, refusal: Refusal) -> ProducerRecord:
         """The reject of a record that Elasticsearch will never take."""
-        value = (record.value or b"")[:MAX_REJECT_BYTES]
+        value = record.value or b""
         return reject_record(
             self._config.topics.rejects,
             source_topic=record.topic,

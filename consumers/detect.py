@@ -30,7 +30,7 @@ from .runtime.bundles import BundleWatcher
 from .runtime.service import Service, StopRequested
 from .stream.checkpoints import CheckpointPointer, PendingCheckpoint, RevokeListener, recover
 from .stream.detector import Detector, UnreadableRecord
-from .stream.side_records import MAX_REJECT_BYTES, ledger_record, reject_record
+from .stream.side_records import ledger_record, reject_record
 from .stream.transactions import (
     Offsets,
     ProducerRecord,
@@ -448,5 +448,5 @@ def _reject_record(topic: str, unreadable: UnreadableRecord) -> ProducerRecord:
         detail=unreadable.detail,
         shown="",
         sensor="",
-        data=(record.value or b"")[:MAX_REJECT_BYTES],
+        data=record.value or b"",
     )

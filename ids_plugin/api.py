@@ -163,18 +163,18 @@ class ScanResult:
         Raises:
             UsageError: it can't be written.
         """
-        from ids_plugin.sinks.report import Report
+        from ids_plugin.sinks import report
         from ids_plugin.sinks.traffic_timeline import Traffic
 
-        timeline, report = Traffic(), Report(Path(path))
+        timeline = Traffic()
         timeline.see(self.flows)
-        report.write(self.documents)
-        report.describe(
+        report.write(
+            Path(path),
+            self.documents,
             ledger=self.ledger.to_dict(),
             traffic=timeline.buckets(),
             bundle=describe_bundle(self.bundle),
         )
-        report.close()
         return Path(path)
 
     def to_elasticsearch(self, settings: Elasticsearch) -> int:

@@ -9,11 +9,9 @@ from typing import Any
 import orjson
 
 from ids_plugin.schema.ledger import Ledger
+from ids_plugin.schema.reject import MAX_REJECT_BYTES
 
 from .transactions import ProducerRecord
-
-MAX_REJECT_BYTES = 1 << 16
-"""Bytes of an unusable record that its reject keeps: a record of 1 MiB would not fit in Base64."""
 
 
 def ledger_record(
@@ -61,7 +59,7 @@ def reject_record(
         detail: what exactly is wrong.
         shown: the beginning of the record as text.
         sensor: who wrote the record; empty where that is not known.
-        data: bytes of the record.
+        data: bytes of the record; the reject keeps MAX_REJECT_BYTES of them.
     """
     reject = {
         "input": source_topic,
@@ -73,6 +71,6 @@ def reject_record(
         "partition": partition,
         "offset": offset,
         "sensor": sensor,
-        "bytes": base64.b64encode(data).decode(),
+        "bytes": base64.b64encode(data[:MAX_REJECT_BYTES]).decode(),
     }
     return ProducerRecord(topic, orjson.dumps(reject))

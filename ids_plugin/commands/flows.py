@@ -18,11 +18,9 @@ from ids_plugin.commands.options.inputs import (
     interrupt_reads,
     unmeasured,
 )
-from ids_plugin.sinks.flow_files import write
+from ids_plugin.sinks.flow_files import FORMATS, write
 from ids_plugin.sources import Read
 from ids_plugin.writing import writing
-
-FORMATS = ("json", "tsv", "parquet", "arrow")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

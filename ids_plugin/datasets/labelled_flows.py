@@ -21,8 +21,8 @@ from ids_plugin.schema.score import CLASSES
 from ids_plugin.sources import Input, Read
 from ids_plugin.sources.facts import FactStore
 from ids_plugin.sources.inputs import read_inputs
+from ids_plugin.sources.readers.lines import HEAD
 
-_HEAD = 1 << 16
 _ALWAYS = ("sensor", "ts", "uid", "orig_h", "resp_h", "proto")
 """columns in which nothing may be absent"""
 _WHAT = {
@@ -152,7 +152,7 @@ def _iot23(path: Path) -> Iterator[Labelled]:
     if not path.is_file():
         raise InputError("no such file", location=str(path))
     with path.open("rb") as stream:
-        head = stream.read(_HEAD)
+        head = stream.read(HEAD)
         stream.seek(0)
         read = [
             _whole(step) for step in zeek.read(Input(str(path), stream, head, path.stem), 50_000)

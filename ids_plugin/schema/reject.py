@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 WHOLE = "whole"
 """`place` of a reject that is a whole input: it can't be opened, or nothing of it can be read"""
+MAX_REJECT_BYTES = 1 << 16
+"""Bytes of an unusable message that its reject on Kafka keeps: a message of 1 MiB would not fit in
+Base64."""
 
 
 class Reject(NamedTuple):

@@ -288,10 +288,7 @@ def _at(document: dict[str, Any], path: str, dotted: bool) -> object:
     """What stands at a path."""
     if dotted:
         return document.get(path)
-    value: Any = document
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
+    return documents.value_at(document, *path.split("."))
 
 
 @cache

@@ -21,6 +21,7 @@ import polars as pl
 
 from ids_plugin.schema.flow import DEFAULT_SENSOR
 from ids_plugin.schema.ledger import Ledger, tally
+from ids_plugin.schema.reject import MAX_REJECT_BYTES
 from ids_plugin.sources import ecs, suricata, zeek
 from ids_plugin.sources.flow_batches import NOTHING, WIRE, Batch, Range
 from ids_plugin.sources.readers import ndjson
@@ -36,8 +37,6 @@ COUNTERS = "zeek_ids_counts"
 UNKNOWN = "unknown"
 """`source` of records that are of no known kind."""
 SHOWN_CHARS = 200
-MAX_REJECT_BYTES = 1 << 16
-"""Bytes of a rejected message that are kept."""
 TSV_TABS = 8
 """Tabs from which on a line that is no JSON is taken for Zeek's TSV."""
 KINDS = {"zeek": "zeek", "eve": "suricata", "ecs": "ecs"}

@@ -14,10 +14,10 @@ from ids_plugin.errors import InputError, UsageError
 from ids_plugin.schema import flow
 from ids_plugin.schema.reject import Reject
 from ids_plugin.sources import Input, Read, Source
+from ids_plugin.sources.readers.lines import HEAD
 from ids_plugin.sources.suricata import PLUGIN as SURICATA
 from ids_plugin.sources.zeek import PLUGIN as ZEEK
 
-HEAD = 1 << 16
 CAPTURE = ("-r", "capture.pcap")
 FLOW_ONLY = """%YAML 1.1
 ---

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import orjson
 
-from ids_plugin.sources.readers.ndjson import Bad, Layout, OutOfScope
+from ids_plugin.sources.readers.ndjson import (
+    ENVELOPE_SENSORS,
+    TRUTHS,
+    Bad,
+    Layout,
+    OutOfScope,
+    as_number,
+)
 from ids_plugin.sources.readers.zeek_json import messages
 
 Classify = Callable[[dict[str, Any]], Layout | OutOfScope | Bad]
-DOCUMENT_SENSOR_PATHS = (
-    ("observer", "name"),
-    ("observer", "hostname"),
-    ("host", "name"),
-    ("agent", "name"),
-)
-"""Where the sensor's name may stand, the first that is there wins: as around records on Kafka, and
-Corelight's."""
 RECORD_SENSOR_KEYS = ("_system_name", "host")
 """What Zeek's and Suricata's own records call it."""
 ORIGINALS = (("message",), ("event", "original"))
@@ -39,7 +37,6 @@ VALUE_AS_TEXT = re.compile(
 )
 """What documents that have to be put right have in them, and perhaps others: looking is cheaper
 than putting right."""
-TRUTHS = {"true": True, "T": True, "false": False, "F": False}
 SIDES = (("source", "src", "toserver"), ("destination", "dest", "toclient"))
 
 
@@ -61,7 +58,7 @@ def line(document: dict[str, Any], classify: Classify) -> Line:
         text = orjson.dumps(nested)
     text, record = _original(nested, classify) or (_eve(nested) or text, nested)
     own = (record.get(name) for name in RECORD_SENSOR_KEYS)
-    outer = (value_at(nested, *path) for path in DOCUMENT_SENSOR_PATHS)
+    outer = (value_at(nested, *path) for path in ENVELOPE_SENSORS)
     return Line(
         text, next((name for name in (*own, *outer) if isinstance(name, str) and name), None)
     )
@@ -102,10 +99,7 @@ def _typed(text: str, name: str) -> object:
     """The number or truth that a text stands for; the text if it is none."""
     if name in FLAGS:
         return TRUTHS.get(text, text)
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return text
+    return as_number(text)
 
 
 def _merge(into: dict[str, Any], other: dict[str, Any]) -> None:

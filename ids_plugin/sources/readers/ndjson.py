@@ -520,7 +520,8 @@ def read_line(
         inner = inner_text(record) or ""
         outcome = read_line(inner.encode("utf-8", "replace"), True, classify, depth + 1)
         return _from_sensor(outcome, envelope_sensor(record))
-    if text.count(b'":') not in (len(record), _key_count(record)) or LONG_NUMBER.search(text):
+    keys = text.count(b'":')
+    if (keys != len(record) and keys != _key_count(record)) or LONG_NUMBER.search(text):
         with suppress(RecursionError, ValueError):
             record = json.loads(text, object_pairs_hook=_first_wins)
             layout = classify(record)
@@ -658,7 +659,7 @@ def _is_beyond_64_bits(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= INT64
 
 
-def _number(text: str) -> object:
+def as_number(text: str) -> object:
     """The number that some stacks write as text; the text if it is none."""
     for kind in (int, float):
         with suppress(ValueError):
@@ -675,7 +676,7 @@ def _value(value: object, kind: str) -> object:
         value = TRUTHS.get(value, value) if isinstance(value, str) else value
         return value if isinstance(value, bool) else None
     if isinstance(value, str) and len(value) <= MAX_NUMBER_CHARS:
-        value = _number(value)
+        value = as_number(value)
     if kind == "ints":
         value = [value] if isinstance(value, int) else value
         good = isinstance(value, list) and all(_value(item, "int") is not None for item in value)

@@ -10,8 +10,9 @@ import polars as pl
 import pytest
 
 from ids_plugin.schema.flow import CONN_SCHEMA
+from ids_plugin.schema.reject import MAX_REJECT_BYTES
 from ids_plugin.sources.flow_batches import WIRE, Batch
-from ids_plugin.sources.messages import MAX_REJECT_BYTES, Fetched, Header, MessageReader, Messages
+from ids_plugin.sources.messages import Fetched, Header, MessageReader, Messages
 from tests.support.logs import conn, document, eve, jsonl, tsv
 from tests.support.logs import read as read_log
 from tests.support.shared_data import shared
